@@ -1,0 +1,490 @@
+"""The words of fleetca. Ring 0: standard library only, no behaviour beyond what a word needs to be itself.
+
+Frozen slotted dataclasses for nouns, small types for ids, RFC terms in RFC spelling. Times are `UnixTime`: whole seconds
+since 1970-01-01T00:00:00Z. Certificates, CRLs and names are DER octets. Digests are raw octets, not hex.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, StrEnum
+from typing import NewType, TypeAlias
+
+UnixTime: TypeAlias = int
+
+Serial = NewType("Serial", int)
+"""A certificate's serial number as a positive integer (RFC 5280 4.1.2.2)."""
+
+IssuerId = NewType("IssuerId", str)
+"""An issuer's short name, e.g. `issuing`; matches `[a-z0-9][a-z0-9-]{0,62}` and stands in URLs."""
+
+DeviceId = NewType("DeviceId", str)
+"""A device's identity; matches `[A-Za-z0-9][A-Za-z0-9._:-]{0,63}`. Ids that begin `fleetca:` are our own services."""
+
+ProfileName = NewType("ProfileName", str)
+TenantId = NewType("TenantId", str)
+OperatorName = NewType("OperatorName", str)
+KeyName = NewType("KeyName", str)
+AlgorithmName = NewType("AlgorithmName", str)
+"""`p256`, `p384`, `ed25519`, `rsa-3072`, `rsa-4096`, `ml-dsa-44`, `ml-dsa-65`, `ml-dsa-87`: the table in `ca.der.algorithms`."""
+
+Digest = NewType("Digest", bytes)
+"""A SHA-256 digest, 32 octets."""
+
+ChangeNumber: TypeAlias = int
+"""Counts revocation changes; number order is commit order (DESIGN 3)."""
+
+CrlNumber: TypeAlias = int
+
+DEFAULT_TENANT = TenantId("default")
+OWN_SERVICES = "fleetca:"
+
+
+class Reason(IntEnum):
+    """CRLReason (RFC 5280 5.3.1); the member's name is the RFC's word. 7 is not used."""
+
+    unspecified = 0
+    keyCompromise = 1
+    cACompromise = 2
+    affiliationChanged = 3
+    superseded = 4
+    cessationOfOperation = 5
+    certificateHold = 6
+    removeFromCRL = 8
+    privilegeWithdrawn = 9
+    aACompromise = 10
+
+
+class Role(Enum):
+    """Who speaks on the signer's socket."""
+
+    enroll = "enroll"
+    status = "status"
+    publisher = "publisher"
+    operator = "operator"
+
+
+class NameKind(StrEnum):
+    """The forms of SubjectAltName a profile may allow (RFC 5280 4.2.1.6)."""
+
+    dns = "dns"
+    ip = "ip"
+    uri = "uri"
+    email = "email"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Name:
+    """One subject alternative name, in its text form: A-label DNS name, IP literal, URI, or mailbox."""
+
+    kind: NameKind
+    value: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CertificateRef:
+    """What names a certificate in the world: its issuer and serial number."""
+
+    issuer: IssuerId
+    serial: Serial
+
+    def __str__(self) -> str:
+        return f"{self.issuer}/{self.serial:040x}"
+
+
+# ---- Profiles -------------------------------------------------------------------------------------------------------
+
+
+class StatusKind(Enum):
+    """How relying parties learn that a certificate of a profile no longer holds."""
+
+    revocable = "revocable"
+    """CRL distribution point, and OCSP where the profile says so."""
+    no_rev_avail = "no-rev-avail"
+    """RFC 9608: short-lived, carries noRevAvail, and neither CDP nor OCSP."""
+    nocheck = "nocheck"
+    """RFC 6960 4.2.2.2.1: a delegated responder; id-pkix-ocsp-nocheck, and neither CDP nor OCSP."""
+    anchor = "anchor"
+    """A self-signed root: nothing says its status but its removal."""
+
+
+class OnSuperseded(Enum):
+    """What happens to an ancestor when it is superseded (P9)."""
+
+    keep = "keep"
+    revoke = "revoke"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What certificates of one kind look like and who may have them, as judged by `ca.rules.profile`.
+
+    `lifetime`, `max_lifetime`, `backdate` and `grace` are seconds. `common_name` and `uris` are templates whose only placeholders are
+    `{device}` and `{tenant}`. Key usages and extended key usages carry RFC names (`digitalSignature`, `clientAuth`).
+    `renew_from` is the share of the lifetime (0..1) after which a renewal is accepted.
+    """
+
+    name: ProfileName
+    is_ca: bool
+    path_length: int | None
+    lifetime: int
+    max_lifetime: int
+    backdate: int
+    status: StatusKind
+    crl_url: bool
+    ocsp_url: bool
+    key_algorithms: tuple[AlgorithmName, ...]
+    key_usage: tuple[str, ...]
+    extended_key_usage: tuple[str, ...]
+    common_name: str
+    organization: str | None
+    uris: tuple[str, ...]
+    allowed_names: tuple[NameKind, ...]
+    required_names: bool
+    key_reuse: bool
+    renewable: bool
+    renew_from: float
+    grace: int
+    on_superseded: OnSuperseded
+    plain_key_file: bool
+    digest: Digest
+    """SHA-256 of the file this profile was read from: part of every grant."""
+
+
+# ---- Issuers and keys -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A CA certificate, its key's name, and what it may still do."""
+
+    id: IssuerId
+    tenant: TenantId
+    certificate: bytes
+    subject: bytes
+    """DER Name, the very octets of the certificate: copied into what it signs, never re-encoded."""
+    spki: bytes
+    key_identifier: bytes
+    """The subjectKeyIdentifier of its certificate, copied into authorityKeyIdentifier."""
+    algorithm: AlgorithmName
+    not_before: UnixTime
+    not_after: UnixTime
+    key: KeyName | None
+    """None where no key of this deployment belongs to it (the offline root, P4)."""
+    may_issue: bool
+    may_sign_crl: bool
+    crl_url: str | None
+    """What goes into cRLDistributionPoints of its leaves; http, identical on every certificate."""
+    ocsp_url: str | None
+    issuer_url: str | None
+    """caIssuers: where this issuer's own DER certificate is served."""
+    parent: IssuerId | None
+
+
+# ---- Devices, tokens, operators -------------------------------------------------------------------------------------
+
+
+class DeviceState(Enum):
+    active = "active"
+    revoked = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    id: DeviceId
+    tenant: TenantId
+    state: DeviceState
+    created: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A one-time enrolment token as we keep it: by the SHA-256 of its text only."""
+
+    hash: Digest
+    tenant: TenantId
+    device: DeviceId
+    profile: ProfileName
+    names: tuple[Name, ...]
+    created: UnixTime
+    expires: UnixTime
+    """The first second at which it no longer holds."""
+    created_by: str
+    used_at: UnixTime | None
+    used_by: bytes | None
+    """The request key (see `IssueRequest`) that used it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    name: OperatorName
+    tenant: TenantId
+    roles: tuple[str, ...]
+    created: UnixTime
+    disabled_at: UnixTime | None
+
+
+# ---- Evidence and grants --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvidence:
+    """The preimage of a one-time token."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEvidence:
+    """A message signed by the key of a current device or operator certificate (DESIGN 5).
+
+    `signature` is over `b"fleetca message v1\\0" + payload`; `payload` is a JSON object that says what is asked.
+    """
+
+    payload: bytes
+    certificate: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedCertificate:
+    """A client certificate that a web process says it saw in a TLS handshake. Weaker: only the web saw it."""
+
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEvidence:
+    """The peer of the signer's socket itself: its user id was mapped to a role by the settings. Made by the signer only."""
+
+    role: Role
+    uid: int
+
+
+Evidence: TypeAlias = TokenEvidence | MessageEvidence | PresentedCertificate | LocalEvidence
+
+
+class EvidenceKind(Enum):
+    token = "token"
+    message = "message"
+    presented = "presented"
+    local = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Who, by which evidence, may get what, until when. Made by `ca.rules.grant` alone; issuing and revoking take nothing else (P2)."""
+
+    tenant: TenantId
+    device: DeviceId
+    profile: ProfileName
+    profile_digest: Digest
+    issuer: IssuerId
+    names: tuple[Name, ...]
+    actor: str
+    """`device:ID`, `operator:NAME`, `role:enroll@uid` ... for the record."""
+    role: Role
+    evidence: EvidenceKind
+    evidence_digest: Digest
+    parent: CertificateRef | None
+    """The certificate that is being renewed."""
+    token: Digest | None
+    granted_at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationGrant:
+    """Who, by which evidence, may revoke which certificates, why."""
+
+    tenant: TenantId
+    actor: str
+    role: Role
+    evidence: EvidenceKind
+    evidence_digest: Digest
+    targets: tuple[CertificateRef, ...]
+    device: DeviceId | None
+    """Set when a whole device is revoked: its state changes and its renewals stop."""
+    reason: Reason
+    granted_at: UnixTime
+
+
+# ---- Requests to the signer -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class IssueRequest:
+    """Evidence and a CSR. `device`, `profile` and `names` are wishes: they must equal what the evidence gives, or be absent;
+    only local and operator evidence may choose them.
+
+    The request key (what makes a repeat a repeat) is SHA-256 over kind and digest of the evidence, and the CSR.
+    """
+
+    csr: bytes
+    """PKCS#10, DER."""
+    evidence: Evidence
+    device: DeviceId | None = None
+    profile: ProfileName | None = None
+    names: tuple[Name, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeRequest:
+    """Exactly one of `target` and `device`. Without either, presented evidence revokes itself."""
+
+    evidence: Evidence
+    reason: Reason
+    target: CertificateRef | None = None
+    device: DeviceId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    evidence: Evidence
+    device: DeviceId
+    profile: ProfileName
+    names: tuple[Name, ...]
+    lifetime: int
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmRequest:
+    """The successor's key authenticates to us: its ancestors are superseded (P9)."""
+
+    evidence: Evidence
+
+
+# ---- Drafts, certificates, revocations ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Octets that may be signed once, and the facts they state."""
+
+    tbs: bytes
+    issuer: IssuerId
+    serial: Serial
+    algorithm: AlgorithmName
+    """The issuer's: what signs."""
+    not_before: UnixTime
+    not_after: UnixTime
+    """Inclusive: the last second at which it holds (RFC 5280 4.1.2.5)."""
+    subject: str
+    """RFC 4514 text, for search."""
+    names: tuple[Name, ...]
+    spki_sha256: Digest
+
+
+class CertificateState(Enum):
+    intended = "intended"
+    """Its TBS is on record; whether a signature exists is not known."""
+    issued = "issued"
+    """Signed, re-read, recorded."""
+    void = "void"
+    """A crash left it without a recorded signature; it was given up, and revoked where it can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What is committed before a CA key is asked to sign (P1)."""
+
+    draft: Draft
+    grant: Grant
+    request_key: Digest
+    intended_at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate on record. `der` is None unless `state` is issued."""
+
+    ref: CertificateRef
+    state: CertificateState
+    tenant: TenantId
+    device: DeviceId
+    profile: ProfileName
+    subject: str
+    names: tuple[Name, ...]
+    spki_sha256: Digest
+    not_before: UnixTime
+    not_after: UnixTime
+    tbs: bytes
+    der: bytes | None
+    parent: CertificateRef | None
+    request_key: Digest
+    intended_at: UnixTime
+    issued_at: UnixTime | None
+    superseded_at: UnixTime | None
+    first_used_at: UnixTime | None
+    revocable: bool
+    revocation: Revocation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One change of a certificate's status. Append-only; the highest `change` of a certificate is its state.
+
+    A release from hold is a row with reason `removeFromCRL`.
+    """
+
+    change: ChangeNumber
+    ref: CertificateRef
+    reason: Reason
+    revoked_at: UnixTime
+    not_after: UnixTime
+    """Of the certificate: says how long the entry stays (RFC 5280 3.3)."""
+    listed: bool
+    """False for certificates that never stand in a CRL (noRevAvail)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrlIntent:
+    """What is committed before a CRL is signed."""
+
+    issuer: IssuerId
+    shard: int
+    number: CrlNumber
+    as_of: ChangeNumber
+    count: int
+    this_update: UnixTime
+    next_update: UnixTime
+    tbs_sha256: Digest
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class CrlEntry:
+    serial: Serial
+    revoked_at: UnixTime
+    reason: Reason
+
+
+# ---- The record -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LogLeaf:
+    """One entry of the Merkle log before it has an index: canonical JSON (sorted keys, no spaces, UTF-8)."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A signed statement of the log's size and root hash (C2SP tlog-checkpoint)."""
+
+    origin: str
+    size: int
+    root: Digest
+    note: bytes
+    """The whole signed note as published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to do one job until `expires`; `fence` rises with every new holder."""
+
+    name: str
+    holder: str
+    expires: UnixTime
+    fence: int

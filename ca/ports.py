@@ -1,0 +1,259 @@
+"""What the authority needs from the world, as promises. Ring 2.
+
+Each Protocol states its guarantees in prose: durable when, which error means absent, safe to repeat or not. Adapters live in
+`keys/`, `store/`, `outlets/`, `log/` and `system.py`; verbs get them from wiring. The reading ports of `ocsp`, `crl` and
+`enroll` stand in those packages and speak `ca.model`, so that `ca.store` fits them without importing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol
+
+from ca.model import (
+    AlgorithmName,
+    Certificate,
+    CertificateRef,
+    ChangeNumber,
+    CrlEntry,
+    CrlIntent,
+    CrlNumber,
+    Device,
+    DeviceId,
+    Digest,
+    Intent,
+    Issuer,
+    IssuerId,
+    KeyName,
+    Lease,
+    LogLeaf,
+    Operator,
+    OperatorName,
+    Reason,
+    Revocation,
+    Token,
+    UnixTime,
+)
+
+
+class Clock(Protocol):
+    """The wall clock. It may go backwards; who signs must check (`ClockUntrusted`)."""
+
+    def now(self) -> UnixTime: ...
+
+
+class Chance(Protocol):
+    """A cryptographically strong random generator; never repeats, never blocks for long."""
+
+    def octets(self, count: int) -> bytes: ...
+
+
+class SigningKey(Protocol):
+    """A private key that can only sign.
+
+    `sign` returns the octets that go into the BIT STRING: ECDSA as DER SEQUENCE(r, s), RSA as PKCS#1 v1.5 with the hash of the
+    algorithm table, Ed25519 and ML-DSA (pure, empty context) as they are. It is safe to call from several threads.
+
+    Raises:
+        KeyUnavailable: the store cannot use the key now; repeating later is safe, a signature may or may not have been made.
+    """
+
+    @property
+    def name(self) -> KeyName: ...
+
+    @property
+    def algorithm(self) -> AlgorithmName: ...
+
+    @property
+    def spki(self) -> bytes: ...
+
+    def sign(self, message: bytes) -> bytes: ...
+
+
+class KeyStore(Protocol):
+    """Where private keys rest.
+
+    Raises:
+        KeyUnavailable: no such key, or it cannot be unlocked (the text says which, and the command that mends it).
+        Conflict: `generate` was asked for a name that exists. It never overwrites.
+    """
+
+    def open(self, name: KeyName) -> SigningKey: ...
+
+    def generate(self, name: KeyName, algorithm: AlgorithmName) -> SigningKey:
+        """Make a key; durable when this returns."""
+        ...
+
+    def names(self) -> Sequence[KeyName]: ...
+
+
+class Journal(Protocol):
+    """The signer's second witness, on another path than the database.
+
+    `append` is durable (fsync) when it returns; a torn last record is recognised and dropped by `records`. Appending the same record
+    twice is harmless.
+
+    Raises:
+        StoreUnavailable: the record may or may not be kept; nothing may be signed.
+    """
+
+    def append(self, records: Sequence[bytes]) -> None: ...
+
+    def records(self) -> Iterator[bytes]: ...
+
+
+class Writing(Protocol):
+    """One write transaction. Nothing is durable until the `with` block of `Ledger.writing` ends without an error; then all is.
+
+    Numbers handed out here (`next_change`, `next_crl_number`) come from counter rows locked to the commit, so number order is commit order.
+    """
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """An exception inside undoes what was done inside, and only that; it propagates."""
+        ...
+
+    def high_time(self) -> UnixTime:
+        """The latest time any transaction recorded with `raise_high_time`; 0 in an empty store."""
+        ...
+
+    def raise_high_time(self, now: UnixTime) -> None: ...
+
+    def find_by_request(self, request_key: Digest) -> Certificate | None:
+        """The certificate that this request got, intended or issued; void ones do not count."""
+        ...
+
+    def find_certificate(self, ref: CertificateRef) -> Certificate | None: ...
+
+    def find_token(self, token: Digest) -> Token | None: ...
+
+    def add_token(self, token: Token) -> None: ...
+
+    def use_token(self, token: Digest, *, request_key: Digest, now: UnixTime) -> None:
+        """Consume it, atomically.
+
+        Raises:
+            Conflict: another request used it (`token-used`).
+        """
+        ...
+
+    def lock_device(self, device: DeviceId) -> Device | None:
+        """Read the row and keep others from changing it until this transaction ends."""
+        ...
+
+    def add_device(self, device: Device) -> None: ...
+
+    def set_device_revoked(self, device: DeviceId) -> None: ...
+
+    def claim_key(self, spki_sha256: Digest, device: DeviceId, *, now: UnixTime) -> bool:
+        """Bind a public key to a device, for ever (P9). True when it was new.
+
+        Raises:
+            Conflict: it belongs to another device (`key-of-another-device`).
+        """
+        ...
+
+    def reserve(self, intent: Intent, *, tenant: str, revocable: bool) -> None:
+        """Record serial, TBS, device and grant before anything is signed (P1).
+
+        Raises:
+            Conflict: the serial exists (`serial-taken`): draw another one.
+        """
+        ...
+
+    def record_issued(self, ref: CertificateRef, der: bytes, *, now: UnixTime) -> None: ...
+
+    def record_void(self, ref: CertificateRef, *, now: UnixTime) -> None: ...
+
+    def unfinished(self) -> Sequence[Certificate]:
+        """All intents whose result is not on record, oldest first."""
+        ...
+
+    def certificates_of(self, device: DeviceId) -> Sequence[Certificate]:
+        """Every certificate of a device that is issued or intended, newest first."""
+        ...
+
+    def mark_first_used(self, ref: CertificateRef, *, now: UnixTime) -> None: ...
+
+    def mark_superseded(self, ref: CertificateRef, *, now: UnixTime) -> None: ...
+
+    def add_revocation(
+        self, ref: CertificateRef, *, reason: Reason, now: UnixTime, not_after: UnixTime, listed: bool
+    ) -> Revocation:
+        """Append a row with the next change number."""
+        ...
+
+    def change_number(self) -> ChangeNumber:
+        """The last change number handed out, as of this transaction."""
+        ...
+
+    def crl_entries(self, issuer: IssuerId, shard: int, *, expired_before: UnixTime) -> Iterator[CrlEntry]:
+        """The listed, currently revoked certificates of an issuer whose notAfter is at or after `expired_before`, by serial."""
+        ...
+
+    def next_crl_number(self, issuer: IssuerId, shard: int, *, above: CrlNumber) -> CrlNumber:
+        """A number above every earlier one of that scope and above `above`."""
+        ...
+
+    def reserve_crl(self, intent: CrlIntent) -> None: ...
+
+    def last_crl(self, issuer: IssuerId, shard: int) -> CrlIntent | None:
+        """The published CRL with the highest number."""
+        ...
+
+    def record_crl_published(self, issuer: IssuerId, shard: int, number: CrlNumber, *, now: UnixTime) -> None: ...
+
+    def add_issuer(self, issuer: Issuer) -> None: ...
+
+    def issuers(self) -> Sequence[Issuer]: ...
+
+    def add_operator(self, operator: Operator) -> None: ...
+
+    def find_operator(self, name: OperatorName) -> Operator | None: ...
+
+    def consume_message(self, digest: Digest, *, now: UnixTime) -> None:
+        """Remember a signed message that must act once only.
+
+        Raises:
+            Conflict: it was used before (`message-replayed`).
+        """
+        ...
+
+    def append_leaf(self, leaf: LogLeaf) -> Digest:
+        """Queue a leaf for the Merkle log (P8); returns its leaf hash (RFC 9162 2.1.1). It gets its index from the sequencer."""
+        ...
+
+    def lease(self, name: str, *, holder: str, now: UnixTime, seconds: int) -> Lease | None:
+        """Take, keep or refuse (None) a lease. A new holder gets the next fence."""
+        ...
+
+    def check_fence(self, name: str, fence: int) -> None:
+        """Fail the transaction of a holder that lost its lease.
+
+        Raises:
+            Conflict: a newer holder exists (`lease-lost`).
+        """
+        ...
+
+
+class Ledger(Protocol):
+    """The database, for those who write.
+
+    Raises:
+        StoreUnavailable: nothing of the transaction is kept, unless the error came from the commit itself; then it may be. Every verb is
+            written so that repeating it is safe.
+    """
+
+    def writing(self) -> AbstractContextManager[Writing]: ...
+
+
+class CrlSink(Protocol):
+    """Where a freshly signed CRL goes: an open binary file."""
+
+    def __call__(self) -> BinaryIO: ...
+
+
+class Failpoint(Protocol):
+    """A named place where a test may kill, stop or break the process; does nothing otherwise."""
+
+    def __call__(self, name: str) -> None: ...
