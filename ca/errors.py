@@ -79,9 +79,7 @@ class Unavailable(FleetcaError):
         retry_after: seconds after which repeating makes sense.
     """
 
-    def __init__(
-        self, code: str, what: str, *, why: str = "", fix: str = "", retry_after: int = 5
-    ) -> None:
+    def __init__(self, code: str, what: str, *, why: str = "", fix: str = "", retry_after: int = 5) -> None:
         super().__init__(code, what, why=why, fix=fix)
         self.retry_after = retry_after
 

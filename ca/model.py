@@ -236,9 +236,9 @@ class TokenEvidence:
 
 @dataclass(frozen=True, slots=True)
 class MessageEvidence:
-    """A message signed by the key of a current device or operator certificate (DESIGN 5).
+    r"""A message signed by the key of a current device or operator certificate (DESIGN 5).
 
-    `signature` is over `b"fleetca message v1\\0" + payload`; `payload` is a JSON object that says what is asked.
+    `signature` is over `b"fleetca message v1\0" + payload`; `payload` is a JSON object that says what is asked.
     """
 
     payload: bytes

@@ -177,9 +177,7 @@ class Writing(Protocol):
 
     def mark_superseded(self, ref: CertificateRef, *, now: UnixTime) -> None: ...
 
-    def add_revocation(
-        self, ref: CertificateRef, *, reason: Reason, now: UnixTime, not_after: UnixTime, listed: bool
-    ) -> Revocation:
+    def add_revocation(self, ref: CertificateRef, *, reason: Reason, now: UnixTime, not_after: UnixTime, listed: bool) -> Revocation:
         """Append a row with the next change number."""
         ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from calendar import timegm
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ca.errors import Malformed
@@ -85,9 +85,7 @@ def integer(data: bytes, found: Element) -> int:
     content = data[found.content : found.end]
     if not content:
         raise _bad("an empty INTEGER", found.start)
-    if len(content) > 1 and (
-        (content[0] == 0 and content[1] < 0x80) or (content[0] == 0xFF and content[1] >= 0x80)
-    ):
+    if len(content) > 1 and ((content[0] == 0 and content[1] < 0x80) or (content[0] == 0xFF and content[1] >= 0x80)):
         raise _bad("an INTEGER that is not in its shortest form", found.start)
     return int.from_bytes(content, "big", signed=True)
 
@@ -147,7 +145,7 @@ def time(data: bytes, found: Element) -> UnixTime:
             int(digits[8:10]),
             int(digits[10:12]),
             int(digits[12:14]),
-            tzinfo=timezone.utc,
+            tzinfo=UTC,
         )
     except ValueError:
         raise _bad("a time that no calendar has", found.start) from None

@@ -7,9 +7,8 @@ in `EXIT_CODES` and docs/reference/exit-codes.md. Colour and bars only on a term
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -31,6 +30,8 @@ EXIT_CODES: Mapping[int, str] = {
 }
 FINDINGS = 8
 
+_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
 _EXITS: tuple[tuple[type[errors.FleetcaError], int], ...] = (
     (errors.Malformed, 2),
     (errors.Misconfigured, 2),
@@ -50,9 +51,7 @@ def exit_code(error: errors.FleetcaError) -> int:
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--json`, the same on every command; arrives as the argument `as_json`."""
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
-    )(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
 
 
 def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,18 +81,16 @@ def note(text: str) -> None:
 
 def iso(when: UnixTime) -> str:
     """ISO 8601 in UTC: `2026-11-22T06:43:00Z`."""
-    return datetime.fromtimestamp(when, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def distance(when: UnixTime, now: UnixTime) -> str:
-    """`in 6 days`, `3 hours ago`: the largest unit that fits at least twice, or once for days."""
+    """`in 6 days`, `3 hours ago`: in the largest unit that fits."""
     seconds = abs(when - now)
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
-        count = seconds // size
-        if count:
-            break
-    else:
+    if seconds == 0:
         return "now"
+    unit, size = next((unit, size) for unit, size in _UNITS if seconds >= size)
+    count = seconds // size
     words = f"{count} {unit}{'s' if count != 1 else ''}"
     return f"in {words}" if when > now else f"{words} ago"
 
@@ -109,5 +106,5 @@ def report(error: errors.FleetcaError, *, as_json: bool) -> int:
         lines.append(f"  why: {error.why}")
     if error.fix:
         lines.append(f"  fix: {error.fix}")
-    print("\n".join(lines), file=sys.stderr)
+    click.echo("\n".join(lines), err=True)
     return code

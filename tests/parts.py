@@ -1,0 +1,38 @@
+"""The outside parts that tests use: a missing one is skipped loudly on a desk and fails where `CI` is set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+POSTGRESQL = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+_PACKAGES = {
+    "postgres": "postgresql",
+    "certtool": "gnutls-bin",
+    "ocsptool": "gnutls-bin",
+    "openssl": "openssl",
+    "java": "default-jdk-headless",
+    "javac": "default-jdk-headless",
+}
+
+
+def find(part: str) -> str | None:
+    """The path of a tool, or None."""
+    if part == "postgres":
+        return str(POSTGRESQL[-1]) if POSTGRESQL else None
+    return shutil.which(part)
+
+
+def need(part: str) -> str:
+    """The path of a tool (for `postgres`, the folder of its binaries); skips, or fails in CI, when it is not there."""
+    path = find(part)
+    if path is None:
+        message = f"{part} is missing: apt-get install {_PACKAGES.get(part, part)}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
