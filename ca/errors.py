@@ -41,7 +41,7 @@ class FleetcaError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.what, self.why) if part)
+        return " ".join(part for part in (self.what, self.why) if part)
 
 
 class Refused(FleetcaError):
