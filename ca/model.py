@@ -470,6 +470,15 @@ class LogLeaf:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuedLeaf:
+    """A leaf as the store keeps it: `id` rises with insertion, `index` is None until the sequencer gave it its place in the log."""
+
+    id: int
+    body: bytes
+    index: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A signed statement of the log's size and root hash (C2SP tlog-checkpoint)."""
 

@@ -16,6 +16,7 @@ from ca.model import (
     Certificate,
     CertificateRef,
     ChangeNumber,
+    Checkpoint,
     CrlEntry,
     CrlIntent,
     CrlNumber,
@@ -30,6 +31,7 @@ from ca.model import (
     LogLeaf,
     Operator,
     OperatorName,
+    QueuedLeaf,
     Reason,
     Revocation,
     Token,
@@ -243,6 +245,113 @@ class Ledger(Protocol):
     """
 
     def writing(self) -> AbstractContextManager[Writing]: ...
+
+
+class Sequencing(Protocol):
+    """What the sequencer does inside one write transaction: a part of what the store's `Writing` offers.
+
+    The indexes handed out are 0, 1, 2 ... without a gap: an index is unique, and is never changed or taken back once committed.
+    """
+
+    def lease(self, name: str, *, holder: str, now: UnixTime, seconds: int) -> Lease | None: ...
+
+    def check_fence(self, name: str, fence: int) -> None: ...
+
+    def pending_leaves(self, limit: int) -> Sequence[QueuedLeaf]:
+        """Leaves without an index, oldest id first."""
+        ...
+
+    def assign_indexes(self, ids: Sequence[int], *, start: int) -> None:
+        """Give the leaves their places: the first of `ids` gets `start`, the next `start + 1` ...
+
+        Raises:
+            Conflict: one of them has an index, or an index is taken (`leaf-sequenced`).
+        """
+        ...
+
+    def leaf_count(self) -> int:
+        """How many leaves have an index; the next free index. One indexed query."""
+        ...
+
+    def leaves(self, start: int, count: int) -> Sequence[QueuedLeaf]:
+        """Leaves with indexes from `start` on, in index order, at most `count`."""
+        ...
+
+    def last_checkpoint(self) -> Checkpoint | None:
+        """The recorded checkpoint with the greatest size."""
+        ...
+
+    def record_checkpoint(self, checkpoint: Checkpoint, *, now: UnixTime) -> None:
+        """Remember a signed checkpoint before anyone sees it. The same one again is harmless.
+
+        Raises:
+            Conflict: another root is on record for that size (`checkpoint-fork`).
+        """
+        ...
+
+
+class SequencingLedger(Protocol):
+    """The database, for the sequencer; the guarantees of `Ledger.writing`."""
+
+    def writing(self) -> AbstractContextManager[Sequencing]: ...
+
+
+class Auditing(Protocol):
+    """Every row that must have its leaf, for the audit. Reads only; iterators page by key and hold no cursor open between pages."""
+
+    def leaf_count(self) -> int: ...
+
+    def leaves(self, start: int, count: int) -> Sequence[QueuedLeaf]: ...
+
+    def pending_leaves(self, limit: int) -> Sequence[QueuedLeaf]: ...
+
+    def last_checkpoint(self) -> Checkpoint | None: ...
+
+    def every_certificate(self) -> Iterator[Certificate]: ...
+
+    def every_revocation(self) -> Iterator[Revocation]: ...
+
+    def every_crl(self) -> Iterator[CrlIntent]: ...
+
+    def every_token(self) -> Iterator[Token]: ...
+
+    def every_device(self) -> Iterator[Device]: ...
+
+    def issuers(self) -> Sequence[Issuer]: ...
+
+    def operators(self) -> Sequence[Operator]: ...
+
+
+class LeafIndex(Protocol):
+    """Where a leaf stands in the log, for receipts. Reads only, one indexed query."""
+
+    def find_leaf(self, leaf_hash: Digest) -> QueuedLeaf | None:
+        """By its leaf hash (RFC 9162 2.1.1); None when no such leaf was queued."""
+        ...
+
+
+class RecordFiles(Protocol):
+    """Where the published log lives: files named as C2SP tlog-tiles names them (`checkpoint`, `tile/...`).
+
+    Raises:
+        StoreUnavailable: it cannot be read or written now; of a failed `write`, each file is whole and old or whole and new.
+    """
+
+    def read(self, path: str) -> bytes | None:
+        """The octets, or None when there is no such file."""
+        ...
+
+    def write(self, files: Sequence[tuple[str, bytes]]) -> None:
+        """Put files in place, each as a whole; all are durable when this returns. Readers never see half a file."""
+        ...
+
+    def remove_partials(self, path: str) -> None:
+        """Remove the partial forms of a full tile or bundle; harmless when there are none."""
+        ...
+
+    def names(self) -> Iterator[str]:
+        """Every file there is, by path; for the audit."""
+        ...
 
 
 class CrlSink(Protocol):
