@@ -64,6 +64,14 @@ class Role(Enum):
     operator = "operator"
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of the signer's socket, as the kernel and the settings say it: never as the peer says it."""
+
+    role: Role
+    uid: int
+
+
 class NameKind(StrEnum):
     """The forms of SubjectAltName a profile may allow (RFC 5280 4.2.1.6)."""
 
@@ -325,6 +333,8 @@ class IssueRequest:
     device: DeviceId | None = None
     profile: ProfileName | None = None
     names: tuple[Name, ...] = ()
+    issuer: IssuerId | None = None
+    """Only local evidence of the status and operator roles may choose; all others get the deployment's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,6 +428,8 @@ class Certificate:
     first_used_at: UnixTime | None
     revocable: bool
     revocation: Revocation | None
+    leaf: Digest
+    """Leaf hash of its `issuance` leaf: what a receipt proves to be in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,6 +469,25 @@ class CrlEntry:
     serial: Serial
     revoked_at: UnixTime
     reason: Reason
+
+
+# ---- What the signer answers -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    certificate: Certificate
+    leaf: Digest
+    """Leaf hash of its `issuance` leaf; the same as `certificate.leaf`."""
+    repeated: bool
+    """True when an earlier, equal request got this certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedToken:
+    text: str = field(repr=False)
+    """The only time that anyone sees it."""
+    token: Token
 
 
 # ---- The record -----------------------------------------------------------------------------------------------------

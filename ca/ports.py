@@ -155,8 +155,8 @@ class Writing(Protocol):
         """
         ...
 
-    def reserve(self, intent: Intent, *, tenant: str, revocable: bool) -> None:
-        """Record serial, TBS, device and grant before anything is signed (P1).
+    def reserve(self, intent: Intent, *, tenant: str, revocable: bool, leaf: Digest) -> None:
+        """Record serial, TBS, device and grant before anything is signed (P1). `leaf` is the hash of its `issuance` leaf.
 
         Raises:
             Conflict: the serial exists (`serial-taken`): draw another one.
