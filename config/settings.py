@@ -1,0 +1,272 @@
+"""The settings of a deployment, as a person writes them: `fleetca.toml`, strictly typed.
+
+Owns names, types, defaults and one sentence about each setting (docs/reference/settings.md is made from it). Knows no PKI: whether the
+issuers, profiles and lifetimes make sense together is for `ca.rules`, asked by `fleetca.forms`. Relative paths start at the settings file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+
+from config.errors import ConfigurationError
+from config.strict import Address, Duration, Form, KeyUri, Listen, Location, SecretReference, Several, base_of, parse, read_octets
+
+RoleName = Literal["enroll", "status", "publisher", "operator"]
+SCOPE = r"[a-z0-9][a-z0-9-]{0,62}"
+
+
+def _named(value: str) -> str:
+    if not re.fullmatch(SCOPE, value):
+        raise ValueError("is not a name; use lower-case letters, digits and hyphens, at most 63, starting with a letter or digit")
+    return value
+
+
+ShortName = Annotated[str, Field(strict=True), BeforeValidator(lambda value: _named(value) if isinstance(value, str) else value)]
+
+
+def _url(value: str, *schemes: str) -> str:
+    if not re.fullmatch(rf"({'|'.join(schemes)})://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*[A-Za-z0-9_~])?", value):
+        raise ValueError(f"is not an address; write {schemes[0]}://HOST[:PORT][/PATH] without a slash at the end")
+    return value
+
+
+class Deployment(Form):
+    """Who this deployment is."""
+
+    name: ShortName = Field(description="Its name: the audience of signed messages and the origin of the log. Never change it later.")
+
+
+def _store_url(value: object, info: ValidationInfo) -> str:
+    if isinstance(value, str) and value.startswith("sqlite:///") and len(value) > len("sqlite:///"):
+        return f"sqlite:///{base_of(info) / value.removeprefix('sqlite:///')}"
+    if not isinstance(value, str) or not value.startswith("postgresql+psycopg://"):
+        raise ValueError("is not a database; write sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME")
+    if re.match(r"postgresql\+psycopg://[^/@]*:[^/]*@", value) or re.search(r"[?&]password=", value):
+        raise ValueError("holds a password; take it out and say with store.password where it is")
+    return value
+
+
+class Store(Form):
+    """The database."""
+
+    url: Annotated[str, BeforeValidator(_store_url)] = Field(
+        description="`sqlite:///PATH` (one user, one host) or `postgresql+psycopg://USER@HOST/NAME`, without a password.",
+    )
+    password: SecretReference | None = Field(None, description="The database password, where it wants one.")
+
+    @model_validator(mode="after")
+    def _no_password_for_a_file(self) -> Store:
+        if self.password is not None and self.url.startswith("sqlite:"):
+            raise ValueError("has a password, and SQLite knows none")
+        return self
+
+
+class Caps(Form):
+    """What a role may get at most by evidence that only a web process saw. Absent: no limit beyond the rules."""
+
+    profiles: Several[ShortName] | None = Field(None, description="Only certificates of these profiles.")
+    per_minute: int | None = Field(None, ge=1, description="At most this many certificates a minute.")
+    renew_from: float | None = Field(
+        None, ge=0, le=1, description="Presented certificates only: the share of the lifetime that must have passed before a renewal."
+    )
+
+
+def _uid(value: object) -> object:
+    if not re.fullmatch(r"\d{1,10}", str(value)):
+        raise ValueError('is not a user id; write the number, like "1001" = ["enroll"]')
+    return value
+
+
+Uid = Annotated[str, BeforeValidator(_uid)]
+
+
+class Signer(Form):
+    """The process that holds the issuing keys."""
+
+    socket: Location = Field(Path("run/signer.sock"), validate_default=True, description="The Unix socket it listens on.")
+    socket_mode: Literal["0600", "0660"] = Field("0600", description="Access to the socket: its own user, or its group too.")
+    journal: Location = Field(
+        Path("journal/issuance.journal"),
+        validate_default=True,
+        description="Its own record of what it signs: the second witness after a lost database. Best on another disk.",
+    )
+    batch: int = Field(64, ge=1, le=1024, description="How many requests may share a commit.")
+    serial_check: SecretReference = Field(description="The key of the check value in serial numbers: 32 octets in hexadecimal.")
+    users: dict[Uid, Several[RoleName]] | None = Field(
+        None, description="User id to roles. Absent: our own user has every role, nobody else has any."
+    )
+    caps: dict[RoleName, Caps] = Field(default_factory=dict, description="What a role may get at most, by role.")
+
+    def roles_by_uid(self) -> Mapping[int, tuple[RoleName, ...]] | None:
+        """`users` with numbers for keys."""
+        return None if self.users is None else {int(uid): roles for uid, roles in self.users.items()}
+
+
+class IssuerSetting(Form):
+    """A CA certificate this deployment knows, with its key if it is an online one."""
+
+    id: ShortName = Field(description="Its short name; stands in addresses.")
+    certificate: Location = Field(description="Its certificate (PEM).")
+    key: KeyUri | None = Field(None, description="Where its key rests, `sealed:PATH`. Absent for an offline root: it has none here.")
+    passphrase: SecretReference | None = Field(None, description="What unlocks the key.")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> IssuerSetting:
+        if (self.key is None) != (self.passphrase is None):
+            raise ValueError("needs key and passphrase together, or neither (an offline root has no key here)")
+        return self
+
+
+class Profiles(Form):
+    """Where certificate profiles come from, beside the shipped ones."""
+
+    directories: Several[Location] = Field((), description="Folders with more profiles (*.toml).")
+    default_issuer: ShortName = Field("issuing", description="The issuer that signs when nothing else is said.")
+
+
+class Enroll(Form):
+    """The web service where devices enrol and renew (TLS)."""
+
+    listen: Listen = Field(Address("127.0.0.1", 8443), description="Where it listens.")
+    url: str = Field("https://localhost:8443", description="How devices reach it.")
+    names: Several[str] = Field(("localhost", "127.0.0.1"), min_length=1, description="Names and addresses in its own TLS certificate.")
+
+    @field_validator("url")
+    @classmethod
+    def _https(cls, value: str) -> str:
+        return _url(value, "https")
+
+
+class Status(Form):
+    """The web service that tells who still holds: OCSP, CRLs and issuer certificates (plain HTTP)."""
+
+    listen: Listen = Field(Address("127.0.0.1", 8080), description="Where it listens.")
+    url: str = Field(
+        "http://127.0.0.1:8080",
+        description="How everybody reaches it; stands in every certificate, so choose a name that can stay for years.",
+    )
+    workers: int = Field(1, ge=1, le=64, description="How many processes answer.")
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        # RFC 5280 8: https here would ask for a status check to do a status check.
+        return _url(value, "http")
+
+
+class Ocsp(Form):
+    """OCSP answers."""
+
+    lifetime: Duration = Field(3600, description="From thisUpdate to nextUpdate.")
+    max_age: Duration = Field(300, description="How long caches may keep an answer.")
+    responder_lifetime: Duration = Field(86400, description="Lifetime of a responder certificate; a new key each time.")
+    unknown: Literal["unknown", "unauthorized"] = Field("unknown", description="The answer for a certificate that was never issued.")
+
+    @model_validator(mode="after")
+    def _inside(self) -> Ocsp:
+        if not 0 < self.max_age < self.lifetime:
+            raise ValueError("max_age must be above zero and below lifetime")
+        if self.lifetime > self.responder_lifetime:
+            raise ValueError("lifetime must not exceed responder_lifetime: an answer would outlive its signer's certificate")
+        return self
+
+
+class Crl(Form):
+    """CRLs."""
+
+    directory: Location = Field(Path("public/crl"), validate_default=True, description="Where published CRLs lie.")
+    lifetime: Duration = Field(86400, description="From thisUpdate to nextUpdate.")
+    interval: Duration = Field(3600, description="A new CRL at least this often.")
+    nudge: Duration = Field(5, description="How long after a revocation a new CRL is made.")
+
+    @model_validator(mode="after")
+    def _inside(self) -> Crl:
+        if not 0 < self.interval < self.lifetime:
+            raise ValueError("interval must be above zero and below lifetime")
+        if self.nudge > 60:
+            raise ValueError("nudge must be at most 60s: a revocation has to show in a CRL within a minute")
+        return self
+
+
+class Log(Form):
+    """The tamper-evident record."""
+
+    directory: Location = Field(Path("public/log"), validate_default=True, description="Where checkpoint and tiles lie.")
+    key: KeyUri = Field(description="Where the key that signs checkpoints rests (Ed25519), `sealed:PATH`.")
+    passphrase: SecretReference = Field(description="What unlocks it.")
+
+
+class Settings(Form):
+    """A deployment."""
+
+    deployment: Deployment
+    store: Store
+    signer: Signer
+    issuers: Several[IssuerSetting] = Field(min_length=1)
+    profiles: Profiles
+    enroll: Enroll
+    status: Status
+    ocsp: Ocsp
+    crl: Crl
+    log: Log
+
+    _file: Path = PrivateAttr(default=Path())
+
+    @property
+    def file(self) -> Path:
+        """The settings file."""
+        return self._file
+
+    @property
+    def base(self) -> Path:
+        """The folder of the settings file."""
+        return self._file.parent
+
+    def issuer(self, id: str) -> IssuerSetting:  # noqa: A002 - the setting's own name
+        """The issuer of that id.
+
+        Raises:
+            ConfigurationError: there is none (`unknown-issuer`).
+        """
+        for issuer in self.issuers:
+            if issuer.id == id:
+                return issuer
+        known = ", ".join(issuer.id for issuer in self.issuers)
+        raise ConfigurationError("unknown-issuer", f"{self.file}: there is no issuer {id}.", fix=f"Known issuers: {known}.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_with_defaults(cls, document: object) -> object:
+        # Not default_factory: defaults hold relative paths, which only validation resolves.
+        if not isinstance(document, dict):
+            return document
+        return {section: {} for section in ("profiles", "enroll", "status", "ocsp", "crl")} | document
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        ids = [issuer.id for issuer in self.issuers]
+        twice = sorted({id_ for id_ in ids if ids.count(id_) > 1})
+        if twice:
+            raise ValueError(f"issuers has {twice[0]} twice")
+        if self.profiles.default_issuer not in ids:
+            raise ValueError(f"profiles.default_issuer is {self.profiles.default_issuer}, and issuers has no such id ({', '.join(ids)})")
+        if self.issuer(self.profiles.default_issuer).key is None:
+            raise ValueError(f"profiles.default_issuer is {self.profiles.default_issuer}, which has no key here")
+        return self
+
+
+def read_settings(file: Path) -> Settings:
+    """Read a settings file.
+
+    Raises:
+        ConfigurationError: it is absent or wrong; names the file and the key.
+    """
+    file = file.absolute()
+    settings = parse(Settings, read_octets(file, kind="settings file"), file=file)
+    settings._file = file  # noqa: SLF001 - a private attribute of our own, set once before anyone sees the object
+    return settings
