@@ -394,6 +394,20 @@ class CertificateState(Enum):
     """A crash left it without a recorded signature; it was given up, and revoked where it can be."""
 
 
+class Standing(Enum):
+    """What a search for certificates may ask about; exactly one holds for each certificate. Expiry is asked by date."""
+
+    intended = "intended"
+    issued = "issued"
+    """Neither superseded nor revoked."""
+    superseded = "superseded"
+    """And not revoked."""
+    revoked = "revoked"
+    """Or on hold."""
+    void = "void"
+    """And not revoked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Intent:
     """What is committed before a CA key is asked to sign (P1)."""
@@ -507,6 +521,18 @@ class QueuedLeaf:
     id: int
     body: bytes
     index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLeaf:
+    """A leaf as the database keeps it. `index` is None until the sequencer gave it its place in the log."""
+
+    id: int
+    """The database's own number; its order means nothing beyond "queued at about that time"."""
+    index: int | None
+    hash: Digest
+    """RFC 9162 2.1.1: SHA-256(0x00 || body)."""
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,8 +187,13 @@ class Writing(Protocol):
         """The last change number handed out, as of this transaction."""
         ...
 
-    def crl_entries(self, issuer: IssuerId, shard: int, *, expired_before: UnixTime) -> Iterator[CrlEntry]:
-        """The listed, currently revoked certificates of an issuer whose notAfter is at or after `expired_before`, by serial."""
+    def crl_entries(
+        self, issuer: IssuerId, shard: int, *, expired_before: UnixTime, as_of: ChangeNumber | None = None
+    ) -> Iterator[CrlEntry]:
+        """The listed, currently revoked certificates of an issuer whose notAfter is at or after `expired_before`, by serial.
+
+        With `as_of`, as they stood after that change: the same entries whenever it is asked, also while others revoke.
+        """
         ...
 
     def next_crl_number(self, issuer: IssuerId, shard: int, *, above: CrlNumber) -> CrlNumber:
@@ -210,6 +215,8 @@ class Writing(Protocol):
     def add_operator(self, operator: Operator) -> None: ...
 
     def find_operator(self, name: OperatorName) -> Operator | None: ...
+
+    def disable_operator(self, name: OperatorName, *, now: UnixTime) -> None: ...
 
     def consume_message(self, digest: Digest, *, now: UnixTime) -> None:
         """Remember a signed message that must act once only.
