@@ -524,18 +524,6 @@ class QueuedLeaf:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredLeaf:
-    """A leaf as the database keeps it. `index` is None until the sequencer gave it its place in the log."""
-
-    id: int
-    """The database's own number; its order means nothing beyond "queued at about that time"."""
-    index: int | None
-    hash: Digest
-    """RFC 9162 2.1.1: SHA-256(0x00 || body)."""
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A signed statement of the log's size and root hash (C2SP tlog-checkpoint)."""
 
