@@ -1,0 +1,271 @@
+"""Starts and watches the processes of a deployment from one settings file.
+
+It holds no key and opens no database: it binds the sockets, so that a restarted process finds its callers waiting and a taken port is
+known before anything starts; it starts the processes, starts them again when they die, and drains them on SIGTERM. SIGHUP reads the
+settings again: good ones are rolled out process by process, bad ones are refused and the old stay in force (R36). Every process gets the
+very octets that were accepted, so a file that is being edited cannot half-apply.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from ca.errors import FleetcaError, Misconfigured, Unavailable
+from ca.ports import Clock
+from ca.system import SystemClock
+from config.settings import Settings
+from fleetca.forms import load_settings
+from fleetca.server import listening_socket
+
+log = structlog.get_logger()
+
+READY_SECONDS = 30.0
+DRAIN_SECONDS = 15.0
+BACKOFF_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One process: its name, what it runs, and the listening socket it inherits."""
+
+    name: str
+    role: str
+    listen: str | None
+    alone: bool
+    """True where two of them at once may not be: the old one stops before the new one starts."""
+
+
+def plans(settings: Settings) -> list[Plan]:
+    """The processes of a deployment, in the order in which they start."""
+    status = [
+        Plan(f"status-{number}" if settings.status.workers > 1 else "status", "status", "status", alone=False)
+        for number in range(1, settings.status.workers + 1)
+    ]
+    return [Plan("signer", "signer", None, alone=True), Plan("enroll", "enroll", "enroll", alone=False), *status,
+            Plan("publisher", "publisher", None, alone=True)]
+
+
+@dataclass(slots=True)
+class Child:
+    plan: Plan
+    process: subprocess.Popen[bytes]
+    started: float
+    failures: int = 0
+
+
+class Supervisor:
+    """The processes of one deployment.
+
+    Args:
+        file: the settings file.
+        log_directory: where each process's stderr goes; None keeps it on ours.
+    """
+
+    def __init__(self, file: Path, *, log_directory: Path | None = None) -> None:
+        self.file = file
+        self.clock: Clock = SystemClock()
+        self.monotonic: Callable[[], float] = SystemClock().monotonic
+        self.log_directory = log_directory
+        self.settings, self.accepted = load_settings(file)
+        self.sockets: dict[str, tuple[str, socket.socket]] = {}
+        self.children: dict[str, Child] = {}
+        self.stopping = threading.Event()
+        self.reload_wanted = threading.Event()
+
+    # ---- starting ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Bind, then start every process and wait until each says it is ready.
+
+        Raises:
+            Misconfigured: a port is taken, or a process refused to start (it said why on its stderr).
+        """
+        self._bind(self.settings)
+        try:
+            signer, *others = plans(self.settings)
+            self._await_ready([self._spawn(signer)])
+            self._await_ready([self._spawn(plan) for plan in others])
+        except BaseException:
+            self.stop()
+            raise
+
+    def _bind(self, settings: Settings) -> None:
+        wanted = {"enroll": str(settings.enroll.listen), "status": str(settings.status.listen)}
+        fresh: dict[str, tuple[str, socket.socket]] = {}
+        try:
+            for name, address in wanted.items():
+                if name in self.sockets and self.sockets[name][0] == address:
+                    fresh[name] = self.sockets[name]
+                else:
+                    fresh[name] = (address, listening_socket(address, setting=f"{name}.listen"))
+        except FleetcaError:
+            for name, (_, listener) in fresh.items():
+                if name not in self.sockets or self.sockets[name][1] is not listener:
+                    listener.close()
+            raise
+        for name, (_, listener) in self.sockets.items():
+            if fresh[name][1] is not listener:
+                listener.close()
+        self.sockets = fresh
+
+    def _spawn(self, plan: Plan) -> tuple[Child, int]:
+        """Start a process; returns it and the descriptor on which it will say that it is ready."""
+        ready, ready_write = os.pipe()
+        accepted = os.memfd_create("settings")
+        os.write(accepted, self.accepted)
+        os.lseek(accepted, 0, os.SEEK_SET)
+        command = [sys.executable, "-m", "fleetca.cli.main", "process", plan.role, "--settings", str(self.file)]
+        command += ["--accepted-fd", str(accepted), "--ready-fd", str(ready_write), "--supervisor", str(os.getpid())]
+        passed = [accepted, ready_write]
+        if plan.listen is not None:
+            passed.append(self.sockets[plan.listen][1].fileno())
+            command += ["--socket-fd", str(passed[-1])]
+        stderr = None
+        if self.log_directory is not None:
+            self.log_directory.mkdir(parents=True, exist_ok=True)
+            stderr = (self.log_directory / f"{plan.name}.log").open("ab")
+        try:
+            # A session of its own: Ctrl-C reaches us alone, and we drain the processes in order.
+            process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+        finally:
+            os.close(ready_write)
+            os.close(accepted)
+            if stderr is not None:
+                stderr.close()
+        child = Child(plan, process, self.monotonic())
+        previous = self.children.get(plan.name)
+        if previous is not None:
+            child.failures = previous.failures
+        self.children[plan.name] = child
+        return child, ready
+
+    def _await_ready(self, started: Sequence[tuple[Child, int]]) -> None:
+        waiting = {ready: child for child, ready in started}
+        deadline = self.monotonic() + READY_SECONDS
+        try:
+            while waiting and not self.stopping.is_set():
+                readable, _, _ = select.select(list(waiting), [], [], 0.2)
+                for ready in readable:
+                    child = waiting.pop(ready)
+                    said = os.read(ready, 1)
+                    os.close(ready)
+                    if not said:
+                        raise Misconfigured(
+                            "process-failed",
+                            f"The {child.plan.name} process did not start.",
+                            why=f"Its reason stands {self._where(child)}.",
+                            fix=f"fleetca doctor --settings {self.file}",
+                        )
+                if self.monotonic() > deadline:
+                    slow = ", ".join(child.plan.name for child in waiting.values())
+                    raise Unavailable("process-slow", f"Not ready after {READY_SECONDS:.0f} s: {slow}.", fix="fleetca doctor")
+        finally:
+            for ready in waiting:
+                os.close(ready)
+
+    def _where(self, child: Child) -> str:
+        if self.log_directory is None:
+            return "above"
+        lines = (self.log_directory / f"{child.plan.name}.log").read_text(errors="replace").strip().splitlines()
+        return f"in {self.log_directory / child.plan.name}.log: {' '.join(lines[-3:])}"
+
+    # ---- watching ----------------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Restart what dies, reload on demand, until `stopping` is set; then drain."""
+        try:
+            while not self.stopping.wait(0.2):
+                if self.reload_wanted.is_set():
+                    self.reload_wanted.clear()
+                    self.reload()
+                self._revive()
+        finally:
+            self.stop()
+
+    def _revive(self) -> None:
+        for child in list(self.children.values()):
+            status = child.process.poll()
+            if status is None:
+                if child.failures and self.monotonic() - child.started > 60:
+                    child.failures = 0
+                continue
+            pause = min(BACKOFF_SECONDS, 0.2 * 2**child.failures) if child.failures else 0.0
+            if self.monotonic() - child.started < pause:
+                continue
+            child.failures += 1
+            log.warning("process-died", process=child.plan.name, status=status, restart=child.failures)
+            _, ready = self._spawn(child.plan)
+            os.close(ready)
+
+    def reload(self) -> None:
+        """Read the settings again; roll them out, or refuse them and change nothing (R36)."""
+        try:
+            settings, accepted = load_settings(self.file)
+            self._bind(settings)
+        except FleetcaError as error:
+            log.error("settings-refused", code=error.code, reason=str(error), fix=error.fix)
+            return
+        self.settings, self.accepted = settings, accepted
+        wanted = plans(settings)
+        for name in set(self.children) - {plan.name for plan in wanted}:
+            self._drain([self.children.pop(name)])
+        for plan in wanted:
+            old = self.children.get(plan.name)
+            if plan.alone and old is not None:
+                self._drain([old])
+            try:
+                self._await_ready([self._spawn(plan)])
+            except FleetcaError as error:
+                log.error("process-failed", process=plan.name, reason=str(error))
+            if old is not None and not plan.alone:
+                self._drain([old])
+        log.info("settings-reloaded", file=str(self.file))
+
+    # ---- stopping ----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Drain all processes: what faces callers first, the signer last."""
+        self.stopping.set()
+        children = list(self.children.values())
+        self._drain([child for child in children if child.plan.role != "signer"])
+        self._drain([child for child in children if child.plan.role == "signer"])
+        self.children.clear()
+        for _, listener in self.sockets.values():
+            listener.close()
+        self.sockets.clear()
+
+    def _drain(self, children: Sequence[Child]) -> None:
+        for child in children:
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+        deadline = self.monotonic() + DRAIN_SECONDS
+        for child in children:
+            try:
+                child.process.wait(max(0.1, deadline - self.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("process-killed", process=child.plan.name, after=DRAIN_SECONDS)
+                child.process.kill()
+                child.process.wait()
+
+
+def serve(file: Path, *, ready: Callable[[Supervisor], None], log_directory: Path | None = None) -> None:
+    """Run a deployment until SIGTERM or SIGINT. `ready` is called once when everything answers."""
+    supervisor = Supervisor(file, log_directory=log_directory)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stopping.set())
+    signal.signal(signal.SIGHUP, lambda *_: supervisor.reload_wanted.set())
+    supervisor.start()
+    if not supervisor.stopping.is_set():
+        ready(supervisor)
+    supervisor.watch()
