@@ -485,6 +485,17 @@ class CrlEntry:
     reason: Reason
 
 
+@dataclass(frozen=True, slots=True)
+class OutletCopy:
+    """What an outlet serves under a name at one moment: whole, never half of an old and half of a new file."""
+
+    version: str
+    """Names the octets: lower-case hex SHA-256 of them. Fit for a strong ETag."""
+    octets: bytes = field(repr=False)
+    modified: UnixTime
+    """When the outlet took it, by the outlet's own clock."""
+
+
 # ---- What the signer answers -----------------------------------------------------------------------------------------
 
 

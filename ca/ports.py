@@ -31,6 +31,7 @@ from ca.model import (
     LogLeaf,
     Operator,
     OperatorName,
+    OutletCopy,
     QueuedLeaf,
     Reason,
     Revocation,
@@ -358,6 +359,69 @@ class RecordFiles(Protocol):
 
     def names(self) -> Iterator[str]:
         """Every file there is, by path; for the audit."""
+        ...
+
+
+class Stage(Protocol):
+    """A file under way to an outlet: nobody but its writer sees it, and it is gone when its block ends without a put, also by kill -9."""
+
+    def fileno(self) -> int:
+        """Where its octets are written, from the start on, by whoever holds this descriptor."""
+        ...
+
+    def sync(self) -> None:
+        """Durable when this returns.
+
+        Raises:
+            StoreUnavailable: the disk is full or broken.
+        """
+        ...
+
+    def octets(self) -> bytes:
+        """What a reader of the file gets, read back from where it rests; holds good until the block of the stage ends."""
+        ...
+
+
+class Outlet(Protocol):
+    """Where finished files are published under flat names such as `issuing.crl`.
+
+    A reader gets the whole old file or the whole new one, whatever dies when; the last file but one stays at hand as `previous`.
+
+    Raises:
+        StoreUnavailable: it cannot be read or written now; of a failed put, the old file or the new one is visible, and repeating is safe.
+        Malformed: not a name for this outlet (`outlet-name`).
+    """
+
+    def stage(self, name: str) -> AbstractContextManager[Stage]: ...
+
+    def put_if_unchanged(self, name: str, stage: Stage, *, seen: str | None) -> OutletCopy:
+        """Make a stage visible, durable when this returns, and read it back from where readers read it.
+
+        `seen` is the version that the caller based its work on, None where there was nothing.
+
+        Raises:
+            Conflict: another writer was faster (`outlet-changed`); nothing was put.
+        """
+        ...
+
+    def current(self, name: str) -> OutletCopy | None: ...
+
+    def previous(self, name: str) -> OutletCopy | None: ...
+
+    def mark(self, name: str) -> str | None:
+        """Changes when the visible file changes; costs no reading. None when there is none."""
+        ...
+
+    def high_water(self, name: str) -> int:
+        """The highest number kept beside the name; 0 when none was kept.
+
+        Raises:
+            StoreUnavailable: it is there and cannot be understood (`high-water-unreadable`).
+        """
+        ...
+
+    def raise_high_water(self, name: str, number: int) -> None:
+        """Keep a number beside the name, unless a higher one is kept; durable when this returns."""
         ...
 
 
