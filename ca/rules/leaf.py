@@ -1,0 +1,158 @@
+"""The leaves of the Merkle log: one function for each kind of event (P8). Ring 1: pure.
+
+Owns the form of every leaf: canonical JSON (sorted keys, no spaces, UTF-8), always with `kind` and `at` (Unix seconds). Digests, serials
+and request keys are lower-case hex; serials have 40 digits. A leaf holds no secret: tokens stand in it by their hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ca.model import (
+    CertificateRef,
+    CrlIntent,
+    Device,
+    Digest,
+    Intent,
+    Issuer,
+    IssuerId,
+    LogLeaf,
+    Name,
+    Operator,
+    Revocation,
+    RevocationGrant,
+    Serial,
+    Token,
+    UnixTime,
+)
+
+
+def canonical(document: Mapping[str, Any]) -> bytes:
+    """Sorted keys, no spaces, UTF-8: the one octet form of a JSON object."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _leaf(kind: str, at: UnixTime, **fields: Any) -> LogLeaf:
+    return LogLeaf(canonical({"kind": kind, "at": at, **fields}))
+
+
+def hash_of(leaf: LogLeaf) -> Digest:
+    """The leaf's hash in the tree: SHA-256 over 0x00 and the body (RFC 9162 2.1.1)."""
+    return Digest(hashlib.sha256(b"\0" + leaf.body).digest())
+
+
+def _hex(serial: Serial) -> str:
+    return f"{serial:040x}"
+
+
+def _names(names: Sequence[Name]) -> list[dict[str, str]]:
+    return [{"kind": str(name.kind), "value": name.value} for name in names]
+
+
+def issuance(intent: Intent) -> LogLeaf:
+    """A certificate may be signed: the whole grant, and the digest of what is signed."""
+    draft, grant = intent.draft, intent.grant
+    return _leaf(
+        "issuance",
+        intent.intended_at,
+        issuer=draft.issuer,
+        serial=_hex(draft.serial),
+        tbs_sha256=hashlib.sha256(draft.tbs).hexdigest(),
+        device=grant.device,
+        profile=grant.profile,
+        profile_sha256=grant.profile_digest.hex(),
+        actor=grant.actor,
+        role=grant.role.value,
+        evidence=grant.evidence.value,
+        evidence_sha256=grant.evidence_digest.hex(),
+        parent=str(grant.parent) if grant.parent else None,
+        tenant=grant.tenant,
+        names=_names(draft.names),
+        request_key=intent.request_key.hex(),
+    )
+
+
+def void(ref: CertificateRef, *, at: UnixTime) -> LogLeaf:
+    """An intent was given up."""
+    return _leaf("void", at, issuer=ref.issuer, serial=_hex(ref.serial))
+
+
+def revocation(made: Revocation, grant: RevocationGrant, *, at: UnixTime) -> LogLeaf:
+    """A certificate's status changed."""
+    return _leaf(
+        "revocation",
+        at,
+        issuer=made.ref.issuer,
+        serial=_hex(made.ref.serial),
+        reason=made.reason.name,
+        change=made.change,
+        revoked_at=made.revoked_at,
+        actor=grant.actor,
+        role=grant.role.value,
+        evidence=grant.evidence.value,
+        evidence_sha256=grant.evidence_digest.hex(),
+    )
+
+
+def crl(intent: CrlIntent, *, at: UnixTime) -> LogLeaf:
+    """A CRL may be signed."""
+    return _leaf(
+        "crl",
+        at,
+        issuer=intent.issuer,
+        shard=intent.shard,
+        number=intent.number,
+        as_of=intent.as_of,
+        count=intent.count,
+        tbs_sha256=intent.tbs_sha256.hex(),
+        this_update=intent.this_update,
+        next_update=intent.next_update,
+    )
+
+
+def token(made: Token) -> LogLeaf:
+    """A one-time token exists, by its hash."""
+    return _leaf(
+        "token",
+        made.created,
+        hash=made.hash.hex(),
+        tenant=made.tenant,
+        device=made.device,
+        profile=made.profile,
+        actor=made.created_by,
+        names=_names(made.names),
+        expires=made.expires,
+    )
+
+
+def supersede(ref: CertificateRef, *, by: CertificateRef, at: UnixTime) -> LogLeaf:
+    """A certificate's successor was used first (P9)."""
+    return _leaf("supersede", at, issuer=ref.issuer, serial=_hex(ref.serial), by=str(by))
+
+
+def issuer(known: Issuer, *, at: UnixTime) -> LogLeaf:
+    """This deployment knows an issuer."""
+    return _leaf("issuer", at, id=known.id, tenant=known.tenant, certificate_sha256=hashlib.sha256(known.certificate).hexdigest())
+
+
+def operator(made: Operator, *, actor: str, at: UnixTime) -> LogLeaf:
+    """An operator exists, or changed."""
+    return _leaf("operator", at, name=made.name, tenant=made.tenant, roles=list(made.roles), actor=actor, disabled_at=made.disabled_at)
+
+
+def device(known: Device, *, actor: str, at: UnixTime) -> LogLeaf:
+    """A device exists, or its state changed."""
+    return _leaf("device", at, id=known.id, tenant=known.tenant, state=known.state.value, actor=actor)
+
+
+def key_event(issuer_id: IssuerId, *, event: str, algorithm: str, spki_sha256: Digest, at: UnixTime) -> LogLeaf:
+    """A CA key was opened, or ceased to be usable."""
+    return _leaf("key", at, issuer=issuer_id, event=event, algorithm=algorithm, spki_sha256=spki_sha256.hex())
+
+
+def ceremony(name: str, *, transcript_sha256: Digest, outputs: Mapping[str, str], at: UnixTime) -> LogLeaf:
+    """The outputs of a ceremony came into this deployment: file name -> SHA-256 hex."""
+    return _leaf("ceremony", at, name=name, transcript_sha256=transcript_sha256.hex(), outputs=dict(outputs))
