@@ -1,0 +1,266 @@
+"""Published files in a folder of this host, which a web server or a status worker reads. Ring 3.
+
+Owns how a file becomes visible; knows nothing of what is in it. For `issuing.crl` the folder holds:
+
+    issuing.crl             what readers get
+    issuing.crl.previous    the one before, for whoever must go back, and for comparing
+    issuing.crl.number      the highest number ever made visible here (it outlives a restored database, R11)
+    .issuing.crl.PID-N.new  a stage; its writer holds a lock on it, so one without a lock is the rest of a crash and is swept
+    .lock                   held while something becomes visible
+
+Writers of one host keep out of each other's way by flock, which the kernel releases when its holder dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from threading import Event
+from typing import Final, cast
+
+from ca.errors import Conflict, Malformed, StoreUnavailable
+from ca.model import OutletCopy
+from ca.ports import Stage
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\.[a-z]{3}")
+_TURN: Final = count(1)
+_READABLE: Final = 0o644
+"""Status workers may run as another user; what is published is public."""
+_LOCK_TRIES: Final = 200
+_LOCK_PAUSE: Final = 0.05
+
+
+class FileStage:
+    """A temporary file in the outlet's own folder, so that making it visible is a rename."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor = descriptor
+        self.path = path
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def sync(self) -> None:
+        with _explained(self.path):
+            os.fsync(self._descriptor)
+            # What is read back shall come from the disk, not from the memory it was written through.
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def octets(self) -> bytes:
+        with _explained(self.path):
+            if os.fstat(self._descriptor).st_size == 0:
+                return b""
+            # A map reads like bytes and costs no memory of its own. Nobody else writes this file, so it cannot shrink under us.
+            return cast("bytes", mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ))
+
+
+class DirectoryOutlet:
+    """One folder. Safe for several processes of one host.
+
+    Args:
+        folder: made when it is absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[FileStage]:
+        with _explained(self._path(name)):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._sweep(name)
+            path, descriptor = self._create(name)
+        try:
+            yield FileStage(descriptor, path)
+        finally:
+            # After a put the name is gone already. Closing releases the lock by which a sweep knows that the stage lives.
+            with suppress(FileNotFoundError):
+                path.unlink()
+            os.close(descriptor)
+
+    def put_if_unchanged(self, name: str, stage: Stage, *, seen: str | None) -> OutletCopy:
+        path = self._path(name)
+        if not isinstance(stage, FileStage):
+            raise TypeError("a stage of another outlet")
+        with _explained(path), self._locked():
+            before = _read(path)
+            if (before.version if before else None) != seen:
+                raise Conflict(
+                    "outlet-changed",
+                    f"Another publisher has replaced {name} meanwhile.",
+                    why="It was faster, or the file was changed by hand.",
+                )
+            if before is not None:
+                self._keep_previous(path, stage.path)
+            # Until here readers get the old file. The rename is the moment; a crash after it leaves the new one, whole and synced.
+            stage.path.replace(path)
+            self._sync_folder()
+            after = _read(path)
+        if after is None:
+            raise StoreUnavailable("outlet-lost", f"{path} is gone though it was just put there.", fix=f"See who else writes in {self._folder}.")
+        return after
+
+    def current(self, name: str) -> OutletCopy | None:
+        path = self._path(name)
+        with _explained(path):
+            return _read(path)
+
+    def previous(self, name: str) -> OutletCopy | None:
+        path = self._path(name)
+        with _explained(path):
+            return _read(_previous(path))
+
+    def mark(self, name: str) -> str | None:
+        path = self._path(name)
+        with _explained(path):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                return None
+        return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+
+    def high_water(self, name: str) -> int:
+        path = _number(self._path(name))
+        with _explained(path):
+            try:
+                text = path.read_bytes()
+            except FileNotFoundError:
+                return 0
+        if not re.fullmatch(rb"[0-9]{1,48}\n?", text):
+            # Going on as if it were absent could make a number go back after a restore; the published file holds long enough to ask.
+            raise StoreUnavailable(
+                "high-water-unreadable",
+                f"{path} does not hold a number.",
+                why="It is written whole or not at all, so something else changed it.",
+                fix=f"Write the highest number ever published as {name} into it, in decimal digits.",
+            )
+        return int(text)
+
+    def raise_high_water(self, name: str, number: int) -> None:
+        path = _number(self._path(name))
+        with _explained(path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self._locked():
+                if self.high_water(name) >= number:
+                    return
+                # The lock keeps this name ours; the rest of a crash is overwritten.
+                fresh = path.with_name(f".{path.name}.new")
+                descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _READABLE)
+                try:
+                    os.write(descriptor, b"%d\n" % number)
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                fresh.replace(path)
+                self._sync_folder()
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise Malformed("outlet-name", "This is not a name for a published file.")
+        return self._folder / name
+
+    def _create(self, name: str) -> tuple[Path, int]:
+        while True:
+            path = self._folder / f".{name}.{os.getpid()}-{next(_TURN)}.new"
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _READABLE)
+            except FileExistsError:
+                continue
+            os.fchmod(descriptor, _READABLE)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # A sweep may have come between making and locking it; then its name is gone and we make another one.
+            if path.exists():
+                return path, descriptor
+            os.close(descriptor)
+
+    def _sweep(self, name: str) -> None:
+        """Remove stages whose writers died."""
+        for path in self._folder.glob(f".{name}.*-*.new"):
+            with suppress(FileNotFoundError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                except BlockingIOError:
+                    pass  # its writer lives
+                finally:
+                    os.close(descriptor)
+
+    def _keep_previous(self, path: Path, stage: Path) -> None:
+        """A second name for what is visible now. A crash after it leaves previous equal to current, which harms nobody."""
+        link = stage.with_suffix(".old")
+        with suppress(FileNotFoundError):
+            link.unlink()
+        os.link(path, link)
+        link.replace(_previous(path))
+        # Renaming a file over another name of the same file does nothing (rename(2)) and leaves both.
+        with suppress(FileNotFoundError):
+            link.unlink()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            for _ in range(_LOCK_TRIES):
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                Event().wait(_LOCK_PAUSE)
+            else:
+                raise StoreUnavailable(
+                    "outlet-locked",
+                    f"Another process keeps {self._folder} locked.",
+                    why="It was stopped while it made a file visible.",
+                    fix=f"See who holds {self._folder / '.lock'} (fuser) and let it go on, or end it.",
+                )
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(path.name + ".previous")
+
+
+def _number(path: Path) -> Path:
+    return path.with_name(path.name + ".number")
+
+
+def _read(path: Path) -> OutletCopy | None:
+    """The whole file as it was when it was opened: a rename meanwhile does not touch what we hold open."""
+    try:
+        with path.open("rb") as file:
+            octets = file.read()
+            modified = int(os.fstat(file.fileno()).st_mtime)
+    except FileNotFoundError:
+        return None
+    return OutletCopy(sha256(octets).hexdigest(), octets, modified)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """The system's errors in our words."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(
+            "outlet-unavailable",
+            f"{path} cannot be read or written.",
+            why=error.strerror or type(error).__name__,
+            fix=f"Check space, rights and health of the disk below {path.parent}.",
+            retry_after=30,
+        ) from error
