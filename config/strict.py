@@ -174,28 +174,39 @@ def _reason(error: OSError) -> str:
     return f"{error.strerror}." if error.strerror else str(error)
 
 
-def parse(form: type[AnyForm], octets: bytes, *, file: Path, base: Path | None = None) -> AnyForm:
-    """Strictly read a TOML file's octets into a form.
-
-    Args:
-        form: what it should be.
-        octets: the file.
-        file: its name, for errors.
-        base: where relative paths start; the file's folder when absent.
+def toml_document(octets: bytes, *, file: Path) -> dict[str, Any]:
+    """The TOML of a file's octets.
 
     Raises:
-        ConfigurationError: it is not TOML, or not this form; names the file and the key and the nearest valid one.
+        ConfigurationError: it is none (`not-toml`); says where.
     """
     try:
-        document = tomllib.loads(octets.decode())
+        return tomllib.loads(octets.decode())
     except UnicodeDecodeError:
         raise ConfigurationError("not-toml", f"{file}: this is not UTF-8 text.") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError("not-toml", f"{file}: this is not TOML.", why=f"{error}.") from None
+
+
+def parse_document(form: type[AnyForm], document: Mapping[str, Any], *, file: Path) -> AnyForm:
+    """Strictly read a TOML document into a form; relative paths start at the file's folder.
+
+    Raises:
+        ConfigurationError: it is not this form; names the file and the key and the nearest valid one.
+    """
     try:
-        return form.model_validate(document, context={"base": (base or file.parent).absolute()})
+        return form.model_validate(document, context={"base": file.absolute().parent})
     except ValidationError as error:
         raise _explain(form, error.errors(include_url=False, include_context=True), file) from None
+
+
+def parse(form: type[AnyForm], octets: bytes, *, file: Path) -> AnyForm:
+    """`toml_document` and `parse_document` in one.
+
+    Raises:
+        ConfigurationError: as they do.
+    """
+    return parse_document(form, toml_document(octets, file=file), file=file)
 
 
 def _explain(form: type[Form], problems: Sequence[ErrorDetails], file: Path) -> ConfigurationError:
@@ -211,11 +222,13 @@ def _explain(form: type[Form], problems: Sequence[ErrorDetails], file: Path) -> 
 
 
 def _sentence(form: type[Form], problem: ErrorDetails, file: Path) -> tuple[str, str, str]:
-    key = dotted(problem["loc"])
+    location, _ = _walk(form, problem["loc"])
+    key = dotted(location)
     match problem["type"]:
         case "extra_forbidden":
-            known = _keys_at(form, problem["loc"][:-1])
-            parent = dotted(problem["loc"][:-1])
+            above, owners = _walk(form, problem["loc"][:-1])
+            known = sorted({field for owner in owners for field in owner.model_fields})
+            parent = dotted(above)
             near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
             fix = f"Did you mean {parent + '.' if parent else ''}{near[0]}?" if near else f"Known here: {', '.join(known)}."
             return "unknown-setting", f"{file}: {key} is not known.", fix
@@ -239,15 +252,19 @@ def dotted(location: Sequence[int | str]) -> str:
     return text
 
 
-def _keys_at(form: type[Form], location: Sequence[int | str]) -> list[str]:
+def _walk(form: type[Form], location: Sequence[int | str]) -> tuple[list[int | str], list[type[Form]]]:
+    """A place in a document without pydantic's own marks, and the forms that may stand there."""
     found: list[type[Form]] = [form]
+    place: list[int | str] = []
     for part in location:
-        below: list[type[Form]] = []
-        for each in found:
-            if part in each.model_fields:
-                below += forms_in(each.model_fields[str(part)].annotation)
+        tagged = [each for each in found if any(part in get_args(field.annotation) for field in each.model_fields.values())]
+        if isinstance(part, str) and len(found) > 1 and tagged:
+            found = tagged  # which of several forms it is (`root`, `intermediate`): not a key of the document
+            continue
+        place.append(part)
+        below = [inner for each in found if part in each.model_fields for inner in forms_in(each.model_fields[str(part)].annotation)]
         found = below or found
-    return sorted({field for each in found for field in each.model_fields})
+    return place, found
 
 
 def forms_in(annotation: Any) -> list[type[Form]]:

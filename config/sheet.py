@@ -1,0 +1,242 @@
+"""Ceremony sheets as a person writes and reviews them: what will be made, in which order, until when.
+
+Owns names and types of the keys, and the placeholders `{value}` that come from the sheet's own table `[values]`. No secret stands in a
+sheet. Whether the acts make sense together is for `ca.rules.ceremony`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+
+from config.errors import ConfigurationError
+from config.settings import ShortName
+from config.strict import Form, Location, Several, parse_document, read_octets, toml_document
+
+
+def _moment(value: object) -> int | str:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("has no time zone; write it in UTC, like 2027-01-01T00:00:00Z")
+        return int(value.astimezone(UTC).timestamp())
+    if isinstance(value, str) and (value == "now" or re.fullmatch(r"\d{1,6}[smhdwy]", value)):
+        return value
+    raise ValueError('is not a date; write "now", a time span like "10y" or "90d", or a date in UTC like 2027-01-01T00:00:00Z')
+
+
+Moment = Annotated[int | str, BeforeValidator(_moment)]
+"""`now`, a span (`10y`), or seconds since 1970 (written as a TOML date-time)."""
+
+
+class Subject(Form):
+    """A distinguished name."""
+
+    common_name: str = Field(min_length=1, max_length=64)
+    organization: str | None = Field(None, min_length=1, max_length=64)
+    organizational_unit: str | None = Field(None, min_length=1, max_length=64)
+    country: str | None = Field(None, pattern=r"^[A-Z]{2}$")
+
+
+class RootAct(Form):
+    """Make a root key and its self-signed certificate."""
+
+    act: Literal["root"]
+    id: ShortName
+    profile: ShortName = "root"
+    algorithm: str
+    subject: Subject
+    not_before: Moment = "now"
+    not_after: Moment
+
+
+class IntermediateAct(Form):
+    """Sign an issuing CA's certificate, for the key of a CSR (or, for trials, for a key made on the spot)."""
+
+    act: Literal["intermediate"]
+    id: ShortName
+    issuer: ShortName
+    profile: ShortName = "issuing-ca"
+    csr: Location | None = None
+    algorithm: str | None = None
+    subject: Subject
+    not_before: Moment = "now"
+    not_after: Moment
+    crl_url: str
+    issuer_url: str
+
+    @model_validator(mode="after")
+    def _one_key(self) -> IntermediateAct:
+        if (self.csr is None) == (self.algorithm is None):
+            raise ValueError("needs either csr (the request of the issuing CA) or algorithm (to make a key here), not both")
+        return self
+
+
+class Revoked(Form):
+    """One entry of a root CRL."""
+
+    serial: str = Field(pattern=r"^[0-9a-f]{1,40}$")
+    revoked_at: datetime
+    reason: str = "unspecified"
+
+
+class RootCrlAct(Form):
+    """Sign a CRL of the root."""
+
+    act: Literal["root-crl"]
+    id: ShortName
+    issuer: ShortName
+    previous: Location | None = None
+    this_update: Moment = "now"
+    next_update: Moment
+    revoked: Several[Revoked] = ()
+
+
+Act = Annotated[RootAct | IntermediateAct | RootCrlAct, Field(discriminator="act")]
+
+
+class KnownIssuer(Form):
+    """A root made by an earlier ceremony, whose key this one uses."""
+
+    id: ShortName
+    certificate: Location
+    key: Location
+
+
+class About(Form):
+    """What this ceremony is."""
+
+    name: ShortName
+    about: str = ""
+
+
+class Sheet(Form):
+    """One ceremony."""
+
+    ceremony: About
+    values: dict[str, str] = Field(default_factory=dict)
+    issuers: Several[KnownIssuer] = ()
+    acts: Several[Act] = Field(min_length=1)
+
+    _file: Path = PrivateAttr(default=Path())
+    _digest: bytes = PrivateAttr(default=b"")
+
+    @property
+    def file(self) -> Path:
+        """Where it was read from."""
+        return self._file
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the file: what was reviewed is what runs."""
+        return self._digest
+
+
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+
+
+def read_sheet(file: Path) -> Sheet:
+    """Read a sheet.
+
+    Raises:
+        ConfigurationError: it is absent or wrong, an act is not known, a value is used and not given or given and not used.
+    """
+    octets = read_octets(file, kind="ceremony sheet")
+    document = toml_document(octets, file=file)
+    _check_acts(document, file)
+    sheet = parse_document(Sheet, _filled(document, file), file=file)
+    # Private attributes of our own, set once before anyone sees the object.
+    sheet._file = file.absolute()  # noqa: SLF001
+    sheet._digest = hashlib.sha256(octets).digest()  # noqa: SLF001
+    return sheet
+
+
+def _check_acts(document: Mapping[str, Any], file: Path) -> None:
+    known = ("root", "intermediate", "root-crl")
+    acts = document.get("acts")
+    for number, act in enumerate(acts if isinstance(acts, list) else (), start=1):
+        if isinstance(act, dict) and "act" in act and act["act"] not in known:
+            raise ConfigurationError(
+                "unknown-act", f"{file}: acts[{number}].act is {act['act']!r}, which is no act.", fix=f"Known acts: {', '.join(known)}."
+            )
+
+
+def _filled(document: dict[str, Any], file: Path) -> dict[str, Any]:
+    values = document.get("values", {})
+    if not isinstance(values, dict):
+        return document
+    used: set[str] = set()
+
+    def fill(value: Any, key: str) -> Any:
+        if isinstance(value, dict):
+            return {name: fill(inner, f"{key}.{name}" if key else name) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [fill(inner, f"{key}[{number}]") for number, inner in enumerate(value, start=1)]
+        if not isinstance(value, str):
+            return value
+
+        def replace(found: re.Match[str]) -> str:
+            name = found[1]
+            if not isinstance(values.get(name), str):
+                raise ConfigurationError(
+                    "missing-value",
+                    f"{file}: {key} uses {{{name}}}, and [values] does not say what that is.",
+                    fix=f'Add {name} = "..." to [values].',
+                )
+            used.add(name)
+            return str(values[name])
+
+        return _PLACEHOLDER.sub(replace, value)
+
+    filled = {name: part if name == "values" else fill(part, name) for name, part in document.items()}
+    unused = sorted(set(values) - used)
+    if unused:
+        raise ConfigurationError(
+            "unused-value",
+            f"{file}: values.{unused[0]} is used nowhere.",
+            why="A sheet says nothing that has no effect: who reviewed it would be misled.",
+            fix=f"Take values.{unused[0]} out.",
+        )
+    return filled
+
+
+def shipped_sheet(name: str) -> Path:
+    """A sheet that comes with fleetca: `demo`, `root-and-issuing`.
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    folder = Path(str(files("config"))) / "ceremonies"
+    file = folder / f"{name}.toml"
+    if not file.is_file():
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.toml")))
+        raise ConfigurationError("no-such-file", f"No ceremony sheet called {name} comes with fleetca.", fix=f"There are: {known}.")
+    return file
+
+
+def with_values(octets: bytes, values: Mapping[str, str], *, name: str) -> str:
+    """A sheet's text with another ceremony name and other values, everything else (comments too) as it was.
+
+    Raises:
+        ConfigurationError: it has no such value.
+    """
+    text = octets.decode()
+    known = tomllib.loads(text).get("values", {})
+    for key, value in {**values, "name": name}.items():
+        if key != "name" and key not in known:
+            raise ConfigurationError("missing-value", f"The sheet has no value {key}.", fix=f"It has: {', '.join(sorted(known))}.")
+        table = "ceremony" if key == "name" else "values"
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        place = re.compile(rf"(?ms)^\[{table}\]$(?:(?!^\[).)*?^{re.escape(key)} *= *\"([^\"\n]*)\"")
+        found = place.search(text)
+        if found is None:
+            raise ConfigurationError("missing-value", f"The sheet does not hold {table}.{key} as one line of text.")
+        text = text[: found.start(1)] + quoted + text[found.end(1) :]
+    return text
