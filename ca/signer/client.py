@@ -1,0 +1,259 @@
+"""The signer as other processes see it: its verbs as methods over a Unix socket. Ring 3.
+
+Owns connections: each request has one to itself, idle ones are kept for the next thread. A request whose kept connection turns out to be
+dead is sent again once on a new one: every verb is safe to repeat. Decides nothing; whatever the signer refuses arrives as the
+same error, and a signer that does not answer is `Unavailable("signer-down")`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ca.errors import Broken, FleetcaError, Unavailable
+from ca.model import (
+    Certificate,
+    CertificateRef,
+    CertificateState,
+    ConfirmRequest,
+    CreatedToken,
+    CrlIntent,
+    CrlNumber,
+    Device,
+    DeviceId,
+    Digest,
+    Issued,
+    Issuer,
+    IssueRequest,
+    IssuerId,
+    LocalEvidence,
+    Operator,
+    OperatorName,
+    Profile,
+    Revocation,
+    RevokeRequest,
+    Role,
+    Serial,
+    TokenRequest,
+    UnixTime,
+)
+from ca.signer import forms, messages
+
+KEPT: Final = 64
+"""Idle connections to keep."""
+
+
+class SignerClient:
+    """Safe to use from many threads. Opens no connection before the first request.
+
+    Args:
+        socket_path: where the signer listens.
+        role: the role to speak in; the signer checks it against this process's user id.
+        timeout: seconds to wait for an answer.
+    """
+
+    def __init__(self, socket_path: str | Path, role: Role, *, timeout: float = 30.0) -> None:
+        self._path = str(socket_path)
+        self._role = role
+        self._timeout = timeout
+        self._idle: list[socket.socket] = []
+        self._lock = threading.Lock()
+
+    @property
+    def local(self) -> LocalEvidence:
+        """Evidence that we are who the socket says we are. What it holds does not travel: the signer asks the kernel."""
+        return LocalEvidence(self._role, os.getuid())
+
+    # ---- Verbs ------------------------------------------------------------------------------------------------------
+
+    def issue(self, asked: IssueRequest) -> Issued:
+        """A certificate for a CSR. The same request again gets the same certificate."""
+        return forms.read(Issued, self._ask("issue", messages.write_issue(asked)))
+
+    def revoke(self, asked: RevokeRequest) -> tuple[Revocation, ...]:
+        """The status changes made; of a repeated request, those on record."""
+        return forms.read(tuple[Revocation, ...], self._ask("revoke", messages.write_revoke(asked)))
+
+    def create_token(self, asked: TokenRequest) -> CreatedToken:
+        """A one-time enrolment token; its text is seen only here."""
+        return forms.read(CreatedToken, self._ask("create-token", messages.write_token(asked)))
+
+    def confirm(self, asked: ConfirmRequest) -> tuple[CertificateRef, ...]:
+        """A new certificate was used: its ancestors are superseded. Returns those that this call superseded."""
+        return forms.read(tuple[CertificateRef, ...], self._ask("confirm", messages.write_confirm(asked)))
+
+    def sign_crl(self, issuer: IssuerId, *, above: CrlNumber, fence: int, sink_fd: int, shard: int = 0) -> CrlIntent:
+        """Sign a CRL numbered above `above`; its DER is written to the open file `sink_fd`, from its present offset on.
+
+        Raises:
+            Conflict: `lease-lost`: the fence is not that of the newest holder of the lease `crl:<issuer>`.
+        """
+        body = messages.write_crl(issuer, shard=shard, above=above, fence=fence)
+        return forms.read(CrlIntent, self._ask("sign-crl", body, fd=sink_fd, timeout=600.0))
+
+    def crl_published(self, issuer: IssuerId, *, number: CrlNumber, fence: int, shard: int = 0) -> None:
+        """Record that relying parties can see this CRL now. Safe to repeat."""
+        self._ask("crl-published", messages.write_crl(issuer, shard=shard, above=number, fence=fence))
+
+    # ---- Operators (role operator) ----------------------------------------------------------------------------------
+
+    def add_operator(self, name: OperatorName, roles: Sequence[str]) -> Operator:
+        return forms.read(Operator, self._ask("add-operator", {"name": name, "roles": list(roles)}))
+
+    def disable_operator(self, name: OperatorName) -> Operator:
+        return forms.read(Operator, self._ask("disable-operator", {"name": name}))
+
+    # ---- Questions (role operator) ----------------------------------------------------------------------------------
+
+    def certificates(
+        self,
+        *,
+        device: DeviceId | None = None,
+        subject: str | None = None,
+        san: str | None = None,
+        serial: Serial | None = None,
+        spki_sha256: Digest | None = None,
+        state: CertificateState | None = None,
+        expires_after: UnixTime | None = None,
+        expires_before: UnixTime | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> tuple[tuple[Certificate, ...], str | None]:
+        """A page of certificates, and the cursor of the next one."""
+        asked = {
+            "device": device,
+            "subject": subject,
+            "san": san,
+            "serial": None if serial is None else f"{serial:040x}",
+            "spki_sha256": forms.write(spki_sha256),
+            "state": forms.write(state),
+            "expires_after": expires_after,
+            "expires_before": expires_before,
+            "after": after,
+            "limit": limit,
+        }
+        page = self._ask("certificates", {key: value for key, value in asked.items() if value is not None})
+        return forms.read(tuple[Certificate, ...], page["rows"]), page["next"]
+
+    def certificate(self, ref: CertificateRef) -> Certificate:
+        return forms.read(Certificate, self._ask("certificate", messages.write_ref(ref)))
+
+    def devices(self, *, prefix: str | None = None, after: str | None = None, limit: int = 50) -> tuple[tuple[Device, ...], str | None]:
+        """A page of devices, and the cursor of the next one."""
+        asked: dict[str, Any] = {"limit": limit}
+        if prefix is not None:
+            asked["prefix"] = prefix
+        if after is not None:
+            asked["after"] = after
+        page = self._ask("devices", asked)
+        return forms.read(tuple[Device, ...], page["rows"]), page["next"]
+
+    def issuers(self) -> tuple[Issuer, ...]:
+        return forms.read(tuple[Issuer, ...], self._ask("issuers", {}))
+
+    def profiles(self) -> tuple[Profile, ...]:
+        return forms.read(tuple[Profile, ...], self._ask("profiles", {}))
+
+    def operators(self) -> tuple[Operator, ...]:
+        return forms.read(tuple[Operator, ...], self._ask("operators", {}))
+
+    def health(self) -> Mapping[str, Any]:
+        """What the signer says of itself: `deployment`, `issuers` with the state of their keys, `queue`. For every role."""
+        found = self._ask("health", {})
+        return found if isinstance(found, dict) else {}
+
+    def close(self) -> None:
+        """Close idle connections; the client stays usable."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # ---- Connections ------------------------------------------------------------------------------------------------
+
+    def _ask(self, verb: str, body: Mapping[str, Any], *, fd: int | None = None, timeout: float | None = None) -> Any:
+        octets = messages.frame(messages.request(verb, body))
+        if len(octets) > messages.LONGEST_REQUEST:
+            raise forms.bad("It is longer than the signer reads.")
+        wait = self._timeout if timeout is None else timeout
+        while True:
+            connection, fresh = self._take()
+            try:
+                connection.settimeout(wait)
+                answer = _exchange(connection, octets, fd)
+            except (OSError, EOFError) as error:
+                connection.close()
+                # A kept connection may have died with an earlier signer; a new one that fails is news.
+                if fresh or isinstance(error, TimeoutError):
+                    raise self._down(error) from None
+                self.close()
+                continue
+            except BaseException:
+                connection.close()
+                raise
+            self._give(connection)
+            return messages.read_answer(answer)
+
+    def _take(self) -> tuple[socket.socket, bool]:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop(), False
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(self._timeout)
+            connection.connect(self._path)
+            welcome = _exchange(connection, messages.frame(messages.hello(self._role)), None)
+            messages.read_answer(welcome)
+        except (OSError, EOFError) as error:
+            connection.close()
+            raise self._down(error) from None
+        except FleetcaError:
+            connection.close()
+            raise
+        return connection, True
+
+    def _give(self, connection: socket.socket) -> None:
+        with self._lock:
+            if len(self._idle) < KEPT:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _down(self, error: BaseException) -> Unavailable:
+        return Unavailable(
+            "signer-down",
+            "The signer does not answer.",
+            why=f"{self._path}: {error.strerror if isinstance(error, OSError) and error.strerror else error or 'it hung up'}",
+            fix="Start it with `fleetca serve`, or look into its log.",
+        )
+
+
+def _exchange(connection: socket.socket, octets: bytes, fd: int | None) -> dict[str, Any]:
+    if fd is None:
+        connection.sendall(octets)
+    else:
+        # The descriptor travels with the first octet; the rest follows plainly.
+        socket.send_fds(connection, [octets[:1]], [fd])
+        connection.sendall(octets[1:])
+    count = int.from_bytes(_exactly(connection, messages.LENGTH), "big")
+    if count > messages.LONGEST_ANSWER:
+        raise Broken("bad-answer", "The signer's answer is too long.")
+    return messages.unframe(_exactly(connection, count))
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    octets = connection.recv(count)
+    if len(octets) == count:
+        return octets
+    parts = [octets]
+    missing = count - len(octets)
+    while missing:
+        if not parts[-1]:
+            raise EOFError("it hung up")
+        parts.append(connection.recv(min(missing, 1 << 20)))
+        missing -= len(parts[-1])
+    return b"".join(parts)
