@@ -224,10 +224,11 @@ class SignerClient:
         connection.close()
 
     def _down(self, error: BaseException) -> Unavailable:
+        cause = error.strerror if isinstance(error, OSError) else None
         return Unavailable(
             "signer-down",
             "The signer does not answer.",
-            why=f"{self._path}: {error.strerror if isinstance(error, OSError) and error.strerror else error or 'it hung up'}",
+            why=f"{self._path}: {cause or str(error) or 'it hung up'}",
             fix="Start it with `fleetca serve`, or look into its log.",
         )
 

@@ -30,7 +30,7 @@ def write(value: Any) -> Any:
     if kind is bytes:
         return base64.b64encode(value).decode("ascii")
     if is_dataclass(value):
-        return {name: write(getattr(value, name)) for name in _names(kind)}
+        return {name: write(getattr(value, name)) for name in _names(cast("Any", kind))}
     if isinstance(value, IntEnum):
         return value.name
     if isinstance(value, Enum):
@@ -46,7 +46,7 @@ def read(kind: type[T], document: Any) -> T:
     Raises:
         Malformed: `bad-request`.
     """
-    return cast("T", _reader(kind)(document))
+    return cast("T", _reader(cast("Any", kind))(document))
 
 
 @cache
