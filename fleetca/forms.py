@@ -1,0 +1,167 @@
+"""From what a person wrote to the words of the model: settings, secrets, profiles, issuers. The edge's only reader of `config`.
+
+Turns `config`'s errors into ours. Contains no rule: `ca.rules` judges profiles and issuers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from ca.rules.certificate import issuer_from_certificate
+from ca.rules.profile import accept
+
+from ca.der import pem
+from ca.errors import KeyUnavailable, Malformed, Misconfigured
+from ca.model import DEFAULT_TENANT, Digest, Issuer, IssuerId, KeyName, Profile, ProfileName, Role
+from ca.ports import KeyStore
+from config.errors import ConfigurationError, SecretUnavailable
+from config.profiles import ProfileForm, read_profiles
+from config.secrets import Secret
+from config.settings import Settings
+from config.settings import read_settings as _read_settings
+from config.strict import KeyReference, read_octets
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """`config`'s errors leave as `Misconfigured`, secrets that cannot be had as `KeyUnavailable`."""
+    try:
+        yield
+    except SecretUnavailable as error:
+        raise KeyUnavailable(error.code, error.what, why=error.why, fix=error.fix) from None
+    except ConfigurationError as error:
+        raise Misconfigured(error.code, error.what, why=error.why, fix=error.fix) from None
+
+
+def read_settings(file: str | Path) -> Settings:
+    """Read and check a settings file.
+
+    Raises:
+        Misconfigured: it is absent or wrong; the text names the file and the key.
+    """
+    with our_errors():
+        return _read_settings(Path(file))
+
+
+def secret(reference: Secret) -> Callable[[], bytes]:
+    """A function that reads a secret each time it is called, for adapters that want a passphrase.
+
+    Raises (when called):
+        KeyUnavailable: it is missing, empty, or others can read it.
+    """
+
+    def read() -> bytes:
+        with our_errors():
+            return reference.read()
+
+    return read
+
+
+def store_url(settings: Settings) -> str:
+    """The database's address for SQLAlchemy, with its password if it has one: never print it.
+
+    Raises:
+        KeyUnavailable: the password cannot be had.
+    """
+    if settings.store.password is None:
+        return settings.store.url
+    password = quote(secret(settings.store.password)().decode(), safe="")
+    return re.sub(r"^(postgresql\+psycopg://[^/@]+)@", lambda found: f"{found[1]}:{password}@", settings.store.url)
+
+
+def serial_check_key(settings: Settings) -> bytes:
+    """The 32 octets that check values in serial numbers are made with.
+
+    Raises:
+        KeyUnavailable: it is missing, or not 64 hexadecimal digits.
+    """
+    reference = settings.signer.serial_check
+    text = secret(reference)()
+    if not re.fullmatch(rb"[0-9a-fA-F]{64}", text):
+        raise KeyUnavailable(
+            "secret-malformed",
+            f"The secret {reference.reference} is not a serial check key.",
+            why="It must be 64 hexadecimal digits.",
+            fix="Restore it from the backup: serial numbers already issued depend on it.",
+        )
+    return bytes.fromhex(text.decode())
+
+
+def roles_by_uid(settings: Settings, own_uid: int) -> Mapping[int, tuple[Role, ...]]:
+    """Which user may speak to the signer in which roles: the settings', or all of them to our own user."""
+    users = settings.signer.roles_by_uid()
+    if users is None:
+        return {own_uid: tuple(Role)}
+    return {uid: tuple(Role(role) for role in roles) for uid, roles in users.items()}
+
+
+def key_store(reference: KeyReference, passphrase: Secret) -> tuple[KeyStore, KeyName]:
+    """The store a key reference names, and the key's name in it. Called by the signer, the sequencer, init and the ceremony only (P3)."""
+    from ca.keys.sealed_file import SealedFileKeyStore  # noqa: PLC0415 - what faces a network imports this module and must not get key code
+
+    return SealedFileKeyStore(reference.path.parent, secret(passphrase)), KeyName(reference.name)
+
+
+def profiles(settings: Settings) -> Mapping[ProfileName, Profile]:
+    """The shipped profiles and the deployment's own, by name.
+
+    Raises:
+        Misconfigured: one cannot be read, or is not lawful.
+    """
+    with our_errors():
+        return {profile.name: profile for profile in map(_profile, read_profiles(settings.profiles.directories))}
+
+
+def shipped_profiles() -> Mapping[ProfileName, Profile]:
+    """The profiles that come with fleetca: what a ceremony uses, which has no settings."""
+    with our_errors():
+        return {profile.name: profile for profile in map(_profile, read_profiles(()))}
+
+
+def _profile(form: ProfileForm) -> Profile:
+    return accept(form.model_dump(), digest=Digest(form.digest), file=str(form.file))
+
+
+def certificate_file(path: Path, *, key: str) -> bytes:
+    """The DER of a certificate file.
+
+    Args:
+        path: PEM or DER.
+        key: the setting that names it, for errors.
+
+    Raises:
+        Misconfigured: it is absent or not one certificate.
+    """
+    with our_errors():
+        octets = read_octets(path, kind=f"certificate (setting {key})")
+    try:
+        return pem.der_of(octets, pem.CERTIFICATE)
+    except Malformed as error:
+        raise Misconfigured("bad-certificate", f"{path} (setting {key}) is not a certificate.", why=error.what) from None
+
+
+def issuers(settings: Settings) -> tuple[Issuer, ...]:
+    """The issuers of a deployment, in the settings' order, each with what stands in the certificates it signs.
+
+    Raises:
+        Misconfigured: a certificate is absent or wrong, or a root has a key here (P4).
+    """
+    found: list[Issuer] = []
+    for number, setting in enumerate(settings.issuers, start=1):
+        der = certificate_file(setting.certificate, key=f"issuers[{number}].certificate")
+        issuer = issuer_from_certificate(
+            der,
+            id=IssuerId(setting.id),
+            tenant=DEFAULT_TENANT,
+            key=KeyName(setting.key.name) if setting.key else None,
+            crl_url=f"{settings.status.url}/crl/{setting.id}.crl",
+            ocsp_url=f"{settings.status.url}/ocsp",
+            issuer_url=f"{settings.status.url}/ca/{setting.id}.cer",
+            parents=tuple(found),
+        )
+        found.append(issuer)
+    return tuple(found)
