@@ -52,8 +52,12 @@ def plans(settings: Settings) -> list[Plan]:
         Plan(f"status-{number}" if settings.status.workers > 1 else "status", "status", "status", alone=False)
         for number in range(1, settings.status.workers + 1)
     ]
-    return [Plan("signer", "signer", None, alone=True), Plan("enroll", "enroll", "enroll", alone=False), *status,
-            Plan("publisher", "publisher", None, alone=True)]
+    return [
+        Plan("signer", "signer", None, alone=True),
+        Plan("enroll", "enroll", "enroll", alone=False),
+        *status,
+        Plan("publisher", "publisher", None, alone=True),
+    ]
 
 
 @dataclass(slots=True)
