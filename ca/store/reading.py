@@ -1,0 +1,245 @@
+"""The database for those who only look: status workers, publishers, enrolment, the command line, the audit.
+
+Owns no transaction: each question is one statement (or pages of one) on its own, as of the latest commit. Safe to call from several
+threads and to repeat. Fits the reading ports of `ca`, `crl`, `ocsp` and `enroll` without importing them.
+
+Raises, everywhere:
+    StoreUnavailable: the database cannot be read now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sa
+
+from ca.model import (
+    Certificate,
+    CertificateRef,
+    CertificateState,
+    ChangeNumber,
+    CrlIntent,
+    Device,
+    DeviceId,
+    DeviceState,
+    Digest,
+    IssuerId,
+    Operator,
+    OperatorName,
+    QueuedLeaf,
+    Revocation,
+    Serial,
+    Standing,
+    TenantId,
+    Token,
+    UnixTime,
+)
+from ca.store import rows, search
+from ca.store import tables as t
+from ca.store.engine import Database
+from ca.store.reads import PAGE, Parameters, Reads, Statement, paged, param
+from ca.store.rows import Row
+
+_c, _r = t.certificates.c, t.revocations.c
+
+STATUS_OF = (
+    sa.select(*rows.STATUS_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(_c.serial == param("serial"), _c.issuer == param("issuer"))
+)
+FIND_BY_DER = (
+    sa.select(*rows.CERTIFICATE_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(_c.der_sha256 == param("der_sha256"), sa.text("der_sha256 IS NOT NULL"))
+)
+CHANGES_SINCE = (
+    sa.select(*rows.REVOCATION_COLUMNS).where(_r.change > param("change")).order_by(_r.change).limit(param("limit"))
+)
+LEAF_OF = sa.select(_c.leaf).where(_c.serial == param("serial"), _c.issuer == param("issuer"))
+FIND_LEAF = (
+    sa.select(*rows.LEAF_COLUMNS).where(t.leaves.c.hash == param("hash"), sa.text("position IS NOT NULL")).limit(sa.literal_column("1"))
+)
+FIND_PENDING_LEAF = (
+    sa.select(*rows.LEAF_COLUMNS).where(t.leaves.c.hash == param("hash"), sa.text("position IS NULL")).limit(sa.literal_column("1"))
+)
+FIND_DEVICE = sa.select(*rows.DEVICE_COLUMNS).where(t.devices.c.id == param("id"))
+EVERY_CERTIFICATE = (
+    sa.select(*rows.CERTIFICATE_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(_c.id > param("id"))
+    .order_by(_c.id)
+    .limit(sa.literal_column(str(PAGE)))
+)
+EVERY_CRL = (
+    sa.select(*rows.CRL_COLUMNS)
+    .where(sa.tuple_(t.crls.c.issuer, t.crls.c.shard, t.crls.c.number) > sa.tuple_(param("issuer"), param("shard"), param("number")))
+    .order_by(t.crls.c.issuer, t.crls.c.shard, t.crls.c.number)
+    .limit(sa.literal_column(str(PAGE)))
+)
+EVERY_TOKEN = (
+    sa.select(*rows.TOKEN_COLUMNS)
+    .where(t.tokens.c.hash > param("hash"))
+    .order_by(t.tokens.c.hash)
+    .limit(sa.literal_column(str(PAGE)))
+)
+EVERY_DEVICE = (
+    sa.select(*rows.DEVICE_COLUMNS)
+    .where(t.devices.c.id > param("id"))
+    .order_by(t.devices.c.id)
+    .limit(sa.literal_column(str(PAGE)))
+)
+PING = sa.select(t.counters.c.value).where(t.counters.c.name == t.CHANGE)
+
+
+class Reading(Reads):
+    """Reads only. `find_certificate`, `certificates_of`, `find_token`, `change_number`, `high_time`, `crl_entries`, `last_crl`, `issuers`,
+    `operators`, `find_operator`, `pending_leaves`, `leaves`, `leaf_count` and `last_checkpoint` come from `Reads`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def _all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
+        return self._database.query(statement, parameters)
+
+    def ping(self) -> None:
+        """Return when the database answers and has our tables."""
+        self._all(PING, {})
+
+    # ---- status
+
+    def status_of(self, issuer: IssuerId, serial: Serial) -> tuple[CertificateState, Revocation | None] | None:
+        """The state of a certificate and the latest change of its status; None when it is not on record. One indexed query."""
+        row = self._first(STATUS_OF, {"serial": rows.octets_of(serial), "issuer": issuer})
+        return None if row is None else rows.status_of(CertificateRef(issuer, serial), row)
+
+    def changes_since(self, change: ChangeNumber, limit: int) -> Sequence[Revocation]:
+        """The changes with a number above `change`, in number order, at most `limit`.
+
+        Number order is commit order: who has seen change n has missed nothing at or below n.
+        """
+        return [rows.revocation_of(row) for row in self._all(CHANGES_SINCE, {"change": change, "limit": limit})]
+
+    # ---- certificates, devices, operators
+
+    def find_by_der_digest(self, digest: Digest) -> Certificate | None:
+        """The certificate whose DER has this SHA-256: byte-equal or absent."""
+        row = self._first(FIND_BY_DER, {"der_sha256": digest})
+        return None if row is None else rows.certificate_of(row)
+
+    def search_certificates(
+        self,
+        *,
+        tenant: TenantId | None = None,
+        device: DeviceId | None = None,
+        subject: str | None = None,
+        san: str | None = None,
+        serial: Serial | None = None,
+        spki_sha256: Digest | None = None,
+        state: Standing | None = None,
+        expires_after: UnixTime | None = None,
+        expires_before: UnixTime | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> tuple[Sequence[Certificate], str | None]:
+        """One page of the certificates for which all that is given holds, and the cursor of the next page (None: this was the last).
+
+        Args:
+            subject: RFC 4514 text as recorded, whole, or its beginning followed by `*`.
+            san: the text of a subject alternative name, whole.
+            spki_sha256: of a key that was claimed for a device (`Writing.claim_key`).
+            expires_after, expires_before: notAfter is at or after, or before, this time.
+            after: the cursor of the page before, from a search for the same.
+
+        Newest first; by expiry when only that is asked, by subject when its beginning is. Pages go on behind the last row's key, so rows
+        that come or go meanwhile neither repeat nor hide others.
+
+        Raises:
+            Malformed: `after` is no cursor of this search (`cursor-unreadable`).
+        """
+        if spki_sha256 is not None:
+            owner = self._first(search.OWNER_OF_KEY, {"spki_sha256": spki_sha256})
+            if owner is None or device not in (None, owner[0]):
+                return [], None
+            device = owner[0]
+        found = search.Certificates(
+            tenant=tenant,
+            device=device,
+            subject=subject,
+            san=san,
+            serial=serial,
+            spki_sha256=spki_sha256,
+            state=state,
+            expires_after=expires_after,
+            expires_before=expires_before,
+        )
+        page, cursor = search.one_page(found.path(), self._all, after=after, limit=limit)
+        return [rows.certificate_of(row) for row in page], cursor
+
+    def find_device(self, device: DeviceId) -> Device | None:
+        row = self._first(FIND_DEVICE, {"id": device})
+        return None if row is None else rows.device_of(row)
+
+    def search_devices(
+        self,
+        *,
+        tenant: TenantId | None = None,
+        device: str | None = None,
+        state: DeviceState | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> tuple[Sequence[Device], str | None]:
+        """One page of devices by id, and the cursor of the next page. `device`: an id, or its beginning followed by `*`.
+
+        Raises:
+            Malformed: `after` is no cursor of this search (`cursor-unreadable`).
+        """
+        path = search.devices(tenant=tenant, device=device, state=state)
+        page, cursor = search.one_page(path, self._all, after=after, limit=limit)
+        return [rows.device_of(row) for row in page], cursor
+
+    def operator(self, name: OperatorName) -> Operator | None:
+        return self.find_operator(name)
+
+    # ---- the record
+
+    def leaf_of(self, ref: CertificateRef) -> Digest | None:
+        """The leaf hash of a certificate's issuance."""
+        row = self._first(LEAF_OF, {"serial": rows.octets_of(ref.serial), "issuer": ref.issuer})
+        return None if row is None else Digest(row[0])
+
+    def find_leaf(self, leaf_hash: Digest) -> QueuedLeaf | None:
+        """By its leaf hash; its index is None while the sequencer has not come by; None when no such leaf was queued."""
+        row = self._first(FIND_LEAF, {"hash": leaf_hash}) or self._first(FIND_PENDING_LEAF, {"hash": leaf_hash})
+        # It may have got its place between the two looks.
+        row = row or self._first(FIND_LEAF, {"hash": leaf_hash})
+        return None if row is None else rows.leaf_of(row)
+
+    def every_certificate(self) -> Iterator[Certificate]:
+        """All certificates, a page at a time, in the order of their rows."""
+        number = rows.CERTIFICATE_ROW
+        for row in paged(lambda last: self._all(EVERY_CERTIFICATE, {"id": 0 if last is None else last[number]})):
+            yield rows.certificate_of(row)
+
+    def every_revocation(self) -> Iterator[Revocation]:
+        """All changes of status, in number order."""
+        for row in paged(lambda last: self._all(CHANGES_SINCE, {"change": 0 if last is None else last[0], "limit": PAGE})):
+            yield rows.revocation_of(row)
+
+    def every_crl(self) -> Iterator[CrlIntent]:
+        """All CRL intents, published or not."""
+
+        def page(last: Row | None) -> Sequence[Row]:
+            issuer, shard, number = ("", 0, 0) if last is None else last[:3]
+            return self._all(EVERY_CRL, {"issuer": issuer, "shard": shard, "number": number})
+
+        for row in paged(page):
+            yield rows.crl_of(row)
+
+    def every_token(self) -> Iterator[Token]:
+        for row in paged(lambda last: self._all(EVERY_TOKEN, {"hash": b"" if last is None else last[0]})):
+            yield rows.token_of(row)
+
+    def every_device(self) -> Iterator[Device]:
+        for row in paged(lambda last: self._all(EVERY_DEVICE, {"id": "" if last is None else last[0]})):
+            yield rows.device_of(row)

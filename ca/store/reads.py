@@ -1,0 +1,223 @@
+"""Questions that readers and writers ask alike. Each is one indexed statement, or pages of one; none leaves a cursor open.
+
+Knows the tables; not how statements reach a database: a subclass says so in `_all` (`Reading` outside, `SqlWriting` inside of a write
+transaction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from ca.model import (
+    Certificate,
+    CertificateRef,
+    ChangeNumber,
+    Checkpoint,
+    CrlEntry,
+    CrlIntent,
+    Digest,
+    Issuer,
+    IssuerId,
+    Operator,
+    OperatorName,
+    QueuedLeaf,
+    Reason,
+    Token,
+    UnixTime,
+)
+from ca.store import rows
+from ca.store import tables as t
+from ca.store.rows import Row
+
+Statement: TypeAlias = sa.Executable
+Parameters: TypeAlias = Mapping[str, Any]
+
+insert = postgresql.insert
+"""INSERT with ON CONFLICT: PostgreSQL's construct, which the SQLite compiler renders as well."""
+
+PAGE = 1000
+CRL_PAGE = 10_000
+
+_c, _r = t.certificates.c, t.revocations.c
+
+
+def param(name: str) -> sa.BindParameter[Any]:
+    return sa.bindparam(name)
+
+
+def values_of(table: sa.Table, *names: str) -> dict[str, Any]:
+    """Each column of the table (or those named) bound to a parameter of its own name."""
+    return {name: param(name) for name in names or table.c.keys()}
+
+
+FIND_CERTIFICATE = (
+    sa.select(*rows.CERTIFICATE_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(_c.serial == param("serial"), _c.issuer == param("issuer"))
+)
+CERTIFICATES_OF_DEVICE = (
+    sa.select(*rows.CERTIFICATE_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(_c.device == param("device"), sa.text("certificates.state <> 'void'"))
+    .order_by(_c.id.desc())
+)
+FIND_TOKEN = sa.select(*rows.TOKEN_COLUMNS).where(t.tokens.c.hash == param("hash"))
+COUNTER = sa.select(t.counters.c.value).where(t.counters.c.name == param("name"))
+CRL_ENTRIES = (
+    sa.select(_r.serial, _r.change, _r.reason, _r.revoked_at)
+    .where(
+        _r.issuer == param("issuer"),
+        _r.shard == param("shard"),
+        sa.tuple_(_r.serial, _r.change) > sa.tuple_(param("serial"), param("after")),
+        _r.change <= param("as_of"),
+        _r.not_after >= param("expired_before"),
+        _r.listed.is_(sa.true()),
+    )
+    .order_by(_r.serial, _r.change)
+    .limit(sa.literal_column(str(CRL_PAGE)))
+)
+LAST_CRL = (
+    sa.select(*rows.CRL_COLUMNS)
+    .where(t.crls.c.issuer == param("issuer"), t.crls.c.shard == param("shard"), sa.text("published_at IS NOT NULL"))
+    .order_by(t.crls.c.number.desc())
+    .limit(sa.literal_column("1"))
+)
+ISSUERS = sa.select(*rows.ISSUER_COLUMNS).order_by(t.issuers.c.id)
+OPERATORS = sa.select(*rows.OPERATOR_COLUMNS).order_by(t.operators.c.name)
+FIND_OPERATOR = sa.select(*rows.OPERATOR_COLUMNS).where(t.operators.c.name == param("name"))
+PENDING_LEAVES = (
+    sa.select(*rows.LEAF_COLUMNS).where(sa.text("position IS NULL")).order_by(t.leaves.c.id).limit(param("limit"))
+)
+LEAVES = (
+    sa.select(*rows.LEAF_COLUMNS)
+    .where(sa.text("position IS NOT NULL"), t.leaves.c.position >= param("start"), t.leaves.c.position < param("end"))
+    .order_by(t.leaves.c.position)
+)
+LEAF_COUNT = (
+    sa.select(t.leaves.c.position)
+    .where(sa.text("position IS NOT NULL"))
+    .order_by(t.leaves.c.position.desc())
+    .limit(sa.literal_column("1"))
+)
+LAST_CHECKPOINT = (
+    sa.select(*rows.CHECKPOINT_COLUMNS).order_by(t.checkpoints.c.size.desc()).limit(sa.literal_column("1"))
+)
+
+
+class Reads:
+    """What can be asked inside and outside of a write transaction."""
+
+    def _all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
+        raise NotImplementedError
+
+    def _first(self, statement: Statement, parameters: Parameters) -> Row | None:
+        found = self._all(statement, parameters)
+        return found[0] if found else None
+
+    # ---- certificates and tokens
+
+    def find_certificate(self, ref: CertificateRef) -> Certificate | None:
+        row = self._first(FIND_CERTIFICATE, {"serial": rows.octets_of(ref.serial), "issuer": ref.issuer})
+        return None if row is None else rows.certificate_of(row)
+
+    def certificates_of(self, device: str) -> Sequence[Certificate]:
+        """Every certificate of a device that is issued or intended, newest first."""
+        return [rows.certificate_of(row) for row in self._all(CERTIFICATES_OF_DEVICE, {"device": device})]
+
+    def find_token(self, token: Digest) -> Token | None:
+        row = self._first(FIND_TOKEN, {"hash": token})
+        return None if row is None else rows.token_of(row)
+
+    # ---- status
+
+    def change_number(self) -> ChangeNumber:
+        """The last change number handed out and committed (or handed out in this transaction); 0 when there was none."""
+        return int(rows.only(self._all(COUNTER, {"name": t.CHANGE}))[0])
+
+    def high_time(self) -> UnixTime:
+        """The latest time any transaction recorded; 0 in an empty store."""
+        return int(rows.only(self._all(COUNTER, {"name": t.HIGH_TIME}))[0])
+
+    def crl_entries(
+        self, issuer: IssuerId, shard: int, *, expired_before: UnixTime, as_of: ChangeNumber | None = None
+    ) -> Iterator[CrlEntry]:
+        """The listed certificates whose latest change at or below `as_of` is not a release and whose notAfter is at or after
+        `expired_before`, by rising serial.
+
+        Reads the append-only history, not a state, so the answer for a past `as_of` never changes, however many pages it takes and
+        whoever revokes meanwhile. Without `as_of`: the last committed change.
+        """
+        as_of = self.change_number() if as_of is None else as_of
+        last: Row | None = None
+        while True:
+            page = self._all(
+                CRL_ENTRIES,
+                {
+                    "issuer": issuer,
+                    "shard": shard,
+                    "serial": b"" if last is None else last[0],
+                    "after": 0 if last is None else last[1],
+                    "as_of": as_of,
+                    "expired_before": expired_before,
+                },
+            )
+            for row in page:
+                # Rows of one certificate stand together, in the order of their changes: the last of them counts.
+                if last is not None and last[0] != row[0] and last[2] != Reason.removeFromCRL:
+                    yield CrlEntry(rows.serial_of(last[0]), last[3], Reason(last[2]))
+                last = row
+            if len(page) < CRL_PAGE:
+                break
+        if last is not None and last[2] != Reason.removeFromCRL:
+            yield CrlEntry(rows.serial_of(last[0]), last[3], Reason(last[2]))
+
+    def last_crl(self, issuer: IssuerId, shard: int) -> CrlIntent | None:
+        """The published CRL with the highest number."""
+        row = self._first(LAST_CRL, {"issuer": issuer, "shard": shard})
+        return None if row is None else rows.crl_of(row)
+
+    # ---- issuers and operators
+
+    def issuers(self) -> Sequence[Issuer]:
+        return [rows.issuer_of(row) for row in self._all(ISSUERS, {})]
+
+    def operators(self) -> Sequence[Operator]:
+        return [rows.operator_of(row) for row in self._all(OPERATORS, {})]
+
+    def find_operator(self, name: OperatorName) -> Operator | None:
+        row = self._first(FIND_OPERATOR, {"name": name})
+        return None if row is None else rows.operator_of(row)
+
+    # ---- the log
+
+    def pending_leaves(self, limit: int) -> Sequence[QueuedLeaf]:
+        """Leaves without an index, oldest id first."""
+        return [rows.leaf_of(row) for row in self._all(PENDING_LEAVES, {"limit": limit})]
+
+    def leaves(self, start: int, count: int) -> Sequence[QueuedLeaf]:
+        """Leaves with indexes from `start` on, in index order, at most `count`."""
+        return [rows.leaf_of(row) for row in self._all(LEAVES, {"start": start, "end": start + count})]
+
+    def leaf_count(self) -> int:
+        """How many leaves have an index; the next free index."""
+        row = self._first(LEAF_COUNT, {})
+        return 0 if row is None else int(row[0]) + 1
+
+    def last_checkpoint(self) -> Checkpoint | None:
+        """The recorded checkpoint with the greatest size."""
+        row = self._first(LAST_CHECKPOINT, {})
+        return None if row is None else rows.checkpoint_of(row)
+
+
+def paged(page: Callable[[Row | None], Sequence[Row]], *, size: int = PAGE) -> Iterator[Row]:
+    """All rows, a page at a time: `page` gives those after a row (None: from the start), at most `size`."""
+    last: Row | None = None
+    while found := page(last):
+        yield from found
+        if len(found) < size:
+            return
+        last = found[-1]

@@ -1,0 +1,290 @@
+"""The tables of the authority, as SQLAlchemy Core describes them. It knows SQL types and nothing of rules, verbs or time.
+
+Who changes a table writes a migration in `ca/store/migrations/versions`; a contract test compares the migrated schema with this file on
+both databases. Every index here exists for a question asked in `reads.py`, `reading.py` or `ledger.py`; the plan test shows which.
+
+Why it looks as it does:
+- Times are seconds since 1970 (UTC), serial numbers 20 octets big-endian, digests 32 octets: equal on both databases and sortable.
+- Text is compared by octets (PostgreSQL: collation "C"), so pages continue at the same row on both.
+- Keys that are random octets stand in as few indexes as possible: each costs a random page in every commit.
+- No foreign keys: nothing is ever deleted here, and each costs a lookup per insert. The audit compares rows with leaves instead (P8).
+- `WITHOUT ROWID` where the key is all that rows are found by: one tree instead of two.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+OCTETS = sa.LargeBinary()
+NUMBER = sa.BigInteger()
+ROW = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""A row number given by the database."""
+TRUTH = sa.Boolean()
+
+tenants = sa.Table(
+    "tenants",
+    metadata,
+    sa.Column("id", TEXT, primary_key=True),
+    sa.Column("created", NUMBER, nullable=False),
+)
+
+operators = sa.Table(
+    "operators",
+    metadata,
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("roles", TEXT, nullable=False),  # JSON list
+    sa.Column("created", NUMBER, nullable=False),
+    sa.Column("disabled_at", NUMBER),
+)
+
+issuers = sa.Table(
+    "issuers",
+    metadata,
+    sa.Column("id", TEXT, primary_key=True),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("certificate", OCTETS, nullable=False),
+    sa.Column("subject", OCTETS, nullable=False),
+    sa.Column("spki", OCTETS, nullable=False),
+    sa.Column("key_identifier", OCTETS, nullable=False),
+    sa.Column("algorithm", TEXT, nullable=False),
+    sa.Column("not_before", NUMBER, nullable=False),
+    sa.Column("not_after", NUMBER, nullable=False),
+    sa.Column("key", TEXT),
+    sa.Column("may_issue", TRUTH, nullable=False),
+    sa.Column("may_sign_crl", TRUTH, nullable=False),
+    sa.Column("crl_url", TEXT),
+    sa.Column("ocsp_url", TEXT),
+    sa.Column("issuer_url", TEXT),
+    sa.Column("parent", TEXT),
+)
+
+devices = sa.Table(
+    "devices",
+    metadata,
+    sa.Column("id", TEXT, primary_key=True),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("state", TEXT, nullable=False),
+    sa.Column("created", NUMBER, nullable=False),
+    sa.CheckConstraint("state IN ('active', 'revoked')", name="devices_state"),
+    sa.Index("devices_by_tenant", "tenant", "id"),
+    sqlite_with_rowid=False,
+)
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("spki_sha256", OCTETS, primary_key=True),
+    sa.Column("device", TEXT, nullable=False),
+    sa.Column("claimed_at", NUMBER, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("hash", OCTETS, primary_key=True),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("device", TEXT, nullable=False),
+    sa.Column("profile", TEXT, nullable=False),
+    sa.Column("names", TEXT, nullable=False),  # JSON list of [kind, value]
+    sa.Column("created", NUMBER, nullable=False),
+    sa.Column("expires", NUMBER, nullable=False),
+    sa.Column("created_by", TEXT, nullable=False),
+    sa.Column("used_at", NUMBER),
+    sa.Column("used_by", OCTETS),
+    sqlite_with_rowid=False,
+)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    sa.Column("digest", OCTETS, primary_key=True),
+    sa.Column("used_at", NUMBER, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+certificates = sa.Table(
+    "certificates",
+    metadata,
+    sa.Column("id", ROW, primary_key=True),
+    sa.Column("issuer", TEXT, nullable=False),
+    sa.Column("serial", OCTETS, nullable=False),
+    sa.Column("shard", NUMBER, nullable=False),
+    sa.Column("state", TEXT, nullable=False),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("device", TEXT, nullable=False),
+    sa.Column("profile", TEXT, nullable=False),
+    sa.Column("actor", TEXT, nullable=False),
+    sa.Column("subject", TEXT, nullable=False),
+    sa.Column("names", TEXT, nullable=False),  # JSON list of [kind, value]
+    sa.Column("spki_sha256", OCTETS, nullable=False),
+    sa.Column("not_before", NUMBER, nullable=False),
+    sa.Column("not_after", NUMBER, nullable=False),
+    sa.Column("revocable", TRUTH, nullable=False),
+    sa.Column("parent_issuer", TEXT),
+    sa.Column("parent_serial", OCTETS),
+    sa.Column("request_key", OCTETS, nullable=False),
+    sa.Column("leaf", OCTETS, nullable=False),
+    sa.Column("intended_at", NUMBER, nullable=False),
+    sa.Column("issued_at", NUMBER),
+    sa.Column("voided_at", NUMBER),
+    sa.Column("first_used_at", NUMBER),
+    sa.Column("superseded_at", NUMBER),
+    sa.Column("revocation", NUMBER),  # change number of its latest row in revocations
+    sa.Column("grant", TEXT, nullable=False),  # canonical JSON
+    sa.Column("tbs", OCTETS, nullable=False),
+    sa.Column("der", OCTETS),
+    sa.Column("der_sha256", OCTETS),
+    sa.CheckConstraint("state IN ('intended', 'issued', 'void')", name="certificates_state"),
+    sa.CheckConstraint("(state = 'issued') = (der IS NOT NULL)", name="certificates_der"),
+    # The serial first: it is random, so it alone finds the row, also where the issuer is not known. Unique per issuer by this index.
+    sa.Index("certificates_by_serial", "serial", "issuer", unique=True),
+    sa.Index(
+        "certificates_by_request",
+        "request_key",
+        unique=True,
+        sqlite_where=sa.text("state <> 'void'"),
+        postgresql_where=sa.text("state <> 'void'"),
+    ),
+    sa.Index(
+        "certificates_by_der",
+        "der_sha256",
+        unique=True,
+        sqlite_where=sa.text("der_sha256 IS NOT NULL"),
+        postgresql_where=sa.text("der_sha256 IS NOT NULL"),
+    ),
+    sa.Index("certificates_by_device", "device", "id"),
+    sa.Index("certificates_by_subject", "subject", "id"),
+    sa.Index("certificates_by_expiry", "not_after", "id"),
+    sa.Index("certificates_by_tenant", "tenant", "id"),
+    # These three hold few rows each and cost nothing while a certificate lives its ordinary life.
+    sa.Index(
+        "certificates_intended", "id", sqlite_where=sa.text("state = 'intended'"), postgresql_where=sa.text("state = 'intended'")
+    ),
+    sa.Index("certificates_void", "id", sqlite_where=sa.text("state = 'void'"), postgresql_where=sa.text("state = 'void'")),
+    sa.Index(
+        "certificates_superseded",
+        "id",
+        sqlite_where=sa.text("superseded_at IS NOT NULL"),
+        postgresql_where=sa.text("superseded_at IS NOT NULL"),
+    ),
+)
+
+certificate_names = sa.Table(
+    "certificate_names",
+    metadata,
+    sa.Column("value", TEXT, primary_key=True),
+    sa.Column("certificate", NUMBER, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+revocations = sa.Table(
+    "revocations",
+    metadata,
+    sa.Column("change", ROW, primary_key=True, autoincrement=False),
+    sa.Column("issuer", TEXT, nullable=False),
+    sa.Column("shard", NUMBER, nullable=False),
+    sa.Column("serial", OCTETS, nullable=False),
+    sa.Column("reason", NUMBER, nullable=False),
+    sa.Column("revoked_at", NUMBER, nullable=False),
+    sa.Column("not_after", NUMBER, nullable=False),
+    sa.Column("listed", TRUTH, nullable=False),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("actor", TEXT, nullable=False),
+    # Holds all that a CRL needs of a row: building one walks this index from end to end and touches nothing else.
+    sa.Index(
+        "revocations_by_serial", "issuer", "shard", "serial", "change", "reason", "revoked_at", "not_after", "listed", unique=True
+    ),
+)
+
+crls = sa.Table(
+    "crls",
+    metadata,
+    sa.Column("issuer", TEXT, primary_key=True),
+    sa.Column("shard", NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("number", NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("as_of", NUMBER, nullable=False),
+    sa.Column("count", NUMBER, nullable=False),
+    sa.Column("this_update", NUMBER, nullable=False),
+    sa.Column("next_update", NUMBER, nullable=False),
+    sa.Column("tbs_sha256", OCTETS, nullable=False),
+    sa.Column("fence", NUMBER, nullable=False),
+    sa.Column("published_at", NUMBER),
+    sa.Index(
+        "crls_published",
+        "issuer",
+        "shard",
+        "number",
+        sqlite_where=sa.text("published_at IS NOT NULL"),
+        postgresql_where=sa.text("published_at IS NOT NULL"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("value", NUMBER, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("holder", TEXT, nullable=False),
+    sa.Column("expires", NUMBER, nullable=False),
+    sa.Column("fence", NUMBER, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+leaves = sa.Table(
+    "leaves",
+    metadata,
+    sa.Column("id", ROW, primary_key=True),
+    sa.Column("hash", OCTETS, nullable=False),  # RFC 9162 2.1.1
+    sa.Column("body", OCTETS, nullable=False),
+    sa.Column("position", NUMBER),
+    sa.Index(
+        "leaves_by_position",
+        "position",
+        unique=True,
+        sqlite_where=sa.text("position IS NOT NULL"),
+        postgresql_where=sa.text("position IS NOT NULL"),
+    ),
+    sa.Index(
+        "leaves_pending", "id", sqlite_where=sa.text("position IS NULL"), postgresql_where=sa.text("position IS NULL")
+    ),
+    # Two halves of one index: a fresh leaf goes into the small one, and the sequencer moves many at once into the large one.
+    sa.Index(
+        "leaves_by_hash", "hash", sqlite_where=sa.text("position IS NOT NULL"), postgresql_where=sa.text("position IS NOT NULL")
+    ),
+    sa.Index(
+        "leaves_pending_by_hash", "hash", sqlite_where=sa.text("position IS NULL"), postgresql_where=sa.text("position IS NULL")
+    ),
+)
+
+checkpoints = sa.Table(
+    "checkpoints",
+    metadata,
+    sa.Column("size", NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("origin", TEXT, nullable=False),
+    sa.Column("root", OCTETS, nullable=False),
+    sa.Column("note", OCTETS, nullable=False),
+    sa.Column("recorded_at", NUMBER, nullable=False),
+)
+
+CHANGE = "change"
+"""The counter of change numbers; its row exists from the first migration on."""
+HIGH_TIME = "high-time"
+"""The row of `counters` that holds the latest time any transaction recorded."""
+
+
+def crl_counter(issuer: str, shard: int) -> str:
+    """The counter of CRL numbers of one scope; its row comes with the first CRL."""
+    return f"crl:{issuer}:{shard}"
