@@ -1,0 +1,33 @@
+"""`fleetca process`: one process of a deployment, for `fleetca serve`, systemd and containers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from fleetca.cli import output
+
+
+@click.command(help="Run one process of a deployment until SIGTERM. `fleetca serve` starts them all.")
+@click.argument("role", type=click.Choice(["signer", "enroll", "status", "publisher"]))
+@output.settings_option
+@click.option("--accepted-fd", type=int, hidden=True)
+@click.option("--ready-fd", type=int, hidden=True)
+@click.option("--socket-fd", type=int, hidden=True)
+@click.option("--supervisor", type=int, hidden=True)
+def process(role: str, settings: str, accepted_fd: int | None, ready_fd: int | None, socket_fd: int | None, supervisor: int | None) -> None:
+    from fleetca import wiring
+    from fleetca.forms import load_settings
+    from fleetca.process import Process, write_log_lines
+
+    context = Process(ready_fd, socket_fd, supervisor)
+    context.begin()
+    write_log_lines(role)
+    accepted = None
+    if accepted_fd is not None:
+        with os.fdopen(accepted_fd, "rb") as stream:
+            accepted = stream.read()
+    read, _ = load_settings(Path(settings), accepted=accepted)
+    {"signer": wiring.signer, "enroll": wiring.enroll, "status": wiring.status, "publisher": wiring.publisher}[role](read, context)

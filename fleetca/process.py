@@ -1,0 +1,108 @@
+"""What all processes of a deployment share: hardening, log lines, readiness, and an orderly end. It knows no PKI."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from ca.system import SystemClock
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+# Field names whose values never reach a log line, wherever they come from (P10).
+_SECRET: Final = frozenset({"token", "passphrase", "password", "secret", "authorization", "private_key", "payload"})
+
+
+@dataclass(slots=True)
+class Process:
+    """One process between its start and its end.
+
+    Args:
+        ready_fd: where to say that it is ready, if somebody waits for it.
+        socket_fd: the listening socket it inherits, if it listens on one.
+        supervisor: the process that started it; it does not outlive that.
+    """
+
+    ready_fd: int | None = None
+    socket_fd: int | None = None
+    supervisor: int | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _at_stop: list[Callable[[], None]] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Harden, and end on SIGTERM and SIGINT. Call it before any secret is read."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        # P3: no core file, and no /proc/PID/mem for others of the same user.
+        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        if self.supervisor is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if os.getppid() != self.supervisor:
+                sys.exit(0)  # it died before we asked to be told
+        os.umask(0o077)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def on_stop(self, action: Callable[[], None]) -> None:
+        """Call `action` when the process is told to stop; it must not block."""
+        self._at_stop.append(action)
+
+    def stop(self) -> None:
+        self.stopping.set()
+        for action in self._at_stop:
+            action()
+
+    def ready(self) -> None:
+        """Say that it answers."""
+        if self.ready_fd is not None:
+            try:
+                os.write(self.ready_fd, b"1")
+                os.close(self.ready_fd)
+            except OSError:  # who waited has gone
+                pass
+            self.ready_fd = None
+
+    def socket(self) -> socket.socket | None:
+        """The inherited listening socket."""
+        return None if self.socket_fd is None else socket.socket(fileno=self.socket_fd)
+
+
+def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name in _SECRET & event.keys():
+        event[name] = "(not shown)"
+    return event
+
+
+def _stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    from fleetca.cli.output import iso  # noqa: PLC0415 - only processes write log lines; the command line starts without them
+
+    return {"at": iso(SystemClock().now()), **event}
+
+
+def write_log_lines(process: str) -> None:
+    """Send log events to stderr, one JSON object a line: `at`, `level`, `process`, `event` and what belongs to it.
+
+    No traceback of ours is lost and none shows a secret: exceptions are written as their type and words.
+    """
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _stamp,
+            _redact,
+            structlog.processors.JSONRenderer(sort_keys=False, default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(20),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
