@@ -95,7 +95,7 @@ class SignerClient:
         body = messages.write_crl(issuer, shard=shard, above=above, fence=fence)
         return forms.read(CrlIntent, self._ask("sign-crl", body, fd=sink_fd, timeout=600.0))
 
-    def crl_published(self, issuer: IssuerId, *, number: CrlNumber, fence: int, shard: int = 0) -> None:
+    def crl_published(self, issuer: IssuerId, shard: int, number: CrlNumber, fence: int) -> None:
         """Record that relying parties can see this CRL now. Safe to repeat."""
         self._ask("crl-published", messages.write_crl(issuer, shard=shard, above=number, fence=fence))
 

@@ -1,0 +1,116 @@
+"""Whether a certificate still speaks for its device, and whether it may be renewed (P9). Ring 1: pure.
+
+Judges a certificate that somebody shows by what is on record, never by what it says of itself: names, chains and key identifiers can be
+copied (incident R34), the record's octets cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ca.errors import Denied, Unacceptable, Unauthenticated
+from ca.model import Certificate, CertificateRef, CertificateState, Device, DeviceState, Profile, Reason, UnixTime
+from ca.rules.window import lifetime_of
+
+
+def revoked(record: Certificate) -> bool:
+    """Revoked or on hold; a released hold is neither."""
+    return record.revocation is not None and record.revocation.reason is not Reason.removeFromCRL
+
+
+def live(record: Certificate, *, now: UnixTime) -> bool:
+    """Issued, valid now, and not revoked. Superseded ones are live: relying parties still believe them."""
+    return record.state is CertificateState.issued and record.not_before <= now <= record.not_after and not revoked(record)
+
+
+def known(record: Certificate | None, shown: bytes) -> Certificate:
+    """The record of the certificate that was shown, if it is that certificate to the last octet.
+
+    Raises:
+        Unauthenticated: `certificate-unknown`: none of ours, or a look-alike.
+    """
+    if record is None or record.state is not CertificateState.issued or record.der != shown:
+        raise Unauthenticated(
+            "certificate-unknown",
+            "The certificate is not one that this deployment issued.",
+            why="No issued certificate on record equals it to the last octet.",
+            fix="Enrol with a token.",
+        )
+    return record
+
+
+def speaks(record: Certificate, *, now: UnixTime) -> None:
+    """Does the certificate hold now?
+
+    Raises:
+        Denied: `certificate-revoked`, `certificate-expired`, `certificate-not-yet-valid`.
+    """
+    if revoked(record):
+        raise Denied("certificate-revoked", "The certificate was revoked.", fix="Enrol again with a new token, if the device may.")
+    if now > record.not_after:
+        raise Denied(
+            "certificate-expired",
+            "The certificate has expired.",
+            why=f"Its notAfter was {record.not_after}, here it is {now}.",
+            fix="Enrol again with a new token.",
+        )
+    if now < record.not_before:
+        raise Denied(
+            "certificate-not-yet-valid", "The certificate is not valid yet.", why=f"Its notBefore is {record.not_before}, here it is {now}."
+        )
+
+
+def active(device: Device | None) -> Device:
+    """The device, if it may act.
+
+    Raises:
+        Denied: `device-revoked`.
+    """
+    if device is None or device.state is not DeviceState.active:
+        raise Denied(
+            "device-revoked",
+            "The device was revoked.",
+            why="A revoked device neither renews nor enrols.",
+            fix="Enrol the hardware under a new device id, if it may come back.",
+        )
+    return device
+
+
+def renewable(record: Certificate, profile: Profile, *, renew_from: float, now: UnixTime) -> None:
+    """May a live certificate be renewed now? Judged by today's profile, not by that of its issuance.
+
+    Args:
+        renew_from: the share of the lifetime that must have passed; the later of profile and cap counts.
+
+    Raises:
+        Denied: `superseded`, `not-renewable`.
+        Unacceptable: `too-early`.
+    """
+    if record.superseded_at is not None:
+        raise Denied(
+            "superseded",
+            "The certificate was superseded and may not renew.",
+            why="A newer certificate of this device has been used.",
+            fix="Renew with the newest certificate.",
+        )
+    if not profile.renewable:
+        raise Denied("not-renewable", "Certificates of this profile are not renewed.", why=f"Profile {profile.name!r} says so.")
+    share = max(profile.renew_from, renew_from)
+    first = record.not_before + int(lifetime_of(record.not_before, record.not_after) * share)
+    if now < first:
+        raise Unacceptable(
+            "too-early",
+            "It is too early to renew this certificate.",
+            why=f"{share:.0%} of its lifetime must have passed: from {first} on; here it is {now}.",
+            fix="Renew when renew_at has come.",
+        )
+
+
+def ancestors(record: Certificate, find: Callable[[CertificateRef], Certificate | None]) -> tuple[Certificate, ...]:
+    """Those a first use of `record` supersedes: up its lineage, until one that is superseded already (its own ancestors then are too)."""
+    found = []
+    at = record.parent
+    while at is not None and (parent := find(at)) is not None and parent.superseded_at is None:
+        found.append(parent)
+        at = parent.parent
+    return tuple(found)
