@@ -216,11 +216,17 @@ class Settings(Form):
     log: Log
 
     _file: Path = PrivateAttr(default=Path())
+    _octets: bytes = PrivateAttr(default=b"")
 
     @property
     def file(self) -> Path:
         """The settings file."""
         return self._file
+
+    @property
+    def octets(self) -> bytes:
+        """The very octets that were read."""
+        return self._octets
 
     @property
     def base(self) -> Path:
@@ -260,13 +266,19 @@ class Settings(Form):
         return self
 
 
-def read_settings(file: Path) -> Settings:
+def read_settings(file: Path, *, accepted: bytes | None = None) -> Settings:
     """Read a settings file.
+
+    Args:
+        file: where it lies; relative paths in it start there.
+        accepted: its octets where they were read before (a process gets those that `fleetca serve` accepted).
 
     Raises:
         ConfigurationError: it is absent or wrong; names the file and the key.
     """
     file = file.absolute()
-    settings = parse(Settings, read_octets(file, kind="settings file"), file=file)
+    octets = read_octets(file, kind="settings file") if accepted is None else accepted
+    settings = parse(Settings, octets, file=file)
     settings._file = file  # noqa: SLF001 - a private attribute of our own, set once before anyone sees the object
+    settings._octets = octets  # noqa: SLF001 - the same
     return settings

@@ -37,14 +37,14 @@ def our_errors() -> Iterator[None]:
         raise Misconfigured(error.code, error.what, why=error.why, fix=error.fix) from None
 
 
-def read_settings(file: str | Path) -> Settings:
-    """Read and check a settings file.
+def read_settings(file: str | Path, *, accepted: bytes | None = None) -> Settings:
+    """Read and check a settings file, or its octets as they were accepted before.
 
     Raises:
         Misconfigured: it is absent or wrong; the text names the file and the key.
     """
     with our_errors():
-        return _read_settings(Path(file))
+        return _read_settings(Path(file), accepted=accepted)
 
 
 def secret(reference: Secret) -> Callable[[], bytes]:

@@ -82,22 +82,22 @@ def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
     return event
 
 
-def _stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    from fleetca.cli.output import iso  # noqa: PLC0415 - only processes write log lines; the command line starts without them
-
-    return {"at": iso(SystemClock().now()), **event}
-
-
 def write_log_lines(process: str) -> None:
     """Send log events to stderr, one JSON object a line: `at`, `level`, `process`, `event` and what belongs to it.
 
-    No traceback of ours is lost and none shows a secret: exceptions are written as their type and words.
+    Fields that hold secrets are not shown, whoever logs them.
     """
+    from fleetca.cli.output import iso  # noqa: PLC0415 - only processes write log lines; the command line starts without structlog
+
+    def stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {"at": iso(clock.now()), "level": event.pop("level"), "process": process, **event}
+
+    clock = SystemClock()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            _stamp,
+            stamp,
             _redact,
             structlog.processors.JSONRenderer(sort_keys=False, default=str),
         ],
@@ -105,4 +105,3 @@ def write_log_lines(process: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(process=process)

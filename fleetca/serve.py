@@ -25,7 +25,7 @@ from ca.errors import FleetcaError, Misconfigured, Unavailable
 from ca.ports import Clock
 from ca.system import SystemClock
 from config.settings import Settings
-from fleetca.forms import load_settings
+from fleetca.forms import read_settings
 from fleetca.server import listening_socket
 
 log = structlog.get_logger()
@@ -81,7 +81,7 @@ class Supervisor:
         self.clock: Clock = SystemClock()
         self.monotonic: Callable[[], float] = SystemClock().monotonic
         self.log_directory = log_directory
-        self.settings, self.accepted = load_settings(file)
+        self.settings = read_settings(file)
         self.sockets: dict[str, tuple[str, socket.socket]] = {}
         self.children: dict[str, Child] = {}
         self.stopping = threading.Event()
@@ -127,7 +127,7 @@ class Supervisor:
         """Start a process; returns it and the descriptor on which it will say that it is ready."""
         ready, ready_write = os.pipe()
         accepted = os.memfd_create("settings")
-        os.write(accepted, self.accepted)
+        os.write(accepted, self.settings.octets)
         os.lseek(accepted, 0, os.SEEK_SET)
         command = [sys.executable, "-m", "fleetca.cli.main", "process", plan.role, "--settings", str(self.file)]
         command += ["--accepted-fd", str(accepted), "--ready-fd", str(ready_write), "--supervisor", str(os.getpid())]
@@ -215,12 +215,12 @@ class Supervisor:
     def reload(self) -> None:
         """Read the settings again; roll them out, or refuse them and change nothing (R36)."""
         try:
-            settings, accepted = load_settings(self.file)
+            settings = read_settings(self.file)
             self._bind(settings)
         except FleetcaError as error:
             log.error("settings-refused", code=error.code, reason=str(error), fix=error.fix)
             return
-        self.settings, self.accepted = settings, accepted
+        self.settings = settings
         wanted = plans(settings)
         for name in set(self.children) - {plan.name for plan in wanted}:
             self._drain([self.children.pop(name)])

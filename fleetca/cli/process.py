@@ -19,7 +19,7 @@ from fleetca.cli import output
 @click.option("--supervisor", type=int, hidden=True)
 def process(role: str, settings: str, accepted_fd: int | None, ready_fd: int | None, socket_fd: int | None, supervisor: int | None) -> None:
     from fleetca import wiring
-    from fleetca.forms import load_settings
+    from fleetca.forms import read_settings
     from fleetca.process import Process, write_log_lines
 
     context = Process(ready_fd, socket_fd, supervisor)
@@ -29,5 +29,5 @@ def process(role: str, settings: str, accepted_fd: int | None, ready_fd: int | N
     if accepted_fd is not None:
         with os.fdopen(accepted_fd, "rb") as stream:
             accepted = stream.read()
-    read, _ = load_settings(Path(settings), accepted=accepted)
+    read = read_settings(Path(settings), accepted=accepted)
     {"signer": wiring.signer, "enroll": wiring.enroll, "status": wiring.status, "publisher": wiring.publisher}[role](read, context)
