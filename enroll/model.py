@@ -1,0 +1,48 @@
+"""The words of the way in: what is asked of enrolment beyond `ca.model`, and what it answers. Ring 0: no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ca.model import Certificate, DeviceId, Digest, Serial, Standing, UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateQuery:
+    """What an operator searches for; every field that is given must match. `cursor` is where the page before ended."""
+
+    device: DeviceId | None = None
+    subject: str | None = None
+    san: str | None = None
+    serial: Serial | None = None
+    spki_sha256: Digest | None = None
+    state: Standing | None = None
+    expires_after: UnixTime | None = None
+    expires_before: UnixTime | None = None
+    cursor: str | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Issuance:
+    """What a device gets back."""
+
+    certificate: Certificate
+    chain: tuple[bytes, ...]
+    """DER, the issuing CA first, the root last."""
+    renew_at: UnixTime | None
+    """When the server suggests to renew; None where the profile does not renew."""
+    leaf: Digest
+    """The leaf hash of its place in the Merkle log (P8)."""
+    repeated: bool
+    """The same request was granted before; this is its result, not a second certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    signer: bool
+    store: bool
+
+    @property
+    def ready(self) -> bool:
+        return self.signer and self.store

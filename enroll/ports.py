@@ -1,0 +1,103 @@
+"""What enrolment needs from the world, as promises. Ring 2.
+
+The signer decides, records and signs; the reader only looks. Enrolment holds no key and writes no row of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ca.model import (
+    Certificate,
+    CertificateRef,
+    ConfirmRequest,
+    CreatedToken,
+    DeviceId,
+    Digest,
+    Issued,
+    Issuer,
+    IssueRequest,
+    Operator,
+    OperatorName,
+    Revocation,
+    RevokeRequest,
+    Serial,
+    Standing,
+    TenantId,
+    TokenRequest,
+    UnixTime,
+)
+
+
+class Signer(Protocol):
+    """The door (P2). It trusts nothing of what we say but the evidence itself.
+
+    Every call is safe to repeat as it is: the same evidence and CSR get the same certificate, a revocation stands once. Answers are durable.
+
+    Raises:
+        Refused: asking the same again fails again.
+        Unavailable: the signer is down or cannot decide now (`signer-down`); nothing may have happened, or all of it.
+    """
+
+    def issue(self, request: IssueRequest, /) -> Issued: ...
+
+    def revoke(self, request: RevokeRequest, /) -> Sequence[Revocation]: ...
+
+    def confirm(self, request: ConfirmRequest, /) -> Sequence[CertificateRef]:
+        """The certificates that this call superseded; none when it was confirmed before."""
+        ...
+
+    def create_token(self, request: TokenRequest, /) -> CreatedToken: ...
+
+    def health(self) -> Mapping[str, Any]:
+        """What the signer says of itself, when it answers."""
+        ...
+
+
+class Reader(Protocol):
+    """The database, for those who only look. Rows are as of the latest commit.
+
+    Raises:
+        StoreUnavailable: it cannot be read now.
+    """
+
+    def find_certificate(self, ref: CertificateRef, /) -> Certificate | None: ...
+
+    def find_by_der_digest(self, digest: Digest, /) -> Certificate | None:
+        """The certificate whose DER has this SHA-256: byte-equal or absent."""
+        ...
+
+    def search_certificates(
+        self,
+        *,
+        tenant: TenantId | None,
+        device: DeviceId | None,
+        subject: str | None,
+        san: str | None,
+        serial: Serial | None,
+        spki_sha256: Digest | None,
+        state: Standing | None,
+        expires_after: UnixTime | None,
+        expires_before: UnixTime | None,
+        after: str | None,
+        limit: int,
+    ) -> tuple[Sequence[Certificate], str | None]:
+        """One page and the cursor of the next one (None: this was the last).
+
+        Raises:
+            Malformed: `after` is no cursor of ours.
+        """
+        ...
+
+    def issuers(self) -> Sequence[Issuer]: ...
+
+    def find_operator(self, name: OperatorName, /) -> Operator | None: ...
+
+
+class Receipts(Protocol):
+    """Proofs that a leaf stands in the published log."""
+
+    def receipt(self, leaf: Digest, /) -> Mapping[str, Any] | None:
+        """A JSON document that verifies offline against the log's key, or None while the leaf is not yet under a checkpoint."""
+        ...

@@ -1,0 +1,247 @@
+"""What the REST API does with a request that was read: collect the evidence, ask the signer, tell what came of it. Verb ring.
+
+Knows ports and rules, no Flask and no adapter. Holds no state but the CA certificates it has seen, which never change. Decides nothing about
+issuing and revoking (P2); every call may be repeated as it is, since the signer's answers are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from ca.errors import FleetcaError, NotFound, Unavailable
+from ca.model import (
+    Certificate,
+    CertificateRef,
+    ConfirmRequest,
+    CreatedToken,
+    Issued,
+    Issuer,
+    IssueRequest,
+    IssuerId,
+    MessageEvidence,
+    Profile,
+    ProfileName,
+    Revocation,
+    RevokeRequest,
+    TokenEvidence,
+    TokenRequest,
+)
+from ca.ports import Clock
+from ca.rules import ids
+from ca.rules.message import Act, Message, check_message, read_message
+from enroll import evidence
+from enroll.model import CertificateQuery, Health, Issuance
+from enroll.ports import Reader, Receipts, Signer
+from enroll.rest import messages
+
+_NOT_YET: Final = 2
+"""Seconds until a fresh leaf stands under a checkpoint."""
+
+
+class Enrolment:
+    """The verbs of the API.
+
+    Args:
+        deployment: the audience of signed messages.
+        profiles: by name; says who renews, and when.
+        default_issuer: whose chain is served as the chain.
+    """
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        reader: Reader,
+        receipts: Receipts,
+        clock: Clock,
+        deployment: str,
+        profiles: Mapping[ProfileName, Profile],
+        default_issuer: IssuerId,
+    ) -> None:
+        self._signer = signer
+        self._reader = reader
+        self._receipts = receipts
+        self._clock = clock
+        self._deployment = deployment
+        self._profiles = profiles
+        self._default_issuer = default_issuer
+        self._chains: dict[IssuerId, tuple[bytes, ...]] = {}
+
+    # ---- Issuing ----------------------------------------------------------------------------------------------------
+
+    def enroll(self, *, token: str, csr: bytes) -> Issuance:
+        """A first certificate for a one-time token."""
+        return self._issuance(self._signer.issue(IssueRequest(csr=csr, evidence=TokenEvidence(token))))
+
+    def renew(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> Issuance:
+        """A successor for a current certificate: presented in TLS, or by a message that its key signed."""
+        if "message" in members:
+            given, message = self._message(members, Act.renew)
+            assert message.csr is not None, "read_message requires it of this act"
+            request = IssueRequest(csr=messages.bounded_csr(message.csr), evidence=given)
+        else:
+            request = IssueRequest(csr=members["csr"], evidence=evidence.presented(certificate))
+        return self._issuance(self._signer.issue(request))
+
+    def issue(self, members: Mapping[str, Any]) -> Issuance:
+        """A certificate that an operator asks for by a signed message."""
+        given, message = self._message(members, Act.issue)
+        assert message.csr is not None, "read_message requires it of this act"
+        request = IssueRequest(
+            csr=messages.bounded_csr(message.csr), evidence=given, device=message.device, profile=message.profile, names=message.names
+        )
+        return self._issuance(self._signer.issue(request))
+
+    def confirm(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> Sequence[CertificateRef]:
+        """The successor's key has been used: its ancestors are superseded (P9)."""
+        given = self._message(members, Act.confirm)[0] if "message" in members else evidence.presented(certificate)
+        return self._signer.confirm(ConfirmRequest(given))
+
+    # ---- Revoking and tokens ----------------------------------------------------------------------------------------
+
+    def revoke(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> Sequence[Revocation]:
+        """The presented certificate itself; or, by an operator's message, any certificate or device."""
+        if "message" not in members:
+            request = RevokeRequest(evidence.presented(certificate), ids.reason_named(members["reason"]))
+        else:
+            given, message = self._message(members, Act.revoke)
+            assert message.reason is not None, "read_message requires it of this act"
+            request = RevokeRequest(given, message.reason, target=message.target, device=message.device)
+        return self._signer.revoke(request)
+
+    def create_token(self, members: Mapping[str, Any]) -> CreatedToken:
+        """A one-time token that an operator asks for by a signed message."""
+        given, message = self._message(members, Act.create_token)
+        assert message.device is not None, "read_message requires it of this act"
+        assert message.profile is not None, "read_message requires it of this act"
+        assert message.lifetime is not None, "read_message requires it of this act"
+        return self._signer.create_token(
+            TokenRequest(given, device=message.device, profile=message.profile, names=message.names, lifetime=message.lifetime)
+        )
+
+    def _message(self, members: Mapping[str, Any], act: Act) -> tuple[MessageEvidence, Message]:
+        # The signer reads and checks all of this again; here it keeps what cannot succeed away from it.
+        given = messages.message_of(members)
+        message = read_message(given.payload)
+        check_message(message, acts=frozenset({act}), deployment=self._deployment, now=self._clock.now())
+        return given, message
+
+    # ---- Looking ----------------------------------------------------------------------------------------------------
+
+    def search(self, query: CertificateQuery, *, certificate: bytes | None) -> tuple[Sequence[Certificate], str | None]:
+        """One page of what is on record, for an operator of that tenant."""
+        now = self._clock.now()
+        operator = evidence.require_operator(certificate, reader=self._reader, now=now)
+        return self._reader.search_certificates(
+            tenant=operator.tenant,
+            device=query.device,
+            subject=query.subject,
+            san=query.san,
+            serial=query.serial,
+            spki_sha256=query.spki_sha256,
+            state=query.state,
+            expires_after=query.expires_after,
+            expires_before=query.expires_before,
+            after=query.cursor,
+            limit=query.limit,
+        )
+
+    def certificate(self, ref: CertificateRef, *, certificate: bytes | None) -> Certificate:
+        """One certificate, for an operator of its tenant, and for the device it belongs to.
+
+        Raises:
+            NotFound: there is none, or the asker may not see it: both look the same.
+        """
+        asker = evidence.live_holder(certificate, reader=self._reader, now=self._clock.now())
+        found = self._reader.find_certificate(ref)
+        if found is not None and found.tenant == asker.tenant and (found.device == asker.device or self._is_operator(certificate)):
+            return found
+        raise NotFound("no-such-certificate", "There is no such certificate.", why="Or it is not for this client certificate to see.")
+
+    def _is_operator(self, certificate: bytes | None) -> bool:
+        try:
+            evidence.require_operator(certificate, reader=self._reader, now=self._clock.now())
+        except FleetcaError as error:
+            if isinstance(error, Unavailable):
+                raise
+            return False
+        return True
+
+    def receipt(self, ref: CertificateRef, *, certificate: bytes | None) -> Mapping[str, Any]:
+        """The proof that a certificate's leaf stands in the log."""
+        found = self._receipts.receipt(self.certificate(ref, certificate=certificate).leaf)
+        if found is None:
+            raise Unavailable(
+                "receipt-not-ready",
+                "The record has no checkpoint over this certificate yet.",
+                why="It is made within seconds.",
+                retry_after=_NOT_YET,
+            )
+        return found
+
+    def chain(self, issuer: IssuerId | None = None) -> tuple[bytes, ...]:
+        """CA certificates from the issuer to its root.
+
+        Raises:
+            NotFound: no such issuer.
+        """
+        wanted = self._default_issuer if issuer is None else issuer
+        if wanted not in self._chains:
+            self._chains[wanted] = _climb(self._reader.issuers(), wanted)
+        return self._chains[wanted]
+
+    def bundle(self) -> tuple[bytes, ...]:
+        """The roots that devices and services should trust."""
+        return tuple(issuer.certificate for issuer in self._reader.issuers() if issuer.parent is None)
+
+    def health(self) -> Health:
+        """Whether both parts that enrolment needs answer now."""
+        return Health(signer=_answers(self._signer.health), store=_answers(self._reader.issuers))
+
+    def now(self) -> int:
+        return self._clock.now()
+
+    def _issuance(self, issued: Issued) -> Issuance:
+        return Issuance(
+            certificate=issued.certificate,
+            chain=self.chain(issued.certificate.ref.issuer),
+            renew_at=self._renew_at(issued.certificate),
+            leaf=issued.leaf,
+            repeated=issued.repeated,
+        )
+
+    def _renew_at(self, certificate: Certificate) -> int | None:
+        profile = self._profiles.get(certificate.profile)
+        if profile is None or not profile.renewable:
+            return None
+        return renew_at(certificate, profile)
+
+
+def renew_at(certificate: Certificate, profile: Profile) -> int:
+    """When to renew: after two thirds of the lifetime, spread over the next sixth by the serial number, so that a fleet that enrolled in one hour
+    does not come back in one minute (incident R25); never before the profile takes renewals."""
+    lifetime = certificate.not_after + 1 - certificate.not_before
+    share = max(2 / 3, profile.renew_from)
+    spread = (1 - share) / 2 * ((certificate.ref.serial >> 32) % 1024) / 1024
+    return certificate.not_before + int(lifetime * (share + spread))
+
+
+def _climb(issuers: Sequence[Issuer], start: IssuerId) -> tuple[bytes, ...]:
+    by_id = {issuer.id: issuer for issuer in issuers}
+    climbed: list[bytes] = []
+    at: IssuerId | None = start
+    while at is not None and len(climbed) < len(by_id) + 1:
+        if at not in by_id:
+            raise NotFound("no-such-issuer", "There is no such issuer.")
+        climbed.append(by_id[at].certificate)
+        at = by_id[at].parent
+    return tuple(climbed)
+
+
+def _answers(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except FleetcaError:
+        return False
+    return True

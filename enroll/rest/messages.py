@@ -1,0 +1,275 @@
+"""The bodies and answers of the REST API: bytes to model and back. Ring 1: pure.
+
+Owns: which members a request has, and how a certificate, an issuance and a page look as JSON. Must not know: routes, policy, the clock.
+Certificates travel as PEM text in JSON and as DER under `application/pkix-cert`; requests as PEM text or base64 of DER (PKCS#10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ca.der.pem import CERTIFICATE, REQUEST, der_of, pem
+from ca.errors import Malformed, NotFound
+from ca.model import (
+    Certificate,
+    CertificateRef,
+    CertificateState,
+    Digest,
+    MessageEvidence,
+    Reason,
+    Revocation,
+    Standing,
+    UnixTime,
+)
+from ca.rules import ids
+from enroll.model import CertificateQuery, Issuance
+from enroll.rest import fields
+from enroll.rest.fields import Body, Field, timestamp
+
+TOKEN: Final = r"enr_[0-9A-Za-z]{16,96}"
+DEVICE: Final = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}"
+SERIAL: Final = r"[0-9A-Fa-f]{1,40}"
+CSR_LIMIT: Final = 32 * 1024
+REASONS: Final = tuple(reason.name for reason in Reason)
+STATES: Final = tuple(state.value for state in Standing)
+PAGE_LIMIT: Final = 500
+
+
+# ---- Requests -------------------------------------------------------------------------------------------------------
+
+
+def _read_csr(value: object, where: str) -> bytes:
+    if not isinstance(value, str):
+        raise fields.wrong(where, "a certificate request as PEM text, or base64 of its DER")
+    if value.lstrip().startswith("-----BEGIN"):
+        return bounded_csr(der_of(value.encode("utf-8"), REQUEST))
+    return bounded_csr(fields.read_base64(value, where))
+
+
+def bounded_csr(der: bytes) -> bytes:
+    """The octets themselves, when they can be a request at all: a SEQUENCE of lawful size. The signer reads them in full.
+
+    Raises:
+        Malformed: empty, too large, or not a DER SEQUENCE.
+    """
+    if len(der) > CSR_LIMIT:
+        raise Malformed("bad-csr", "The certificate request is too large.", why=f"At most {CSR_LIMIT} octets are read.")
+    if not der.startswith(b"\x30"):
+        raise Malformed("bad-csr", "The certificate request cannot be read.", why="It is not a DER SEQUENCE (RFC 2986, section 4.2).")
+    return der
+
+
+_CSR: Final = Field(
+    "csr",
+    _read_csr,
+    {
+        "type": "string",
+        "description": "PKCS#10 certificate request: PEM text, or base64 of its DER. It gives the key; the profile the rest.",
+    },
+)
+
+_MESSAGE: Final = Body(
+    "Message",
+    "A message signed with the key of a current certificate, over `fleetca message v1`, a zero octet and the payload.",
+    (
+        fields.octets("payload", about="The JSON object that says what is asked, as base64."),
+        fields.octets("certificate", about="The signer's certificate, DER as base64."),
+        fields.octets("signature", about="The signature, as base64."),
+    ),
+)
+
+
+def _optional(one: Field) -> Field:
+    return Field(one.name, one.read, one.schema, required=False)
+
+
+_OPTIONAL_MESSAGE: Final = fields.member("message", _MESSAGE, required=False)
+
+ENROLL: Final = Body(
+    "EnrollRequest",
+    "A one-time token and a certificate request.",
+    (
+        fields.text(
+            "token", pattern=TOKEN, should="a token as `fleetca token create` prints it: enr_...", about="The one-time enrolment token."
+        ),
+        _CSR,
+    ),
+)
+RENEW: Final = Body(
+    "RenewRequest",
+    "A certificate request for a new key, with the current certificate presented in TLS; or a signed message that carries one.",
+    (_optional(_CSR), _OPTIONAL_MESSAGE),
+    one_of=("csr", "message"),
+)
+CONFIRM: Final = Body(
+    "ConfirmRequest", "Nothing, with the new certificate presented in TLS; or a message signed with its key.", (_OPTIONAL_MESSAGE,)
+)
+REVOKE: Final = Body(
+    "RevokeRequest",
+    "A reason, to revoke the certificate presented in TLS; or a signed message, of an operator for any certificate or device.",
+    (
+        fields.choice("reason", REASONS, about="CRLReason (RFC 5280, section 5.3.1).", required=False),
+        _OPTIONAL_MESSAGE,
+    ),
+    one_of=("reason", "message"),
+)
+MESSAGE_ONLY: Final = Body("MessageRequest", "A message signed with an operator's key.", (fields.member("message", _MESSAGE),))
+
+BODIES: Final = (ENROLL, RENEW, CONFIRM, REVOKE, MESSAGE_ONLY)
+
+
+def read_body(raw: bytes, body: Body) -> Mapping[str, Any]:
+    """The members of a request body. See `fields.read_json` and `fields.read_object` for what is refused."""
+    return fields.read_object(fields.read_json(raw), body)
+
+
+def message_of(members: Mapping[str, Any]) -> MessageEvidence:
+    """The member `message` as evidence."""
+    message = members["message"]
+    return MessageEvidence(payload=message["payload"], certificate=message["certificate"], signature=message["signature"])
+
+
+def read_ref(issuer: str, serial: str) -> CertificateRef:
+    """The certificate a path names.
+
+    Raises:
+        NotFound: no certificate can have that name.
+    """
+    try:
+        return CertificateRef(ids.issuer_id(issuer), ids.serial_from_hex(serial))
+    except Malformed as error:
+        raise NotFound("no-such-certificate", "There is no such certificate.", why=error.why) from None
+
+
+# ---- Search ---------------------------------------------------------------------------------------------------------
+
+_TEXT = r"[^\x00-\x1f\x7f]{1,255}"
+
+SEARCH: Final = Body(
+    "Search",
+    "",
+    (
+        fields.text("device", pattern=DEVICE, should="a device id", about="Certificates of this device.", required=False),
+        fields.text(
+            "subject", pattern=_TEXT, should="a subject as RFC 4514 text, e.g. CN=pump-17", about="With this subject.", required=False
+        ),
+        fields.text("san", pattern=_TEXT, should="a subject alternative name", about="With this subject alternative name.", required=False),
+        fields.text("serial", pattern=SERIAL, should="1 to 40 hexadecimal digits", about="With this serial number.", required=False),
+        fields.text(
+            "key", pattern=r"[0-9A-Fa-f]{64}", should="64 hexadecimal digits", about="SHA-256 of the SubjectPublicKeyInfo.", required=False
+        ),
+        fields.choice("state", STATES, about="What is on record of it; expiry is asked by date.", required=False),
+        fields.moment("expires_after", about="notAfter is later than this."),
+        fields.moment("expires_before", about="notAfter is earlier than this."),
+        fields.count("limit", least=1, most=PAGE_LIMIT, about="Certificates on one page (50 when absent)."),
+        fields.text(
+            "cursor", pattern=r"[A-Za-z0-9_.:=/+-]{1,512}", should="the `next` of the page before", about="Where to go on.", required=False
+        ),
+    ),
+)
+
+
+def read_search(pairs: Sequence[tuple[str, str]]) -> CertificateQuery:
+    """The query parameters of a search.
+
+    Raises:
+        Malformed: one is unknown, stands twice or cannot be read; the text names it.
+    """
+    given: dict[str, object] = {}
+    for name, value in pairs:
+        if name in given:
+            raise Malformed("duplicate-field", f"The parameter {fields.shown(name)} stands twice.", fix="Send it once.")
+        given[name] = value
+    found = fields.read_object(given, SEARCH)
+    return CertificateQuery(
+        device=found.get("device"),
+        subject=found.get("subject"),
+        san=found.get("san"),
+        serial=ids.serial_from_hex(found["serial"]) if "serial" in found else None,
+        spki_sha256=Digest(bytes.fromhex(found["key"])) if "key" in found else None,
+        state=Standing(found["state"]) if "state" in found else None,
+        expires_after=found.get("expires_after"),
+        expires_before=found.get("expires_before"),
+        cursor=found.get("cursor"),
+        limit=found.get("limit", 50),
+    )
+
+
+# ---- Answers --------------------------------------------------------------------------------------------------------
+
+
+def pem_chain(certificates: Sequence[bytes]) -> str:
+    """One PEM text of several certificates, in order."""
+    return "".join(pem(CERTIFICATE, der) for der in certificates)
+
+
+def standing(certificate: Certificate) -> Standing:
+    """What a search for it by state would have to say."""
+    if certificate.revocation is not None and certificate.revocation.reason is not Reason.removeFromCRL:
+        return Standing.revoked
+    if certificate.state is CertificateState.issued and certificate.superseded_at is not None:
+        return Standing.superseded
+    return Standing(certificate.state.value)
+
+
+def render_issuance(issued: Issuance) -> dict[str, Any]:
+    """The answer to an enrolment or a renewal."""
+    certificate = issued.certificate
+    assert certificate.der is not None, "the signer returns issued certificates only"
+    return {
+        "certificate": pem(CERTIFICATE, certificate.der),
+        "chain": pem_chain(issued.chain),
+        "issuer": certificate.ref.issuer,
+        "serial": f"{certificate.ref.serial:040x}",
+        "device": certificate.device,
+        "profile": certificate.profile,
+        "not_before": timestamp(certificate.not_before),
+        "not_after": timestamp(certificate.not_after),
+        "renew_at": _when(issued.renew_at),
+        "leaf": issued.leaf.hex(),
+        "repeated": issued.repeated,
+    }
+
+
+def render_certificate(certificate: Certificate, *, now: UnixTime, with_octets: bool) -> dict[str, Any]:
+    """A certificate on record; `with_octets` adds its PEM."""
+    revocation = certificate.revocation
+    made: dict[str, Any] = {
+        "issuer": certificate.ref.issuer,
+        "serial": f"{certificate.ref.serial:040x}",
+        "state": standing(certificate).value,
+        "expired": now > certificate.not_after,  # notAfter is inclusive (RFC 5280, section 4.1.2.5)
+        "device": certificate.device,
+        "profile": certificate.profile,
+        "subject": certificate.subject,
+        "names": [{"kind": name.kind.value, "value": name.value} for name in certificate.names],
+        "key_sha256": certificate.spki_sha256.hex(),
+        "not_before": timestamp(certificate.not_before),
+        "not_after": timestamp(certificate.not_after),
+        "issued_at": _when(certificate.issued_at),
+        "first_used_at": _when(certificate.first_used_at),
+        "superseded_at": _when(certificate.superseded_at),
+        "renews": None if certificate.parent is None else str(certificate.parent),
+        "revocation": None if revocation is None else render_revocation(revocation.reason, revocation.revoked_at),
+    }
+    if with_octets:
+        made["certificate"] = None if certificate.der is None else pem(CERTIFICATE, certificate.der)
+    return made
+
+
+def render_revoked(revocation: Revocation) -> dict[str, Any]:
+    """One certificate that is revoked now."""
+    return {**render_ref(revocation.ref), **render_revocation(revocation.reason, revocation.revoked_at)}
+
+
+def render_ref(ref: CertificateRef) -> dict[str, str]:
+    return {"issuer": ref.issuer, "serial": f"{ref.serial:040x}"}
+
+
+def render_revocation(reason: Reason, when: UnixTime) -> dict[str, Any]:
+    return {"reason": reason.name, "revoked_at": timestamp(when)}
+
+
+def _when(moment: UnixTime | None) -> str | None:
+    return None if moment is None else timestamp(moment)

@@ -1,0 +1,386 @@
+"""The API in OpenAPI 3.1: one table of operations, from which both the routes and the served document are made. Pure.
+
+Bodies and query parameters come from the tables that read them (`messages`), so that the document cannot promise what the reader refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from enroll.rest import messages, problems
+from enroll.rest.fields import Body
+
+PREFIX: Final = "/v1"
+JSON: Final = "application/json"
+PKCS10: Final = "application/pkcs10"
+"""RFC 5967: a certificate request as DER."""
+PKIX_CERT: Final = "application/pkix-cert"
+"""RFC 2585: one certificate as DER."""
+PEM_CHAIN: Final = "application/pem-certificate-chain"
+"""RFC 8555, section 9.1: certificates as PEM, each signed by the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method at one address. `path` is written as OpenAPI writes it; `answers` maps a status to media types and their schemas."""
+
+    method: str
+    path: str
+    id: str
+    summary: str
+    about: str
+    answers: Mapping[int, Mapping[str, str]]
+    refusals: tuple[int, ...]
+    body: Body | None = None
+    body_required: bool = True
+    pkcs10: bool = False
+    query: Body | None = None
+    security: tuple[str, ...] = ()
+
+
+_ISSUED: Final = {JSON: "Issuance", PKIX_CERT: "Der", PEM_CHAIN: "Pem"}
+_POST: Final = (400, 403, 409, 413, 415, 422, 429, 503)
+
+OPERATIONS: Final = (
+    Operation(
+        "POST",
+        "/enroll",
+        "enroll",
+        "Get a first certificate for a one-time token.",
+        "The same token with the same certificate request gets the same certificate again (200). As `application/pkcs10` the token goes into"
+        " `Authorization: Bearer`.",
+        {201: _ISSUED, 200: _ISSUED},
+        (*_POST, 401),
+        body=messages.ENROLL,
+        pkcs10=True,
+        security=("token",),
+    ),
+    Operation(
+        "POST",
+        "/renew",
+        "renew",
+        "Get the successor of a current certificate.",
+        "The current certificate is presented in TLS, or has signed the message. The predecessor is superseded when the successor is first used.",
+        {201: _ISSUED, 200: _ISSUED},
+        _POST,
+        body=messages.RENEW,
+        pkcs10=True,
+        security=("certificate", ""),
+    ),
+    Operation(
+        "POST",
+        "/confirm",
+        "confirm",
+        "Say that a new certificate works.",
+        "Presented in TLS or by a message of its key. What it renewed is superseded.",
+        {200: {JSON: "Superseded"}},
+        _POST,
+        body=messages.CONFIRM,
+        body_required=False,
+        security=("certificate", ""),
+    ),
+    Operation(
+        "POST",
+        "/revoke",
+        "revoke",
+        "Revoke the certificate presented in TLS, or what an operator's message names.",
+        "A certificate that is revoked already stays as it is; the answer is the same.",
+        {200: {JSON: "Revocations"}},
+        (*_POST, 404),
+        body=messages.REVOKE,
+        security=("certificate", ""),
+    ),
+    Operation(
+        "POST",
+        "/tokens",
+        "createToken",
+        "Create a one-time enrolment token.",
+        "By a message signed with an operator's key. The token is shown this once; only its hash is kept.",
+        {201: {JSON: "Token"}},
+        (*_POST, 404),
+        body=messages.MESSAGE_ONLY,
+    ),
+    Operation(
+        "POST",
+        "/certificates",
+        "issue",
+        "Issue a certificate that an operator asks for.",
+        "By a message signed with an operator's key; it names device, profile and names, and carries the certificate request.",
+        {201: _ISSUED, 200: _ISSUED},
+        (*_POST, 404),
+        body=messages.MESSAGE_ONLY,
+    ),
+    Operation(
+        "GET",
+        "/certificates",
+        "searchCertificates",
+        "Search certificates.",
+        "For operators. All parameters must match; pages go on at `next`.",
+        {200: {JSON: "Page"}},
+        (400, 403, 503),
+        query=messages.SEARCH,
+        security=("certificate",),
+    ),
+    Operation(
+        "GET",
+        "/certificates/{issuer}/{serial}",
+        "showCertificate",
+        "Show one certificate.",
+        "For operators, and for the device it belongs to.",
+        {200: {JSON: "Certificate", PKIX_CERT: "Der"}},
+        (403, 404, 503),
+        security=("certificate",),
+    ),
+    Operation(
+        "GET",
+        "/certificates/{issuer}/{serial}/receipt",
+        "showReceipt",
+        "Prove that a certificate stands in the record.",
+        "The document verifies offline: fleetca audit verify --receipt FILE. 503 until the record's next checkpoint.",
+        {200: {JSON: "Receipt"}},
+        (403, 404, 503),
+        security=("certificate",),
+    ),
+    Operation(
+        "GET", "/ca/chain", "chain", "The issuing CA's chain.", "Issuing CA first, root last.", {200: {PEM_CHAIN: "Pem"}}, (404, 503)
+    ),
+    Operation("GET", "/ca/bundle", "bundle", "The roots to trust.", "PEM, in no order that matters.", {200: {PEM_CHAIN: "Pem"}}, (503,)),
+    Operation(
+        "GET",
+        "/health",
+        "health",
+        "Is enrolment ready?",
+        "503 while the signer or the database does not answer.",
+        {200: {JSON: "Health"}, 503: {JSON: "Health"}},
+        (),
+    ),
+    Operation("GET", "/openapi.json", "openapi", "This document.", "", {200: {JSON: "OpenApi"}}, ()),
+)
+
+# ---- Schemas --------------------------------------------------------------------------------------------------------
+
+
+def _object(about: str, properties: Mapping[str, Any], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": about,
+        "properties": dict(properties),
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
+
+
+def _text(about: str, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "description": about, **more}
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+_TIME: Final = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"}
+_SERIAL: Final = _text("40 hexadecimal digits.", pattern="^[0-9a-f]{40}$")
+_SHA256: Final = _text("SHA-256, hexadecimal.", pattern="^[0-9a-f]{64}$")
+_NAMES: Final = {
+    "type": "array",
+    "items": _object(
+        "A subject alternative name.", {"kind": {"type": "string", "enum": ["dns", "ip", "uri", "email"]}, "value": {"type": "string"}}
+    ),
+}
+_PEM_TEXT: Final = _text("PEM.", pattern="^-----BEGIN CERTIFICATE-----\n")
+_REVOCATION: Final = _object("Why and since when.", {"reason": {"type": "string", "enum": list(messages.REASONS)}, "revoked_at": _TIME})
+
+_ROW: Final = {
+    "issuer": _text("The issuer's id."),
+    "serial": _SERIAL,
+    "state": {"type": "string", "enum": list(messages.STATES)},
+    "expired": {"type": "boolean"},
+    "device": {"type": "string"},
+    "profile": {"type": "string"},
+    "subject": _text("RFC 4514 text."),
+    "names": _NAMES,
+    "key_sha256": _SHA256,
+    "not_before": _TIME,
+    "not_after": {**_TIME, "description": "Inclusive: the last second at which it holds."},
+    "issued_at": _or_null(_TIME),
+    "first_used_at": _or_null(_TIME),
+    "superseded_at": _or_null(_TIME),
+    "renews": _or_null(_text("ISSUER/SERIAL of the certificate it renewed.")),
+    "revocation": {"anyOf": [_REVOCATION, {"type": "null"}]},
+}
+
+_SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "Issuance": _object(
+        "A certificate, and what its holder needs to know.",
+        {
+            "certificate": _PEM_TEXT,
+            "chain": {**_PEM_TEXT, "description": "PEM: the issuing CA first, the root last."},
+            "issuer": _text("The issuer's id."),
+            "serial": _SERIAL,
+            "device": {"type": "string"},
+            "profile": {"type": "string"},
+            "not_before": _TIME,
+            "not_after": {**_TIME, "description": "Inclusive: the last second at which it holds."},
+            "renew_at": {**_or_null(_TIME), "description": "When to renew; null where the profile does not renew."},
+            "leaf": {**_SHA256, "description": "The leaf hash in the record; ask for a receipt with it."},
+            "repeated": {"type": "boolean", "description": "True: an equal request was granted before, and this is its result."},
+        },
+    ),
+    "Certificate": _object("A certificate on record.", {**_ROW, "certificate": _or_null(_PEM_TEXT)}),
+    "Page": _object(
+        "One page of a search.",
+        {
+            "certificates": {"type": "array", "items": _object("A certificate on record.", _ROW)},
+            "next": _or_null(_text("The `cursor` of the next page; null: this was the last.")),
+        },
+    ),
+    "Revocations": _object(
+        "What is revoked now.",
+        {
+            "revoked": {
+                "type": "array",
+                "items": _object("One certificate.", {"issuer": {"type": "string"}, "serial": _SERIAL, **_REVOCATION["properties"]}),
+            }
+        },
+    ),
+    "Superseded": _object(
+        "What this call superseded; empty when it was confirmed before.",
+        {"superseded": {"type": "array", "items": _object("One certificate.", {"issuer": {"type": "string"}, "serial": _SERIAL})}},
+    ),
+    "Token": _object(
+        "A one-time enrolment token.",
+        {
+            "token": _text("Secret; shown this once.", pattern=f"^{messages.TOKEN}$"),
+            "device": {"type": "string"},
+            "profile": {"type": "string"},
+            "names": _NAMES,
+            "expires": _TIME,
+        },
+    ),
+    "Receipt": {"type": "object", "description": "A proof of inclusion that verifies offline against the record's key."},
+    "Health": _object(
+        "What answers.",
+        {"status": {"type": "string", "enum": ["ready", "degraded"]}, "signer": {"type": "boolean"}, "store": {"type": "boolean"}},
+    ),
+    "Problem": _object(
+        "Why not (RFC 9457). `code` is stable.",
+        {
+            "type": _text("A URI made of the code.", pattern="^urn:fleetca:error:[a-z0-9-]+$"),
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "instance": _text("A URI made of the request id."),
+            "code": _text("Stable identifier.", pattern="^[a-z0-9-]+$"),
+            "fix": _text("What mends it; may be empty."),
+            "request_id": {"type": "string"},
+        },
+    ),
+    "Pem": _text("PEM certificates."),
+    "Der": {"type": "string", "description": "DER."},
+    "OpenApi": {"type": "object"},
+}
+
+_REFUSALS: Final[Mapping[int, str]] = {
+    400: "The request cannot be read.",
+    401: "The token does not hold.",
+    403: "The evidence does not hold, or does not allow it.",
+    404: "There is no such thing, or none that the asker may see.",
+    409: "It clashes with what is on record, for example a token that was used.",
+    413: "The body is too large.",
+    415: "The body has a type that is not taken here.",
+    422: "A rule is against it, for example a weak key.",
+    429: "Too many requests; see Retry-After.",
+    503: "Not now; the same request may be repeated. See Retry-After.",
+}
+
+_SECURITY: Final = {
+    "token": {"type": "http", "scheme": "bearer", "description": "A one-time enrolment token, when the body is application/pkcs10."},
+    "certificate": {"type": "mutualTLS", "description": "A live certificate of this deployment."},
+}
+
+_REQUEST_ID: Final = {"X-Request-Id": {"description": "Names this request in our log.", "required": True, "schema": {"type": "string"}}}
+_RETRY_AFTER: Final = {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer"}}}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answers(operation: Operation) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for status, types in operation.answers.items():
+        made[str(status)] = {
+            "description": {201: "Made.", 503: "Not ready."}.get(status, "Done." if operation.method == "POST" else "Found."),
+            "headers": _REQUEST_ID,
+            "content": {media: {"schema": _ref(name)} for media, name in types.items()},
+        }
+    for status in operation.refusals:
+        retry = _RETRY_AFTER if status in (429, 503) else {}
+        made[str(status)] = {
+            "description": _REFUSALS[status],
+            "headers": {**_REQUEST_ID, **retry},
+            "content": {problems.MEDIA_TYPE: {"schema": _ref("Problem")}},
+        }
+    made["default"] = {"description": "A problem.", "headers": _REQUEST_ID, "content": {problems.MEDIA_TYPE: {"schema": _ref("Problem")}}}
+    return made
+
+
+def _request(operation: Operation) -> dict[str, Any]:
+    if operation.body is None:
+        return {}
+    content: dict[str, Any] = {JSON: {"schema": _ref(operation.body.name)}}
+    if operation.pkcs10:
+        content[PKCS10] = {"schema": {"type": "string", "description": "PKCS#10 certificate request, DER."}}
+    return {"requestBody": {"required": operation.body_required, "content": content}}
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "description": about, "schema": {"type": "string"}}
+        for name, about in (("issuer", "The issuer's id."), ("serial", "The serial number in hexadecimal."))
+        if f"{{{name}}}" in operation.path
+    ]
+    for one in operation.query.fields if operation.query else ():
+        schema = dict(one.schema)
+        made.append({"name": one.name, "in": "query", "required": False, "description": schema.pop("description", ""), "schema": schema})
+    return made
+
+
+def document(*, version: str, url: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 description.
+
+    Args:
+        version: of this program.
+        url: where devices reach the API, without the prefix.
+    """
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        made: dict[str, Any] = {
+            "operationId": operation.id,
+            "summary": operation.summary,
+            "description": operation.about,
+            "parameters": _parameters(operation),
+            "security": [{name: []} if name else {} for name in operation.security],
+            "responses": _answers(operation),
+            **_request(operation),
+        }
+        if operation.id == "enroll":
+            made["security"].append({})  # the token stands in the JSON body
+        paths.setdefault(PREFIX + operation.path, {})[operation.method.lower()] = made
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "fleetca enrolment",
+            "version": version,
+            "summary": "Certificates for devices: enrol, renew, confirm, revoke, and look them up.",
+            "description": "Every request may be repeated as it is. Errors are RFC 9457 problems whose `code` is stable.",
+        },
+        "servers": [{"url": url}],
+        "paths": paths,
+        "components": {
+            "schemas": {**_SCHEMAS, **{body.name: body.schema() for body in messages.BODIES}},
+            "securitySchemes": _SECURITY,
+        },
+    }

@@ -1,0 +1,290 @@
+"""The REST API as a Flask application. Edge: HTTP to messages and back; no rule of its own.
+
+Each operation of `openapi.OPERATIONS` is bound to the method of its id below, so that address, method and document cannot differ. The DER of the
+client certificate arrives in `environ["fleetca.peer_certificate"]`, put there by our server from the TLS session; no header is ever believed
+(incident R18). Every answer and every log line carries the request id. The log never holds bodies, queries, tokens or header values.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from ca.errors import FleetcaError, Malformed, Unauthenticated
+from ca.model import CertificateRef
+from ca.ports import Chance
+from ca.rules.message import names_to
+from enroll.model import Issuance
+from enroll.rest import fields, messages, openapi, problems
+from enroll.rest.fields import BODY_LIMIT, Body
+from enroll.rest.flow import Enrolment
+
+PEER_CERTIFICATE: Final = "fleetca.peer_certificate"
+_SECRET: Final = re.compile(r"enr_[0-9A-Za-z]+")
+_log = structlog.stdlib.get_logger("fleetca.enroll")
+
+
+class _Rest:
+    """One method per operation id."""
+
+    def __init__(self, enrolment: Enrolment, *, described: Mapping[str, Any]) -> None:
+        self._enrolment = enrolment
+        self._described = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+
+    # ---- Issuing ----------------------------------------------------------------------------------------------------
+
+    def enroll(self) -> Response:
+        if request.mimetype == openapi.PKCS10:
+            return _issuance(self._enrolment.enroll(token=_bearer(), csr=messages.bounded_csr(_octets())))
+        members = _members(messages.ENROLL)
+        return _issuance(self._enrolment.enroll(token=members["token"], csr=members["csr"]))
+
+    def renew(self) -> Response:
+        members = {"csr": messages.bounded_csr(_octets())} if request.mimetype == openapi.PKCS10 else _members(messages.RENEW)
+        return _issuance(self._enrolment.renew(certificate=_peer(), members=members))
+
+    def issue(self) -> Response:
+        return _issuance(self._enrolment.issue(_members(messages.MESSAGE_ONLY)))
+
+    def confirm(self) -> Response:
+        members = _members(messages.CONFIRM) if request.content_length else {}
+        superseded = self._enrolment.confirm(certificate=_peer(), members=members)
+        _note(superseded=[str(ref) for ref in superseded])
+        return _json({"superseded": [messages.render_ref(ref) for ref in superseded]})
+
+    def revoke(self) -> Response:
+        revoked = self._enrolment.revoke(certificate=_peer(), members=_members(messages.REVOKE))
+        _note(revoked=[str(one.ref) for one in revoked])
+        return _json({"revoked": [messages.render_revoked(one) for one in revoked]})
+
+    def createToken(self) -> Response:  # noqa: N802 - the operation's id, in the spelling of OpenAPI
+        made = self._enrolment.create_token(_members(messages.MESSAGE_ONLY))
+        _note(device=made.token.device, profile=made.token.profile)
+        document = {
+            "token": made.text,
+            "device": made.token.device,
+            "profile": made.token.profile,
+            "names": names_to(made.token.names),
+            "expires": fields.timestamp(made.token.expires),
+        }
+        return _json(document, 201)
+
+    # ---- Looking ----------------------------------------------------------------------------------------------------
+
+    def searchCertificates(self) -> Response:  # noqa: N802
+        query = messages.read_search(list(request.args.items(multi=True)))
+        rows, following = self._enrolment.search(query, certificate=_peer())
+        now = self._enrolment.now()
+        page = [messages.render_certificate(row, now=now, with_octets=False) for row in rows]
+        return _json({"certificates": page, "next": following})
+
+    def showCertificate(self, issuer: str, serial: str) -> Response:  # noqa: N802
+        found = self._enrolment.certificate(_ref(issuer, serial), certificate=_peer())
+        if found.der is not None and _wants(openapi.PKIX_CERT):
+            return Response(found.der, content_type=openapi.PKIX_CERT)
+        return _json(messages.render_certificate(found, now=self._enrolment.now(), with_octets=True))
+
+    def showReceipt(self, issuer: str, serial: str) -> Response:  # noqa: N802
+        return _json(self._enrolment.receipt(_ref(issuer, serial), certificate=_peer()))
+
+    def chain(self) -> Response:
+        return _public(messages.pem_chain(self._enrolment.chain()).encode(), openapi.PEM_CHAIN)
+
+    def bundle(self) -> Response:
+        return _public(messages.pem_chain(self._enrolment.bundle()).encode(), openapi.PEM_CHAIN)
+
+    def health(self) -> Response:
+        health = self._enrolment.health()
+        document = {"status": "ready" if health.ready else "degraded", "signer": health.signer, "store": health.store}
+        return _json(document, 200 if health.ready else 503)
+
+    def openapi(self) -> Response:
+        return _public(self._described, openapi.JSON)
+
+
+# ---- What a request carries -----------------------------------------------------------------------------------------
+
+
+def _peer() -> bytes | None:
+    der = request.environ.get(PEER_CERTIFICATE)
+    return der if isinstance(der, bytes) else None
+
+
+def _octets() -> bytes:
+    """The body, bounded before it is read. A body that is coded (gzip) is not unpacked: it could unpack to anything."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise Malformed(
+            "unsupported-media-type", "The request body is coded.", why="Only `identity` is taken.", fix="Send it uncompressed."
+        )
+    raw = request.get_data(cache=False)
+    if len(raw) > BODY_LIMIT:
+        raise fields.too_large()
+    return raw
+
+
+def _members(body: Body) -> Mapping[str, Any]:
+    raw = _octets()
+    if request.mimetype != openapi.JSON:
+        raise Malformed(
+            "unsupported-media-type",
+            "The request body has a type that is not taken here.",
+            why=f"It is {fields.shown(request.mimetype) if request.mimetype else 'not said'}.",
+            fix=f"Send Content-Type: {openapi.JSON}",
+        )
+    return messages.read_body(raw, body)
+
+
+def _bearer() -> str:
+    """RFC 6750, section 2.1."""
+    given = request.headers.get("Authorization", "")
+    found = re.fullmatch(rf"bearer +({messages.TOKEN}) *", given, re.IGNORECASE | re.ASCII)
+    if found is None:
+        raise Unauthenticated(
+            "token-required",
+            "A one-time enrolment token is required.",
+            why="The Authorization header holds none." if given else "There is no Authorization header.",
+            fix="Send Authorization: Bearer enr_...; an operator makes one with: fleetca token create DEVICE",
+        )
+    return found.group(1)
+
+
+def _ref(issuer: str, serial: str) -> CertificateRef:
+    return messages.read_ref(issuer, serial)
+
+
+def _wants(media_type: str) -> bool:
+    """JSON unless the client names another of our types; `*/*` is JSON."""
+    return request.accept_mimetypes.best_match([openapi.JSON, media_type]) == media_type
+
+
+# ---- What goes back -------------------------------------------------------------------------------------------------
+
+
+def _json(document: Mapping[str, Any], status: int = 200) -> Response:
+    return Response(json.dumps(document, ensure_ascii=False).encode(), status, content_type=openapi.JSON)
+
+
+def _public(body: bytes, content_type: str) -> Response:
+    answer = Response(body, content_type=content_type)
+    answer.headers["Cache-Control"] = "max-age=300"
+    return answer
+
+
+def _issuance(issued: Issuance) -> Response:
+    certificate = issued.certificate
+    assert certificate.der is not None, "the signer returns issued certificates only"
+    _note(device=certificate.device, profile=certificate.profile, certificate=str(certificate.ref), repeated=issued.repeated)
+    status = 200 if issued.repeated else 201
+    if _wants(openapi.PKIX_CERT):
+        answer = Response(certificate.der, status, content_type=openapi.PKIX_CERT)
+    elif _wants(openapi.PEM_CHAIN):
+        answer = Response(messages.pem_chain((certificate.der, *issued.chain)).encode(), status, content_type=openapi.PEM_CHAIN)
+    else:
+        answer = _json(messages.render_issuance(issued), status)
+    answer.headers["Location"] = f"{openapi.PREFIX}/certificates/{certificate.ref}"
+    return answer
+
+
+def _problem(problem: problems.Problem) -> Response:
+    g.code = problem.code
+    answer = Response(
+        json.dumps(problem.document(g.request_id), ensure_ascii=False).encode(), problem.status, content_type=problems.MEDIA_TYPE
+    )
+    if problem.retry_after is not None:
+        answer.headers["Retry-After"] = str(problem.retry_after)
+    return answer
+
+
+def _refused(error: FleetcaError) -> Response:
+    """An error of ours: its words for the client as far as they concern it, all of them for the log."""
+    _note(what=error.what, why=error.why)
+    problem = problems.problem_of(error)
+    if problem.status >= 500 and problem.retry_after is None:
+        _log.error("failed", request_id=g.request_id, code=error.code, what=error.what, why=error.why)
+    answer = _problem(problem)
+    if isinstance(error, Unauthenticated) and request.endpoint == "enroll":
+        # RFC 9110, section 15.5.2: a 401 names the scheme that would do.
+        answer.status_code = 401
+        answer.data = json.dumps({**problem.document(g.request_id), "status": 401}, ensure_ascii=False).encode()
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="fleetca"'
+    return answer
+
+
+def _http_error(error: HTTPException) -> Response:
+    """What Flask refuses before our code sees it: unknown address, method, size."""
+    status = error.code or 500
+    answer = _problem(problems.problem_of_status(status))
+    for name, value in error.get_headers(request.environ):
+        if name == "Allow":
+            answer.headers["Allow"] = value
+    return answer
+
+
+def _crashed(error: Exception) -> Response:
+    """A mistake of ours: the traceback is for the log, the client gets the request id."""
+    _log.exception("crashed", request_id=g.request_id, error=type(error).__name__)
+    return _problem(problems.INTERNAL)
+
+
+def _note(**facts: Any) -> None:
+    g.facts.update(facts)
+
+
+# ---- The application ------------------------------------------------------------------------------------------------
+
+
+def create_app(enrolment: Enrolment, *, chance: Chance, version: str, url: str) -> Flask:
+    """The application. Wiring makes `enrolment`, which knows signer, reader and clock.
+
+    Args:
+        version: of this program, for the API description.
+        url: where devices reach us, without the prefix.
+    """
+    app = Flask("fleetca.enroll", static_folder=None)
+    app.config.update(MAX_CONTENT_LENGTH=BODY_LIMIT, PROPAGATE_EXCEPTIONS=False, PROVIDE_AUTOMATIC_OPTIONS=False)
+    app.url_map.merge_slashes = False
+    app.url_map.redirect_defaults = False
+    rest = _Rest(enrolment, described=openapi.document(version=version, url=url))
+    for operation in openapi.OPERATIONS:
+        path = openapi.PREFIX + operation.path.replace("{", "<").replace("}", ">")
+        app.add_url_rule(path, operation.id, getattr(rest, operation.id), methods=[operation.method])
+
+    app.before_request(partial(_begin, chance))
+    app.after_request(_end)
+    handlers: tuple[tuple[type[Exception], Callable[..., Response]], ...] = (
+        (FleetcaError, _refused),
+        (HTTPException, _http_error),
+        (Exception, _crashed),
+    )
+    for kind, handler in handlers:
+        app.register_error_handler(kind, handler)
+    return app
+
+
+def _begin(chance: Chance) -> None:
+    g.request_id = chance.octets(9).hex()
+    g.code = None
+    g.facts = {}
+
+
+def _end(answer: Response) -> Response:
+    answer.headers["X-Request-Id"] = g.request_id
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers.setdefault("Cache-Control", "no-store")
+    _log.info(
+        "request",
+        request_id=g.request_id,
+        method=request.method,
+        path=_SECRET.sub("enr_...", request.path)[:200],
+        status=answer.status_code,
+        code=g.code,
+        **g.facts,
+    )
+    return answer
