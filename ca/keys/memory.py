@@ -1,0 +1,101 @@
+"""Private keys that live in this process only: responder keys, throw-away keys of rehearsals, tests. Ring 3.
+
+Also where loaded private keys of every store become a `SigningKey`. Knows no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+
+from ca.der.algorithms import algorithm_of
+from ca.errors import Conflict, KeyUnavailable
+from ca.model import AlgorithmName, KeyName
+
+# cryptography's private keys have no common type.
+PrivateKey = Any
+
+_MAKERS: Final = {
+    "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
+    "rsa-3072": lambda: rsa.generate_private_key(public_exponent=65537, key_size=3072),
+    "rsa-4096": lambda: rsa.generate_private_key(public_exponent=65537, key_size=4096),
+    "ml-dsa-44": mldsa.MLDSA44PrivateKey.generate,
+    "ml-dsa-65": mldsa.MLDSA65PrivateKey.generate,
+    "ml-dsa-87": mldsa.MLDSA87PrivateKey.generate,
+}
+
+
+def make_private_key(algorithm: AlgorithmName) -> PrivateKey:
+    """A fresh private key of a row of the algorithm table."""
+    return _MAKERS[algorithm]()
+
+
+class MemoryKey:
+    """A `SigningKey` around a private key in memory. It never shows the private part."""
+
+    def __init__(self, name: KeyName, private_key: PrivateKey) -> None:
+        public = private_key.public_key()
+        row = algorithm_of(public)
+        self._name = name
+        self._algorithm = row.name
+        self._arguments = row.arguments
+        self._sign = private_key.sign
+        self._spki: bytes = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+    def __repr__(self) -> str:
+        return f"MemoryKey({self._name!r}, {self._algorithm!r})"
+
+    @classmethod
+    def generate(cls, name: KeyName, algorithm: AlgorithmName) -> MemoryKey:
+        """A key that is gone when the process is."""
+        return cls(name, make_private_key(algorithm))
+
+    @property
+    def name(self) -> KeyName:
+        """Its name in its store."""
+        return self._name
+
+    @property
+    def algorithm(self) -> AlgorithmName:
+        """Its row in `ca.der.algorithms`."""
+        return self._algorithm
+
+    @property
+    def spki(self) -> bytes:
+        """The DER SubjectPublicKeyInfo of its public half."""
+        return self._spki
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature octets over a message, as `ca.ports.SigningKey` says."""
+        signature: bytes = self._sign(message, *self._arguments)
+        return signature
+
+
+class MemoryKeyStore:
+    """A `KeyStore` that forgets everything when the process ends."""
+
+    def __init__(self) -> None:
+        self._keys: dict[KeyName, MemoryKey] = {}
+
+    def open(self, name: KeyName) -> MemoryKey:
+        """The key of that name."""
+        try:
+            return self._keys[name]
+        except KeyError:
+            raise KeyUnavailable("no-such-key", f"There is no key called {name!r} in memory.") from None
+
+    def generate(self, name: KeyName, algorithm: AlgorithmName) -> MemoryKey:
+        """Make a key under a name that is free."""
+        if name in self._keys:
+            raise Conflict("key-exists", f"A key called {name!r} exists already.")
+        key = self._keys[name] = MemoryKey.generate(name, algorithm)
+        return key
+
+    def names(self) -> Sequence[KeyName]:
+        """All names, sorted."""
+        return sorted(self._keys)

@@ -1,0 +1,188 @@
+"""Private keys as files under a passphrase: PKCS#8 with PBES2, scrypt and AES-256-CBC (RFC 8018, RFC 7914). Ring 3.
+
+`openssl pkcs8 -in NAME.key` reads them. A key file is written once, 0600, durable when `generate` returns, and never overwritten; a crash
+in between leaves at most a sealed `.new` file that nothing reads. The passphrase is asked for when it is needed and not kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import padding, serialization
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from ca.der import pem, writer
+from ca.errors import Conflict, KeyUnavailable, Misconfigured
+from ca.keys.memory import MemoryKey, PrivateKey, make_private_key
+from ca.model import AlgorithmName, KeyName
+
+SUFFIX: Final = ".key"
+LARGEST: Final = 64 * 1024
+
+# OpenSSL gives scrypt 32 MiB when it reads PKCS#8, and 128 * r * N must stay below; the cost comes from p instead (OWASP's N=2^14, p=5).
+_N: Final = 1 << 14
+_R: Final = 8
+_P: Final = 5
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def seal(private_key: PrivateKey, passphrase: bytes) -> str:
+    """The PEM text (ENCRYPTED PRIVATE KEY) of a private key under a passphrase."""
+    plain = private_key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    # Salt and IV are drawn as keys are; both are public afterwards.
+    drawn = AESGCM.generate_key(bit_length=256)
+    salt, vector = drawn[:16], drawn[16:]
+    key = Scrypt(salt=salt, length=32, n=_N, r=_R, p=_P).derive(passphrase)
+    padder = padding.PKCS7(128).padder()
+    encryptor = Cipher(algorithms.AES(key), modes.CBC(vector)).encryptor()
+    sealed = encryptor.update(padder.update(plain) + padder.finalize()) + encryptor.finalize()
+    derivation = writer.sequence(
+        writer.oid("1.3.6.1.4.1.11591.4.11"),
+        writer.sequence(writer.octet_string(salt), writer.integer(_N), writer.integer(_R), writer.integer(_P)),
+    )
+    cipher = writer.sequence(writer.oid("2.16.840.1.101.3.4.1.42"), writer.octet_string(vector))
+    scheme = writer.sequence(writer.oid("1.2.840.113549.1.5.13"), writer.sequence(derivation, cipher))
+    return pem.pem(pem.ENCRYPTED_KEY, writer.sequence(scheme, writer.octet_string(sealed)))
+
+
+def unseal(text: bytes, passphrase: bytes, *, what: str) -> PrivateKey:
+    """The private key in a sealed PEM file.
+
+    Raises:
+        KeyUnavailable: not a sealed key (`bad-key-file`), or another passphrase (`wrong-passphrase`).
+    """
+    if not text.lstrip().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----"):
+        raise KeyUnavailable(
+            "bad-key-file",
+            f"{what} is not an encrypted PKCS#8 private key.",
+            why="Its first line is not BEGIN ENCRYPTED PRIVATE KEY; plaintext keys are refused (P10).",
+            fix="Seal it with: openssl pkcs8 -topk8 -scrypt -in PLAIN -out SEALED",
+        )
+    if not passphrase:
+        raise KeyUnavailable("wrong-passphrase", f"The passphrase of {what} is empty.", fix="Give the passphrase it was sealed with.")
+    try:
+        return serialization.load_pem_private_key(text, passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # A wrong passphrase and a damaged file look the same to the padding.
+        raise KeyUnavailable(
+            "wrong-passphrase",
+            f"{what} cannot be unlocked.",
+            why="The passphrase is not the one it was sealed with, or the file is damaged.",
+            fix="Check the passphrase file named in the settings; a lost passphrase cannot be recovered.",
+        ) from None
+
+
+class SealedFileKeyStore:
+    """A `KeyStore` over one folder: key NAME lies in NAME.key.
+
+    Args:
+        directory: made on the first `generate`, 0700, where it is missing.
+        passphrase: called each time a key is opened or made; may raise `KeyUnavailable` itself.
+    """
+
+    def __init__(self, directory: Path | str, passphrase: Callable[[], bytes]) -> None:
+        self._directory = Path(directory)
+        self._passphrase = passphrase
+
+    def path(self, name: KeyName) -> Path:
+        """Where that key lies, or would.
+
+        Raises:
+            Misconfigured: no name for a key (`bad-key-name`): names never lead out of the folder.
+        """
+        if not _NAME.fullmatch(name):
+            raise Misconfigured("bad-key-name", f"{name!r} cannot name a key.", why="Use lower-case letters, digits, dot, hyphen.")
+        return self._directory / f"{name}{SUFFIX}"
+
+    def open(self, name: KeyName) -> MemoryKey:
+        """Unlock a key.
+
+        Raises:
+            KeyUnavailable: `no-such-key`, `key-permissions`, `bad-key-file`, `wrong-passphrase`.
+        """
+        path = self.path(name)
+        text = _read(path)
+        return MemoryKey(name, unseal(text, self._passphrase(), what=str(path)))
+
+    def generate(self, name: KeyName, algorithm: AlgorithmName) -> MemoryKey:
+        """Make a key and write it, sealed and durable, before it is handed out.
+
+        Raises:
+            Conflict: the file exists (`key-exists`); it is left alone.
+            KeyUnavailable: the folder cannot be written (`key-not-written`).
+        """
+        path = self.path(name)
+        if path.exists():
+            raise _exists(path)
+        private = make_private_key(algorithm)
+        text = seal(private, self._passphrase())
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_new(path, text.encode())
+        except FileExistsError:
+            raise _exists(path) from None
+        except OSError as error:
+            raise KeyUnavailable("key-not-written", f"The key {path} cannot be written.", why=str(error)) from None
+        return MemoryKey(name, private)
+
+    def names(self) -> Sequence[KeyName]:
+        """The names of all key files in the folder, sorted."""
+        if not self._directory.is_dir():
+            return []
+        found = (path.name.removesuffix(SUFFIX) for path in self._directory.iterdir() if path.name.endswith(SUFFIX))
+        return sorted(KeyName(name) for name in found if _NAME.fullmatch(name))
+
+
+def _exists(path: Path) -> Conflict:
+    return Conflict("key-exists", f"The key {path} exists already; it is not overwritten.", fix="Choose another name, or move it away.")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise KeyUnavailable("no-such-key", f"There is no key file {path}.", fix="Check the key's path in the settings.") from None
+    except OSError as error:
+        raise KeyUnavailable("no-such-key", f"The key file {path} cannot be opened.", why=str(error)) from None
+    with open(descriptor, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode) or mode & 0o077:
+            raise KeyUnavailable(
+                "key-permissions",
+                f"The key file {path} is open to others.",
+                why=f"Its mode is {stat.S_IMODE(mode):04o}.",
+                fix=f"chmod 0600 {path}",
+            )
+        return file.read(LARGEST)
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file that does not exist yet, whole or not at all, durable on return."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # A link fails where the name is taken, a rename would replace it.
+        os.link(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,55 @@
+"""Whether what was signed is what was meant. Ring 1: pure.
+
+The second parser: cryptography, which did not write these octets, reads the finished certificate back (P11). Nothing is released before.
+"""
+
+from __future__ import annotations
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from ca.der.algorithms import ALGORITHMS, cached_public_key
+from ca.der.certificate import time_of
+from ca.errors import Broken
+from ca.model import Draft, Issuer
+
+
+def _broken(why: str) -> Broken:
+    return Broken(
+        "reread",
+        "A finished certificate is not what was meant to be signed; it is not released.",
+        why=why,
+        fix="Keep the database and the journal as they are and report it: the key or this program is at fault.",
+    )
+
+
+def reread(draft: Draft, der: bytes, issuer: Issuer) -> None:
+    """Read a finished certificate and compare it with its draft; check the signature with the issuer's certified key.
+
+    Raises:
+        Broken: it cannot be read, differs from the draft, or does not verify (`reread`).
+    """
+    verify_signed(draft, der, issuer.spki)
+
+
+def verify_signed(draft: Draft, der: bytes, spki: bytes) -> None:
+    """As `reread`, where only the signer's public key is at hand (a self-signed root).
+
+    Raises:
+        Broken: as there.
+    """
+    try:
+        loaded = x509.load_der_x509_certificate(der)
+        if loaded.tbs_certificate_bytes != draft.tbs:
+            raise _broken("Its to-be-signed octets differ from the draft.")
+        if loaded.serial_number != draft.serial or time_of(loaded.not_valid_after_utc) != draft.not_after:
+            raise _broken("A second parser reads another serial number or notAfter in it.")
+        # Reading the extensions parses each of them whole.
+        if len(loaded.extensions) == 0:
+            raise _broken("A second parser finds no extensions in it.")
+        row = ALGORITHMS[draft.algorithm]
+        cached_public_key(spki).verify(loaded.signature, draft.tbs, *row.arguments)
+    except InvalidSignature:
+        raise _broken("Its signature does not verify with the issuer's key.") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+        raise _broken(f"A second parser cannot read it: {error}") from None
