@@ -1,0 +1,62 @@
+"""When a CRL is due, and how worried to be about one. Ring 1: pure, `now` is an argument."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ca.model import CrlNumber, Issuer, UnixTime
+from crl.model import Cause, Freshness, Head, Policy
+
+_LONGEST_PAUSE: Final = 30
+
+
+def next_regular(head: Head, policy: Policy) -> UnixTime:
+    """When the CRL after `head` is due if nothing is revoked: a third of the window leaves room for two missed runs (R06)."""
+    return head.this_update + min(policy.interval, (head.next_update - head.this_update) // 3)
+
+
+def due(
+    now: UnixTime, *, issuer: Issuer, published: Head | None, recorded: CrlNumber, changed: bool, policy: Policy
+) -> Cause | None:
+    """Why a CRL is due now, or None.
+
+    Args:
+        published: the head of what readers get; None where that is nothing, or nothing that can be believed.
+        recorded: the highest number on record as published; 0 when there is none.
+        changed: whether something was revoked or released that the recorded CRL does not show.
+    """
+    if now > issuer.not_after:
+        return None
+    if published is None:
+        return Cause.missing
+    if recorded > published.number:
+        return Cause.behind
+    # A published CRL from the future means that a clock went back; pauses measured from it would last for that long.
+    if changed and not published.this_update <= now < published.this_update + policy.nudge:
+        return Cause.nudged
+    # Towards the issuer's end windows shrink to nothing; one that reaches the end needs no successor.
+    if published.next_update < issuer.not_after and now >= next_regular(published, policy):
+        return Cause.regular
+    return None
+
+
+def freshness(now: UnixTime, head: Head | None, *, renewed_here: bool) -> Freshness:
+    """How near a CRL is to its end, as a share of its window.
+
+    Ours is renewed after a third at the latest, so at a half something is wrong. A ceremony's needs people to travel: it is said when a third is
+    left (four months of a year's CRL) and again at a sixth.
+    """
+    if head is None:
+        return Freshness.missing
+    left = (head.next_update - now) / max(1, head.next_update - head.this_update)
+    late, urgent = (1 / 2, 1 / 4) if renewed_here else (1 / 3, 1 / 6)
+    if left <= 0:
+        return Freshness.expired
+    if left <= urgent:
+        return Freshness.urgent
+    return Freshness.late if left <= late else Freshness.fresh
+
+
+def pause(failures: int) -> int:
+    """Seconds to leave a failing part alone: 1, 2, 4 ... 30. Short, because a revocation must show within 60 s (P5)."""
+    return min(_LONGEST_PAUSE, 1 << min(max(failures, 1) - 1, 5))
