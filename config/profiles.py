@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from config.errors import ConfigurationError
 from config.settings import ShortName
@@ -22,29 +22,30 @@ from config.strict import Duration, Form, Several, parse, read_octets
 class ProfileForm(Form):
     """What certificates of one kind look like and who may have them."""
 
+    # Absent keys stay absent: `ca.rules.profile.accept` has the defaults.
     name: ShortName
-    is_ca: bool = False
-    path_length: int | None = Field(None, ge=0, le=8)
     lifetime: Duration
-    max_lifetime: Duration
-    backdate: Duration = 0
     status: Literal["revocable", "no-rev-avail", "nocheck", "anchor"]
-    crl_url: bool = False
-    ocsp_url: bool = False
-    key_algorithms: Several[str] = Field(min_length=1)
-    key_usage: Several[str] = Field(min_length=1)
-    extended_key_usage: Several[str] = ()
+    key_usage: Several[str]
     common_name: str
+    max_lifetime: Duration | None = None
+    is_ca: bool | None = None
+    path_length: int | None = None
+    backdate: Duration | None = None
+    crl_url: bool | None = None
+    ocsp_url: bool | None = None
+    key_algorithms: Several[str] | None = None
+    extended_key_usage: Several[str] | None = None
     organization: str | None = None
-    uris: Several[str] = ()
-    allowed_names: Several[Literal["dns", "ip", "uri", "email"]] = ()
-    required_names: bool = False
-    key_reuse: bool = False
-    renewable: bool = False
-    renew_from: float = Field(0.0, ge=0, le=1)
-    grace: Duration = 0
-    on_superseded: Literal["keep", "revoke"] = "keep"
-    plain_key_file: bool = False
+    uris: Several[str] | None = None
+    allowed_names: Several[Literal["dns", "ip", "uri", "email"]] | None = None
+    required_names: bool | None = None
+    key_reuse: bool | None = None
+    renewable: bool | None = None
+    renew_from: float | None = None
+    grace: Duration | None = None
+    on_superseded: Literal["keep", "revoke"] | None = None
+    plain_key_file: bool | None = None
 
     _file: Path = PrivateAttr(default=Path())
     _digest: bytes = PrivateAttr(default=b"")

@@ -94,6 +94,7 @@ class RootCrlAct(Form):
     id: ShortName
     issuer: ShortName
     previous: Location | None = None
+    first: bool = False
     this_update: Moment = "now"
     next_update: Moment
     revoked: Several[Revoked] = ()

@@ -6,18 +6,21 @@ Turns `config`'s errors into ours. Contains no rule: `ca.rules` judges profiles 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from ca.rules.certificate import issuer_from_certificate
-from ca.rules.profile import accept
+from cryptography import x509
 
 from ca.der import pem
-from ca.errors import KeyUnavailable, Malformed, Misconfigured
-from ca.model import DEFAULT_TENANT, Digest, Issuer, IssuerId, KeyName, Profile, ProfileName, Role
+from ca.der.algorithms import load_public_key, verify
+from ca.der.certificate import read_certificate
+from ca.errors import KeyUnavailable, Malformed, Misconfigured, Refused
+from ca.model import Issuer, IssuerId, KeyName, Profile, ProfileName, Role
 from ca.ports import KeyStore
+from ca.rules.certificate import issuer_from_certificate
+from ca.rules.profile import accept
 from config.errors import ConfigurationError, SecretUnavailable
 from config.profiles import ProfileForm, read_profiles
 from config.secrets import Secret
@@ -123,7 +126,10 @@ def shipped_profiles() -> Mapping[ProfileName, Profile]:
 
 
 def _profile(form: ProfileForm) -> Profile:
-    return accept(form.model_dump(), digest=Digest(form.digest), file=str(form.file))
+    try:
+        return accept(**form.model_dump(exclude_unset=True), digest=form.digest)
+    except Misconfigured as error:
+        raise Misconfigured(error.code, f"{form.file}: {error.what}", why=error.why, fix=error.fix) from None
 
 
 def certificate_file(path: Path, *, key: str) -> bytes:
@@ -155,13 +161,48 @@ def issuers(settings: Settings) -> tuple[Issuer, ...]:
         der = certificate_file(setting.certificate, key=f"issuers[{number}].certificate")
         issuer = issuer_from_certificate(
             der,
-            id=IssuerId(setting.id),
-            tenant=DEFAULT_TENANT,
+            id=setting.id,
             key=KeyName(setting.key.name) if setting.key else None,
             crl_url=f"{settings.status.url}/crl/{setting.id}.crl",
             ocsp_url=f"{settings.status.url}/ocsp",
             issuer_url=f"{settings.status.url}/ca/{setting.id}.cer",
-            parents=tuple(found),
+            parent=parent_of(der, found, file=setting.certificate),
         )
+        if issuer.parent is None and setting.key is not None:
+            raise Misconfigured(
+                "root-key-online",
+                f"{settings.file}: issuers[{number}].key names the key of a root.",
+                why="A root is offline: no process of a deployment opens its key (P4).",
+                fix=f"Take key and passphrase out of the issuer {setting.id}, and let an issuing CA sign.",
+            )
         found.append(issuer)
     return tuple(found)
+
+
+def parent_of(der: bytes, known: Sequence[Issuer], *, file: Path) -> IssuerId | None:
+    """The issuer that signed a CA certificate; None for a self-signed one.
+
+    Raises:
+        Misconfigured: nobody known signed it (`unknown-parent`).
+    """
+    facts = read_certificate(der)
+    if facts.issuer == facts.subject:
+        return None
+    for issuer in known:
+        if issuer.subject == facts.issuer and signed_by(der, issuer.spki):
+            return issuer.id
+    raise Misconfigured(
+        "unknown-parent",
+        f"{file} was signed by a CA that is not among the issuers before it.",
+        fix="List the root first, and check that the certificates belong together.",
+    )
+
+
+def signed_by(der: bytes, spki: bytes) -> bool:
+    """Whether a certificate's signature is this key's."""
+    loaded = x509.load_der_x509_certificate(der)
+    try:
+        verify(load_public_key(spki), loaded.signature, loaded.tbs_certificate_bytes)
+    except Refused:
+        return False
+    return True
