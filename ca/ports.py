@@ -431,6 +431,32 @@ class CrlSink(Protocol):
     def __call__(self) -> BinaryIO: ...
 
 
+class Archive(Protocol):
+    """The folder a ceremony writes to. Everything is durable when a call returns; nothing is ever replaced.
+
+    Raises:
+        StoreUnavailable: it cannot be read or written; of the file in question nothing is kept.
+    """
+
+    def names(self) -> Sequence[str]: ...
+
+    def read(self, name: str) -> bytes | None:
+        """A file's octets; None where there is none."""
+        ...
+
+    def put_new(self, name: str, octets: bytes) -> None:
+        """Write a file whole or not at all.
+
+        Raises:
+            Conflict: it exists (`output-exists`).
+        """
+        ...
+
+    def append(self, name: str, octets: bytes, *, at: int) -> None:
+        """Write at the offset `at`, which is the end or, after a crash, where a torn end begins; what followed is cut off."""
+        ...
+
+
 class Failpoint(Protocol):
     """A named place where a test may kill, stop or break the process; does nothing otherwise."""
 
