@@ -28,7 +28,7 @@ class ResponseStatus(IntEnum):
     unauthorized = 6
 
 
-class Standing(Enum):
+class Verdict(Enum):
     """CertStatus (RFC 6960 4.2.1)."""
 
     good = "good"
@@ -43,14 +43,14 @@ class Status:
     `since` is when the last change of it happened (0 when there was none): thisUpdate never claims an earlier moment.
     """
 
-    standing: Standing
+    verdict: Verdict
     since: UnixTime = 0
     reason: Reason = Reason.unspecified
 
 
-GOOD: Final = Status(Standing.good)
-UNKNOWN: Final = Status(Standing.unknown)
-NEVER_ISSUED: Final = Status(Standing.revoked, 0, Reason.certificateHold)
+GOOD: Final = Status(Verdict.good)
+UNKNOWN: Final = Status(Verdict.unknown)
+NEVER_ISSUED: Final = Status(Verdict.revoked, 0, Reason.certificateHold)
 """RFC 6960 2.2 and 4.4.8: how a never issued serial is answered under `Unissued.revoked`."""
 
 
@@ -181,8 +181,8 @@ class Snapshot:
     """Who can sign now; empty while the signer has certified none."""
     finished: Mapping[bytes, Finished]
     """The working set: CertID octets -> the answer to a question for that one certificate without a nonce."""
-    change: ChangeNumber
-    """Every finished answer is true as of this change number."""
+    change: ChangeNumber | None
+    """Every finished answer is true as of this change number; None before we first heard one."""
     heard_at: UnixTime | None
     """When we last learned that `change` is the latest."""
     is_ours: Callable[[Serial], bool] | None = None

@@ -1,0 +1,91 @@
+"""Delegated responder certificates (RFC 6960 4.2.2.2): asking for one, judging what came, when to ask again. Ring 1: pure."""
+
+from __future__ import annotations
+
+import hashlib
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from ca.der import algorithms, writer
+from ca.errors import Broken
+from ca.model import AlgorithmName, Issuer, UnixTime
+from ocsp.model import Responder
+from ocsp.rules.freshness import spread
+from ocsp.rules.issuers import key_octets
+
+
+def request_info(spki: bytes) -> bytes:
+    """DER CertificationRequestInfo for a key (RFC 2986 4.1): no subject, no attributes, since the profile supplies everything."""
+    return writer.sequence(writer.integer(0), writer.sequence(), spki, writer.tlv(0xA0, b""))
+
+
+def certification_request(info: bytes, algorithm: AlgorithmName, signature: bytes) -> bytes:
+    """DER PKCS#10 around a signed CertificationRequestInfo."""
+    return writer.sequence(info, algorithms.ALGORITHMS[algorithm].identifier, writer.bit_string(signature))
+
+
+def key_hash(spki: bytes) -> bytes:
+    """KeyHash of ResponderID: SHA-1 of the public key's bits, whatever else uses another hash (RFC 6960 4.2.1, RFC 9654 A.1)."""
+    return hashlib.sha1(key_octets(spki), usedforsecurity=False).digest()
+
+
+def responder(issuer: Issuer, certificate: bytes, *, spki: bytes, algorithm: AlgorithmName, now: UnixTime) -> Responder:
+    """What answers for an issuer, if the certificate lets it.
+
+    Args:
+        certificate: DER, as it came back from the signer.
+        spki: of the key that will sign.
+
+    Raises:
+        Broken: relying parties would refuse its answers; the text says why. The old responder goes on.
+    """
+    try:
+        loaded = x509.load_der_x509_certificate(certificate)
+        problem = _problem(issuer, loaded, spki, now)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        problem = f"It cannot be read, or lacks an extension: {error}"
+    if problem:
+        raise Broken("bad-responder-certificate", f"The responder certificate for issuer {issuer.id} cannot be used.", why=problem)
+    hashed = key_hash(spki)
+    return Responder(
+        issuer=issuer.id,
+        issuer_not_after=issuer.not_after,
+        certificate=certificate,
+        spki=spki,
+        algorithm=algorithm,
+        not_before=int(loaded.not_valid_before_utc.timestamp()),
+        not_after=int(loaded.not_valid_after_utc.timestamp()),
+        key_hash=hashed,
+        responder_id=writer.explicit(2, writer.octet_string(hashed)),
+        signature_algorithm=algorithms.ALGORITHMS[algorithm].identifier,
+        certificates=writer.explicit(0, writer.sequence(certificate)),
+    )
+
+
+def _problem(issuer: Issuer, found: x509.Certificate, spki: bytes, now: UnixTime) -> str:
+    """Why relying parties would not believe it, or nothing."""
+    its_key = found.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    if its_key != spki:
+        return "It is for another key."
+    if found.issuer.public_bytes() != issuer.subject:
+        return "Another CA is its issuer (RFC 6960 4.2.2.2: the CA named in the request signs it directly)."
+    algorithms.verify(algorithms.cached_public_key(issuer.spki), found.signature, found.tbs_certificate_bytes)
+    if not found.subject.rdns:
+        return "Its subject is empty."
+    if list(found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) != [ExtendedKeyUsageOID.OCSP_SIGNING]:
+        return "Its extended key usage is not OCSPSigning alone (RFC 6960 4.2.2.2)."
+    if not found.extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
+        return "Its key usage lacks digitalSignature."
+    if found.extensions.get_extension_for_class(x509.OCSPNoCheck).critical:
+        return "Its nocheck extension is critical (RFC 6960 4.2.2.2.1)."
+    if not found.not_valid_before_utc.timestamp() <= now <= found.not_valid_after_utc.timestamp():
+        return "It is not valid now."
+    return ""
+
+
+def renew_at(found: Responder) -> UnixTime:
+    """When the next one is due: after half its life, up to a tenth earlier, so that workers do not all ask at once."""
+    life = found.not_after - found.not_before
+    return found.not_before + int(life * (0.5 - 0.1 * spread(found.key_hash)))

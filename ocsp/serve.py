@@ -1,0 +1,255 @@
+"""The responder of one process: its keys and certificates, its working set, and the loop that resolves `Miss` and `Sign`. Ring 4.
+
+`reply` is called by web threads; `listen` and `renew` by one background thread. Whatever fails, the client gets an OCSP answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ca.errors import Broken, FleetcaError, Unavailable
+from ca.model import CertificateRef, Issuer, IssuerId, Serial, UnixTime
+from ocsp import respond
+from ocsp.lookup import Lookup
+from ocsp.model import Answer, Finished, Found, Miss, Policy, Question, Responder, ResponseStatus, Sign, Snapshot, Status
+from ocsp.ports import Certifier, Clock, KeyMaker, Reading, ResponderKey
+from ocsp.rules import freshness, http
+from ocsp.rules import responder as delegates
+from ocsp.rules.issuers import by_prefix, certificate_ids
+from ocsp.rules.reread import chosen, reread
+from ocsp.working import WorkingSet
+
+_log = logging.getLogger("fleetca.ocsp")
+
+_PAGE = 1000
+_PAGES = 20
+"""More changes than this at once, and the whole working set is forgotten instead."""
+_RETRY = 5
+"""Seconds until a refused or failed certification is tried again; doubles to `_LONGEST_RETRY`."""
+_LONGEST_RETRY = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A responder and the key that signs as it; both change together."""
+
+    responder: Responder
+    key: ResponderKey
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a load balancer and an operator want to know of one worker."""
+
+    ready: bool
+    """It can sign, or has something finished."""
+    heard: bool
+    """The change number was confirmed within the last two seconds (P5)."""
+    heard_at: UnixTime | None
+    change: int | None
+    responders: tuple[tuple[IssuerId, UnixTime, UnixTime], ...]
+    """Issuer, notAfter, and when the next certificate is due."""
+    missing: tuple[IssuerId, ...]
+    """Issuers whose status we answer and for which no responder certificate is valid now."""
+    finished: int
+    octets: int
+
+
+class ResponderService:
+    """Everything behind the web edge.
+
+    Args:
+        issuers: all of the deployment; those with a key of ours are answered for, for the others we are not authorized.
+        make_key: makes a key in memory for each responder certificate.
+        is_ours: proves by arithmetic that a serial was never issued here; None asks the database for each.
+    """
+
+    def __init__(
+        self,
+        *,
+        reading: Reading,
+        certifier: Certifier,
+        make_key: KeyMaker,
+        issuers: Iterable[Issuer],
+        policy: Policy,
+        clock: Clock,
+        is_ours: Callable[[Serial], bool] | None = None,
+    ) -> None:
+        self._policy = freshness.judge(policy)
+        self._reading = reading
+        self._certifier = certifier
+        self._make_key = make_key
+        self._clock = clock
+        self._is_ours = is_ours
+        self._issuers = {issuer.id: issuer for issuer in issuers}
+        self._by_prefix = by_prefix(self._issuers.values())
+        self._answered = frozenset(issuer.id for issuer in self._issuers.values() if issuer.key is not None)
+        self._seats: Mapping[IssuerId, Seat] = {}
+        self._retries: dict[IssuerId, tuple[UnixTime, int]] = {}
+        self._working = WorkingSet(policy.working_octets)
+        self._lookup = Lookup(reading)
+        self._templates: frozenset[tuple[str, ...]] = frozenset()
+
+    @property
+    def policy(self) -> Policy:
+        """As judged."""
+        return self._policy
+
+    # ---- Answering --------------------------------------------------------------------------------------------------
+
+    def reply(self, question: Question) -> Answer:
+        """The answer to a question; never raises."""
+        try:
+            return self._reply(question)
+        except Exception:  # noqa: BLE001  the last line of defence: no client ever sees our fault as an HTTP 500
+            _log.exception("an OCSP request could not be answered")
+            return http.error(ResponseStatus.internalError)
+
+    def snapshot(self) -> Snapshot:
+        """What answers depend on now."""
+        return self._snapshot(self._seats)
+
+    def _snapshot(self, seats: Mapping[IssuerId, Seat]) -> Snapshot:
+        change, heard_at = self._working.heard()
+        return Snapshot(
+            policy=self._policy,
+            issuers=self._by_prefix,
+            answered=self._answered,
+            responders={issuer: seat.responder for issuer, seat in seats.items()},
+            finished=self._working.finished,
+            change=change,
+            heard_at=heard_at,
+            is_ours=self._is_ours,
+        )
+
+    def _reply(self, question: Question) -> Answer:
+        # One snapshot and one now for the whole of it; its keys are those of its certificates, whatever is renewed meanwhile.
+        seats = self._seats
+        snapshot = self._snapshot(seats)
+        now = self._clock.now()
+        found = Found()
+        while True:
+            decided = respond.answer(question, snapshot, now=now, found=found)
+            if isinstance(decided, Answer):
+                return decided
+            try:
+                if isinstance(decided, Miss):
+                    found = replace(found, statuses=self._look_up(decided, snapshot))
+                else:
+                    found = replace(found, finished=self._sign(decided, seats[decided.responder.issuer], snapshot))
+            except Unavailable as error:
+                _log.warning("answering from what is finished: %s", error)
+                found = replace(found, unavailable=True)
+
+    def _look_up(self, miss: Miss, snapshot: Snapshot) -> dict[CertificateRef, Status]:
+        return {ref: self._lookup.status(ref, as_of=snapshot.change) for ref in miss.refs}
+
+    def _sign(self, sign: Sign, seat: Seat, snapshot: Snapshot) -> Finished:
+        finished = respond.conclude(sign, seat.key.sign(sign.tbs))
+        if sign.template not in self._templates or chosen(finished.body, self._policy.reread_share):
+            reread(
+                finished.body,
+                sign.responder,
+                tuple(zip(sign.certificates, sign.statuses, strict=True)),
+                produced_at=sign.produced_at,
+                window=sign.window,
+                nonce=sign.nonce,
+            )
+            self._templates |= {sign.template}
+        if sign.keep:
+            self._working.keep(sign.certificates[0].octets, finished, as_of=snapshot.change)
+        return finished
+
+    # ---- Listening --------------------------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Take in what changed since the last time: one small query when nothing did. Called every second.
+
+        Raises:
+            StoreUnavailable: nothing was heard; what is finished goes on.
+        """
+        now = self._clock.now()
+        known, _ = self._working.heard()
+        latest = self._reading.change_number()
+        if latest == known:
+            self._working.advance(latest, (), now=now)
+            return
+        if known is None or latest < known:
+            if known is not None:
+                _log.error("the change number went back from %d to %d: the database was restored", known, latest)
+            self._working.start_over(latest, now=now)
+            return
+        for _ in range(_PAGES):
+            changes = self._reading.changes_since(known, _PAGE)
+            changed = [octets for change in changes for octets in self._certificate_ids(change.ref)]
+            if len(changes) < _PAGE:
+                # `latest` was read first, so what this page ends with is at least that, unless rows vanished.
+                self._working.advance(max((change.change for change in changes), default=latest), changed, now=now)
+                return
+            known = changes[-1].change
+            self._working.advance(known, changed, now=now)
+        self._working.start_over(self._reading.change_number(), now=now)
+
+    def _certificate_ids(self, ref: CertificateRef) -> list[bytes]:
+        issuer = self._issuers.get(ref.issuer)
+        return certificate_ids(issuer, ref.serial) if issuer else []
+
+    # ---- Responder certificates -------------------------------------------------------------------------------------
+
+    def renew(self) -> None:
+        """Get a responder certificate, for a new key, for each issuer where one is due. Failures are tried again later; never raises.
+
+        A crash here leaves nothing: the key was in memory only, and its certificate is of no use to anyone else.
+        """
+        now = self._clock.now()
+        for issuer in sorted(self._answered):
+            seat = self._seats.get(issuer)
+            due = seat is None or now >= delegates.renew_at(seat.responder) or now < seat.responder.not_before
+            tried_at, wait = self._retries.get(issuer, (0, 0))
+            # Also bounded from below: a clock that was set back does not stop us from asking.
+            if not due or 0 <= now - tried_at < wait:
+                continue
+            try:
+                self._seats = {**self._seats, issuer: self._seated(self._issuers[issuer], now)}
+                self._retries.pop(issuer, None)
+                # Templates belong to a key (P11), so the next answer of each shape is read again.
+                self._templates = frozenset()
+            except (FleetcaError, OSError) as error:
+                wait = min(_LONGEST_RETRY, wait * 2 or _RETRY)
+                self._retries[issuer] = (now, wait)
+                _log.warning("no new responder certificate for issuer %s, next try in %d s: %s", issuer, wait, error)
+
+    def _seated(self, issuer: Issuer, now: UnixTime) -> Seat:
+        key = self._make_key()
+        info = delegates.request_info(key.spki)
+        csr = delegates.certification_request(info, key.algorithm, key.sign(info))
+        certificate = self._certifier.certify(issuer.id, csr)
+        found = delegates.responder(issuer, certificate, spki=key.spki, algorithm=key.algorithm, now=now)
+        if any(seat.responder.spki == key.spki for seat in self._seats.values()):
+            raise Broken("responder-key-reused", "A responder key was handed out twice.", why="Each responder certificate has a new key.")
+        _log.info("responder certificate for issuer %s holds until %d", issuer.id, found.not_after)
+        return Seat(found, key)
+
+    # ---- Health -----------------------------------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """How this worker is."""
+        now = self._clock.now()
+        change, heard_at = self._working.heard()
+        seats = self._seats
+        live = {issuer for issuer, seat in seats.items() if seat.responder.not_before <= now <= seat.responder.not_after}
+        finished = len(self._working.finished)
+        return Health(
+            ready=bool(live or finished),
+            heard=freshness.heard(heard_at, now),
+            heard_at=heard_at,
+            change=change,
+            responders=tuple(
+                (issuer, seat.responder.not_after, delegates.renew_at(seat.responder)) for issuer, seat in sorted(seats.items())
+            ),
+            missing=tuple(sorted(self._answered - live)),
+            finished=finished,
+            octets=self._working.octets,
+        )
