@@ -7,15 +7,13 @@ decided here: by a client certificate that TLS proved, byte-equal in the store, 
 from __future__ import annotations
 
 import hashlib
-from typing import Final
 
 from ca.errors import Denied, Unauthenticated
-from ca.model import Certificate, CertificateState, Digest, OperatorName, PresentedCertificate, ProfileName, Reason, UnixTime
+from ca.model import Certificate, Digest, Operator, OperatorName, PresentedCertificate, UnixTime
+from ca.rules import renewal
+from ca.rules.caps import Power, powers_of
+from ca.rules.grant import OPERATOR, OPERATOR_DEVICE
 from enroll.ports import Reader
-
-OPERATOR_PROFILE: Final = ProfileName("operator")
-OPERATOR_DEVICE: Final = "operator:"
-"""What the device id of an operator's certificate begins with; its name follows."""
 
 
 def presented(certificate: bytes | None) -> PresentedCertificate:
@@ -35,43 +33,46 @@ def presented(certificate: bytes | None) -> PresentedCertificate:
 
 
 def live_holder(certificate: bytes | None, *, reader: Reader, now: UnixTime) -> Certificate:
-    """The row of a presented certificate: byte-equal on record, issued, inside its validity, not revoked, not superseded.
+    """The row of a presented certificate: byte-equal on record, issued, inside its validity and not revoked.
 
     Never found by subject or issuer name: a look-alike of another CA has the same (incident R34).
 
     Raises:
-        Unauthenticated: none was presented, or it is not ours.
+        Unauthenticated: none was presented, or it is not ours (`certificate-unknown`).
         Denied: it is ours and no longer holds; the code says why.
     """
     der = presented(certificate).certificate
-    row = reader.find_by_der_digest(Digest(hashlib.sha256(der).digest()))
-    if row is None or row.der != der or row.state is not CertificateState.issued:
-        raise Unauthenticated(
-            "certificate-not-ours", "The client certificate is not on record here.", why="This deployment did not issue it."
-        )
-    if row.revocation is not None and row.revocation.reason is not Reason.removeFromCRL:
-        raise Denied("certificate-revoked", "The client certificate is revoked.")
-    if not row.not_before <= now <= row.not_after:
-        raise Denied("certificate-expired", "The client certificate is not valid at this time.", fix="Renew it, or set the clock right.")
-    if row.superseded_at is not None:
-        raise Denied("certificate-superseded", "The client certificate was superseded by its successor.", fix="Use the successor.")
+    row = renewal.known(reader.find_by_der_digest(Digest(hashlib.sha256(der).digest())), der)
+    renewal.speaks(row, now=now)
     return row
 
 
-def require_operator(certificate: bytes | None, *, reader: Reader, now: UnixTime) -> Certificate:
-    """As `live_holder`, and the holder is an operator who is enabled.
+def operator_of(row: Certificate, *, reader: Reader) -> Operator | None:
+    """The operator a certificate belongs to, if it is one's and the operator is of the same tenant."""
+    if row.profile != OPERATOR or not row.device.startswith(OPERATOR_DEVICE):
+        return None
+    operator = reader.find_operator(OperatorName(row.device.removeprefix(OPERATOR_DEVICE)))
+    return operator if operator is not None and operator.tenant == row.tenant else None
+
+
+def may_search(row: Certificate, *, reader: Reader) -> bool:
+    """Whether the holder of a live certificate is an operator who may look at everything of the tenant."""
+    operator = operator_of(row, reader=reader)
+    return operator is not None and Power.search in powers_of(operator)
+
+
+def require_search(certificate: bytes | None, *, reader: Reader, now: UnixTime) -> Certificate:
+    """As `live_holder`, and the holder is an operator who may search.
 
     Raises:
-        Unauthenticated, Denied: see `live_holder`; or it belongs to no operator (`operators-only`).
+        Unauthenticated, Denied: see `live_holder`; or the holder is no such operator (`operators-only`).
     """
     row = live_holder(certificate, reader=reader, now=now)
-    if row.profile == OPERATOR_PROFILE and row.device.startswith(OPERATOR_DEVICE):
-        operator = reader.find_operator(OperatorName(row.device.removeprefix(OPERATOR_DEVICE)))
-        if operator is not None and operator.disabled_at is None and operator.tenant == row.tenant:
-            return row
-    raise Denied(
-        "operators-only",
-        "Only operators may look here.",
-        why="The client certificate is not of an enabled operator.",
-        fix="Connect with an operator's certificate: fleetca operators add NAME",
-    )
+    if not may_search(row, reader=reader):
+        raise Denied(
+            "operators-only",
+            "Only operators may look here.",
+            why="The client certificate is not that of an enabled operator whose roles allow a search.",
+            fix="Connect with an operator's certificate: fleetca operators add NAME",
+        )
+    return row

@@ -62,6 +62,10 @@ class Reader(Protocol):
         StoreUnavailable: it cannot be read now.
     """
 
+    def ping(self) -> None:
+        """Return when the database answers."""
+        ...
+
     def find_certificate(self, ref: CertificateRef, /) -> Certificate | None: ...
 
     def find_by_der_digest(self, digest: Digest, /) -> Certificate | None:
@@ -96,8 +100,11 @@ class Reader(Protocol):
 
 
 class Receipts(Protocol):
-    """Proofs that a leaf stands in the published log."""
+    """Proofs that a leaf stands in the published log: a JSON document that verifies offline against the log's key.
 
-    def receipt(self, leaf: Digest, /) -> Mapping[str, Any] | None:
-        """A JSON document that verifies offline against the log's key, or None while the leaf is not yet under a checkpoint."""
-        ...
+    Raises:
+        NotFound: no such leaf.
+        Unavailable: it is recorded and not yet under a checkpoint; ask again in some seconds.
+    """
+
+    def __call__(self, leaf: Digest, /) -> Mapping[str, Any]: ...

@@ -7,9 +7,9 @@ issuing and revoking (P2); every call may be repeated as it is, since the signer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from ca.errors import FleetcaError, NotFound, Unavailable
+from ca.errors import FleetcaError, NotFound
 from ca.model import (
     Certificate,
     CertificateRef,
@@ -30,13 +30,11 @@ from ca.model import (
 from ca.ports import Clock
 from ca.rules import ids
 from ca.rules.message import Act, Message, check_message, read_message
+from ca.rules.token import token_hash
 from enroll import evidence
 from enroll.model import CertificateQuery, Health, Issuance
 from enroll.ports import Reader, Receipts, Signer
 from enroll.rest import messages
-
-_NOT_YET: Final = 2
-"""Seconds until a fresh leaf stands under a checkpoint."""
 
 
 class Enrolment:
@@ -72,6 +70,7 @@ class Enrolment:
 
     def enroll(self, *, token: str, csr: bytes) -> Issuance:
         """A first certificate for a one-time token."""
+        token_hash(token)  # a mistyped token is told apart here, before anything is asked
         return self._issuance(self._signer.issue(IssueRequest(csr=csr, evidence=TokenEvidence(token))))
 
     def renew(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> Issuance:
@@ -79,7 +78,7 @@ class Enrolment:
         if "message" in members:
             given, message = self._message(members, Act.renew)
             assert message.csr is not None, "read_message requires it of this act"
-            request = IssueRequest(csr=messages.bounded_csr(message.csr), evidence=given)
+            request = IssueRequest(csr=messages.proven_csr(message.csr), evidence=given)
         else:
             request = IssueRequest(csr=members["csr"], evidence=evidence.presented(certificate))
         return self._issuance(self._signer.issue(request))
@@ -89,7 +88,7 @@ class Enrolment:
         given, message = self._message(members, Act.issue)
         assert message.csr is not None, "read_message requires it of this act"
         request = IssueRequest(
-            csr=messages.bounded_csr(message.csr), evidence=given, device=message.device, profile=message.profile, names=message.names
+            csr=messages.proven_csr(message.csr), evidence=given, device=message.device, profile=message.profile, names=message.names
         )
         return self._issuance(self._signer.issue(request))
 
@@ -132,7 +131,7 @@ class Enrolment:
     def search(self, query: CertificateQuery, *, certificate: bytes | None) -> tuple[Sequence[Certificate], str | None]:
         """One page of what is on record, for an operator of that tenant."""
         now = self._clock.now()
-        operator = evidence.require_operator(certificate, reader=self._reader, now=now)
+        operator = evidence.require_search(certificate, reader=self._reader, now=now)
         return self._reader.search_certificates(
             tenant=operator.tenant,
             device=query.device,
@@ -155,30 +154,17 @@ class Enrolment:
         """
         asker = evidence.live_holder(certificate, reader=self._reader, now=self._clock.now())
         found = self._reader.find_certificate(ref)
-        if found is not None and found.tenant == asker.tenant and (found.device == asker.device or self._is_operator(certificate)):
+        if (
+            found is not None
+            and found.tenant == asker.tenant
+            and (found.device == asker.device or evidence.may_search(asker, reader=self._reader))
+        ):
             return found
         raise NotFound("no-such-certificate", "There is no such certificate.", why="Or it is not for this client certificate to see.")
 
-    def _is_operator(self, certificate: bytes | None) -> bool:
-        try:
-            evidence.require_operator(certificate, reader=self._reader, now=self._clock.now())
-        except FleetcaError as error:
-            if isinstance(error, Unavailable):
-                raise
-            return False
-        return True
-
     def receipt(self, ref: CertificateRef, *, certificate: bytes | None) -> Mapping[str, Any]:
         """The proof that a certificate's leaf stands in the log."""
-        found = self._receipts.receipt(self.certificate(ref, certificate=certificate).leaf)
-        if found is None:
-            raise Unavailable(
-                "receipt-not-ready",
-                "The record has no checkpoint over this certificate yet.",
-                why="It is made within seconds.",
-                retry_after=_NOT_YET,
-            )
-        return found
+        return self._receipts(self.certificate(ref, certificate=certificate).leaf)
 
     def chain(self, issuer: IssuerId | None = None) -> tuple[bytes, ...]:
         """CA certificates from the issuer to its root.
@@ -197,7 +183,7 @@ class Enrolment:
 
     def health(self) -> Health:
         """Whether both parts that enrolment needs answer now."""
-        return Health(signer=_answers(self._signer.health), store=_answers(self._reader.issuers))
+        return Health(signer=_answers(self._signer.health), store=_answers(self._reader.ping))
 
     def now(self) -> int:
         return self._clock.now()

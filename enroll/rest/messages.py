@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from ca.der.csr import read_csr
 from ca.der.pem import CERTIFICATE, REQUEST, der_of, pem
 from ca.errors import Malformed, NotFound
 from ca.model import (
@@ -30,7 +31,6 @@ from enroll.rest.fields import Body, Field, timestamp
 TOKEN: Final = r"enr_[0-9A-Za-z]{16,96}"
 DEVICE: Final = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}"
 SERIAL: Final = r"[0-9A-Fa-f]{1,40}"
-CSR_LIMIT: Final = 32 * 1024
 REASONS: Final = tuple(reason.name for reason in Reason)
 STATES: Final = tuple(state.value for state in Standing)
 PAGE_LIMIT: Final = 500
@@ -43,20 +43,17 @@ def _read_csr(value: object, where: str) -> bytes:
     if not isinstance(value, str):
         raise fields.wrong(where, "a certificate request as PEM text, or base64 of its DER")
     if value.lstrip().startswith("-----BEGIN"):
-        return bounded_csr(der_of(value.encode("utf-8"), REQUEST))
-    return bounded_csr(fields.read_base64(value, where))
+        return proven_csr(der_of(value.encode("utf-8"), REQUEST))
+    return proven_csr(fields.read_base64(value, where))
 
 
-def bounded_csr(der: bytes) -> bytes:
-    """The octets themselves, when they can be a request at all: a SEQUENCE of lawful size. The signer reads them in full.
+def proven_csr(der: bytes) -> bytes:
+    """The octets themselves, once their proof of possession held (RFC 2986, section 4.2): what cannot succeed does not reach the signer.
 
     Raises:
-        Malformed: empty, too large, or not a DER SEQUENCE.
+        Malformed, Unacceptable: see `ca.der.csr.read_csr`.
     """
-    if len(der) > CSR_LIMIT:
-        raise Malformed("bad-csr", "The certificate request is too large.", why=f"At most {CSR_LIMIT} octets are read.")
-    if not der.startswith(b"\x30"):
-        raise Malformed("bad-csr", "The certificate request cannot be read.", why="It is not a DER SEQUENCE (RFC 2986, section 4.2).")
+    read_csr(der)
     return der
 
 
@@ -91,7 +88,10 @@ ENROLL: Final = Body(
     "A one-time token and a certificate request.",
     (
         fields.text(
-            "token", pattern=TOKEN, should="a token as `fleetca token create` prints it: enr_...", about="The one-time enrolment token."
+            "token",
+            pattern=r"[\x21-\x7e]{1,200}",
+            should="a token as `fleetca token create` prints it: enr_...",
+            about="The one-time enrolment token.",
         ),
         _CSR,
     ),

@@ -42,12 +42,12 @@ class _Rest:
 
     def enroll(self) -> Response:
         if request.mimetype == openapi.PKCS10:
-            return _issuance(self._enrolment.enroll(token=_bearer(), csr=messages.bounded_csr(_octets())))
+            return _issuance(self._enrolment.enroll(token=_bearer(), csr=messages.proven_csr(_octets())))
         members = _members(messages.ENROLL)
         return _issuance(self._enrolment.enroll(token=members["token"], csr=members["csr"]))
 
     def renew(self) -> Response:
-        members = {"csr": messages.bounded_csr(_octets())} if request.mimetype == openapi.PKCS10 else _members(messages.RENEW)
+        members = {"csr": messages.proven_csr(_octets())} if request.mimetype == openapi.PKCS10 else _members(messages.RENEW)
         return _issuance(self._enrolment.renew(certificate=_peer(), members=members))
 
     def issue(self) -> Response:
@@ -144,7 +144,7 @@ def _members(body: Body) -> Mapping[str, Any]:
 def _bearer() -> str:
     """RFC 6750, section 2.1."""
     given = request.headers.get("Authorization", "")
-    found = re.fullmatch(rf"bearer +({messages.TOKEN}) *", given, re.IGNORECASE | re.ASCII)
+    found = re.fullmatch(r"bearer +([\x21-\x7e]{1,200}) *", given, re.IGNORECASE | re.ASCII)
     if found is None:
         raise Unauthenticated(
             "token-required",
