@@ -31,9 +31,7 @@ class Reading(Protocol):
         """Changes above a number, in number order, at most `limit`."""
         ...
 
-    def crl_entries(
-        self, issuer: IssuerId, shard: int, *, as_of: ChangeNumber, expired_before: UnixTime
-    ) -> Iterator[CrlEntry]:
+    def crl_entries(self, issuer: IssuerId, shard: int, *, as_of: ChangeNumber, expired_before: UnixTime) -> Iterator[CrlEntry]:
         """What a CRL of that moment lists, by rising serial.
 
         The listed certificates whose latest change at or below `as_of` is not a release, and whose notAfter is at or after

@@ -140,9 +140,7 @@ class Publisher:
         self._signer.crl_published(issuer.id, WHOLE, head.number, lease.fence)
         return head
 
-    def _gate(
-        self, octets: bytes, issuer: Issuer, *, intent: CrlIntent, above: int, visible: Visible, recorded: CrlIntent | None
-    ) -> Head:
+    def _gate(self, octets: bytes, issuer: Issuer, *, intent: CrlIntent, above: int, visible: Visible, recorded: CrlIntent | None) -> Head:
         listed_until = recorded.this_update if recorded else 0
         before = None
         if visible.head is not None:
@@ -163,7 +161,9 @@ class Publisher:
         """Signing and checking may have lasted longer than the lease."""
         kept = self._take(issuer)
         if kept is None or kept.fence != lease.fence:
-            raise Conflict("lease-lost", f"Another publisher took over the CRL of {issuer.id} meanwhile.", why="This one was paused for too long.")
+            raise Conflict(
+                "lease-lost", f"Another publisher took over the CRL of {issuer.id} meanwhile.", why="This one was paused for too long."
+            )
 
     def _probe(self, copy: OutletCopy, issuer: Issuer, head: Head) -> None:
         if gate.believe(copy.octets, issuer) != head:

@@ -104,7 +104,9 @@ class DirectoryOutlet:
             self._sync_folder()
             after = _read(path)
         if after is None:
-            raise StoreUnavailable("outlet-lost", f"{path} is gone though it was just put there.", fix=f"See who else writes in {self._folder}.")
+            raise StoreUnavailable(
+                "outlet-lost", f"{path} is gone though it was just put there.", fix=f"See who else writes in {self._folder}."
+            )
         return after
 
     def current(self, name: str) -> OutletCopy | None:

@@ -91,7 +91,7 @@ def check(octets: bytes, issuer: Issuer, *, expected: Expected, before: Before |
     _check_window(head, issuer, now=expected.now)
     if head.this_update < expected.now - OLDEST:
         raise Broken("crl-window", "The CRL's thisUpdate is long past.", why="It was signed and then lay about.")
-    if head.next_update - head.this_update > expected.lifetime:
+    if head.next_update - head.this_update + 1 > expected.lifetime:  # nextUpdate is inclusive (R04)
         raise Broken("crl-window", f"The CRL's window is longer than {expected.lifetime} s.", why="The setting crl.lifetime bounds it.")
     if head.number <= expected.above:
         raise Broken("crl-number", f"The CRL's number {head.number} is not above {expected.above}, which was used before.")
@@ -165,9 +165,7 @@ def _old_entries(before: Before | None, issuer: Issuer, head: Head) -> Iterator[
     return _readable(old)
 
 
-def _compare(
-    read: Anatomy, head: Head, *, expected: Iterator[CrlEntry], old: Iterator[CrlEntry], before: Before | None, as_of: int
-) -> int:
+def _compare(read: Anatomy, head: Head, *, expected: Iterator[CrlEntry], old: Iterator[CrlEntry], before: Before | None, as_of: int) -> int:
     """Walk the three lists side by side; returns how many entries there are."""
     count = 0
     was = next(old, None)

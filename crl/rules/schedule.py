@@ -7,7 +7,7 @@ from typing import Final
 from ca.model import CrlNumber, Issuer, UnixTime
 from crl.model import Cause, Freshness, Head, Policy
 
-_LONGEST_PAUSE: Final = 30
+LONGEST_PAUSE: Final = 30
 
 
 def next_regular(head: Head, policy: Policy) -> UnixTime:
@@ -15,9 +15,7 @@ def next_regular(head: Head, policy: Policy) -> UnixTime:
     return head.this_update + min(policy.interval, (head.next_update - head.this_update) // 3)
 
 
-def due(
-    now: UnixTime, *, issuer: Issuer, published: Head | None, recorded: CrlNumber, changed: bool, policy: Policy
-) -> Cause | None:
+def due(now: UnixTime, *, issuer: Issuer, published: Head | None, recorded: CrlNumber, changed: bool, policy: Policy) -> Cause | None:
     """Why a CRL is due now, or None.
 
     Args:
@@ -59,4 +57,4 @@ def freshness(now: UnixTime, head: Head | None, *, renewed_here: bool) -> Freshn
 
 def pause(failures: int) -> int:
     """Seconds to leave a failing part alone: 1, 2, 4 ... 30. Short, because a revocation must show within 60 s (P5)."""
-    return min(_LONGEST_PAUSE, 1 << min(max(failures, 1) - 1, 5))
+    return min(LONGEST_PAUSE, 1 << min(max(failures, 1) - 1, 5))
