@@ -127,7 +127,8 @@ def shipped_profiles() -> Mapping[ProfileName, Profile]:
 
 def _profile(form: ProfileForm) -> Profile:
     try:
-        return accept(**form.model_dump(exclude_unset=True), digest=form.digest)
+        # Not model_dump, which writes durations as text again.
+        return accept(**{name: getattr(form, name) for name in form.model_fields_set}, digest=form.digest)
     except Misconfigured as error:
         raise Misconfigured(error.code, f"{form.file}: {error.what}", why=error.why, fix=error.fix) from None
 
