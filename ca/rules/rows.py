@@ -1,0 +1,145 @@
+"""Which leaf each row of the database must have, and which row each leaf. Pure.
+
+A row and its leaf state the same facts, each in its own form; here both become `Fact`s, which are compared. What a leaf alone knows
+(actor, evidence) is not compared: the row it would be compared with could have been written by whoever edited the other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from typing import Any
+
+from ca.model import Certificate, CertificateState, CrlIntent, Device, Issuer, Name, Operator, Revocation, Token
+from ca.rules.leaf import canonical
+
+# kind -> (the fields that name the row, the fields that must be the same in both)
+_FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "issuance": (("issuer", "serial"), ("at", "tbs_sha256", "device", "profile", "tenant", "names", "request_key", "parent")),
+    "void": (("issuer", "serial"), ()),
+    "supersede": (("issuer", "serial"), ()),
+    "revocation": (("change",), ("issuer", "serial", "reason", "revoked_at")),
+    "crl": (("issuer", "shard", "number"), ("as_of", "count", "tbs_sha256", "this_update", "next_update")),
+    "token": (("hash",), ("at", "tenant", "device", "profile", "actor", "names", "expires")),
+    "issuer": (("id",), ("tenant", "certificate_sha256")),
+    "operator": (("name",), ("tenant", "roles", "disabled_at")),
+    "device": (("id",), ("tenant", "state")),
+}
+ONCE = frozenset({"issuance", "revocation", "crl", "token"})
+"""Events that happen once: a second leaf for the same row is a forgery or a fault. Of the others the newest leaf counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    kind: str
+    key: str
+    fields: Mapping[str, Any]
+
+    @property
+    def digest(self) -> bytes:
+        """What the fields say, in few octets: a log of millions of leaves is compared in memory."""
+        return blake2b(canonical(self.fields), digest_size=12).digest()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"
+
+
+def of_leaf(body: bytes) -> tuple[Fact | None, Mapping[str, Any]]:
+    """The row a leaf speaks of (None for kinds without one), and the leaf as a whole; nothing where it cannot be read."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, {}
+    if not isinstance(document, dict):
+        return None, {}
+    named = _FIELDS.get(str(document.get("kind")))
+    if named is None:
+        return None, document
+    key, fields = named
+    return _fact(document["kind"], "/".join(str(document.get(name)) for name in key), {name: document.get(name) for name in fields}), document
+
+
+def _fact(kind: str, key: str, fields: Mapping[str, Any]) -> Fact:
+    if "names" in fields:
+        names = fields["names"] if isinstance(fields["names"], list) else []
+        fields = {**fields, "names": sorted(json.dumps(name, sort_keys=True) for name in names)}
+    return Fact(kind, key, fields)
+
+
+def of_certificate(row: Certificate) -> list[Fact]:
+    """One for its issuance, one more when it is void, one more when it is superseded."""
+    key = f"{row.ref.issuer}/{row.ref.serial:040x}"
+    fields = {
+        "at": row.intended_at,
+        "tbs_sha256": sha256(row.tbs).hexdigest(),
+        "device": row.device,
+        "profile": row.profile,
+        "tenant": row.tenant,
+        "names": _names(row.names),
+        "request_key": row.request_key.hex(),
+        "parent": str(row.parent) if row.parent else None,
+    }
+    facts = [_fact("issuance", key, fields)]
+    if row.state is CertificateState.void:
+        facts.append(Fact("void", key, {}))
+    if row.superseded_at is not None:
+        facts.append(Fact("supersede", key, {}))
+    return facts
+
+
+def of_revocation(row: Revocation) -> Fact:
+    fields = {
+        "issuer": row.ref.issuer,
+        "serial": f"{row.ref.serial:040x}",
+        "reason": row.reason.name,
+        "revoked_at": row.revoked_at,
+    }
+    return Fact("revocation", str(row.change), fields)
+
+
+def of_crl(row: CrlIntent) -> Fact:
+    fields = {
+        "as_of": row.as_of,
+        "count": row.count,
+        "tbs_sha256": row.tbs_sha256.hex(),
+        "this_update": row.this_update,
+        "next_update": row.next_update,
+    }
+    return Fact("crl", f"{row.issuer}/{row.shard}/{row.number}", fields)
+
+
+def of_token(row: Token) -> Fact:
+    fields = {
+        "at": row.created,
+        "tenant": row.tenant,
+        "device": row.device,
+        "profile": row.profile,
+        "actor": row.created_by,
+        "names": _names(row.names),
+        "expires": row.expires,
+    }
+    return _fact("token", row.hash.hex(), fields)
+
+
+def of_issuer(row: Issuer) -> Fact:
+    return Fact("issuer", row.id, {"tenant": row.tenant, "certificate_sha256": sha256(row.certificate).hexdigest()})
+
+
+def of_operator(row: Operator) -> Fact:
+    return Fact("operator", row.name, {"tenant": row.tenant, "roles": list(row.roles), "disabled_at": row.disabled_at})
+
+
+def of_device(row: Device) -> Fact:
+    return Fact("device", row.id, {"tenant": row.tenant, "state": row.state.value})
+
+
+def _names(names: tuple[Name, ...]) -> list[dict[str, str]]:
+    return [{"kind": str(name.kind), "value": name.value} for name in names]
+
+
+def differing(leaf: Fact, row: Fact) -> str:
+    """The fields in which a row and its leaf differ, in words."""
+    names = [name for name in leaf.fields if leaf.fields[name] != row.fields.get(name)]
+    return "; ".join(f"{name} is {row.fields.get(name)!r}, the record says {leaf.fields[name]!r}" for name in names)
