@@ -36,25 +36,19 @@ from ca.model import (
 )
 from ca.store import rows, search
 from ca.store import tables as t
-from ca.store.engine import Database
+from ca.store.database import Database
 from ca.store.reads import PAGE, Parameters, Reads, Statement, paged, param
 from ca.store.rows import Row
 
 _c, _r = t.certificates.c, t.revocations.c
 
-STATUS_OF = (
-    sa.select(*rows.STATUS_COLUMNS)
-    .select_from(rows.CERTIFICATES)
-    .where(_c.serial == param("serial"), _c.issuer == param("issuer"))
-)
+STATUS_OF = sa.select(*rows.STATUS_COLUMNS).select_from(rows.CERTIFICATES).where(_c.serial == param("serial"), _c.issuer == param("issuer"))
 FIND_BY_DER = (
     sa.select(*rows.CERTIFICATE_COLUMNS)
     .select_from(rows.CERTIFICATES)
     .where(_c.der_sha256 == param("der_sha256"), sa.text("der_sha256 IS NOT NULL"))
 )
-CHANGES_SINCE = (
-    sa.select(*rows.REVOCATION_COLUMNS).where(_r.change > param("change")).order_by(_r.change).limit(param("limit"))
-)
+CHANGES_SINCE = sa.select(*rows.REVOCATION_COLUMNS).where(_r.change > param("change")).order_by(_r.change).limit(param("limit"))
 LEAF_OF = sa.select(_c.leaf).where(_c.serial == param("serial"), _c.issuer == param("issuer"))
 FIND_LEAF = (
     sa.select(*rows.LEAF_COLUMNS).where(t.leaves.c.hash == param("hash"), sa.text("position IS NOT NULL")).limit(sa.literal_column("1"))
@@ -77,16 +71,10 @@ EVERY_CRL = (
     .limit(sa.literal_column(str(PAGE)))
 )
 EVERY_TOKEN = (
-    sa.select(*rows.TOKEN_COLUMNS)
-    .where(t.tokens.c.hash > param("hash"))
-    .order_by(t.tokens.c.hash)
-    .limit(sa.literal_column(str(PAGE)))
+    sa.select(*rows.TOKEN_COLUMNS).where(t.tokens.c.hash > param("hash")).order_by(t.tokens.c.hash).limit(sa.literal_column(str(PAGE)))
 )
 EVERY_DEVICE = (
-    sa.select(*rows.DEVICE_COLUMNS)
-    .where(t.devices.c.id > param("id"))
-    .order_by(t.devices.c.id)
-    .limit(sa.literal_column(str(PAGE)))
+    sa.select(*rows.DEVICE_COLUMNS).where(t.devices.c.id > param("id")).order_by(t.devices.c.id).limit(sa.literal_column(str(PAGE)))
 )
 PING = sa.select(t.counters.c.value).where(t.counters.c.name == t.CHANGE)
 
@@ -173,7 +161,7 @@ class Reading(Reads):
             expires_after=expires_after,
             expires_before=expires_before,
         )
-        page, cursor = search.one_page(found.path(), self._all, after=after, limit=limit)
+        page, cursor = search.one_page(found.path(), self._database.query_once, after=after, limit=limit)
         return [rows.certificate_of(row) for row in page], cursor
 
     def find_device(self, device: DeviceId) -> Device | None:
@@ -195,7 +183,7 @@ class Reading(Reads):
             Malformed: `after` is no cursor of this search (`cursor-unreadable`).
         """
         path = search.devices(tenant=tenant, device=device, state=state)
-        page, cursor = search.one_page(path, self._all, after=after, limit=limit)
+        page, cursor = search.one_page(path, self._database.query_once, after=after, limit=limit)
         return [rows.device_of(row) for row in page], cursor
 
     def operator(self, name: OperatorName) -> Operator | None:

@@ -55,9 +55,7 @@ def values_of(table: sa.Table, *names: str) -> dict[str, Any]:
 
 
 FIND_CERTIFICATE = (
-    sa.select(*rows.CERTIFICATE_COLUMNS)
-    .select_from(rows.CERTIFICATES)
-    .where(_c.serial == param("serial"), _c.issuer == param("issuer"))
+    sa.select(*rows.CERTIFICATE_COLUMNS).select_from(rows.CERTIFICATES).where(_c.serial == param("serial"), _c.issuer == param("issuer"))
 )
 CERTIFICATES_OF_DEVICE = (
     sa.select(*rows.CERTIFICATE_COLUMNS)
@@ -89,23 +87,16 @@ LAST_CRL = (
 ISSUERS = sa.select(*rows.ISSUER_COLUMNS).order_by(t.issuers.c.id)
 OPERATORS = sa.select(*rows.OPERATOR_COLUMNS).order_by(t.operators.c.name)
 FIND_OPERATOR = sa.select(*rows.OPERATOR_COLUMNS).where(t.operators.c.name == param("name"))
-PENDING_LEAVES = (
-    sa.select(*rows.LEAF_COLUMNS).where(sa.text("position IS NULL")).order_by(t.leaves.c.id).limit(param("limit"))
-)
+PENDING_LEAVES = sa.select(*rows.LEAF_COLUMNS).where(sa.text("position IS NULL")).order_by(t.leaves.c.id).limit(param("limit"))
 LEAVES = (
     sa.select(*rows.LEAF_COLUMNS)
     .where(sa.text("position IS NOT NULL"), t.leaves.c.position >= param("start"), t.leaves.c.position < param("end"))
     .order_by(t.leaves.c.position)
 )
 LEAF_COUNT = (
-    sa.select(t.leaves.c.position)
-    .where(sa.text("position IS NOT NULL"))
-    .order_by(t.leaves.c.position.desc())
-    .limit(sa.literal_column("1"))
+    sa.select(t.leaves.c.position).where(sa.text("position IS NOT NULL")).order_by(t.leaves.c.position.desc()).limit(sa.literal_column("1"))
 )
-LAST_CHECKPOINT = (
-    sa.select(*rows.CHECKPOINT_COLUMNS).order_by(t.checkpoints.c.size.desc()).limit(sa.literal_column("1"))
-)
+LAST_CHECKPOINT = sa.select(*rows.CHECKPOINT_COLUMNS).order_by(t.checkpoints.c.size.desc()).limit(sa.literal_column("1"))
 
 
 class Reads:

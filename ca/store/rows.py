@@ -151,9 +151,7 @@ def certificate_of(row: Row) -> Certificate:
         first_used_at=row[19],
         revocable=bool(row[20]),
         leaf=row[21],
-        revocation=None
-        if change is None
-        else Revocation(change, ref, _REASONS[row[24]], row[25], not_after=row[10], listed=bool(row[26])),
+        revocation=None if change is None else Revocation(change, ref, _REASONS[row[24]], row[25], not_after=row[10], listed=bool(row[26])),
     )
 
 

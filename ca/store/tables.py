@@ -162,9 +162,7 @@ certificates = sa.Table(
     sa.Index("certificates_by_expiry", "not_after", "id"),
     sa.Index("certificates_by_tenant", "tenant", "id"),
     # These three hold few rows each and cost nothing while a certificate lives its ordinary life.
-    sa.Index(
-        "certificates_intended", "id", sqlite_where=sa.text("state = 'intended'"), postgresql_where=sa.text("state = 'intended'")
-    ),
+    sa.Index("certificates_intended", "id", sqlite_where=sa.text("state = 'intended'"), postgresql_where=sa.text("state = 'intended'")),
     sa.Index("certificates_void", "id", sqlite_where=sa.text("state = 'void'"), postgresql_where=sa.text("state = 'void'")),
     sa.Index(
         "certificates_superseded",
@@ -196,9 +194,7 @@ revocations = sa.Table(
     sa.Column("tenant", TEXT, nullable=False),
     sa.Column("actor", TEXT, nullable=False),
     # Holds all that a CRL needs of a row: building one walks this index from end to end and touches nothing else.
-    sa.Index(
-        "revocations_by_serial", "issuer", "shard", "serial", "change", "reason", "revoked_at", "not_after", "listed", unique=True
-    ),
+    sa.Index("revocations_by_serial", "issuer", "shard", "serial", "change", "reason", "revoked_at", "not_after", "listed", unique=True),
 )
 
 crls = sa.Table(
@@ -257,16 +253,10 @@ leaves = sa.Table(
         sqlite_where=sa.text("position IS NOT NULL"),
         postgresql_where=sa.text("position IS NOT NULL"),
     ),
-    sa.Index(
-        "leaves_pending", "id", sqlite_where=sa.text("position IS NULL"), postgresql_where=sa.text("position IS NULL")
-    ),
+    sa.Index("leaves_pending", "id", sqlite_where=sa.text("position IS NULL"), postgresql_where=sa.text("position IS NULL")),
     # Two halves of one index: a fresh leaf goes into the small one, and the sequencer moves many at once into the large one.
-    sa.Index(
-        "leaves_by_hash", "hash", sqlite_where=sa.text("position IS NOT NULL"), postgresql_where=sa.text("position IS NOT NULL")
-    ),
-    sa.Index(
-        "leaves_pending_by_hash", "hash", sqlite_where=sa.text("position IS NULL"), postgresql_where=sa.text("position IS NULL")
-    ),
+    sa.Index("leaves_by_hash", "hash", sqlite_where=sa.text("position IS NOT NULL"), postgresql_where=sa.text("position IS NOT NULL")),
+    sa.Index("leaves_pending_by_hash", "hash", sqlite_where=sa.text("position IS NULL"), postgresql_where=sa.text("position IS NULL")),
 )
 
 checkpoints = sa.Table(

@@ -1,0 +1,160 @@
+"""The database for those who write: `ca.ports.Ledger`. Owns the transaction: its begin, its savepoints, its end, and what a failure leaves.
+
+What a crash leaves: before the commit, nothing; after it, all. When the commit itself fails, it may be either, and the error says so.
+After a driver's error the transaction is dead: each further statement raises the same error, so that a caller who goes on to the next
+request of a batch can neither write outside of the transaction (SQLite rolls back by itself when the disk is full) nor commit half.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+
+from ca.errors import FleetcaError, StoreUnavailable
+from ca.store.database import BUSY_SECONDS, Database
+from ca.store.failures import named
+from ca.store.rows import Row
+from ca.store.writes_authority import AuthorityWrites
+from ca.store.writes_issuance import IssuanceWrites
+from ca.store.writes_record import RecordWrites
+from ca.store.writes_status import StatusWrites
+
+
+class _Savepoint:
+    """A class and not a generator: one is opened for every request of a batch."""
+
+    __slots__ = ("_name", "_writing")
+
+    def __init__(self, writing: SqlWriting) -> None:
+        self._writing = writing
+        self._name = ""
+
+    def __enter__(self) -> None:
+        writing = self._writing
+        writing.depth += 1
+        self._name = f"s{writing.depth}"
+        writing.command(f"SAVEPOINT {self._name}")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        writing = self._writing
+        writing.depth -= 1
+        if kind is None:
+            writing.command(f"RELEASE SAVEPOINT {self._name}")
+        elif writing.failure is None:
+            # A dead transaction has nothing left to undo.
+            writing.command(f"ROLLBACK TO SAVEPOINT {self._name}")
+            writing.command(f"RELEASE SAVEPOINT {self._name}")
+
+
+class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites):
+    """One write transaction: `ca.ports.Writing` and `ca.ports.Sequencing`. Belongs to the thread that opened it."""
+
+    def __init__(self, database: Database, cursor: Any) -> None:
+        self._texts = database.texts
+        self._driver_error = database.driver_error
+        self._cursor = cursor
+        self._execute = cursor.execute
+        self.depth = 0
+        self.failure: FleetcaError | None = None
+
+    def savepoint(self) -> _Savepoint:
+        return _Savepoint(self)
+
+    def command(self, text: str) -> None:
+        try:
+            self._execute(text)
+        except self._driver_error as error:
+            self._die(error)
+
+    def _all(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[Row]:
+        text, constants = self._texts[statement]
+        try:
+            return self._execute(text, {**constants, **parameters} if constants else parameters).fetchall()  # type: ignore[no-any-return]
+        except self._driver_error as error:
+            self._die(error)
+
+    def _change(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> int:
+        text, constants = self._texts[statement]
+        try:
+            return self._execute(text, {**constants, **parameters} if constants else parameters).rowcount  # type: ignore[no-any-return]
+        except self._driver_error as error:
+            self._die(error)
+
+    def _die(self, error: Exception) -> NoReturn:
+        self.failure = failure = named(error)
+
+        def dead(*_: object) -> NoReturn:
+            raise failure
+
+        self._execute = dead
+        raise failure from error
+
+
+class SqlLedger:
+    """The way to write. Safe to call from several threads; a transaction belongs to one.
+
+    On SQLite the writers of this process queue here, in order, before they queue on the file with others: SQLite's own waiting polls.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._turn = threading.Lock() if database.is_sqlite else None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[SqlWriting]:
+        """One write transaction; durable when the block ends without an error. An exception inside undoes all of it and propagates.
+
+        Raises:
+            StoreUnavailable: nothing of the transaction is kept, unless the code is `commit-unknown`; then it may be.
+        """
+        turn = self._turn
+        if turn is not None and not turn.acquire(timeout=BUSY_SECONDS):
+            raise StoreUnavailable("store-busy", "Another transaction of this process does not end.", fix="Repeat the request.")
+        try:
+            with self._transaction() as writing:
+                yield writing
+        finally:
+            if turn is not None:
+                turn.release()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[SqlWriting]:
+        database = self._database
+        connection = database.connect()
+        try:
+            cursor = database.cursor(connection)
+            writing = SqlWriting(database, cursor)
+            # PostgreSQL's write locks are taken row by row; SQLite's must be taken now: a reader that turns writer can meet another one
+            # and then only fail.
+            writing.command("BEGIN IMMEDIATE" if database.is_sqlite else "BEGIN")
+            try:
+                yield writing
+                if writing.failure is not None:
+                    raise writing.failure
+            except BaseException:
+                try:
+                    if not database.is_sqlite or connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+                        cursor.execute("ROLLBACK")
+                except database.driver_error:
+                    database.discard(connection)
+                raise
+            try:
+                cursor.execute("COMMIT")
+            except database.driver_error as error:
+                # A locked or full SQLite says so before it commits; a lost connection or a failing disk leaves it open.
+                failure = named(error)
+                with contextlib.suppress(database.driver_error):
+                    cursor.execute("ROLLBACK")
+                database.discard(connection)
+                if database.is_sqlite and failure.code in {"store-busy", "disk-full"}:
+                    raise failure from error
+                raise StoreUnavailable(
+                    "commit-unknown", "The database did not confirm a commit; it may or may not be kept.", why=failure.why, fix=failure.fix
+                ) from error
+        finally:
+            connection.close()

@@ -1,0 +1,74 @@
+"""Brings a database to this version's tables, by Alembic. Owns the locks of a migration; the tables' history stands in `migrations/`.
+
+Every migration runs inside one transaction, also on SQLite: a crash leaves the tables as they were.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+
+from ca.errors import Misconfigured
+
+_LOCK = 0x666C656574_6361
+"""The advisory lock under which one process at a time changes the tables of a PostgreSQL database."""
+
+
+def _config(connection: sa.Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    if connection is not None:
+        config.attributes["connection"] = connection
+    return config
+
+
+def head() -> str:
+    """The revision that this program needs."""
+    found = ScriptDirectory.from_config(_config()).get_current_head()
+    if found is None:
+        raise Misconfigured("store-revisions", "This installation holds no migrations.", fix="Install fleetca anew.")
+    return found
+
+
+def begin_immediately(engine: sa.Engine) -> None:
+    """Make SQLAlchemy's transactions on SQLite real ones, and writers from the start: the driver's own begin comes too late for DDL."""
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def upgrade(engine: sa.Engine) -> str:
+    """Run what is missing, under a lock. Returns the revision the database now has."""
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        try:
+            command.upgrade(_config(connection), "head")
+        except CommandError as error:
+            raise Misconfigured(
+                "store-newer",
+                "The tables of the database are of another version of fleetca.",
+                why=str(error),
+                fix="Run the version of fleetca that migrated it, or a newer one.",
+            ) from error
+        return _current(connection) or head()
+
+
+def current(engine: sa.Engine) -> str | None:
+    """The revision that the database has; None where it has no tables of ours."""
+    with engine.connect() as connection:
+        return _current(connection)
+
+
+def _current(connection: sa.Connection) -> str | None:
+    found: Any = MigrationContext.configure(connection).get_current_revision()
+    return None if found is None else str(found)

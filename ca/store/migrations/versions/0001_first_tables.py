@@ -1,0 +1,263 @@
+"""The first tables: tenants and operators, issuers, devices and their keys, tokens, certificates, revocations, CRLs, leases, the log."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = ("ca",)
+depends_on = None
+
+# The types as they were when this was written: later changes of ca.store.tables do not change what this migration made.
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+OCTETS = sa.LargeBinary()
+NUMBER = sa.BigInteger()
+ROW = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+TRUTH = sa.Boolean()
+
+
+def upgrade() -> None:
+    op.create_table(
+        "tenants",
+        sa.Column("id", TEXT, primary_key=True),
+        sa.Column("created", NUMBER, nullable=False),
+    )
+    op.create_table(
+        "operators",
+        sa.Column("name", TEXT, primary_key=True),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("roles", TEXT, nullable=False),  # JSON list
+        sa.Column("created", NUMBER, nullable=False),
+        sa.Column("disabled_at", NUMBER),
+    )
+    op.create_table(
+        "issuers",
+        sa.Column("id", TEXT, primary_key=True),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("certificate", OCTETS, nullable=False),
+        sa.Column("subject", OCTETS, nullable=False),
+        sa.Column("spki", OCTETS, nullable=False),
+        sa.Column("key_identifier", OCTETS, nullable=False),
+        sa.Column("algorithm", TEXT, nullable=False),
+        sa.Column("not_before", NUMBER, nullable=False),
+        sa.Column("not_after", NUMBER, nullable=False),
+        sa.Column("key", TEXT),
+        sa.Column("may_issue", TRUTH, nullable=False),
+        sa.Column("may_sign_crl", TRUTH, nullable=False),
+        sa.Column("crl_url", TEXT),
+        sa.Column("ocsp_url", TEXT),
+        sa.Column("issuer_url", TEXT),
+        sa.Column("parent", TEXT),
+    )
+    op.create_table(
+        "devices",
+        sa.Column("id", TEXT, primary_key=True),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("created", NUMBER, nullable=False),
+        sa.CheckConstraint("state IN ('active', 'revoked')", name="devices_state"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "keys",
+        sa.Column("spki_sha256", OCTETS, primary_key=True),
+        sa.Column("device", TEXT, nullable=False),
+        sa.Column("claimed_at", NUMBER, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "tokens",
+        sa.Column("hash", OCTETS, primary_key=True),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("device", TEXT, nullable=False),
+        sa.Column("profile", TEXT, nullable=False),
+        sa.Column("names", TEXT, nullable=False),  # JSON list of [kind, value]
+        sa.Column("created", NUMBER, nullable=False),
+        sa.Column("expires", NUMBER, nullable=False),
+        sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("used_at", NUMBER),
+        sa.Column("used_by", OCTETS),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "messages",
+        sa.Column("digest", OCTETS, primary_key=True),
+        sa.Column("used_at", NUMBER, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "certificates",
+        sa.Column("id", ROW, primary_key=True),
+        sa.Column("issuer", TEXT, nullable=False),
+        sa.Column("serial", OCTETS, nullable=False),
+        sa.Column("shard", NUMBER, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("device", TEXT, nullable=False),
+        sa.Column("profile", TEXT, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+        sa.Column("subject", TEXT, nullable=False),
+        sa.Column("names", TEXT, nullable=False),  # JSON list of [kind, value]
+        sa.Column("spki_sha256", OCTETS, nullable=False),
+        sa.Column("not_before", NUMBER, nullable=False),
+        sa.Column("not_after", NUMBER, nullable=False),
+        sa.Column("revocable", TRUTH, nullable=False),
+        sa.Column("parent_issuer", TEXT),
+        sa.Column("parent_serial", OCTETS),
+        sa.Column("request_key", OCTETS, nullable=False),
+        sa.Column("leaf", OCTETS, nullable=False),
+        sa.Column("intended_at", NUMBER, nullable=False),
+        sa.Column("issued_at", NUMBER),
+        sa.Column("voided_at", NUMBER),
+        sa.Column("first_used_at", NUMBER),
+        sa.Column("superseded_at", NUMBER),
+        sa.Column("revocation", NUMBER),  # change number of its latest row in revocations
+        sa.Column("grant", TEXT, nullable=False),  # canonical JSON
+        sa.Column("tbs", OCTETS, nullable=False),
+        sa.Column("der", OCTETS),
+        sa.Column("der_sha256", OCTETS),
+        sa.CheckConstraint("state IN ('intended', 'issued', 'void')", name="certificates_state"),
+        sa.CheckConstraint("(state = 'issued') = (der IS NOT NULL)", name="certificates_der"),
+    )
+    op.create_table(
+        "certificate_names",
+        sa.Column("value", TEXT, primary_key=True),
+        sa.Column("certificate", NUMBER, primary_key=True, autoincrement=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "revocations",
+        sa.Column("change", ROW, primary_key=True, autoincrement=False),
+        sa.Column("issuer", TEXT, nullable=False),
+        sa.Column("shard", NUMBER, nullable=False),
+        sa.Column("serial", OCTETS, nullable=False),
+        sa.Column("reason", NUMBER, nullable=False),
+        sa.Column("revoked_at", NUMBER, nullable=False),
+        sa.Column("not_after", NUMBER, nullable=False),
+        sa.Column("listed", TRUTH, nullable=False),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+    )
+    op.create_table(
+        "crls",
+        sa.Column("issuer", TEXT, primary_key=True),
+        sa.Column("shard", NUMBER, primary_key=True, autoincrement=False),
+        sa.Column("number", NUMBER, primary_key=True, autoincrement=False),
+        sa.Column("as_of", NUMBER, nullable=False),
+        sa.Column("count", NUMBER, nullable=False),
+        sa.Column("this_update", NUMBER, nullable=False),
+        sa.Column("next_update", NUMBER, nullable=False),
+        sa.Column("tbs_sha256", OCTETS, nullable=False),
+        sa.Column("fence", NUMBER, nullable=False),
+        sa.Column("published_at", NUMBER),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "counters",
+        sa.Column("name", TEXT, primary_key=True),
+        sa.Column("value", NUMBER, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "leases",
+        sa.Column("name", TEXT, primary_key=True),
+        sa.Column("holder", TEXT, nullable=False),
+        sa.Column("expires", NUMBER, nullable=False),
+        sa.Column("fence", NUMBER, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "leaves",
+        sa.Column("id", ROW, primary_key=True),
+        sa.Column("hash", OCTETS, nullable=False),  # RFC 9162 2.1.1
+        sa.Column("body", OCTETS, nullable=False),
+        sa.Column("position", NUMBER),
+    )
+    op.create_table(
+        "checkpoints",
+        sa.Column("size", NUMBER, primary_key=True, autoincrement=False),
+        sa.Column("origin", TEXT, nullable=False),
+        sa.Column("root", OCTETS, nullable=False),
+        sa.Column("note", OCTETS, nullable=False),
+        sa.Column("recorded_at", NUMBER, nullable=False),
+    )
+    op.create_index("devices_by_tenant", "devices", ["tenant", "id"])
+    op.create_index("certificates_by_serial", "certificates", ["serial", "issuer"], unique=True)
+    op.create_index(
+        "certificates_by_request",
+        "certificates",
+        ["request_key"],
+        unique=True,
+        sqlite_where=sa.text("state <> 'void'"),
+        postgresql_where=sa.text("state <> 'void'"),
+    )
+    op.create_index(
+        "certificates_by_der",
+        "certificates",
+        ["der_sha256"],
+        unique=True,
+        sqlite_where=sa.text("der_sha256 IS NOT NULL"),
+        postgresql_where=sa.text("der_sha256 IS NOT NULL"),
+    )
+    op.create_index("certificates_by_device", "certificates", ["device", "id"])
+    op.create_index("certificates_by_subject", "certificates", ["subject", "id"])
+    op.create_index("certificates_by_expiry", "certificates", ["not_after", "id"])
+    op.create_index("certificates_by_tenant", "certificates", ["tenant", "id"])
+    op.create_index(
+        "certificates_intended",
+        "certificates",
+        ["id"],
+        sqlite_where=sa.text("state = 'intended'"),
+        postgresql_where=sa.text("state = 'intended'"),
+    )
+    op.create_index(
+        "certificates_void", "certificates", ["id"], sqlite_where=sa.text("state = 'void'"), postgresql_where=sa.text("state = 'void'")
+    )
+    op.create_index(
+        "certificates_superseded",
+        "certificates",
+        ["id"],
+        sqlite_where=sa.text("superseded_at IS NOT NULL"),
+        postgresql_where=sa.text("superseded_at IS NOT NULL"),
+    )
+    op.create_index(
+        "revocations_by_serial",
+        "revocations",
+        ["issuer", "shard", "serial", "change", "reason", "revoked_at", "not_after", "listed"],
+        unique=True,
+    )
+    op.create_index(
+        "crls_published",
+        "crls",
+        ["issuer", "shard", "number"],
+        sqlite_where=sa.text("published_at IS NOT NULL"),
+        postgresql_where=sa.text("published_at IS NOT NULL"),
+    )
+    op.create_index(
+        "leaves_by_position",
+        "leaves",
+        ["position"],
+        unique=True,
+        sqlite_where=sa.text("position IS NOT NULL"),
+        postgresql_where=sa.text("position IS NOT NULL"),
+    )
+    op.create_index(
+        "leaves_pending", "leaves", ["id"], sqlite_where=sa.text("position IS NULL"), postgresql_where=sa.text("position IS NULL")
+    )
+    op.create_index(
+        "leaves_by_hash", "leaves", ["hash"], sqlite_where=sa.text("position IS NOT NULL"), postgresql_where=sa.text("position IS NOT NULL")
+    )
+    op.create_index(
+        "leaves_pending_by_hash", "leaves", ["hash"], sqlite_where=sa.text("position IS NULL"), postgresql_where=sa.text("position IS NULL")
+    )
+
+    # Counters that must be there before the first transaction locks them.
+    op.execute("INSERT INTO counters (name, value) VALUES ('change', 0), ('high-time', 0)")
+    op.execute("INSERT INTO tenants (id, created) VALUES ('default', 0)")
+
+
+def downgrade() -> None:
+    """There is nothing before the first tables: a store is taken away by taking its database away."""
+    raise NotImplementedError

@@ -1,0 +1,101 @@
+"""What setting up writes: issuers, operators, messages that act once. Statements only."""
+
+from __future__ import annotations
+
+import json
+
+import sqlalchemy as sa
+
+from ca.errors import Conflict, NotFound
+from ca.model import Digest, Issuer, Operator, OperatorName, UnixTime
+from ca.store import tables as t
+from ca.store.reads import insert, param, values_of
+from ca.store.writes import Writes
+
+_o = t.operators.c
+
+_new_issuer = insert(t.issuers).values(values_of(t.issuers))
+# The same certificate again may bring other addresses or another name of its key; another certificate is another issuer.
+ADD_ISSUER = _new_issuer.on_conflict_do_update(
+    index_elements=["id"],
+    set_={name: _new_issuer.excluded[name] for name in ("key", "may_issue", "may_sign_crl", "crl_url", "ocsp_url", "issuer_url", "parent")},
+    where=sa.and_(t.issuers.c.certificate == _new_issuer.excluded.certificate, t.issuers.c.tenant == _new_issuer.excluded.tenant),
+).returning(t.issuers.c.id)
+ADD_OPERATOR = insert(t.operators).values(values_of(t.operators)).on_conflict_do_nothing()
+DISABLE_OPERATOR = (
+    sa.update(t.operators).where(_o.name == param("the_name")).values(disabled_at=sa.func.coalesce(_o.disabled_at, param("now")))
+)
+CONSUME_MESSAGE = insert(t.messages).values(values_of(t.messages)).on_conflict_do_nothing()
+
+
+class AuthorityWrites(Writes):
+    def add_issuer(self, issuer: Issuer) -> None:
+        """The same certificate again updates its addresses and its key's name.
+
+        Raises:
+            Conflict: the id belongs to another certificate (`issuer-exists`).
+        """
+        added = self._all(
+            ADD_ISSUER,
+            {
+                "id": issuer.id,
+                "tenant": issuer.tenant,
+                "certificate": issuer.certificate,
+                "subject": issuer.subject,
+                "spki": issuer.spki,
+                "key_identifier": issuer.key_identifier,
+                "algorithm": issuer.algorithm,
+                "not_before": issuer.not_before,
+                "not_after": issuer.not_after,
+                "key": issuer.key,
+                "may_issue": issuer.may_issue,
+                "may_sign_crl": issuer.may_sign_crl,
+                "crl_url": issuer.crl_url,
+                "ocsp_url": issuer.ocsp_url,
+                "issuer_url": issuer.issuer_url,
+                "parent": issuer.parent,
+            },
+        )
+        if not added:
+            raise Conflict(
+                "issuer-exists", f"The issuer id {issuer.id} belongs to another certificate.", fix="Give the new issuer an id of its own."
+            )
+
+    def add_operator(self, operator: Operator) -> None:
+        """The same again is harmless.
+
+        Raises:
+            Conflict: there is another operator of that name (`operator-exists`).
+        """
+        added = self._change(
+            ADD_OPERATOR,
+            {
+                "name": operator.name,
+                "tenant": operator.tenant,
+                "roles": json.dumps(list(operator.roles)),
+                "created": operator.created,
+                "disabled_at": operator.disabled_at,
+            },
+        )
+        if not added:
+            there = self.find_operator(operator.name)
+            if there is None or (there.tenant, there.roles, there.disabled_at) != (operator.tenant, operator.roles, operator.disabled_at):
+                raise Conflict("operator-exists", f"There is another operator named {operator.name}.", fix="Choose another name.")
+
+    def disable_operator(self, name: OperatorName, *, now: UnixTime) -> None:
+        """The first time stays.
+
+        Raises:
+            NotFound: there is no such operator (`operator-unknown`).
+        """
+        if not self._change(DISABLE_OPERATOR, {"the_name": name, "now": now}):
+            raise NotFound("operator-unknown", f"There is no operator named {name}.")
+
+    def consume_message(self, digest: Digest, *, now: UnixTime) -> None:
+        """Remember a signed message that must act once only.
+
+        Raises:
+            Conflict: it was used before (`message-replayed`).
+        """
+        if not self._change(CONSUME_MESSAGE, {"digest": digest, "used_at": now}):
+            raise Conflict("message-replayed", "The signed message was used before.", fix="Sign a new message.")

@@ -1,0 +1,268 @@
+"""What issuing writes: tokens, devices, keys, intents and their results. Statements only; who may do what was decided before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+import sqlalchemy as sa
+
+from ca.errors import Conflict, NotFound
+from ca.model import Certificate, CertificateRef, Device, DeviceId, DeviceState, Digest, Intent, Token, UnixTime
+from ca.store import rows
+from ca.store import tables as t
+from ca.store.reads import FIND_CERTIFICATE, FIND_TOKEN, insert, param, values_of
+from ca.store.writes import Writes
+
+_c = t.certificates.c
+
+FIND_BY_REQUEST = (
+    sa.select(*rows.CERTIFICATE_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(_c.request_key == param("request_key"), sa.text("certificates.state <> 'void'"))
+)
+UNFINISHED = (
+    sa.select(*rows.CERTIFICATE_COLUMNS).select_from(rows.CERTIFICATES).where(sa.text("certificates.state = 'intended'")).order_by(_c.id)
+)
+ADD_TOKEN = insert(t.tokens).values(values_of(t.tokens)).on_conflict_do_nothing()
+USE_TOKEN = (
+    sa.update(t.tokens)
+    .where(t.tokens.c.hash == param("the_hash"), t.tokens.c.used_at.is_(None))
+    .values(used_at=param("now"), used_by=param("request_key"))
+)
+LOCK_DEVICE = sa.select(*rows.DEVICE_COLUMNS).where(t.devices.c.id == param("id")).with_for_update()
+ADD_DEVICE = insert(t.devices).values(values_of(t.devices)).on_conflict_do_nothing()
+SET_DEVICE_STATE = sa.update(t.devices).where(t.devices.c.id == param("the_id")).values(state=param("state"))
+CLAIM_KEY = insert(t.keys).values(values_of(t.keys)).on_conflict_do_nothing()
+OWNER_OF_KEY = sa.select(t.keys.c.device).where(t.keys.c.spki_sha256 == param("spki_sha256"))
+RESERVE = (
+    insert(t.certificates)
+    .values(
+        values_of(
+            t.certificates,
+            "issuer",
+            "serial",
+            "state",
+            "tenant",
+            "device",
+            "profile",
+            "actor",
+            "subject",
+            "names",
+            "spki_sha256",
+            "not_before",
+            "not_after",
+            "revocable",
+            "parent_issuer",
+            "parent_serial",
+            "request_key",
+            "leaf",
+            "intended_at",
+            "grant",
+            "tbs",
+        )
+        | {"shard": sa.literal_column("0")}
+    )
+    .on_conflict_do_nothing()
+    .returning(_c.id)
+)
+ADD_NAME = insert(t.certificate_names).values(values_of(t.certificate_names)).on_conflict_do_nothing()
+
+_THIS = (_c.serial == param("the_serial"), _c.issuer == param("the_issuer"))
+_INTENDED = sa.text("state = 'intended'")
+RECORD_ISSUED = (
+    sa.update(t.certificates)
+    .where(*_THIS, _INTENDED)
+    .values(state=sa.literal_column("'issued'"), der=param("der"), der_sha256=param("der_sha256"), issued_at=param("now"))
+)
+RECORD_VOID = sa.update(t.certificates).where(*_THIS, _INTENDED).values(state=sa.literal_column("'void'"), voided_at=param("now"))
+MARK_FIRST_USED = sa.update(t.certificates).where(*_THIS, _c.first_used_at.is_(None)).values(first_used_at=param("now"))
+MARK_SUPERSEDED = sa.update(t.certificates).where(*_THIS, _c.superseded_at.is_(None)).values(superseded_at=param("now"))
+
+
+class IssuanceWrites(Writes):
+    def find_by_request(self, request_key: Digest) -> Certificate | None:
+        """The certificate that this request got, intended or issued; void ones do not count."""
+        row = self._first(FIND_BY_REQUEST, {"request_key": request_key})
+        return None if row is None else rows.certificate_of(row)
+
+    def unfinished(self) -> Sequence[Certificate]:
+        """All intents whose result is not on record, oldest first."""
+        return [rows.certificate_of(row) for row in self._all(UNFINISHED, {})]
+
+    # ---- tokens
+
+    def add_token(self, token: Token) -> None:
+        """
+        Raises:
+            Conflict: there is a token with this hash (`token-exists`).
+        """
+        added = self._change(
+            ADD_TOKEN,
+            {
+                "hash": token.hash,
+                "tenant": token.tenant,
+                "device": token.device,
+                "profile": token.profile,
+                "names": rows.text_of_names(token.names),
+                "created": token.created,
+                "expires": token.expires,
+                "created_by": token.created_by,
+                "used_at": token.used_at,
+                "used_by": token.used_by,
+            },
+        )
+        if not added:
+            raise Conflict("token-exists", "There is a token with this hash already.")
+
+    def use_token(self, token: Digest, *, request_key: Digest, now: UnixTime) -> None:
+        """Consume it, atomically. By the same request again: harmless.
+
+        Raises:
+            Conflict: another request used it (`token-used`).
+            NotFound: there is no such token (`token-unknown`).
+        """
+        if self._change(USE_TOKEN, {"the_hash": token, "request_key": request_key, "now": now}):
+            return
+        row = self._first(FIND_TOKEN, {"hash": token})
+        if row is None:
+            raise NotFound("token-unknown", "There is no such enrolment token.")
+        if rows.token_of(row).used_by != request_key:
+            raise Conflict(
+                "token-used",
+                "The enrolment token was used before.",
+                why="A token enrols one key, once.",
+                fix="fleetca token create DEVICE",
+            )
+
+    # ---- devices and keys
+
+    def lock_device(self, device: DeviceId) -> Device | None:
+        """Read the row and keep others from changing it until this transaction ends."""
+        row = self._first(LOCK_DEVICE, {"id": device})
+        return None if row is None else rows.device_of(row)
+
+    def add_device(self, device: Device) -> None:
+        """Harmless when another transaction has just added the same.
+
+        Raises:
+            Conflict: there is such a device, of another tenant or in another state (`device-exists`).
+        """
+        added = self._change(ADD_DEVICE, {"id": device.id, "tenant": device.tenant, "state": device.state.value, "created": device.created})
+        if not added:
+            there = self.lock_device(device.id)
+            if there is None or (there.tenant, there.state) != (device.tenant, device.state):
+                raise Conflict("device-exists", f"There is a device {device.id} already, of another tenant or in another state.")
+
+    def set_device_revoked(self, device: DeviceId) -> None:
+        """
+        Raises:
+            NotFound: there is no such device (`device-unknown`).
+        """
+        if not self._change(SET_DEVICE_STATE, {"the_id": device, "state": DeviceState.revoked.value}):
+            raise NotFound("device-unknown", f"There is no device {device}.", fix="fleetca devices list")
+
+    def claim_key(self, spki_sha256: Digest, device: DeviceId, *, now: UnixTime) -> bool:
+        """Bind a public key to a device, for ever (P9). True when it was new.
+
+        Raises:
+            Conflict: it belongs to another device (`key-of-another-device`).
+        """
+        if self._change(CLAIM_KEY, {"spki_sha256": spki_sha256, "device": device, "claimed_at": now}):
+            return True
+        (owner,) = rows.only(self._all(OWNER_OF_KEY, {"spki_sha256": spki_sha256}))
+        if owner != device:
+            raise Conflict(
+                "key-of-another-device",
+                "The key belongs to another device.",
+                why="A key serves one device, ever.",
+                fix="Make a new key on this device and repeat the request with it.",
+            )
+        return False
+
+    # ---- intents and results
+
+    def reserve(self, intent: Intent, *, tenant: str, revocable: bool, leaf: Digest) -> None:
+        """Record serial, TBS, device and grant before anything is signed (P1). `leaf` is the hash of its `issuance` leaf.
+
+        Raises:
+            Conflict: the serial exists (`serial-taken`): draw another one. Or another transaction has just recorded an intent for the
+                same request (`request-taken`): find it by its request key.
+        """
+        draft, grant, parent = intent.draft, intent.grant, intent.grant.parent
+        added = self._all(
+            RESERVE,
+            {
+                "issuer": draft.issuer,
+                "serial": rows.octets_of(draft.serial),
+                "state": "intended",
+                "tenant": tenant,
+                "device": grant.device,
+                "profile": grant.profile,
+                "actor": grant.actor,
+                "subject": draft.subject,
+                "names": rows.text_of_names(draft.names),
+                "spki_sha256": draft.spki_sha256,
+                "not_before": draft.not_before,
+                "not_after": draft.not_after,
+                "revocable": revocable,
+                "parent_issuer": None if parent is None else parent.issuer,
+                "parent_serial": None if parent is None else rows.octets_of(parent.serial),
+                "request_key": intent.request_key,
+                "leaf": leaf,
+                "intended_at": intent.intended_at,
+                "grant": rows.text_of_grant(grant),
+                "tbs": draft.tbs,
+            },
+        )
+        if not added:
+            if self._first(FIND_BY_REQUEST, {"request_key": intent.request_key}) is not None:
+                raise Conflict("request-taken", "The same request has just got its intent.", fix="Repeat the request: it gets that result.")
+            raise Conflict("serial-taken", f"The serial number {draft.serial:040x} of {draft.issuer} is on record already.")
+        for value in {name.value for name in draft.names}:
+            self._change(ADD_NAME, {"value": value, "certificate": added[0][0]})
+
+    def record_issued(self, ref: CertificateRef, der: bytes, *, now: UnixTime) -> None:
+        """The result of an intent. The same again is harmless.
+
+        Raises:
+            Conflict: it has another result (`already-finished`).
+            NotFound: there is no such intent (`certificate-unknown`).
+        """
+        changed = self._change(
+            RECORD_ISSUED,
+            {
+                "the_serial": rows.octets_of(ref.serial),
+                "the_issuer": ref.issuer,
+                "der": der,
+                "der_sha256": sha256(der).digest(),
+                "now": now,
+            },
+        )
+        if not changed and self._on_record(ref).der != der:
+            raise Conflict("already-finished", f"The intent {ref} has another result already.")
+
+    def record_void(self, ref: CertificateRef, *, now: UnixTime) -> None:
+        """Give an intent up; its request may then be made anew. The same again is harmless.
+
+        Raises:
+            Conflict: it was issued (`already-finished`).
+            NotFound: there is no such intent (`certificate-unknown`).
+        """
+        changed = self._change(RECORD_VOID, {"the_serial": rows.octets_of(ref.serial), "the_issuer": ref.issuer, "now": now})
+        if not changed and self._on_record(ref).der is not None:
+            raise Conflict("already-finished", f"The intent {ref} has a certificate already.")
+
+    def mark_first_used(self, ref: CertificateRef, *, now: UnixTime) -> None:
+        """Its key has authenticated to us. The first time stays."""
+        self._change(MARK_FIRST_USED, {"the_serial": rows.octets_of(ref.serial), "the_issuer": ref.issuer, "now": now})
+
+    def mark_superseded(self, ref: CertificateRef, *, now: UnixTime) -> None:
+        """Its successor took over (P9). The first time stays."""
+        self._change(MARK_SUPERSEDED, {"the_serial": rows.octets_of(ref.serial), "the_issuer": ref.issuer, "now": now})
+
+    def _on_record(self, ref: CertificateRef) -> Certificate:
+        row = self._first(FIND_CERTIFICATE, {"serial": rows.octets_of(ref.serial), "issuer": ref.issuer})
+        if row is None:
+            raise NotFound("certificate-unknown", f"There is no certificate {ref} on record.")
+        return rows.certificate_of(row)

@@ -1,0 +1,157 @@
+"""What revoking and publishing write: revocations with their change numbers, CRL intents, leases. Statements only.
+
+Numbers that order things come from counter rows whose lock is held to the commit: who got n+1 waited until n was committed or given
+back. So number order is commit order, and a reader that has seen n has missed nothing below it. A database sequence promises neither.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from ca.errors import Conflict, NotFound
+from ca.model import (
+    CertificateRef,
+    CrlIntent,
+    CrlNumber,
+    IssuerId,
+    Lease,
+    Reason,
+    Revocation,
+    UnixTime,
+)
+from ca.store import rows
+from ca.store import tables as t
+from ca.store.reads import insert, param, values_of
+from ca.store.writes import Writes
+
+_c, _k, _l = t.certificates.c, t.counters.c, t.leases.c
+
+RAISE_HIGH_TIME = sa.update(t.counters).where(_k.name == param("the_name"), _k.value < param("now")).values(value=param("now"))
+NEXT_NUMBER = sa.update(t.counters).where(_k.name == param("the_name")).values(value=_k.value + sa.literal_column("1")).returning(_k.value)
+# One above the greater of what was handed out and the caller's floor. The first of a scope makes the row.
+_new_number = insert(t.counters).values(name=param("name"), value=param("floor") + sa.literal_column("1"))
+NEXT_NUMBER_ABOVE = _new_number.on_conflict_do_update(
+    index_elements=["name"],
+    set_={"value": sa.case((_k.value >= _new_number.excluded.value, _k.value + sa.literal_column("1")), else_=_new_number.excluded.value)},
+).returning(_k.value)
+LOCK_CERTIFICATE = sa.select(_c.tenant, _c.shard).where(_c.serial == param("serial"), _c.issuer == param("issuer")).with_for_update()
+ADD_REVOCATION = insert(t.revocations).values(values_of(t.revocations))
+POINT_TO_REVOCATION = (
+    sa.update(t.certificates).where(_c.serial == param("the_serial"), _c.issuer == param("the_issuer")).values(revocation=param("change"))
+)
+RESERVE_CRL = insert(t.crls).values(values_of(t.crls, *(column.name for column in rows.CRL_COLUMNS))).on_conflict_do_nothing()
+RECORD_CRL_PUBLISHED = (
+    sa.update(t.crls)
+    .where(t.crls.c.issuer == param("the_issuer"), t.crls.c.shard == param("the_shard"), t.crls.c.number == param("the_number"))
+    .values(published_at=sa.func.coalesce(t.crls.c.published_at, param("now")))
+)
+_new_lease = insert(t.leases).values(name=param("name"), holder=param("holder"), expires=param("expires"), fence=sa.literal_column("1"))
+# Whoever holds it keeps it and its fence, also when it ran out and nobody came; who takes it over gets the next fence.
+TAKE_LEASE = _new_lease.on_conflict_do_update(
+    index_elements=["name"],
+    set_={
+        "holder": _new_lease.excluded.holder,
+        "expires": _new_lease.excluded.expires,
+        "fence": sa.case((_l.holder == _new_lease.excluded.holder, _l.fence), else_=_l.fence + sa.literal_column("1")),
+    },
+    where=sa.or_(_l.holder == _new_lease.excluded.holder, _l.expires <= param("now")),
+).returning(_l.fence)
+FENCE = sa.select(_l.fence).where(_l.name == param("name")).with_for_update()
+
+
+class StatusWrites(Writes):
+    def raise_high_time(self, now: UnixTime) -> None:
+        """Remember that it is at least `now`; lower times change nothing."""
+        self._change(RAISE_HIGH_TIME, {"the_name": t.HIGH_TIME, "now": now})
+
+    def add_revocation(
+        self, ref: CertificateRef, *, reason: Reason, now: UnixTime, not_after: UnixTime, listed: bool, actor: str = ""
+    ) -> Revocation:
+        """Append a row with the next change number.
+
+        Raises:
+            NotFound: the certificate is not on record (`certificate-unknown`).
+        """
+        serial = rows.octets_of(ref.serial)
+        found = self._first(LOCK_CERTIFICATE, {"serial": serial, "issuer": ref.issuer})
+        if found is None:
+            raise NotFound("certificate-unknown", f"There is no certificate {ref} on record.", fix="fleetca certificates search")
+        tenant, shard = found
+        # Last of all locks: the counter is everyone's.
+        (change,) = rows.only(self._all(NEXT_NUMBER, {"the_name": t.CHANGE}))
+        self._change(
+            ADD_REVOCATION,
+            {
+                "change": change,
+                "issuer": ref.issuer,
+                "shard": shard,
+                "serial": serial,
+                "reason": int(reason),
+                "revoked_at": now,
+                "not_after": not_after,
+                "listed": listed,
+                "tenant": tenant,
+                "actor": actor,
+            },
+        )
+        self._change(POINT_TO_REVOCATION, {"change": change, "the_serial": serial, "the_issuer": ref.issuer})
+        return Revocation(change, ref, reason, now, not_after=not_after, listed=listed)
+
+    # ---- CRLs
+
+    def next_crl_number(self, issuer: IssuerId, shard: int, *, above: CrlNumber) -> CrlNumber:
+        """A number above every earlier one of that scope and above `above`."""
+        (number,) = rows.only(self._all(NEXT_NUMBER_ABOVE, {"name": t.crl_counter(issuer, shard), "floor": above}))
+        return int(number)
+
+    def reserve_crl(self, intent: CrlIntent) -> None:
+        """Record what is about to be signed.
+
+        Raises:
+            Conflict: that number is on record (`crl-number-taken`).
+        """
+        added = self._change(
+            RESERVE_CRL,
+            {
+                "issuer": intent.issuer,
+                "shard": intent.shard,
+                "number": intent.number,
+                "as_of": intent.as_of,
+                "count": intent.count,
+                "this_update": intent.this_update,
+                "next_update": intent.next_update,
+                "tbs_sha256": intent.tbs_sha256,
+                "fence": intent.fence,
+            },
+        )
+        if not added:
+            raise Conflict("crl-number-taken", f"CRL {intent.number} of {intent.issuer} is on record already.")
+
+    def record_crl_published(self, issuer: IssuerId, shard: int, number: CrlNumber, *, now: UnixTime) -> None:
+        """Readers get it now. The same again is harmless; the first time stays.
+
+        Raises:
+            NotFound: no such CRL was signed, as far as the record goes (`crl-unknown`).
+        """
+        if not self._change(RECORD_CRL_PUBLISHED, {"the_issuer": issuer, "the_shard": shard, "the_number": number, "now": now}):
+            raise NotFound("crl-unknown", f"There is no CRL {number} of {issuer} on record.")
+
+    # ---- leases
+
+    def lease(self, name: str, *, holder: str, now: UnixTime, seconds: int) -> Lease | None:
+        """Take, keep or refuse (None) a lease. A new holder gets the next fence.
+
+        `now` is the caller's clock: when clocks disagree, two may believe that they hold it, and `check_fence` stops the older one.
+        """
+        row = self._first(TAKE_LEASE, {"name": name, "holder": holder, "now": now, "expires": now + seconds})
+        return None if row is None else Lease(name=name, holder=holder, expires=now + seconds, fence=row[0])
+
+    def check_fence(self, name: str, fence: int) -> None:
+        """Fail the transaction of a holder that lost its lease; nobody takes it over before this transaction ends.
+
+        Raises:
+            Conflict: a newer holder exists (`lease-lost`).
+        """
+        row = self._first(FENCE, {"name": name})
+        if row is None or row[0] != fence:
+            raise Conflict("lease-lost", f"The lease {name} has a newer holder.", why="This process held it too long or was stopped.")
