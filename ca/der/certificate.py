@@ -25,7 +25,7 @@ def assemble(tbs: bytes, algorithm: AlgorithmName, signature: bytes) -> bytes:
 
 
 def time_of(moment: datetime) -> UnixTime:
-    """cryptography's aware datetime as whole seconds."""
+    """The whole seconds of an aware datetime."""
     return timegm(moment.utctimetuple())
 
 

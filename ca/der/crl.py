@@ -58,9 +58,7 @@ def entry_octets(entries: Iterable[CrlEntry]) -> Iterator[bytes]:
             yield writer.tlv(writer.SEQUENCE, writer.integer(serial) + known[1])
 
 
-def tbs_crl(
-    issuer: Issuer, *, number: CrlNumber, this_update: UnixTime, next_update: UnixTime, entries: Iterable[CrlEntry]
-) -> bytes:
+def tbs_crl(issuer: Issuer, *, number: CrlNumber, this_update: UnixTime, next_update: UnixTime, entries: Iterable[CrlEntry]) -> bytes:
     """TBSCertList of a complete CRL: v2, nextUpdate, authorityKeyIdentifier and cRLNumber always there (RFC 5280 5.1.2, 5.2).
 
     Without entries the field revokedCertificates is absent (5.1.2.6). The issuer's name and key identifier are its certificate's octets.

@@ -57,38 +57,38 @@ def key_identifier(spki: bytes) -> bytes:
 
 
 def subject_key_identifier(identifier: bytes) -> bytes:
-    """subjectKeyIdentifier, non-critical (RFC 5280 4.2.1.2)."""
+    """The subjectKeyIdentifier, non-critical (RFC 5280 4.2.1.2)."""
     if len(identifier) == 20:
         return _SKI_HEAD + identifier
     return writer.extension("2.5.29.14", writer.octet_string(identifier), critical=False)
 
 
 def authority_key_identifier(identifier: bytes) -> bytes:
-    """authorityKeyIdentifier with keyIdentifier only, non-critical (RFC 5280 4.2.1.1)."""
+    """The authorityKeyIdentifier with keyIdentifier only, non-critical (RFC 5280 4.2.1.1)."""
     return writer.extension("2.5.29.35", writer.sequence(writer.implicit(0, identifier)), critical=False)
 
 
 def basic_constraints(*, is_ca: bool, path_length: int | None) -> bytes:
-    """basicConstraints, critical (RFC 5280 4.2.1.9)."""
+    """The basicConstraints, critical (RFC 5280 4.2.1.9)."""
     value = x509.BasicConstraints(ca=is_ca, path_length=path_length).public_bytes()
     return writer.extension("2.5.29.19", value, critical=True)
 
 
 def key_usage(usages: Iterable[str]) -> bytes:
-    """keyUsage, critical, from RFC words (RFC 5280 4.2.1.3)."""
+    """The keyUsage, critical, from RFC words (RFC 5280 4.2.1.3)."""
     wanted = set(usages)
     bits = {ours: word in wanted for word, ours in KEY_USAGES.items()}
     return writer.extension("2.5.29.15", x509.KeyUsage(**bits).public_bytes(), critical=True)
 
 
 def extended_key_usage(usages: Sequence[str]) -> bytes:
-    """extKeyUsage, non-critical but for timeStamping (RFC 5280 4.2.1.12, RFC 3161 2.3)."""
+    """The extKeyUsage, non-critical but for timeStamping (RFC 5280 4.2.1.12, RFC 3161 2.3)."""
     value = x509.ExtendedKeyUsage([EXTENDED_KEY_USAGES[word] for word in usages]).public_bytes()
     return writer.extension("2.5.29.37", value, critical=tuple(usages) == ("timeStamping",))
 
 
 def subject_alternative_name(general_names: Sequence[bytes], *, critical: bool) -> bytes:
-    """subjectAltName of encoded general names; critical where the subject is empty (RFC 5280 4.2.1.6)."""
+    """The subjectAltName of encoded general names; critical where the subject is empty (RFC 5280 4.2.1.6)."""
     return writer.extension(_SAN, writer.sequence(*general_names), critical=critical)
 
 
@@ -100,13 +100,13 @@ def _uri(url: str) -> x509.UniformResourceIdentifier:
 
 
 def crl_distribution_points(url: str) -> bytes:
-    """cRLDistributionPoints with one full name, non-critical (RFC 5280 4.2.1.13)."""
+    """The cRLDistributionPoints with one full name, non-critical (RFC 5280 4.2.1.13)."""
     point = x509.DistributionPoint(full_name=[_uri(url)], relative_name=None, reasons=None, crl_issuer=None)
     return writer.extension("2.5.29.31", x509.CRLDistributionPoints([point]).public_bytes(), critical=False)
 
 
 def authority_information_access(*, ocsp_url: str | None, issuer_url: str | None) -> bytes:
-    """authorityInfoAccess, non-critical: the responder first, then where the issuer's DER certificate is (RFC 5280 4.2.2.1)."""
+    """The authorityInfoAccess, non-critical: the responder first, then where the issuer's DER certificate is (RFC 5280 4.2.2.1)."""
     pairs = ((Access.OCSP, ocsp_url), (Access.CA_ISSUERS, issuer_url))
     value = x509.AuthorityInformationAccess([x509.AccessDescription(method, _uri(url)) for method, url in pairs if url])
     return writer.extension("1.3.6.1.5.5.7.1.1", value.public_bytes(), critical=False)
@@ -120,5 +120,5 @@ OCSP_NOCHECK: Final = writer.extension("1.3.6.1.5.5.7.48.1.5", writer.NULL, crit
 
 
 def crl_number(number: int) -> bytes:
-    """cRLNumber, non-critical (RFC 5280 5.2.3)."""
+    """The cRLNumber, non-critical (RFC 5280 5.2.3)."""
     return writer.extension("2.5.29.20", writer.integer(number), critical=False)

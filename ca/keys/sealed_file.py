@@ -37,9 +37,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 def seal(private_key: PrivateKey, passphrase: bytes) -> str:
     """The PEM text (ENCRYPTED PRIVATE KEY) of a private key under a passphrase."""
-    plain = private_key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    plain = private_key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     # Salt and IV are drawn as keys are; both are public afterwards.
     drawn = AESGCM.generate_key(bit_length=256)
     salt, vector = drawn[:16], drawn[16:]
@@ -155,7 +153,7 @@ def _read(path: Path) -> bytes:
         raise KeyUnavailable("no-such-key", f"There is no key file {path}.", fix="Check the key's path in the settings.") from None
     except OSError as error:
         raise KeyUnavailable("no-such-key", f"The key file {path} cannot be opened.", why=str(error)) from None
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode) or mode & 0o077:
             raise KeyUnavailable(
@@ -173,7 +171,7 @@ def _write_new(path: Path, content: bytes) -> None:
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
@@ -129,7 +129,7 @@ def _constant_extensions(
 
 def date(when: UnixTime) -> str:
     """A second, for people."""
-    return datetime.fromtimestamp(when, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    return datetime.fromtimestamp(when, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def draft(
@@ -349,7 +349,7 @@ def draft_ca(
 def issuer_from_certificate(
     der: bytes,
     *,
-    id: str,  # the model's word
+    id: str,  # noqa: A002 - the model's word
     key: KeyName | None,
     tenant: TenantId = DEFAULT_TENANT,
     crl_url: str | None = None,

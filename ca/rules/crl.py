@@ -8,7 +8,7 @@ from ca.rules.window import last_second
 
 
 def crl_window(issuer: Issuer, *, now: UnixTime, lifetime: int) -> tuple[UnixTime, UnixTime]:
-    """thisUpdate and nextUpdate of a CRL that is made now. nextUpdate never lies after the issuer's own end (R05).
+    """The thisUpdate and nextUpdate of a CRL that is made now. nextUpdate never lies after the issuer's own end (R05).
 
     Raises:
         Misconfigured: the issuer may not sign CRLs (`no-crl-sign`), or the lifetime is not positive (`crl-lifetime`).

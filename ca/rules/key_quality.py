@@ -20,7 +20,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives import serialization
 
-from ca.der import reader, writer
+from ca.der import reader
 from ca.der.algorithms import ALGORITHMS, Algorithm, PublicKey, algorithm_of, load_public_key
 from ca.errors import Malformed, Unacceptable
 from ca.model import Digest

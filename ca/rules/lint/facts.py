@@ -1,0 +1,191 @@
+"""What the lint reads in a to-be-signed certificate, with `ca.der.reader` alone. Ring 1: pure.
+
+Nothing here comes from the writer: neither its constants nor its tables. What is strange but readable becomes a fact for the rules to
+judge; only octets that are no TBSCertificate at all raise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from ca.der import reader
+from ca.errors import Malformed
+from ca.model import Draft, Issuer, Profile, UnixTime
+
+# version, serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo, extensions
+_FIELDS: Final = (0xA0, 0x02, 0x30, 0x30, 0x30, 0x30, 0x30, 0xA3)
+
+
+class Extension(NamedTuple):
+    """One extension as it stands."""
+
+    oid: str
+    critical: bool
+    value: bytes
+    """What is inside the extnValue OCTET STRING."""
+
+
+class Time(NamedTuple):
+    """A time with the form it was written in."""
+
+    tag: int
+    when: UnixTime
+
+
+class Facts(NamedTuple):
+    """A TBSCertificate in pieces; names, algorithm and key are whole elements."""
+
+    version: bytes
+    serial: bytes
+    algorithm: bytes
+    issuer: bytes
+    not_before: Time
+    not_after: Time
+    subject: bytes
+    spki: bytes
+    key: bytes
+    """The octets of the subjectPublicKey BIT STRING."""
+    key_sha256: bytes
+    constant: tuple[bytes, ...]
+    """The extensions that are the same on every certificate of a profile under an issuer, whole, in order."""
+    key_identifier: Extension | None
+    alternative_names: Extension | None
+    repeated: bool
+    """subjectKeyIdentifier or subjectAltName stand in it twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a certificate is held against. `issuer` is None for a self-signed one."""
+
+    draft: Draft
+    profile: Profile
+    issuer: Issuer | None
+
+
+class Shape(NamedTuple):
+    """The constant extensions of a profile under an issuer, and what they are held against."""
+
+    extensions: tuple[Extension, ...]
+    profile: Profile
+    issuer: Issuer | None
+
+    def find(self, oid: str) -> Extension | None:
+        """The extension of that kind."""
+        for extension in self.extensions:
+            if extension.oid == oid:
+                return extension
+        return None
+
+
+class Span(NamedTuple):
+    """One element: `data[start:end]` is all of it, `data[content:end]` its content octets."""
+
+    tag: int
+    start: int
+    content: int
+    end: int
+
+
+def spans(data: bytes, at: int, end: int) -> list[Span]:
+    """The elements from `at` to `end`, which they fill exactly. As `reader.children`, in one loop: this runs 5 times a certificate.
+
+    Raises:
+        Malformed: they are not DER.
+    """
+    found: list[Span] = []
+    while at < end:
+        content = at + 2
+        if content > end or data[at + 1] >= 0x80 or data[at] & 0x1F == 0x1F:
+            one = reader.element(data, at, end)
+            span = Span(one.tag, at, one.content, one.end)
+        else:
+            span = Span(data[at], at, content, content + data[at + 1])
+            if span.end > end:
+                raise Malformed("not-der", f"The octets are not DER: an element longer than what holds it at offset {at}.")
+        found.append(span)
+        at = span.end
+    return found
+
+
+@lru_cache(maxsize=64)
+def _time(octets: bytes) -> Time:
+    found = reader.element(octets, 0, len(octets))
+    return Time(found.tag, reader.time(octets, found))
+
+
+def extension_of(octets: bytes) -> Extension:
+    """Read one Extension (RFC 5280 4.1).
+
+    Raises:
+        Malformed: it is not one; an explicit FALSE is not DER (X.690 11.5).
+    """
+    whole = reader.only(octets, 0x30)
+    oid = reader.expect(octets, whole.content, whole.end, 0x06)
+    following = reader.element(octets, oid.end, whole.end)
+    critical = following.tag == 0x01
+    if critical:
+        if not reader.boolean(octets, following):
+            raise Malformed("not-der", "An extension says that it is not critical, which DER leaves out.")
+        following = reader.element(octets, following.end, whole.end)
+    if following.tag != 0x04 or following.end != whole.end:
+        raise Malformed("not-der", "An extension's value is not one OCTET STRING.")
+    return Extension(reader.oid(octets, oid), critical, octets[following.content : following.end])
+
+
+_SKI: Final = bytes.fromhex("0603551d0e")
+_SAN: Final = bytes.fromhex("0603551d11")
+_CHANGING: Final = (_SKI, _SAN)
+
+
+def read(tbs: bytes) -> Facts:
+    """Take a TBSCertificate apart.
+
+    Raises:
+        Malformed: it is not one, or not DER, or holds fields that RFC 5280 4.1 does not want (unique identifiers).
+    """
+    whole = reader.only(tbs, 0x30)
+    fields = spans(tbs, whole.content, whole.end)
+    if tuple([field.tag for field in fields]) != _FIELDS:
+        raise Malformed("not-der", "The fields are not version, serial number, signature, issuer, validity, subject, key and extensions.")
+    version, serial, algorithm, issuer, validity, subject, spki, wrapper = fields
+    dates = spans(tbs, validity.content, validity.end)
+    parts = spans(tbs, spki.content, spki.end)
+    wrapped = spans(tbs, wrapper.content, wrapper.end)
+    if len(dates) != 2 or [part.tag for part in parts] != [0x30, 0x03] or [part.tag for part in wrapped] != [0x30]:
+        raise Malformed("not-der", "Validity, key or extensions are not built as RFC 5280 4.1 says.")
+    not_before, not_after = dates
+    key = parts[1]
+    constant: list[bytes] = []
+    changing: dict[bytes, bytes] = {}
+    repeated = False
+    for _, start, inside, end in spans(tbs, wrapped[0].content, wrapped[0].end):
+        head = tbs[inside : inside + 5]
+        octets = tbs[start:end]
+        if head in _CHANGING:
+            repeated = repeated or head in changing
+            changing[head] = octets
+        else:
+            constant.append(octets)
+    if tbs[key.content : key.content + 1] != b"\x00":
+        raise Malformed("not-der", "The key's BIT STRING has unused bits.")
+    content = tbs[key.content + 1 : key.end]
+    return Facts(
+        version=tbs[version.content : version.end],
+        serial=tbs[serial.content : serial.end],
+        algorithm=tbs[algorithm.start : algorithm.end],
+        issuer=tbs[issuer.start : issuer.end],
+        not_before=_time(tbs[not_before.start : not_before.end]),
+        not_after=_time(tbs[not_after.start : not_after.end]),
+        subject=tbs[subject.start : subject.end],
+        spki=tbs[spki.start : spki.end],
+        key=content,
+        key_sha256=sha256(content).digest(),
+        constant=tuple(constant),
+        key_identifier=extension_of(changing[_SKI]) if _SKI in changing else None,
+        alternative_names=extension_of(changing[_SAN]) if _SAN in changing else None,
+        repeated=repeated,
+    )

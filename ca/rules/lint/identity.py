@@ -1,0 +1,80 @@
+"""Rules about the extensions that change with every certificate: subjectKeyIdentifier and subjectAltName (RFC 5280 4.2.1.2, 4.2.1.6)."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import Final
+
+from ca.der import reader
+from ca.model import Name, NameKind
+from ca.rules.lint.facts import Case, Facts, spans
+
+_KINDS: Final = {0x81: NameKind.email, 0x82: NameKind.dns, 0x86: NameKind.uri, 0x87: NameKind.ip}
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s]+")
+_LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+
+def key_identifier(facts: Facts, _case: Case) -> str | None:
+    """RFC 5280 4.2.1.2 with RFC 7093 2 (1): non-critical, the leftmost 160 bits of SHA-256 of the key's octets, exactly once."""
+    found = facts.key_identifier
+    if found is None or facts.repeated:
+        return "subjectKeyIdentifier is missing, or an extension stands twice"
+    if found.critical or found.value != b"\x04\x14" + facts.key_sha256[:20]:
+        return "subjectKeyIdentifier is not made from this key"
+    return None
+
+
+def alternative_names(facts: Facts, case: Case) -> str | None:
+    """RFC 5280 4.2.1.6: never empty, well-formed, not critical beside a subject, of kinds the profile allows, and exactly the draft's."""
+    found, draft, profile = facts.alternative_names, case.draft, case.profile
+    if found is None:
+        if profile.required_names or profile.uris or draft.names:
+            return "names are missing"
+        return None
+    if found.critical:
+        return "subjectAltName is critical although there is a subject"
+    octets = found.value
+    names: list[Name] = []
+    for one in spans(octets, reader.only(octets, 0x30).content, len(octets)):
+        kind = _KINDS.get(one.tag)
+        if kind is None:
+            return "a name is of a kind that no profile gives"
+        if kind not in profile.allowed_names and not (kind is NameKind.uri and profile.uris):
+            return f"the profile allows no {kind.value} names"
+        text = _text(kind, octets[one.content : one.end])
+        if text is None:
+            return f"a {kind.value} name is not well-formed"
+        names.append(Name(kind, text))
+    if not names:
+        return "subjectAltName is empty"
+    if len(names) != len(draft.names) or any(not _same(*pair) for pair in zip(names, draft.names, strict=True)):
+        return "the names are not the draft's"
+    return None
+
+
+def _text(kind: NameKind, octets: bytes) -> str | None:
+    if kind is NameKind.ip:
+        return str(ip_address(octets)) if len(octets) in (4, 16) else None
+    if not octets.isascii():
+        return None
+    text = octets.decode("ascii")
+    if kind is NameKind.uri:
+        return text if _SCHEME.fullmatch(text) else None
+    host = text.rpartition("@")[2]
+    if (kind is NameKind.email) is not ("@" in text) or not all(_LABEL.fullmatch(label) for label in host.split(".")):
+        return None
+    return text
+
+
+def _same(read: Name, meant: Name) -> bool:
+    if read == meant:
+        return True
+    # An address has several spellings and one encoding.
+    return read.kind is meant.kind is NameKind.ip and ip_address(read.value) == ip_address(meant.value)
+
+
+RULES: Final = (
+    ("key-identifier", "RFC 5280 4.2.1.2", key_identifier),
+    ("alternative-names", "RFC 5280 4.2.1.6", alternative_names),
+)
