@@ -127,7 +127,7 @@ class Sheet(Form):
     acts: Several[Act] = Field(min_length=1)
 
     _file: Path = PrivateAttr(default=Path())
-    _digest: bytes = PrivateAttr(default=b"")
+    _octets: bytes = PrivateAttr(default=b"")
 
     @property
     def file(self) -> Path:
@@ -137,7 +137,12 @@ class Sheet(Form):
     @property
     def digest(self) -> bytes:
         """SHA-256 of the file: what was reviewed is what runs."""
-        return self._digest
+        return hashlib.sha256(self._octets).digest()
+
+    @property
+    def octets(self) -> bytes:
+        """The file."""
+        return self._octets
 
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -155,7 +160,7 @@ def read_sheet(file: Path) -> Sheet:
     sheet = parse_document(Sheet, _filled(document, file), file=file)
     # Private attributes of our own, set once before anyone sees the object.
     sheet._file = file.absolute()  # noqa: SLF001
-    sheet._digest = hashlib.sha256(octets).digest()  # noqa: SLF001
+    sheet._octets = octets  # noqa: SLF001
     return sheet
 
 

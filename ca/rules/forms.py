@@ -1,0 +1,155 @@
+"""Words of `ca.model` as JSON and back. Ring 1: pure.
+
+Owns the mapping only: octets are base64, enums their value (CRL reasons their RFC word), tuples lists, dataclasses objects with exactly their
+fields. Reading is strict: an unknown or missing field, or a value of another type, is `Malformed`. Knows no verb and no socket.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum, IntEnum
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from ca.errors import Malformed
+
+T = TypeVar("T")
+_Reader = Callable[[Any], Any]
+
+
+def write(value: Any) -> Any:
+    """The JSON form of a word."""
+    kind = type(value)
+    if kind is str or kind is int or value is None or kind is bool or kind is float:
+        return value
+    if kind is bytes:
+        return base64.b64encode(value).decode("ascii")
+    if is_dataclass(value):
+        return {name: write(getattr(value, name)) for name in _names(cast("Any", kind))}
+    if isinstance(value, IntEnum):
+        return value.name
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (list, tuple)):
+        return [write(item) for item in value]
+    raise TypeError(f"no JSON form for {kind.__name__}")
+
+
+def read(kind: type[T], document: Any) -> T:
+    """A word from its JSON form.
+
+    Raises:
+        Malformed: `bad-request`.
+    """
+    return cast("T", _reader(cast("Any", kind))(document))
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def bad(why: str) -> Malformed:
+    """What every unreadable request ends with."""
+    return Malformed("bad-request", "The request cannot be read.", why=why)
+
+
+def _plain(kind: type, word: str) -> _Reader:
+    def reader(value: Any) -> Any:
+        if type(value) is not kind:
+            raise bad(f"{word} belongs where {type(value).__name__} stands.")
+        return value
+
+    return reader
+
+
+def _number(value: Any) -> float:
+    if type(value) not in {int, float}:
+        raise bad("A number belongs there.")
+    return float(value)
+
+
+def _octets(value: Any) -> bytes:
+    if type(value) is not str:
+        raise bad("Base64 text belongs there.")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise bad("It is not base64.") from None
+
+
+_PLAIN: dict[Any, _Reader] = {
+    str: _plain(str, "a string"),
+    int: _plain(int, "a whole number"),
+    bool: _plain(bool, "true or false"),
+    float: _number,
+    bytes: _octets,
+}
+
+
+def _enum(kind: type[Enum]) -> _Reader:
+    words: dict[Any, Enum] = {member.name if issubclass(kind, IntEnum) else member.value: member for member in kind}
+
+    def reader(value: Any) -> Enum:
+        if type(value) is not str or value not in words:
+            raise bad(f"One of {', '.join(words)} belongs there.")
+        return words[value]
+
+    return reader
+
+
+def _many(item: _Reader) -> _Reader:
+    def reader(value: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise bad("A list belongs there.")
+        return tuple(item(one) for one in value)
+
+    return reader
+
+
+def _object(kind: type) -> _Reader:
+    hints = typing.get_type_hints(kind)
+    readers = {field.name: _reader(hints[field.name]) for field in fields(kind)}
+    required = {field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING}
+
+    def reader(value: Any) -> Any:
+        if type(value) is not dict:
+            raise bad(f"An object belongs where {type(value).__name__} stands.")
+        if not value.keys() <= readers.keys():
+            raise bad(f"Unknown: {', '.join(sorted(map(str, value.keys() - readers.keys())))[:200]}.")
+        if not required <= value.keys():
+            raise bad(f"Missing: {', '.join(sorted(required - value.keys()))}.")
+        return kind(**{name: readers[name](item) for name, item in value.items()})
+
+    return reader
+
+
+@cache
+def _reader(kind: Any) -> _Reader:
+    while isinstance(kind, typing.NewType):
+        kind = kind.__supertype__
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    origin = typing.get_origin(kind)
+    if origin is types.UnionType or origin is typing.Union:
+        arms = typing.get_args(kind)
+        inner = [arm for arm in arms if arm is not types.NoneType]
+        if len(inner) != 1 or len(arms) != 2:
+            raise TypeError(f"no JSON form for {kind}")
+        present = _reader(inner[0])
+        return lambda value: None if value is None else present(value)
+    if origin is tuple:
+        item, *rest = typing.get_args(kind)
+        if rest != [Ellipsis]:
+            raise TypeError(f"no JSON form for {kind}")
+        return _many(_reader(item))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return _enum(kind)
+    if is_dataclass(kind):
+        return _object(cast("type", kind))
+    raise TypeError(f"no JSON form for {kind}")
