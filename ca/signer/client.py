@@ -41,7 +41,8 @@ from ca.model import (
     TokenRequest,
     UnixTime,
 )
-from ca.signer import forms, messages
+from ca.rules import forms
+from ca.signer import messages
 
 KEPT: Final = 64
 """Idle connections to keep."""

@@ -33,9 +33,8 @@ from ca.model import (
     TokenEvidence,
     TokenRequest,
 )
-from ca.rules import ids
+from ca.rules import forms, ids
 from ca.rules.message import names_from, names_to
-from ca.signer import forms
 
 VERSION: Final = 1
 LONGEST_REQUEST: Final = 1 << 20

@@ -1,0 +1,420 @@
+"""Issuing: evidence and a CSR in, a certificate out, and a record that survives a crash at any point (P1, P2, P11).
+
+Knows rules and ports only. A batch of requests shares each durable step, every request under its own savepoint:
+
+    claim, CSR        outside of any transaction: evidence is read and verified, the proof of possession checked
+    one transaction   idempotency row found or written, token consumed, device row locked, key claimed, serial and TBS reserved, leaf appended
+                      -- a crash before the commit leaves nothing --
+    journal           the second witness (fsync)
+                      -- a crash from here on leaves an intent without a result: recovery voids and revokes it --
+    sign, re-read     each by itself; what fails is given up in the next step and known to no one
+    one transaction   results recorded
+                      -- only now does anyone get a certificate --
+
+A repeated request gets the stored result. One whose intent never got a result is given up and decided anew: the old serial is void and
+revoked, for a signature may exist. Nothing is ever signed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ca import lineage
+from ca.der.certificate import assemble
+from ca.der.csr import Csr, read_csr
+from ca.errors import Broken, Busy, Conflict, FleetcaError, KeyUnavailable, Misconfigured, NotFound, Unavailable
+from ca.lineage import Issuers
+from ca.model import (
+    Certificate,
+    CertificateRef,
+    CertificateState,
+    Device,
+    DeviceId,
+    DeviceState,
+    Digest,
+    Draft,
+    EvidenceKind,
+    Grant,
+    Intent,
+    Issued,
+    Issuer,
+    IssueRequest,
+    IssuerId,
+    Operator,
+    Peer,
+    Profile,
+    Role,
+    Serial,
+    StatusKind,
+    UnixTime,
+)
+from ca.ports import Chance, Clock, Failpoint, Ledger, SigningKey, Writing
+from ca.rules import caps, grant, leaf, renewal, testimony
+from ca.rules.certificate import check_key_algorithm, draft
+from ca.rules.clock import trusted
+from ca.rules.lint.certificate import lint
+from ca.rules.reread import reread
+from ca.rules.serial import RANDOM_OCTETS, make_serial
+from ca.witness import Witness
+
+SERIAL_TRIES = 3
+"""A second collision of 134 random bits means that the generator is broken; a third try would only hide it."""
+
+
+def no_failpoint(name: str) -> None:
+    """What stands at every failpoint outside of tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request whose evidence and CSR were read and verified."""
+
+    request: IssueRequest
+    claim: grant.Claim
+    csr: Csr
+    key: Digest
+    """The request key."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An intent of this batch, committed or about to be."""
+
+    intent: Intent
+    issuer: Issuer
+    revocable: bool
+    leaf: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """The same request as an earlier one of this batch."""
+
+    index: int
+
+
+_Outcome = Issued | FleetcaError | _Pending | _Same
+
+
+class Issuing:
+    """Safe to call from one thread at a time; `prepare` from any.
+
+    Args:
+        keys: the opened issuing keys. An issuer without one here cannot issue (the offline root, P4).
+        serial_check: the key of the serial numbers' check value.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        witness: Witness,
+        keys: Mapping[IssuerId, SigningKey],
+        issuers: Issuers,
+        policy: grant.Policy,
+        clock: Clock,
+        chance: Chance,
+        serial_check: bytes,
+        failpoint: Failpoint = no_failpoint,
+    ) -> None:
+        for name, key in keys.items():
+            if name not in issuers.by_id or issuers.by_id[name].spki != key.spki:
+                raise Misconfigured(
+                    "key-of-another-issuer",
+                    f"The key of issuer {name!r} is not the one in its certificate.",
+                    fix="Point [[issuers]] certificate and key at the same ceremony's outputs.",
+                )
+        self._ledger, self._witness, self._keys, self._issuers = ledger, witness, keys, issuers
+        self._policy, self._clock, self._chance, self._serial_check = policy, clock, chance, serial_check
+        self._failpoint = failpoint
+        self._allowances: dict[Role, caps.Allowance] = {}
+
+    # ---- Before the transaction -------------------------------------------------------------------------------------
+
+    def prepare(self, request: IssueRequest, peer: Peer) -> Prepared:
+        """Everything that needs no database. Who may not bring this evidence at all is refused before anything is parsed."""
+        claim = grant.claim(grant.Verb.issue, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
+        return Prepared(request, claim, read_csr(request.csr), grant.request_key(claim, request.csr))
+
+    def issue(self, requests: Sequence[tuple[IssueRequest, Peer]]) -> list[Issued | FleetcaError]:
+        """Decide and sign a batch. Each request has its own outcome, in its place."""
+        prepared: list[Prepared | FleetcaError] = []
+        for request, peer in requests:
+            try:
+                prepared.append(self.prepare(request, peer))
+            except FleetcaError as error:
+                prepared.append(error)
+        decided = iter(self.issue_prepared([item for item in prepared if isinstance(item, Prepared)]))
+        return [next(decided) if isinstance(item, Prepared) else item for item in prepared]
+
+    def issue_prepared(self, batch: Sequence[Prepared]) -> list[Issued | FleetcaError]:
+        """As `issue`, for requests that were prepared."""
+        if not batch:
+            return []
+        try:
+            outcomes, now = self._commit_intents(batch)
+        except Unavailable as error:
+            # Nothing is signed. The commit itself may have gone through: then the requests, repeated, find intents and give them up.
+            return [error] * len(batch)
+        pending = {index: item for index, item in enumerate(outcomes) if isinstance(item, _Pending)}
+        if pending:
+            self._failpoint("issue.after-intent-commit")
+            outcomes = [*outcomes]
+            for index, outcome in self._finish(pending, now).items():
+                outcomes[index] = outcome
+        return [_settled(outcome, outcomes) for outcome in outcomes]
+
+    # ---- The first transaction: intents -----------------------------------------------------------------------------
+
+    def _commit_intents(self, batch: Sequence[Prepared]) -> tuple[list[_Outcome], UnixTime]:
+        outcomes: list[_Outcome] = []
+        said: list[testimony.Record] = []
+        in_flight: dict[Digest, int] = {}
+        self._failpoint("issue.before-intent")
+        with self._ledger.writing() as tx:
+            now = trusted(self._clock.now(), high_time=tx.high_time())
+            for index, item in enumerate(batch):
+                outcome = self._same(item, in_flight) or self._decided(tx, item, said, now=now)
+                outcomes.append(outcome)
+                if isinstance(outcome, _Pending):
+                    in_flight[item.key] = index
+            if in_flight:
+                tx.raise_high_time(now)
+        self._witness.later(said)
+        return outcomes, now
+
+    def _same(self, item: Prepared, in_flight: Mapping[Digest, int]) -> _Same | None:
+        index = in_flight.get(item.key)
+        return None if index is None else _Same(index)
+
+    def _decided(self, tx: Writing, item: Prepared, said: list[testimony.Record], *, now: UnixTime) -> _Outcome:
+        """One request under its own savepoint: what is refused leaves nothing behind but its refusal."""
+        for attempt in range(SERIAL_TRIES):
+            own: list[testimony.Record] = []
+            try:
+                with tx.savepoint():
+                    outcome = self._decide(tx, item, own, now=now)
+            except Conflict as error:
+                if error.code == "serial-taken" and attempt + 1 < SERIAL_TRIES:
+                    continue
+                return (
+                    error
+                    if error.code != "serial-taken"
+                    else Broken("serial", "Serial numbers repeat.", why="Is the random generator broken?")
+                )
+            except FleetcaError as error:
+                if isinstance(error, Unavailable) and not isinstance(error, (Busy, KeyUnavailable)):
+                    raise
+                return error
+            said += own
+            return outcome
+        raise AssertionError("unreachable")
+
+    def _decide(self, tx: Writing, item: Prepared, said: list[testimony.Record], *, now: UnixTime) -> _Outcome:
+        found = tx.find_by_request(item.key)
+        if found is not None and found.state is CertificateState.issued:
+            return _repeated(item, found, now=now)
+        if found is not None:
+            # Only this worker signs, and this request is not in flight: its intent was left by a crash or a failure.
+            said += lineage.give_up(tx, found, now=now)
+        claim, policy = item.claim, self._policy
+        record = self._issuers.record_of(claim, tx)
+        asked = grant.asked_for(
+            claim,
+            item.request,
+            policy,
+            key=item.key,
+            token=tx.find_token(claim.token) if claim.token is not None else None,
+            record=record,
+            operator=self._operator(tx, item, record),
+            now=now,
+        )
+        device = tx.lock_device(asked.device)
+        given = grant.grant(claim, asked, policy, device=device, now=now)
+        profile, issuer = policy.profile(given.profile), self._issuer(given.issuer)
+        check_key_algorithm(profile, item.csr.algorithm)
+        self._spend(claim.peer.role, now)
+        if device is None:
+            self._add_device(tx, given, now=now)
+        self._claim_key(tx, item.csr, given, profile, now=now)
+        if given.token is not None:
+            tx.use_token(given.token, request_key=item.key, now=now)
+        if record is not None and given.parent is not None:
+            said += lineage.first_use(tx, record, policy.profiles, now=now)
+        return self._reserve(tx, item, given, profile, issuer, now=now)
+
+    def _operator(self, tx: Writing, item: Prepared, record: Certificate | None) -> Operator | None:
+        if item.claim.kind is not EvidenceKind.local:
+            return lineage.operator_of(record, tx)
+        name = grant.operator_of(item.request.device) if item.request.device is not None else None
+        return None if name is None else tx.find_operator(name)
+
+    def _issuer(self, name: IssuerId) -> Issuer:
+        issuer = self._issuers.by_id.get(name)
+        if issuer is None:
+            raise NotFound("issuer-unknown", f"There is no issuer {name!r}.", fix="List them: fleetca issuers list")
+        if not issuer.may_issue:
+            raise Misconfigured(
+                "issuer-may-not-issue", f"Issuer {name!r} may not issue certificates.", why="Its key usage lacks keyCertSign."
+            )
+        if name not in self._keys:
+            raise KeyUnavailable("no-issuing-key", f"The key of issuer {name!r} is not here.", fix="See: fleetca doctor")
+        return issuer
+
+    def _spend(self, role: Role, now: UnixTime) -> None:
+        rate = self._policy.caps_of(role).per_minute
+        if rate is not None:
+            self._allowances[role] = caps.spend(self._allowances.get(role), per_minute=rate, now=now)
+
+    def _add_device(self, tx: Writing, given: Grant, *, now: UnixTime) -> None:
+        device = Device(given.device, given.tenant, DeviceState.active, now)
+        tx.add_device(device)
+        tx.append_leaf(leaf.device(device, actor=given.actor, at=now))
+
+    def _claim_key(self, tx: Writing, csr: Csr, given: Grant, profile: Profile, *, now: UnixTime) -> None:
+        """One key, one device, for ever (P9); and a new key for every certificate, unless the profile lets it be used again."""
+        if tx.claim_key(csr.spki_sha256, given.device, now=now) or profile.key_reuse:
+            return
+        # A void intent does not count as use: the device never got that certificate.
+        if any(other.spki_sha256 == csr.spki_sha256 for other in tx.certificates_of(given.device)):
+            raise Conflict(
+                "key-used-before",
+                "The key has a certificate already.",
+                why=f"Profile {profile.name!r} wants a new key for every certificate.",
+                fix="Make a new key and a CSR for it.",
+            )
+
+    def _reserve(self, tx: Writing, item: Prepared, given: Grant, profile: Profile, issuer: Issuer, *, now: UnixTime) -> _Pending:
+        made = draft(
+            grant=given,
+            profile=profile,
+            issuer=issuer,
+            spki=item.csr.spki,
+            spki_sha256=item.csr.spki_sha256,
+            serial=make_serial(self._chance.octets(RANDOM_OCTETS), self._serial_check),
+            now=now,
+        )
+        # Policy is judged on the very octets that will be signed, by code that did not write them.
+        lint(made, profile, issuer)
+        intent = Intent(draft=made, grant=given, request_key=item.key, intended_at=now)
+        revocable = profile.status is StatusKind.revocable
+        leaf_hash = tx.append_leaf(leaf.issuance(intent))
+        tx.reserve(intent, tenant=given.tenant, revocable=revocable, leaf=leaf_hash)
+        return _Pending(intent, issuer, revocable, leaf_hash)
+
+    # ---- Journal, signatures, and the second transaction: results ---------------------------------------------------
+
+    def _finish(self, pending: Mapping[int, _Pending], now: UnixTime) -> dict[int, Issued | FleetcaError]:
+        outcomes: dict[int, Issued | FleetcaError] = {}
+        try:
+            self._witness.testify([testimony.Intended(item.intent, item.revocable, item.leaf) for item in pending.values()])
+        except Unavailable as error:
+            outcomes = dict.fromkeys(pending, error)
+        else:
+            self._failpoint("issue.after-journal")
+            outcomes = self._signed(pending, now)
+            self._failpoint("issue.before-result-commit")
+        said: list[testimony.Record] = []
+        try:
+            with self._ledger.writing() as tx:
+                for index, outcome in outcomes.items():
+                    item = pending[index]
+                    if isinstance(outcome, Issued):
+                        der = outcome.certificate.der
+                        assert der is not None
+                        tx.record_issued(outcome.certificate.ref, der, now=now)
+                        said.append(testimony.Signed(outcome.certificate.ref, der, now))
+                    else:
+                        said += lineage.give_up(tx, _record(item, None, now), now=now)
+        except Unavailable as error:
+            # Nobody gets what is not on record. The intents stay; a repeated request or recovery gives them up.
+            return {index: outcome if isinstance(outcome, FleetcaError) else error for index, outcome in outcomes.items()}
+        self._failpoint("issue.after-result-commit")
+        self._witness.later(said)
+        return outcomes
+
+    def _signed(self, pending: Mapping[int, _Pending], now: UnixTime) -> dict[int, Issued | FleetcaError]:
+        outcomes: dict[int, Issued | FleetcaError] = {}
+        lost: dict[IssuerId, KeyUnavailable] = {}
+        for index, item in pending.items():
+            made = item.intent.draft
+            try:
+                if made.issuer in lost:
+                    # A token that is gone stays gone for this batch: do not let every request wait for it.
+                    raise lost[made.issuer]
+                signature = self._keys[made.issuer].sign(made.tbs)
+                self._failpoint("issue.after-sign")
+                der = assemble(made.tbs, made.algorithm, signature)
+                reread(made, der, item.issuer)
+                self._failpoint("issue.after-reread")
+            except KeyUnavailable as error:
+                lost[made.issuer] = error
+                outcomes[index] = error
+            except FleetcaError as error:
+                outcomes[index] = error
+            else:
+                outcomes[index] = Issued(_record(item, der, now), item.leaf, repeated=False)
+        return outcomes
+
+
+def _settled(outcome: _Outcome, outcomes: Sequence[_Outcome]) -> Issued | FleetcaError:
+    if isinstance(outcome, _Same):
+        first = _settled(outcomes[outcome.index], outcomes)
+        return replace(first, repeated=True) if isinstance(first, Issued) else first
+    if isinstance(outcome, _Pending):
+        return Broken("unfinished", "A request was left without an outcome.")
+    return outcome
+
+
+def _repeated(item: Prepared, found: Certificate, *, now: UnixTime) -> Issued:
+    """The stored result of an equal request.
+
+    Raises:
+        Conflict: `request-differs`: the same evidence and CSR, other wishes; `request-spent`: what it got has ended.
+    """
+    wishes = item.request
+    if wishes.device not in {None, found.device} or wishes.profile not in {None, found.profile}:
+        raise Conflict(
+            "request-differs",
+            "The same CSR got a certificate for another device or profile.",
+            why=f"It is certificate {found.ref} of {found.device}.",
+            fix="Make a new key and a CSR for it.",
+        )
+    if not renewal.live(found, now=now):
+        raise Conflict(
+            "request-spent",
+            "The same request got a certificate that does not hold any more.",
+            why=f"It is certificate {found.ref}.",
+            fix="Make a new key and a CSR for it.",
+        )
+    return Issued(found, found.leaf, repeated=True)
+
+
+def _record(item: _Pending, der: bytes | None, now: UnixTime) -> Certificate:
+    """The row as the store has it: intended without octets, issued with them."""
+    made: Draft = item.intent.draft
+    given = item.intent.grant
+    return Certificate(
+        ref=CertificateRef(made.issuer, Serial(made.serial)),
+        state=CertificateState.intended if der is None else CertificateState.issued,
+        tenant=given.tenant,
+        device=DeviceId(given.device),
+        profile=given.profile,
+        subject=made.subject,
+        names=made.names,
+        spki_sha256=made.spki_sha256,
+        not_before=made.not_before,
+        not_after=made.not_after,
+        tbs=made.tbs,
+        der=der,
+        parent=given.parent,
+        request_key=item.intent.request_key,
+        intended_at=item.intent.intended_at,
+        issued_at=None if der is None else now,
+        superseded_at=None,
+        first_used_at=None,
+        revocable=item.revocable,
+        revocation=None,
+        leaf=item.leaf,
+    )

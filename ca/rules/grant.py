@@ -1,0 +1,612 @@
+"""The one door (P2): who, by which evidence, may get what. Ring 1: pure.
+
+Everything that is issued, revoked, handed out as a token or confirmed passes here, whatever protocol or command it came by. The rule of this
+file: **what is not in `ALLOWED` is denied**: a new kind of evidence, a new role or a new verb reaches nothing until a line is written for
+it here (incident R17). A decision has two halves: `claim`, what the evidence proves by itself, needs no database; then one function for each
+verb judges the claim by what is on record, in the same transaction that acts on it.
+
+Weaker evidence (a presented certificate that only a web process saw; a role speaking for itself) is bound by the role's caps, never acts for
+another device, makes no tokens and revokes nobody else. A signed message is bound by the role's rate only: its key was asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from ca.der.algorithms import load_public_key, verify
+from ca.der.certificate import CertificateFacts, read_certificate
+from ca.errors import Denied, FleetcaError, Malformed, NotFound, Unauthenticated
+from ca.model import (
+    OWN_SERVICES,
+    Certificate,
+    CertificateRef,
+    Device,
+    DeviceId,
+    Digest,
+    Evidence,
+    EvidenceKind,
+    Grant,
+    IssueRequest,
+    IssuerId,
+    LocalEvidence,
+    MessageEvidence,
+    Name,
+    Operator,
+    OperatorName,
+    Peer,
+    PresentedCertificate,
+    Profile,
+    ProfileName,
+    RevocationGrant,
+    RevokeRequest,
+    Role,
+    StatusKind,
+    TenantId,
+    Token,
+    TokenEvidence,
+    TokenRequest,
+    UnixTime,
+)
+from ca.rules import renewal
+from ca.rules import token as token_rule
+from ca.rules.caps import NO_CAPS, Caps, Power, powers_of, within
+from ca.rules.message import Act, Message, check_message, digest_of, read_message, signed_octets
+from ca.rules.revocation import FOR_ONESELF
+
+SERVICE: Final = ProfileName("service")
+RESPONDER: Final = ProfileName("ocsp-responder")
+OPERATOR: Final = ProfileName("operator")
+ENROLL_DEVICE: Final = DeviceId(OWN_SERVICES + "enroll")
+STATUS_DEVICE: Final = DeviceId(OWN_SERVICES + "status")
+OPERATOR_DEVICE: Final = OWN_SERVICES + "operator:"
+
+
+class Verb(Enum):
+    """What a peer asks the signer to do and what needs evidence."""
+
+    issue = "issue"
+    revoke = "revoke"
+    create_token = "create-token"
+    confirm = "confirm"
+
+
+ALLOWED: Final = frozenset(
+    {
+        # A device enrols by a token, renews by its certificate or a message; the web process gets its own TLS certificate.
+        (Verb.issue, Role.enroll, EvidenceKind.token),
+        (Verb.issue, Role.enroll, EvidenceKind.presented),
+        (Verb.issue, Role.enroll, EvidenceKind.message),
+        (Verb.issue, Role.enroll, EvidenceKind.local),
+        # A responder gets its delegated certificate.
+        (Verb.issue, Role.status, EvidenceKind.local),
+        # An operator at the machine, or one who signed.
+        (Verb.issue, Role.operator, EvidenceKind.local),
+        (Verb.issue, Role.operator, EvidenceKind.message),
+        # A device gives up its own certificate; an operator any.
+        (Verb.revoke, Role.enroll, EvidenceKind.presented),
+        (Verb.revoke, Role.enroll, EvidenceKind.message),
+        (Verb.revoke, Role.operator, EvidenceKind.local),
+        (Verb.revoke, Role.operator, EvidenceKind.message),
+        # Tokens come from operators only.
+        (Verb.create_token, Role.enroll, EvidenceKind.message),
+        (Verb.create_token, Role.operator, EvidenceKind.local),
+        (Verb.create_token, Role.operator, EvidenceKind.message),
+        # A successor was used.
+        (Verb.confirm, Role.enroll, EvidenceKind.presented),
+        (Verb.confirm, Role.enroll, EvidenceKind.message),
+    }
+)
+
+_ACTS: Final[Mapping[Verb, frozenset[Act]]] = {
+    Verb.issue: frozenset({Act.renew, Act.issue}),
+    Verb.revoke: frozenset({Act.revoke}),
+    Verb.create_token: frozenset({Act.create_token}),
+    Verb.confirm: frozenset({Act.confirm}),
+}
+_POWERS: Final[Mapping[Verb, Power]] = {
+    Verb.issue: Power.issue,
+    Verb.revoke: Power.revoke,
+    Verb.create_token: Power.create_token,
+}
+_KINDS: Final[Mapping[type, EvidenceKind]] = {
+    TokenEvidence: EvidenceKind.token,
+    MessageEvidence: EvidenceKind.message,
+    PresentedCertificate: EvidenceKind.presented,
+    LocalEvidence: EvidenceKind.local,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What wiring laid down: the deployment's name, its profiles, the caps of its roles."""
+
+    deployment: str
+    tenant: TenantId
+    default_issuer: IssuerId
+    profiles: Mapping[ProfileName, Profile]
+    caps: Mapping[Role, Caps]
+
+    def caps_of(self, role: Role) -> Caps:
+        return self.caps.get(role, NO_CAPS)
+
+    def profile(self, name: ProfileName) -> Profile:
+        """The profile of that name.
+
+        Raises:
+            NotFound: `profile-unknown`.
+        """
+        found = self.profiles.get(name)
+        if found is None:
+            raise NotFound(
+                "profile-unknown",
+                f"There is no profile {name!r}.",
+                why=f"Known are {', '.join(sorted(self.profiles))}.",
+                fix="List them: fleetca profiles list",
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What evidence proves by itself, before the database is asked."""
+
+    verb: Verb
+    peer: Peer
+    kind: EvidenceKind
+    digest: Digest
+    """What makes repeated evidence the same evidence."""
+    token: Digest | None = None
+    certificate: CertificateFacts | None = None
+    """The certificate that was presented, or whose key signed the message."""
+    message: Message | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who gets what, as far as the evidence goes; the device and the profile are judged next."""
+
+    device: DeviceId
+    profile: ProfileName
+    names: tuple[Name, ...]
+    issuer: IssuerId
+    actor: str
+    parent: CertificateRef | None = None
+    token: Digest | None = None
+
+
+def kind_of(evidence: Evidence) -> EvidenceKind:
+    """The kind of a piece of evidence, by its exact type.
+
+    Raises:
+        Denied: `evidence-unknown`.
+    """
+    kind = _KINDS.get(type(evidence))
+    if kind is None:
+        raise Denied("evidence-unknown", "This kind of evidence is not known.")
+    return kind
+
+
+def allowed(verb: Verb, peer: Peer, kind: EvidenceKind) -> None:
+    """May this role bring this kind of evidence for this verb at all?
+
+    Raises:
+        Denied: `not-allowed`.
+    """
+    if (verb, peer.role, kind) not in ALLOWED:
+        raise Denied(
+            "not-allowed",
+            f"Role {peer.role.value} may not ask for this with evidence of kind {kind.value}.",
+            why=f"No rule allows {verb.value} that way.",
+        )
+
+
+def claim(verb: Verb, evidence: Evidence, peer: Peer, *, deployment: str, now: UnixTime) -> Claim:
+    """Read and verify evidence as far as it speaks for itself.
+
+    Raises:
+        Denied: this role may not bring this evidence here.
+        Malformed: evidence that cannot be read.
+        Unauthenticated: evidence that does not hold.
+    """
+    kind = kind_of(evidence)
+    allowed(verb, peer, kind)
+    if isinstance(evidence, TokenEvidence):
+        digest = token_rule.token_hash(evidence.token)
+        return Claim(verb, peer, kind, digest, token=digest)
+    if isinstance(evidence, PresentedCertificate):
+        return Claim(verb, peer, kind, _sha256(evidence.certificate), certificate=read_certificate(evidence.certificate))
+    if isinstance(evidence, LocalEvidence):
+        if evidence.role is not peer.role or evidence.uid != peer.uid:
+            raise Denied("not-allowed", "Local evidence speaks for the peer of the socket only.")
+        return Claim(verb, peer, kind, _sha256(f"{peer.role.value}@{peer.uid}".encode()))
+    message = read_message(evidence.payload)
+    check_message(message, acts=_ACTS[verb], deployment=deployment, now=now)
+    signer = read_certificate(evidence.certificate)
+    try:
+        verify(load_public_key(signer.spki), evidence.signature, signed_octets(evidence.payload))
+    except FleetcaError as error:
+        raise Unauthenticated(
+            "bad-signature",
+            "The signature of the message does not hold.",
+            why=error.what,
+            fix="Sign the context and the payload with the key of the certificate you send.",
+        ) from None
+    return Claim(verb, peer, kind, digest_of(evidence.payload), certificate=signer, message=message)
+
+
+def _sha256(octets: bytes) -> Digest:
+    return Digest(hashlib.sha256(octets).digest())
+
+
+def request_key(found: Claim, csr: bytes) -> Digest:
+    """What makes a repeated request the same request: kind and digest of the evidence, and the CSR."""
+    return _sha256(found.kind.value.encode() + b"\0" + found.digest + csr)
+
+
+# ---- Issuing --------------------------------------------------------------------------------------------------------
+
+
+def asked_for(
+    found: Claim,
+    request: IssueRequest,
+    policy: Policy,
+    *,
+    key: Digest,
+    token: Token | None,
+    record: Certificate | None,
+    operator: Operator | None,
+    now: UnixTime,
+) -> Asked:
+    """Who would get what by this evidence.
+
+    Args:
+        key: the request key.
+        token: the row of the claim's token.
+        record: the row of the claim's certificate, found by issuer and serial; it is compared octet by octet here.
+        operator: the row of the operator that the record is of.
+    """
+    match found.kind:
+        case EvidenceKind.token:
+            asked = _by_token(request, policy, token_rule.usable(token, request_key=key, now=now))
+        case EvidenceKind.presented:
+            asked = _by_presented(found, request, policy, record, now=now)
+        case EvidenceKind.message:
+            asked = _by_message(found, request, policy, record, operator=operator, now=now)
+        case EvidenceKind.local:
+            asked = _by_role(found, request, policy, operator=operator)
+        case _:
+            raise Denied("evidence-unknown", "This kind of evidence is not known.")
+    return asked
+
+
+def _agree(request: IssueRequest, *, device: DeviceId, profile: ProfileName, names: tuple[Name, ...]) -> None:
+    """Wishes must equal what the evidence gives, or be absent."""
+    if request.device not in {None, device}:
+        raise Denied("evidence-for-another-device", "The evidence is for another device.", why=f"{request.device!r} was asked for.")
+    if request.profile not in {None, profile}:
+        raise Denied("evidence-for-another-profile", "The evidence is for another profile.", why=f"{request.profile!r} was asked for.")
+    if request.names and set(request.names) != set(names):
+        raise Denied("evidence-for-other-names", "The evidence is for other names.")
+    if request.issuer is not None:
+        raise Denied("issuer-not-yours", "This evidence does not choose an issuer.")
+
+
+def _by_token(request: IssueRequest, policy: Policy, token: Token) -> Asked:
+    _agree(request, device=token.device, profile=token.profile, names=token.names)
+    _for_devices(policy, token.device, token.profile)
+    return Asked(
+        device=token.device,
+        profile=token.profile,
+        names=token.names,
+        issuer=policy.default_issuer,
+        actor=f"device:{token.device}",
+        token=token.hash,
+    )
+
+
+def _by_presented(found: Claim, request: IssueRequest, policy: Policy, record: Certificate | None, *, now: UnixTime) -> Asked:
+    own = _shown(found, record, now=now)
+    if own.device.startswith(OWN_SERVICES):
+        raise Denied("not-by-presenting", "Our own services and operators do not renew by presenting a certificate.")
+    caps = policy.caps_of(found.peer.role)
+    within(caps, device=own.device, profile=own.profile)
+    return _renewal(request, policy, own, renew_from=caps.renew_from, now=now)
+
+
+def _by_message(
+    found: Claim, request: IssueRequest, policy: Policy, record: Certificate | None, *, operator: Operator | None, now: UnixTime
+) -> Asked:
+    own = _shown(found, record, now=now)
+    message = found.message
+    if message is None or message.csr != request.csr:
+        raise Unauthenticated("message-for-another-csr", "The signed message holds another CSR.")
+    if message.act is Act.renew:
+        if own.device.startswith(OWN_SERVICES):
+            _operator(own, operator)
+        return _renewal(request, policy, own, renew_from=0.0, now=now)
+    name = _operator(own, operator, power=Power.issue)
+    if message.device is None or message.profile is None:
+        raise Malformed("bad-message", "The signed message must name device and profile.")
+    _agree(request, device=message.device, profile=message.profile, names=message.names)
+    _for_devices(policy, message.device, message.profile)
+    return Asked(
+        device=message.device,
+        profile=message.profile,
+        names=message.names,
+        issuer=policy.default_issuer,
+        actor=f"operator:{name}",
+    )
+
+
+def _renewal(request: IssueRequest, policy: Policy, own: Certificate, *, renew_from: float, now: UnixTime) -> Asked:
+    profile = policy.profile(own.profile)
+    if profile.is_ca or profile.status is StatusKind.nocheck:
+        raise Denied("not-renewable", "Certificates of this profile are not renewed.")
+    renewal.renewable(own, profile, renew_from=renew_from, now=now)
+    # The profile's own URIs stand in the record's names; they come anew from the profile.
+    names = tuple(name for name in own.names if name.kind in profile.allowed_names)
+    _agree(request, device=own.device, profile=own.profile, names=names)
+    return Asked(
+        device=own.device,
+        profile=own.profile,
+        names=names,
+        issuer=policy.default_issuer,
+        actor=_actor(own),
+        parent=own.ref,
+    )
+
+
+def _by_role(found: Claim, request: IssueRequest, policy: Policy, *, operator: Operator | None) -> Asked:
+    match found.peer.role:
+        case Role.enroll:
+            asked = _own_service(found, request, policy)
+        case Role.status:
+            asked = _own_responder(found, request, policy)
+        case Role.operator:
+            asked = _by_local_operator(found, request, policy, operator)
+        case _:
+            raise Denied("not-allowed", "This role gets no certificate by itself.")
+    within(policy.caps_of(found.peer.role), device=asked.device, profile=asked.profile)
+    return asked
+
+
+def _own_service(found: Claim, request: IssueRequest, policy: Policy) -> Asked:
+    own_names = policy.caps_of(found.peer.role).own_names
+    names = request.names or tuple(sorted(own_names))
+    if not names or not own_names.issuperset(names):
+        raise Denied(
+            "names-not-own",
+            "The enrolment service may have a certificate for its own names only.",
+            why="A name was asked for that its settings do not list.",
+            fix="List it under [enroll] names.",
+        )
+    _agree(_without_names(request), device=ENROLL_DEVICE, profile=SERVICE, names=names)
+    return Asked(device=ENROLL_DEVICE, profile=SERVICE, names=names, issuer=policy.default_issuer, actor=_role_actor(found))
+
+
+def _own_responder(found: Claim, request: IssueRequest, policy: Policy) -> Asked:
+    if request.names:
+        raise Denied("names-not-own", "A responder's certificate carries no asked-for names.")
+    if request.device not in {None, STATUS_DEVICE} or request.profile not in {None, RESPONDER}:
+        raise Denied("not-allowed", "Role status gets a responder's certificate and nothing else.")
+    profile = policy.profile(RESPONDER)
+    if profile.is_ca or profile.status is not StatusKind.nocheck or profile.extended_key_usage != ("OCSPSigning",):
+        raise Denied("not-allowed", "The responder profile is not one for responders.")
+    return Asked(
+        device=STATUS_DEVICE, profile=RESPONDER, names=(), issuer=request.issuer or policy.default_issuer, actor=_role_actor(found)
+    )
+
+
+def _by_local_operator(found: Claim, request: IssueRequest, policy: Policy, operator: Operator | None) -> Asked:
+    if request.device is None or request.profile is None:
+        raise Malformed("bad-request", "An operator names device and profile.")
+    if request.device.startswith(OPERATOR_DEVICE):
+        if request.profile != OPERATOR:
+            raise Denied("not-allowed", "Operators get certificates of profile `operator`.")
+        if operator is None or operator.disabled_at is not None:
+            raise Denied("operator-unknown", "There is no such operator, or it is disabled.", fix="Add it: fleetca operators add NAME")
+    else:
+        _for_devices(policy, request.device, request.profile)
+    return Asked(
+        device=request.device,
+        profile=request.profile,
+        names=request.names,
+        issuer=request.issuer or policy.default_issuer,
+        actor=_role_actor(found),
+    )
+
+
+def _without_names(request: IssueRequest) -> IssueRequest:
+    return IssueRequest(request.csr, request.evidence, request.device, request.profile, (), request.issuer)
+
+
+def _for_devices(policy: Policy, device: DeviceId, profile_name: ProfileName) -> None:
+    """Devices and services only: neither what belongs to ourselves, nor authority over others."""
+    profile = policy.profile(profile_name)
+    if device.startswith(OWN_SERVICES):
+        raise Denied("device-reserved", f"Ids that begin with {OWN_SERVICES!r} are our own services.")
+    if profile.is_ca or profile.status is StatusKind.nocheck or "OCSPSigning" in profile.extended_key_usage or profile.name == OPERATOR:
+        raise Denied("profile-reserved", f"Profile {profile_name!r} is not for devices.")
+
+
+def operator_of(device: DeviceId) -> OperatorName | None:
+    """The operator whose certificates stand under this id; None for devices."""
+    return OperatorName(device.removeprefix(OPERATOR_DEVICE)) if device.startswith(OPERATOR_DEVICE) else None
+
+
+def _shown(found: Claim, record: Certificate | None, *, now: UnixTime) -> Certificate:
+    if found.certificate is None:
+        raise Unauthenticated("certificate-unknown", "There is no certificate to judge.")
+    own = renewal.known(record, found.certificate.der)
+    renewal.speaks(own, now=now)
+    return own
+
+
+def _operator(own: Certificate, operator: Operator | None, *, power: Power | None = None) -> OperatorName:
+    name = operator_of(own.device)
+    if name is None or own.profile != OPERATOR:
+        raise Denied("not-an-operator", "Only an operator may ask for this.", why="The key that signed is not an operator's.")
+    if operator is None or operator.name != name or operator.disabled_at is not None:
+        raise Denied("operator-unknown", "There is no such operator, or it is disabled.")
+    if power is not None and power not in powers_of(operator):
+        raise Denied("operator-role", "The operator's roles do not allow this.", why=f"None of its roles gives the power to {power.value}.")
+    return name
+
+
+def _actor(own: Certificate) -> str:
+    name = operator_of(own.device)
+    return f"device:{own.device}" if name is None else f"operator:{name}"
+
+
+def _role_actor(found: Claim) -> str:
+    return f"role:{found.peer.role.value}@{found.peer.uid}"
+
+
+def grant(found: Claim, asked: Asked, policy: Policy, *, device: Device | None, now: UnixTime) -> Grant:
+    """The grant, once the device's row is read and locked.
+
+    Args:
+        device: None for a device that is not on record yet.
+
+    Raises:
+        Denied: `device-revoked`, `device-of-another-tenant`.
+        NotFound: `profile-unknown`.
+    """
+    profile = policy.profile(asked.profile)
+    if profile.is_ca:
+        raise Denied("profile-reserved", "CA certificates come from a ceremony (P4).")
+    if device is not None or asked.parent is not None:
+        known = renewal.active(device)
+        if known.tenant != policy.tenant:
+            raise Denied("device-of-another-tenant", "There is no such device.")
+    return Grant(
+        tenant=policy.tenant,
+        device=asked.device,
+        profile=asked.profile,
+        profile_digest=profile.digest,
+        issuer=asked.issuer,
+        names=asked.names,
+        actor=asked.actor,
+        role=found.peer.role,
+        evidence=found.kind,
+        evidence_digest=found.digest,
+        parent=asked.parent,
+        token=asked.token,
+        granted_at=now,
+    )
+
+
+# ---- Revoking -------------------------------------------------------------------------------------------------------
+
+
+def revocation(
+    found: Claim,
+    request: RevokeRequest,
+    policy: Policy,
+    *,
+    record: Certificate | None,
+    operator: Operator | None,
+    target: Certificate | None,
+    now: UnixTime,
+) -> RevocationGrant:
+    """May this evidence revoke that?
+
+    Args:
+        record: the row of the claim's certificate.
+        target: the row of `request.target`, where one is given.
+    """
+    if request.target is not None and request.device is not None:
+        raise Malformed("bad-request", "Either a certificate is revoked or a device, not both at once.")
+    match found.kind:
+        case EvidenceKind.local:
+            if found.peer.role is not Role.operator:
+                raise Denied("not-allowed", "This role revokes nothing by itself.")
+            actor, ref = _role_actor(found), request.target
+        case EvidenceKind.presented:
+            own = _shown(found, record, now=now)
+            if request.device is not None or request.target not in {None, own.ref}:
+                raise Denied("not-your-certificate", "A presented certificate revokes itself only.")
+            _for_oneself(request)
+            actor, ref = _actor(own), own.ref
+        case EvidenceKind.message:
+            actor = _by_signed_revocation(found, request, record, operator=operator, target=target, now=now)
+            ref = request.target
+        case _:
+            raise Denied("evidence-unknown", "This kind of evidence revokes nothing.")
+    if ref is None and request.device is None:
+        raise Malformed("bad-request", "It must be said which certificate or device to revoke.")
+    return RevocationGrant(
+        tenant=policy.tenant,
+        actor=actor,
+        role=found.peer.role,
+        evidence=found.kind,
+        evidence_digest=found.digest,
+        targets=() if ref is None else (ref,),
+        device=request.device,
+        reason=request.reason,
+        granted_at=now,
+    )
+
+
+def _by_signed_revocation(
+    found: Claim,
+    request: RevokeRequest,
+    record: Certificate | None,
+    *,
+    operator: Operator | None,
+    target: Certificate | None,
+    now: UnixTime,
+) -> str:
+    own = _shown(found, record, now=now)
+    message = found.message
+    if message is None or message.reason is not request.reason or (message.target, message.device) != (request.target, request.device):
+        raise Unauthenticated("message-for-another-act", "The signed message asks for another revocation.")
+    if operator_of(own.device) is not None:
+        return f"operator:{_operator(own, operator, power=Power.revoke)}"
+    if target is None or target.device != own.device:
+        raise Denied("not-your-certificate", "A device revokes its own certificates only.")
+    _for_oneself(request)
+    return _actor(own)
+
+
+def _for_oneself(request: RevokeRequest) -> None:
+    if request.reason not in FOR_ONESELF:
+        words = ", ".join(sorted(reason.name for reason in FOR_ONESELF))
+        raise Denied("reason-not-yours", f"A device may not revoke for {request.reason.name}.", why=f"It may say {words}.")
+
+
+# ---- Tokens and first use -------------------------------------------------------------------------------------------
+
+
+def token(
+    found: Claim, request: TokenRequest, policy: Policy, *, record: Certificate | None, operator: Operator | None, now: UnixTime
+) -> str:
+    """May this evidence make a token for that device? Returns the actor for the record."""
+    match found.kind:
+        case EvidenceKind.local if found.peer.role is Role.operator:
+            actor = _role_actor(found)
+        case EvidenceKind.message:
+            own = _shown(found, record, now=now)
+            actor = f"operator:{_operator(own, operator, power=Power.create_token)}"
+            message = found.message
+            said = None if message is None else (message.device, message.profile, message.names, message.lifetime)
+            if said != (request.device, request.profile, request.names, request.lifetime):
+                raise Unauthenticated("message-for-another-act", "The signed message asks for another token.")
+        case _:
+            raise Denied("evidence-unknown", "This kind of evidence makes no tokens.")
+    _for_devices(policy, request.device, request.profile)
+    return actor
+
+
+def confirmation(found: Claim, *, record: Certificate | None, now: UnixTime) -> Certificate:
+    """The certificate whose key authenticated to us."""
+    if found.kind not in {EvidenceKind.presented, EvidenceKind.message}:
+        raise Denied("evidence-unknown", "This kind of evidence confirms nothing.")
+    own = _shown(found, record, now=now)
+    if own.superseded_at is not None:
+        raise Denied("superseded", "The certificate was superseded: a newer one of this device has been used.")
+    return own

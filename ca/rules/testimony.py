@@ -1,0 +1,99 @@
+"""The records of the signer's journal: bytes <-> words. Ring 1: pure.
+
+The journal is the second witness: from it alone every intent, result and change of status that a lost or restored database has forgotten
+can be written again. One record is one JSON object with `kind`; unknown kinds are kept by whoever reads, never dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ca.errors import Broken, FleetcaError
+from ca.model import CertificateRef, CrlIntent, DeviceId, Digest, Intent, Revocation, UnixTime
+from ca.rules import forms
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """A certificate may be signed from here on. Written before the key is asked."""
+
+    intent: Intent
+    revocable: bool
+    leaf: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A certificate was signed, re-read and recorded."""
+
+    ref: CertificateRef
+    der: bytes
+    issued_at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """An intent was voided."""
+
+    ref: CertificateRef
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A certificate's status changed."""
+
+    revocation: Revocation
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRevoked:
+    """A device may not come back."""
+
+    device: DeviceId
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class CrlIntended:
+    """A CRL may be signed from here on; says which numbers are spent."""
+
+    intent: CrlIntent
+
+
+Record: TypeAlias = Intended | Signed | GivenUp | Changed | DeviceRevoked | CrlIntended
+
+_KINDS: dict[str, type[Any]] = {
+    "intent": Intended,
+    "signed": Signed,
+    "void": GivenUp,
+    "revocation": Changed,
+    "device-revoked": DeviceRevoked,
+    "crl": CrlIntended,
+}
+_WORDS = {kind: word for word, kind in _KINDS.items()}
+
+
+def write(record: Record) -> bytes:
+    """A record's octets."""
+    return json.dumps({"kind": _WORDS[type(record)], **forms.write(record)}, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def read(octets: bytes) -> Record | None:
+    """A record; None where its kind is of a later version.
+
+    Raises:
+        Broken: `journal-damaged`.
+    """
+    try:
+        document = json.loads(octets)
+        kind = _KINDS.get(document.pop("kind"))
+        if kind is None:
+            return None
+        found: Record = forms.read(kind, document)
+        return found
+    except (ValueError, KeyError, AttributeError, RecursionError, FleetcaError) as error:
+        raise Broken("journal-damaged", "A record of the journal cannot be read.", why=str(error)) from None
