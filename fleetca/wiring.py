@@ -1,0 +1,237 @@
+"""Puts the parts of each process together: one function a process, ordinary code, named arguments. Holds no rule."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from ipaddress import ip_address
+from typing import Any
+
+import structlog
+from flask import Flask
+
+from ca.der import pem
+from ca.errors import FleetcaError
+from ca.keys.memory import MemoryKey
+from ca.log.tiles import TileDirectory
+from ca.model import AlgorithmName, DeviceId, Digest, IssueRequest, IssuerId, KeyName, Name, NameKind, ProfileName, Role, Serial
+from ca.outlets.directory import DirectoryOutlet
+from ca.ports import Clock, Failpoint
+from ca.receipts import Receipts
+from ca.rules import note, receipt, serial
+from ca.sequence import Sequencer
+from ca.signer.client import SignerClient
+from ca.store.engine import Store, open_store
+from ca.system import SystemChance, SystemClock
+from config.settings import Settings
+from crl import model as crl_model
+from crl.publish import Publisher
+from crl.shelf import Shelf
+from crl.timer import PublisherTimer
+from crl.web import blueprint as crl_blueprint
+from enroll.rest.flow import Enrolment
+from enroll.rest.routes import create_app as create_enroll_app
+from fleetca import forms
+from fleetca.failpoints import failpoint
+from fleetca.identity import ServiceIdentity
+from fleetca.process import Process
+from fleetca.server import listening_socket, make_server, tls_context
+from ocsp import model as ocsp_model
+from ocsp.serve import ResponderService
+from ocsp.web import Background
+from ocsp.web import create_app as create_status_app
+
+log = structlog.get_logger()
+
+SERVICE = ProfileName("service")
+RESPONDER = ProfileName("ocsp-responder")
+
+
+def _holder(role: str) -> str:
+    """Names this process in leases."""
+    return f"{role}@{socket.gethostname()}:{os.getpid()}"
+
+
+def _names(texts: tuple[str, ...]) -> tuple[Name, ...]:
+    return tuple(Name(_kind(text), text) for text in texts)
+
+
+def _kind(text: str) -> NameKind:
+    try:
+        ip_address(text)
+    except ValueError:
+        return NameKind.dns
+    return NameKind.ip
+
+
+def _client(settings: Settings, role: Role) -> SignerClient:
+    return SignerClient(settings.signer.socket, role)
+
+
+def _listener(process: Process, address: str, setting: str) -> socket.socket:
+    return process.socket() or listening_socket(address, setting=setting)
+
+
+# ---- enroll ---------------------------------------------------------------------------------------------------------
+
+
+def enroll(settings: Settings, process: Process) -> None:
+    """The TLS web service. It collects evidence; it decides nothing and holds no CA key."""
+    clock = SystemClock()
+    issuers = {issuer.id: issuer for issuer in forms.issuers(settings)}
+    store = open_store(forms.store_url(settings), readonly=True)
+    signer = _client(settings, Role.enroll)
+    application = create_enroll_app(
+        Enrolment(
+            signer=signer,
+            reader=store.reading,
+            receipts=_receipts(settings, store),
+            clock=clock,
+            deployment=settings.deployment.name,
+            profiles=forms.profiles(settings),
+            default_issuer=IssuerId(settings.profiles.default_issuer),
+        ),
+        chance=SystemChance(),
+        version=version("fleetca"),
+        url=settings.enroll.url,
+    )
+    listener = _listener(process, str(settings.enroll.listen), "enroll.listen")
+    context = tls_context(trusted=[pem.pem(pem.CERTIFICATE, issuer.certificate).encode() for issuer in issuers.values()])
+    identity = ServiceIdentity(
+        context=context,
+        signer=signer,
+        device=DeviceId("fleetca:enroll"),
+        profile=SERVICE,
+        names=_names(tuple(settings.enroll.names)),
+        issuers=issuers,
+        clock=clock,
+    )
+    if not identity.obtain_patiently(process.stopping):
+        return
+    threading.Thread(target=identity.keep, args=(process.stopping,), name="identity", daemon=True).start()
+    _run(application, process, listener, threads=8, context=context)
+    store.close()
+
+
+def _receipts(settings: Settings, store: Store) -> Callable[[Digest], Mapping[str, Any]]:
+    files = TileDirectory(settings.log.directory)
+    keys = [note.read_note_key(settings.log.verifier.read_text())] if settings.log.verifier.exists() else []
+    receipts = Receipts(files=files, leaves=store.reading, keys=keys)
+    return lambda leaf: receipt.document(receipts.of(leaf))
+
+
+# ---- status ---------------------------------------------------------------------------------------------------------
+
+
+class _Certifier:
+    """Gets this worker's responder certificate from the signer, which knows us by our socket."""
+
+    def __init__(self, signer: SignerClient) -> None:
+        self._signer = signer
+
+    def certify(self, issuer: IssuerId, csr: bytes) -> bytes:
+        issued = self._signer.issue(
+            IssueRequest(csr=csr, evidence=self._signer.local, device=DeviceId(f"fleetca:ocsp:{issuer}"), profile=RESPONDER)
+        )
+        assert issued.certificate.der is not None, "an issued certificate has its octets"
+        return issued.certificate.der
+
+
+def status(settings: Settings, process: Process) -> None:
+    """OCSP, CRLs and CA certificates over plain HTTP. Its responder keys live and die with it."""
+    clock = SystemClock()
+    issuers = forms.issuers(settings)
+    store = open_store(forms.store_url(settings), readonly=True)
+    check_key = forms.serial_check_key(settings)
+
+    def is_ours(number: Serial) -> bool:
+        return serial.is_ours(number, check_key)
+
+    service = ResponderService(
+        reading=store.reading,
+        certifier=_Certifier(_client(settings, Role.status)),
+        make_key=lambda: MemoryKey.generate(KeyName("responder"), AlgorithmName("p256")),
+        issuers=issuers,
+        policy=ocsp_model.Policy(
+            lifetime=settings.ocsp.lifetime,
+            max_age=settings.ocsp.max_age,
+            unissued=ocsp_model.Unissued(settings.ocsp.unknown),
+        ),
+        clock=clock,
+        is_ours=is_ours,
+    )
+    application = create_status_app(service)
+    shelf = Shelf(DirectoryOutlet(settings.crl.directory), keep=True)
+    application.register_blueprint(crl_blueprint(shelf=shelf, issuers=issuers, clock=clock))
+    listener = _listener(process, str(settings.status.listen), "status.listen")
+    background = Background(service)
+    background.start()
+    _run(application, process, listener, threads=8)
+    background.stop()
+    store.close()
+
+
+# ---- publisher ------------------------------------------------------------------------------------------------------
+
+
+def publisher(settings: Settings, process: Process) -> None:
+    """Publishes CRLs and runs the sequencer of the record; any number may run, the database's leases decide."""
+    clock = SystemClock()
+    issuers = forms.issuers(settings)
+    store = open_store(forms.store_url(settings))
+    holder = _holder("publisher")
+    points = failpoint()
+    publishing = Publisher(
+        reading=store.reading,
+        leases=store.ledger,
+        signer=_client(settings, Role.publisher),
+        outlet=DirectoryOutlet(settings.crl.directory),
+        clock=clock,
+        failpoint=points,
+        policy=crl_model.Policy(interval=settings.crl.interval, nudge=settings.crl.nudge, lifetime=settings.crl.lifetime),
+        holder=holder,
+    )
+    sequencer = _sequencer(settings, store, clock=clock, holder=holder, points=points)
+    timer = PublisherTimer(publishing.publish, issuers=issuers, clock=clock)
+    timer.start()
+    process.ready()
+    trouble = ""
+    while not process.stopping.is_set():
+        more = False
+        try:
+            done = sequencer.run()
+            more = done is not None and done.more
+            trouble = ""
+        except FleetcaError as error:
+            if error.code != trouble:  # said once, not every second
+                log.error("sequencer-failed", code=error.code, reason=str(error), fix=error.fix)
+            trouble = error.code
+        process.stopping.wait(0.0 if more else 1.0)
+    timer.stop()
+    store.close()
+
+
+def _sequencer(settings: Settings, store: Store, *, clock: Clock, holder: str, points: Failpoint) -> Sequencer:
+    keys, name = forms.key_store(settings.log.key, settings.log.passphrase)
+    return Sequencer(
+        ledger=store.ledger,
+        files=TileDirectory(settings.log.directory),
+        key=keys.open(name),
+        origin=settings.deployment.name,
+        holder=holder,
+        clock=clock,
+        failpoint=points,
+    )
+
+
+# ---- all web processes ----------------------------------------------------------------------------------------------
+
+
+def _run(application: Flask, process: Process, listener: socket.socket, *, threads: int, context: Any = None) -> None:
+    server = make_server(application, threads=threads, ready=process.ready, context=context)
+    process.on_stop(server.stop)
+    if not process.stopping.is_set():
+        server.run(sockets=[listener])
