@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 
 from ca.errors import Denied, Unauthenticated
-from ca.model import Certificate, Digest, Operator, OperatorName, PresentedCertificate, UnixTime
+from ca.model import Certificate, Digest, PresentedCertificate, UnixTime
 from ca.rules import renewal
 from ca.rules.caps import Power, powers_of
-from ca.rules.grant import OPERATOR, OPERATOR_DEVICE
+from ca.rules.grant import OPERATOR, operator_of
 from enroll.ports import Reader
 
 
@@ -47,18 +47,11 @@ def live_holder(certificate: bytes | None, *, reader: Reader, now: UnixTime) -> 
     return row
 
 
-def operator_of(row: Certificate, *, reader: Reader) -> Operator | None:
-    """The operator a certificate belongs to, if it is one's and the operator is of the same tenant."""
-    if row.profile != OPERATOR or not row.device.startswith(OPERATOR_DEVICE):
-        return None
-    operator = reader.find_operator(OperatorName(row.device.removeprefix(OPERATOR_DEVICE)))
-    return operator if operator is not None and operator.tenant == row.tenant else None
-
-
 def may_search(row: Certificate, *, reader: Reader) -> bool:
-    """Whether the holder of a live certificate is an operator who may look at everything of the tenant."""
-    operator = operator_of(row, reader=reader)
-    return operator is not None and Power.search in powers_of(operator)
+    """Whether the holder of a live certificate is an operator of its tenant who may look at everything of it."""
+    name = operator_of(row.device) if row.profile == OPERATOR else None
+    operator = None if name is None else reader.find_operator(name)
+    return operator is not None and operator.tenant == row.tenant and Power.search in powers_of(operator)
 
 
 def require_search(certificate: bytes | None, *, reader: Reader, now: UnixTime) -> Certificate:
