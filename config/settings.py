@@ -199,6 +199,11 @@ class Log(Form):
     directory: Location = Field(Path("public/log"), validate_default=True, description="Where checkpoint and tiles lie.")
     key: KeyUri = Field(description="Where the key that signs checkpoints rests (Ed25519), `sealed:PATH`.")
     passphrase: SecretReference = Field(description="What unlocks it.")
+    verifier: Location = Field(
+        Path("public/log.verifier"),
+        validate_default=True,
+        description="The key's public half, one line: what auditors check checkpoints with.",
+    )
 
 
 class Settings(Form):
@@ -270,15 +275,16 @@ def read_settings(file: Path, *, accepted: bytes | None = None) -> Settings:
     """Read a settings file.
 
     Args:
-        file: where it lies; relative paths in it start there.
-        accepted: its octets where they were read before (a process gets those that `fleetca serve` accepted).
+        file: where it is; relative paths in it start there.
+        accepted: its octets, where another process has read and accepted them already.
 
     Raises:
         ConfigurationError: it is absent or wrong; names the file and the key.
     """
-    file = file.absolute()
     octets = read_octets(file, kind="settings file") if accepted is None else accepted
+    file = file.absolute()
     settings = parse(Settings, octets, file=file)
-    settings._file = file  # noqa: SLF001 - a private attribute of our own, set once before anyone sees the object
-    settings._octets = octets  # noqa: SLF001 - the same
+    # Private attributes of our own, set once before anyone sees the object.
+    settings._file = file  # noqa: SLF001
+    settings._octets = octets  # noqa: SLF001
     return settings

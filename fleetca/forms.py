@@ -41,13 +41,27 @@ def our_errors() -> Iterator[None]:
 
 
 def read_settings(file: str | Path, *, accepted: bytes | None = None) -> Settings:
-    """Read and check a settings file, or its octets as they were accepted before.
+    """Read and check a settings file.
+
+    Args:
+        file: where it is.
+        accepted: its octets, where another process has read and accepted them already.
 
     Raises:
         Misconfigured: it is absent or wrong; the text names the file and the key.
     """
     with our_errors():
         return _read_settings(Path(file), accepted=accepted)
+
+
+def log_origin(settings: Settings) -> str:
+    """The origin line of the log's checkpoints, and the name of its key."""
+    return settings.deployment.name
+
+
+def pem_of(certificate: bytes) -> str:
+    """One certificate as PEM."""
+    return pem.pem(pem.CERTIFICATE, certificate)
 
 
 def secret(reference: Secret) -> Callable[[], bytes]:
