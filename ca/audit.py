@@ -85,13 +85,17 @@ def verify(
         if other.checkpoint:
             kept.append(witness.Kept(f"the checkpoint of {each.name}", other.checkpoint))
     if recorded:
-        kept.append(witness.Kept("the checkpoint in the database", recorded))
+        try:
+            kept.append(witness.Kept("the checkpoint in the database", note.read_checkpoint(recorded.note, keys)))
+        except FleetcaError as error:
+            recorded = None
+            findings.append(Finding(Kind.signature, f"The checkpoint in the database does not hold: {error}"))
     findings += witness.against_checkpoints(mine, kept)
     for where, read, checkpoint in promised:
         findings += witness.against_receipt(mine, where, read, checkpoint)
     if database:
         compared.append("the database")
-        audit = _Database(mine, database)
+        audit = _Database(mine, database, recorded)
         findings += audit.judge()
         notes += audit.notes
     return Report(
@@ -137,9 +141,10 @@ class _Known:
 class _Database:
     """One walk over all leaves, one over all rows. Keeps a few dozen octets a leaf in memory."""
 
-    def __init__(self, copy: Copy, database: Auditing) -> None:
+    def __init__(self, copy: Copy, database: Auditing, recorded: Checkpoint | None) -> None:
         self._copy = copy
         self._database = database
+        self._recorded = recorded
         self._known: dict[tuple[str, str], _Known] = {}
         self._revoked: dict[str, int] = {}
         self._devices: set[str] = set()
@@ -152,32 +157,42 @@ class _Database:
     def judge(self) -> list[Finding]:
         self._queued_leaves()
         self._published_leaves()
-        lost = [fact for fact in self._facts() if not self._match(fact)]
-        # Rows made while we read have leaves that we have not seen yet.
+        doubtful = [fact for fact in self._facts() if not self._match(fact)]
+        # Rows made or changed while we read have leaves that we have not seen yet.
         self._newer_leaves()
-        self.findings += [
-            Finding(Kind.row_without_leaf, f"row without its leaf: {_named(fact)}") for fact in lost if not self._match(fact)
-        ]
+        for fact in doubtful:
+            if not self._match(fact):
+                self._blame(fact)
         self._unmatched_leaves()
         return self.findings
 
     def _queued_leaves(self) -> None:
         """The leaves as the database keeps them must be those of the files, in the same places."""
+        found = self._copy.hashes
         told: list[Digest] = []
-        gap: int | None = None
+        gaps: list[tuple[int, int]] = []
         for leaf in self._placed(0):
-            if leaf.index != len(told):
-                gap = len(told)
-                break
+            index = leaf.index or 0
+            if index > len(told):
+                gaps.append((len(told), index - 1))
+                told += found[len(told) : index] + [Digest(b"")] * (index - max(len(found), len(told)))
             told.append(merkle.leaf_hash(leaf.body))
-            if len(told) > len(self._copy.hashes):
+            if index >= len(found):
                 self._learn(leaf.body, None)
         self._read_to = len(told)
-        found = self._copy.hashes
-        if gap is not None:
-            self.findings.append(Finding(Kind.row_without_leaf, f"The database has no leaf {gap}, and leaves after it", gap, gap))
-        changes = differences(found, told) if gap is None else differences(found[:gap], told)
-        self.findings += describe(changes, was=self._copy.body, now=self._stored_body, by="in the database; the published log has it as it was")
+        if len(told) < len(found):
+            gaps.append((len(told), len(found) - 1))
+        for first, last in gaps:
+            what = f"leaf without its row: {leaves(first, last)} of the log not in the database's table of leaves"
+            self.findings.append(Finding(Kind.leaf_without_row, what, first, last))
+        told += found[len(told) :]
+        if self._database_was_there_first(told):
+            changes = differences(told, found)
+            self.findings += describe(changes, was=self._stored_body, now=self._copy.body, by="the database has it as it was")
+        else:
+            changes = differences(found, told)
+            by = "in the database; the published log has it as it was"
+            self.findings += describe(changes, was=self._copy.body, now=self._stored_body, by=by)
         if len(told) > len(found):
             self.notes.append(f"{leaves(len(found), len(told) - 1)} of the database are not in {self._copy.name} yet")
         waiting = 0
@@ -186,6 +201,13 @@ class _Database:
             self._learn(leaf.body, None)
         if waiting:
             self.notes.append(f"{waiting} leaves wait for the sequencer")
+
+    def _database_was_there_first(self, told: Sequence[Digest]) -> bool:
+        """Which of the two was edited: the one that no longer leads to the checkpoint on record."""
+        if self._recorded is None:
+            return False
+        size, root = self._recorded.size, self._recorded.root
+        return witness.roots_at(told, [size]).get(size) == root != witness.roots_at(self._copy.hashes, [size]).get(size)
 
     def _placed(self, start: int) -> Iterator[QueuedLeaf]:
         while page := self._database.leaves(start, _PAGE):
@@ -210,10 +232,11 @@ class _Database:
                 self._learn(body, index)
 
     def _newer_leaves(self) -> None:
+        """They may excuse a row; whether they have rows themselves is a matter of the next audit."""
         for leaf in chain(self._placed(self._read_to), self._waiting()):
             fact, _ = rows.of_leaf(leaf.body)
-            if fact and (fact.kind, fact.key) not in self._known:
-                self._learn(leaf.body, None)
+            if fact and not (fact.kind in rows.ONCE and (fact.kind, fact.key) in self._known):
+                self._known[fact.kind, fact.key] = _Known(None, fact.digest, matched=True)
 
     def _learn(self, body: bytes, index: int | None) -> None:
         fact, document = rows.of_leaf(body)
@@ -227,14 +250,12 @@ class _Database:
         name = (fact.kind, fact.key)
         before = self._known.get(name)
         if before is not None and fact.kind in rows.ONCE:
-            if before.digest != fact.digest or (before.index is not None and index is not None):
-                where = f"leaf {index}" if index is not None else "a leaf that is not published yet"
-                what = f"{where} tells again of {fact}, which leaf {before.index} told of"
-                self.findings.append(Finding(Kind.inserted, what, index, index))
-            return
-        self._known[name] = _Known(index, fact.digest)
-        if index is None:
-            self._unpublished[name] = body
+            what = f"{_place(index)} tells again of {_named(fact)}, which {_place(before.index)} told of"
+            self.findings.append(Finding(Kind.inserted, what, index, index))
+        elif before is None or index is None or before.index is not None:
+            self._known[name] = _Known(index, fact.digest)
+            if index is None:
+                self._unpublished[name] = body
 
     def _facts(self) -> Iterator[rows.Fact]:
         """Every row, as what its leaf must say; checks on the way what a row says beside that."""
@@ -269,21 +290,26 @@ class _Database:
 
     def _match(self, fact: rows.Fact) -> bool:
         known = self._known.get((fact.kind, fact.key))
-        if known is None:
+        if known is None or known.digest != fact.digest:
             return False
-        if not known.matched and known.digest != fact.digest:
-            body = self._copy.body(known.index) if known.index is not None else self._unpublished.get((fact.kind, fact.key))
-            leaf = rows.of_leaf(body or b"")[0]
-            detail = rows.differing(leaf, fact) if leaf else "its leaf cannot be read"
-            self.findings.append(Finding(Kind.row_differs, f"row differs: {_named(fact)}: {detail}", known.index, known.index))
         known.matched = True
         return True
+
+    def _blame(self, fact: rows.Fact) -> None:
+        known = self._known.get((fact.kind, fact.key))
+        if known is None:
+            self.findings.append(Finding(Kind.row_without_leaf, f"row without its leaf: {_named(fact)}"))
+            return
+        known.matched = True
+        body = self._copy.body(known.index) if known.index is not None else self._unpublished.get((fact.kind, fact.key))
+        leaf = rows.of_leaf(body or b"")[0]
+        detail = rows.differing(leaf, fact) if leaf else "its leaf cannot be read"
+        self.findings.append(Finding(Kind.row_differs, f"row differs: {_named(fact)}: {detail}", known.index, known.index))
 
     def _unmatched_leaves(self) -> None:
         for (kind, key), known in self._known.items():
             if not known.matched:
-                where = f"leaf {known.index}" if known.index is not None else "a leaf that is not published yet"
-                what = f"leaf without its row: {where} tells of {_WORDS[kind]} {key}"
+                what = f"leaf without its row: {_place(known.index)} tells of {_WORDS[kind]} {key}"
                 self.findings.append(Finding(Kind.leaf_without_row, what, known.index, known.index))
 
 
@@ -302,3 +328,7 @@ _WORDS = {
 
 def _named(fact: rows.Fact) -> str:
     return f"{_WORDS[fact.kind]} {fact.key}"
+
+
+def _place(index: int | None) -> str:
+    return f"leaf {index}" if index is not None else "a leaf that is not published yet"

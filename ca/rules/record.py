@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from ca.errors import FleetcaError, Malformed
 from ca.model import Checkpoint, Digest
@@ -127,11 +128,20 @@ def read_copy(name: str, read: Read, names: Iterable[str], keys: Sequence[note.N
     findings: list[Finding] = []
     checkpoint = _checkpoint(name, read, keys, findings)
     size = checkpoint.size if checkpoint else _size_of(files)
-    copy = Copy(name, checkpoint, [], lambda index: _body(read, size, index), findings)
+
+    @lru_cache(maxsize=2)
+    def entries(bundle: int) -> list[bytes]:
+        return _entries(read, Tile(-1, bundle, max(1, _width(size, -1, bundle))))
+
+    def body(index: int) -> bytes | None:
+        bundle, at = divmod(index, tiles.WIDTH)
+        return entries(bundle)[at] if at < len(entries(bundle)) else None
+
+    copy = Copy(name, checkpoint, [], body, findings)
     told, tiled, whole = _leaf_level(copy, read, size)
-    upper = _upper_levels(copy, read, tiled, size)
     root = checkpoint.root if checkpoint else None
     told_root, tiled_root = merkle.root_of(told), merkle.root_of(tiled)
+    upper = _upper_levels(copy, read, told if root == told_root and len(told) == size else tiled, size)
     copy.hashes = tiled if root == tiled_root != told_root else told
     if told != tiled:
         if root == told_root and len(told) == size:
@@ -140,7 +150,7 @@ def read_copy(name: str, read: Read, names: Iterable[str], keys: Sequence[note.N
         else:
             changes = differences(tiled, told)
             copy.findings += describe(changes, was=lambda _: None, now=copy.body, by=f"the hash tiles of {name} name other entries")
-            if len(told) > len(tiled):
+            if not changes:  # only more of them
                 copy.findings.append(Finding(Kind.inserted, f"{name} holds {len(told)} entries where its size is {size}", size, len(told) - 1))
     if root is not None and whole and root not in (told_root, tiled_root):
         spans = [span for span, _ in upper] or [merkle.Span(0, size)]
@@ -299,12 +309,9 @@ def _left_over(copy: Copy, read: Read, files: Sequence[str], tiled: Sequence[Dig
         )
 
 
-def _body(read: Read, size: int, index: int) -> bytes | None:
-    tile = Tile(-1, index // tiles.WIDTH, max(1, _width(size, -1, index // tiles.WIDTH)))
+def _entries(read: Read, tile: Tile) -> list[bytes]:
     try:
         octets = tiles.read_tile(read, tile)
-        found = tiles.entries(octets) if octets is not None else []
+        return tiles.entries(octets) if octets is not None else []
     except Malformed:
-        return None
-    at = index % tiles.WIDTH
-    return found[at] if at < len(found) else None
+        return []
