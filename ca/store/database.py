@@ -204,6 +204,8 @@ class Database:
         """A connection of the pool; closing gives it back."""
         try:
             return self._engine.raw_connection()
+        except self.driver_error as error:
+            raise named(error) from error
         except sa.exc.DBAPIError as error:
             raise named(error.orig or error) from error
         except sa.exc.TimeoutError as error:

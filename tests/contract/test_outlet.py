@@ -1,0 +1,182 @@
+"""What every outlet promises (`ca.ports.Outlet`), held against each of them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ca.errors import Conflict, Malformed, StoreUnavailable
+from ca.outlets.directory import DirectoryOutlet
+from ca.outlets.memory import MemoryOutlet
+
+NAME = "issuing.crl"
+
+
+@pytest.fixture(params=["directory", "memory"])
+def outlet(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return DirectoryOutlet(tmp_path / "public" / "crl") if request.param == "directory" else MemoryOutlet(lambda: 1_800_000_000)
+
+
+def put(outlet: Any, octets: bytes, *, seen: str | None) -> Any:
+    with outlet.stage(NAME) as stage:
+        os.write(stage.fileno(), octets)
+        stage.sync()
+        assert bytes(stage.octets()[:]) == octets
+        return outlet.put_if_unchanged(NAME, stage, seen=seen)
+
+
+def test_nothing_is_there_before_something_is_put(outlet: Any) -> None:
+    assert outlet.current(NAME) is None
+    assert outlet.previous(NAME) is None
+    assert outlet.mark(NAME) is None
+    assert outlet.high_water(NAME) == 0
+
+
+def test_what_was_put_is_what_readers_get(outlet: Any) -> None:
+    copy = put(outlet, b"one", seen=None)
+    assert copy == outlet.current(NAME)
+    assert copy.octets == b"one"
+    assert copy.version == sha256(b"one").hexdigest()
+
+
+def test_the_mark_changes_with_the_file(outlet: Any) -> None:
+    first = put(outlet, b"one", seen=None)
+    mark = outlet.mark(NAME)
+    assert mark == outlet.mark(NAME)
+    put(outlet, b"two", seen=first.version)
+    assert outlet.mark(NAME) != mark
+
+
+def test_the_one_before_is_kept(outlet: Any) -> None:
+    version = None
+    for octets in (b"one", b"two", b"three"):
+        version = put(outlet, octets, seen=version).version
+    assert outlet.current(NAME).octets == b"three"
+    assert outlet.previous(NAME).octets == b"two"
+
+
+def test_a_stage_is_invisible_and_gone_without_a_put(outlet: Any) -> None:
+    with outlet.stage(NAME) as stage:
+        os.write(stage.fileno(), b"half")
+        assert outlet.current(NAME) is None
+    assert outlet.current(NAME) is None
+
+
+def test_an_empty_stage_reads_as_nothing(outlet: Any) -> None:
+    with outlet.stage(NAME) as stage:
+        stage.sync()
+        assert stage.octets() == b""
+
+
+@pytest.mark.parametrize("seen", [None, sha256(b"another").hexdigest()], ids=["saw nothing", "saw another file"])
+def test_who_was_overtaken_puts_nothing(outlet: Any, seen: str | None) -> None:
+    put(outlet, b"one", seen=None)
+    with pytest.raises(Conflict) as refused:
+        put(outlet, b"two", seen=seen)
+    assert refused.value.code == "outlet-changed"
+    assert outlet.current(NAME).octets == b"one"
+    assert outlet.previous(NAME) is None
+
+
+def test_a_number_never_goes_back(outlet: Any) -> None:
+    for number, kept in ((5, 5), (3, 5), (6, 6), (1 << 150, 1 << 150)):
+        outlet.raise_high_water(NAME, number)
+        assert outlet.high_water(NAME) == kept
+
+
+# ---- the folder -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "crl"
+
+
+@pytest.mark.parametrize(
+    "name", ["../issuing.crl", "/etc/passwd", "issuing.crl/x", "", ".lock", "issuing.crl.number", "Issuing.crl", "a\0.crl", "%2e%2e.crl"]
+)
+def test_R30_names_are_never_paths(folder: Path, name: str) -> None:
+    outlet = DirectoryOutlet(folder)
+    for act in (outlet.current, outlet.previous, outlet.mark, outlet.high_water, lambda n: outlet.stage(n).__enter__()):
+        with pytest.raises(Malformed):
+            act(name)
+
+
+def test_the_folder_holds_what_its_description_says(folder: Path) -> None:
+    outlet = DirectoryOutlet(folder)
+    first = put(outlet, b"one", seen=None)
+    put(outlet, b"two", seen=first.version)
+    outlet.raise_high_water(NAME, 12)
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "issuing.crl", "issuing.crl.number", "issuing.crl.previous"]
+    assert (folder / "issuing.crl.number").read_text() == "12\n"
+    for name in ("issuing.crl", "issuing.crl.number", "issuing.crl.previous"):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o644
+
+
+def test_putting_the_same_octets_again_keeps_the_one_before(folder: Path) -> None:
+    outlet = DirectoryOutlet(folder)
+    first = put(outlet, b"one", seen=None)
+    second = put(outlet, b"one", seen=first.version)
+    assert second.version == first.version
+    assert outlet.previous(NAME) is not None
+
+
+def test_the_rest_of_a_crash_is_swept_and_a_living_stage_is_not(folder: Path) -> None:
+    outlet = DirectoryOutlet(folder)
+    folder.mkdir()
+    dead = folder / ".issuing.crl.123-1.new"
+    dead.write_bytes(b"half a fi")
+    with outlet.stage(NAME) as living:
+        assert not dead.exists()
+        with outlet.stage(NAME) as other:
+            assert living.path.exists()
+            assert other.path.exists()
+    assert not living.path.exists()
+
+
+def test_a_high_water_file_that_is_no_number_is_told_and_not_taken_for_zero(folder: Path) -> None:
+    outlet = DirectoryOutlet(folder)
+    outlet.raise_high_water(NAME, 9)
+    (folder / "issuing.crl.number").write_text("nine")
+    with pytest.raises(StoreUnavailable) as told:
+        outlet.high_water(NAME)
+    assert told.value.code == "high-water-unreadable"
+    assert "decimal" in told.value.fix
+
+
+def test_the_system_s_errors_come_in_our_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    outlet = DirectoryOutlet(tmp_path / "file")
+    acts: list[Callable[[], Any]] = [
+        lambda: outlet.current(NAME),
+        lambda: outlet.stage(NAME).__enter__(),
+        lambda: outlet.raise_high_water(NAME, 1),
+        lambda: outlet.mark(NAME),
+    ]
+    for act in acts:
+        with pytest.raises(StoreUnavailable) as told:
+            act()
+        assert told.value.code == "outlet-unavailable"
+        assert told.value.fix
+
+
+def test_R26_a_full_disk_is_told_and_leaves_the_old_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outlet = DirectoryOutlet(folder)
+    first = put(outlet, b"one", seen=None)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreUnavailable) as told:
+        put(outlet, b"two", seen=first.version)
+    assert told.value.why == "No space left on device"
+    monkeypatch.undo()
+    assert outlet.current(NAME).octets == b"one"
+    assert [path.name for path in folder.glob(".*new")] == []
