@@ -16,7 +16,7 @@ on the next look. A pause anywhere, of any length, ends in a lost lease, a fence
 from __future__ import annotations
 
 from ca.errors import Broken, Conflict, NotFound
-from ca.model import ChangeNumber, CrlIntent, Issuer, IssuerId, Lease, OutletCopy, Revocation, Serial
+from ca.model import ChangeNumber, CrlIntent, CrlNumber, Issuer, IssuerId, Lease, OutletCopy, Revocation, Serial
 from ca.ports import Clock, Failpoint, Outlet
 from crl.model import WHOLE, Cause, Head, Outcome, Policy, Result, file_name, lease_name
 from crl.ports import CrlSigner, Leases, Reading
@@ -56,6 +56,8 @@ class Publisher:
         self._holder = holder
         self._shelf = Shelf(outlet, keep=False)
         self._nothing_up_to: dict[IssuerId, ChangeNumber] = {}
+        self._unknown: dict[IssuerId, CrlNumber] = {}
+        """Published numbers that the record does not know and will not learn."""
 
     def publish(self, issuer: Issuer, *, asked: bool = False) -> Outcome:
         """Publish if it is due, or if somebody asks.
@@ -67,8 +69,8 @@ class Publisher:
         """
         if issuer.key is None or not issuer.may_sign_crl:
             return Outcome(issuer.id, Result.no_key, None, self._shelf.look(issuer).head)
-        visible, _, cause = self._look(issuer, asked=asked)
-        if cause is None:
+        visible, recorded, cause = self._look(issuer, asked=asked)
+        if cause is None and not self._record_is_behind(issuer, visible, recorded):
             return Outcome(issuer.id, Result.not_due, None, visible.head)
         lease = self._take(issuer)
         if lease is None:
@@ -107,17 +109,21 @@ class Publisher:
         with self._leases.writing() as book:
             return book.lease(lease_name(issuer.id), holder=self._holder, now=self._clock.now(), seconds=self._policy.lease)
 
+    def _record_is_behind(self, issuer: Issuer, visible: Visible, recorded: CrlIntent | None) -> bool:
+        """Whether readers have a CRL that is not recorded as published: a crash between put and record leaves that."""
+        if visible.head is None or self._unknown.get(issuer.id) == visible.head.number:
+            return False
+        return recorded is None or recorded.number < visible.head.number
+
     def _catch_up(self, issuer: Issuer, lease: Lease) -> None:
-        """A crash between put and record left a visible CRL that is not recorded as such."""
-        head = self._shelf.look(issuer).head
-        recorded = self._reading.last_crl(issuer.id, WHOLE)
-        if head is None or (recorded is not None and recorded.number >= head.number):
+        visible = self._shelf.look(issuer)
+        if visible.head is None or not self._record_is_behind(issuer, visible, self._reading.last_crl(issuer.id, WHOLE)):
             return
         try:
-            self._signer.crl_published(issuer.id, WHOLE, head.number, lease.fence)
+            self._signer.crl_published(issuer.id, WHOLE, visible.head.number, lease.fence)
         except NotFound:
             # The record is older than the files: it was restored. The number of the file still counts, and the gate compares its entries.
-            return
+            self._unknown[issuer.id] = visible.head.number
 
     def _make(self, issuer: Issuer, lease: Lease, *, visible: Visible, recorded: CrlIntent | None) -> Head:
         name = file_name(issuer.id)
