@@ -207,7 +207,7 @@ def _refused(error: FleetcaError) -> Response:
     _note(what=error.what, why=error.why)
     problem = problems.problem_of(error)
     if problem.status >= 500 and problem.retry_after is None:
-        _log.error("failed", request_id=g.request_id, code=error.code, what=error.what, why=error.why)
+        _log.error("failed", request_id=g.request_id, code=error.code, what=_clean(error.what), why=_clean(error.why))
     answer = _problem(problem)
     if isinstance(error, Unauthenticated) and request.endpoint == "enroll":
         # RFC 9110, section 15.5.2: a 401 names the scheme that would do.
@@ -234,7 +234,12 @@ def _crashed(error: Exception) -> Response:
 
 
 def _note(**facts: Any) -> None:
-    g.facts.update(facts)
+    """Add to this request's log line. A token that a client put where none belongs (a path, a field's name) does not get there."""
+    g.facts.update({name: _clean(fact) if isinstance(fact, str) else fact for name, fact in facts.items()})
+
+
+def _clean(text: str) -> str:
+    return _SECRET.sub("enr_...", text)
 
 
 # ---- The application ------------------------------------------------------------------------------------------------
@@ -282,7 +287,7 @@ def _end(answer: Response) -> Response:
         "request",
         request_id=g.request_id,
         method=request.method,
-        path=_SECRET.sub("enr_...", request.path)[:200],
+        path=_clean(request.path)[:200],
         status=answer.status_code,
         code=g.code,
         **g.facts,

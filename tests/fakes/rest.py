@@ -107,7 +107,9 @@ class Rest:
     def enrolled(self, device: str = "pump-17", algorithm: str = "p256") -> Holder:
         """A device with a live certificate."""
         holder = Holder(algorithm)
-        answer = self.post("/enroll", {"token": self.door.token(device), "csr": holder.csr_text()}, headers={"Accept": "application/pkix-cert"})
+        answer = self.post(
+            "/enroll", {"token": self.door.token(device), "csr": holder.csr_text()}, headers={"Accept": "application/pkix-cert"}
+        )
         assert answer.status_code == 201, answer.text
         holder.certificate = answer.data
         return holder
