@@ -37,6 +37,8 @@ def write(value: Any) -> Any:
         return value.value
     if isinstance(value, (list, tuple)):
         return [write(item) for item in value]
+    if kind is dict:
+        return {name: write(item) for name, item in value.items()}
     raise TypeError(f"no JSON form for {kind.__name__}")
 
 

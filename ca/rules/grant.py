@@ -19,7 +19,7 @@ from typing import Final
 
 from ca.der.algorithms import load_public_key, verify
 from ca.der.certificate import CertificateFacts, read_certificate
-from ca.errors import Denied, FleetcaError, Malformed, NotFound, Unauthenticated
+from ca.errors import Denied, FleetcaError, Malformed, NotFound, Unacceptable, Unauthenticated
 from ca.model import (
     OWN_SERVICES,
     Certificate,
@@ -498,6 +498,24 @@ def grant(found: Claim, asked: Asked, policy: Policy, *, device: Device | None, 
         token=asked.token,
         granted_at=now,
     )
+
+
+def judge_names(profile: Profile, names: tuple[Name, ...]) -> None:
+    """Could a certificate of this profile carry these names? Asked when a token is made, so that a device does not find out years later.
+
+    Raises:
+        Unacceptable: `name-not-allowed`, `names-required`.
+    """
+    for name in names:
+        if name.kind not in profile.allowed_names:
+            raise Unacceptable(
+                "name-not-allowed", f"Profile {profile.name!r} allows no {name.kind} names.", why=f"{name.value!r} was asked for."
+            )
+    if profile.required_names and not names:
+        kinds = ", ".join(profile.allowed_names)
+        raise Unacceptable(
+            "names-required", f"Certificates of profile {profile.name!r} need at least one name.", why=f"Allowed are {kinds}."
+        )
 
 
 # ---- Revoking -------------------------------------------------------------------------------------------------------

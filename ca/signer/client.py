@@ -18,13 +18,13 @@ from ca.errors import Broken, FleetcaError, Unavailable
 from ca.model import (
     Certificate,
     CertificateRef,
-    CertificateState,
     ConfirmRequest,
     CreatedToken,
     CrlIntent,
     CrlNumber,
     Device,
     DeviceId,
+    DeviceState,
     Digest,
     Issued,
     Issuer,
@@ -38,6 +38,7 @@ from ca.model import (
     RevokeRequest,
     Role,
     Serial,
+    Standing,
     TokenRequest,
     UnixTime,
 )
@@ -83,9 +84,9 @@ class SignerClient:
         """A one-time enrolment token; its text is seen only here."""
         return forms.read(CreatedToken, self._ask("create-token", messages.write_token(asked)))
 
-    def confirm(self, asked: ConfirmRequest) -> tuple[CertificateRef, ...]:
-        """A new certificate was used: its ancestors are superseded. Returns those that this call superseded."""
-        return forms.read(tuple[CertificateRef, ...], self._ask("confirm", messages.write_confirm(asked)))
+    def confirm(self, asked: ConfirmRequest) -> Certificate:
+        """A new certificate was used: its ancestors are superseded. Returns the certificate that confirmed itself."""
+        return forms.read(Certificate, self._ask("confirm", messages.write_confirm(asked)))
 
     def sign_crl(self, issuer: IssuerId, *, above: CrlNumber, fence: int, sink_fd: int, shard: int = 0) -> CrlIntent:
         """Sign a CRL numbered above `above`; its DER is written to the open file `sink_fd`, from its present offset on.
@@ -118,7 +119,7 @@ class SignerClient:
         san: str | None = None,
         serial: Serial | None = None,
         spki_sha256: Digest | None = None,
-        state: CertificateState | None = None,
+        state: Standing | None = None,
         expires_after: UnixTime | None = None,
         expires_before: UnixTime | None = None,
         after: str | None = None,
@@ -143,14 +144,12 @@ class SignerClient:
     def certificate(self, ref: CertificateRef) -> Certificate:
         return forms.read(Certificate, self._ask("certificate", messages.write_ref(ref)))
 
-    def devices(self, *, prefix: str | None = None, after: str | None = None, limit: int = 50) -> tuple[tuple[Device, ...], str | None]:
-        """A page of devices, and the cursor of the next one."""
-        asked: dict[str, Any] = {"limit": limit}
-        if prefix is not None:
-            asked["prefix"] = prefix
-        if after is not None:
-            asked["after"] = after
-        page = self._ask("devices", asked)
+    def devices(
+        self, *, device: str | None = None, state: DeviceState | None = None, after: str | None = None, limit: int = 50
+    ) -> tuple[tuple[Device, ...], str | None]:
+        """A page of devices, and the cursor of the next one. `device`: an id, or its beginning followed by `*`."""
+        asked = {"device": device, "state": forms.write(state), "after": after, "limit": limit}
+        page = self._ask("devices", {key: value for key, value in asked.items() if value is not None})
         return forms.read(tuple[Device, ...], page["rows"]), page["next"]
 
     def issuers(self) -> tuple[Issuer, ...]:
@@ -166,6 +165,14 @@ class SignerClient:
         """What the signer says of itself: `deployment`, `issuers` with the state of their keys, `queue`. For every role."""
         found = self._ask("health", {})
         return found if isinstance(found, dict) else {}
+
+    def ping(self) -> None:
+        """Return when the signer answers.
+
+        Raises:
+            Unavailable: `signer-down`.
+        """
+        self._ask("health", {})
 
     def close(self) -> None:
         """Close idle connections; the client stays usable."""

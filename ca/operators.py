@@ -1,0 +1,68 @@
+"""Operators: who may act on a deployment over the network. Asked for by role operator on the signer's socket only. Knows rules and ports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ca.errors import Conflict, Denied, Malformed, NotFound
+from ca.model import Operator, OperatorName, Peer, Role, TenantId
+from ca.ports import Clock, Ledger
+from ca.rules import ids, leaf
+from ca.rules.caps import OPERATOR_POWERS
+from ca.rules.clock import trusted
+
+
+class Operators:
+    def __init__(self, *, ledger: Ledger, tenant: TenantId, clock: Clock) -> None:
+        self._ledger, self._tenant, self._clock = ledger, tenant, clock
+
+    def add(self, name: OperatorName, roles: Sequence[str], peer: Peer) -> Operator:
+        """A new operator; the same one again is harmless.
+
+        Raises:
+            Malformed: a role that does not exist.
+            Conflict: there is one of that name with other roles, or a disabled one (`operator-exists`).
+        """
+        actor = _actor(peer)
+        ids.operator_name(name)
+        unknown = sorted(set(roles) - OPERATOR_POWERS.keys())
+        if unknown or not roles:
+            raise Malformed(
+                "operator-role-unknown",
+                "An operator needs roles that exist.",
+                why=f"Unknown: {', '.join(unknown) or 'none was given'}.",
+                fix=f"Choose from {', '.join(OPERATOR_POWERS)}.",
+            )
+        with self._ledger.writing() as tx:
+            now = trusted(self._clock.now(), high_time=tx.high_time())
+            operator = Operator(name, self._tenant, tuple(dict.fromkeys(roles)), now, None)
+            found = tx.find_operator(name)
+            if found is not None:
+                if found != replace(operator, created=found.created):
+                    raise Conflict("operator-exists", f"There is an operator {name!r} already, with other roles or disabled.")
+                return found
+            tx.add_operator(operator)
+            tx.append_leaf(leaf.operator(operator, actor=actor, at=now))
+        return operator
+
+    def disable(self, name: OperatorName, peer: Peer) -> Operator:
+        """Take all powers from an operator. Its certificates go on until revoked; they open nothing any more. Safe to repeat."""
+        actor = _actor(peer)
+        with self._ledger.writing() as tx:
+            now = trusted(self._clock.now(), high_time=tx.high_time())
+            found = tx.find_operator(name)
+            if found is None:
+                raise NotFound("no-such-operator", f"There is no operator {name!r}.")
+            if found.disabled_at is not None:
+                return found
+            tx.disable_operator(name, now=now)
+            gone = replace(found, disabled_at=now)
+            tx.append_leaf(leaf.operator(gone, actor=actor, at=now))
+        return gone
+
+
+def _actor(peer: Peer) -> str:
+    if peer.role is not Role.operator:
+        raise Denied("not-allowed", f"Role {peer.role.value} does not manage operators.")
+    return f"role:{peer.role.value}@{peer.uid}"

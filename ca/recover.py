@@ -1,0 +1,239 @@
+"""Classifying what a crash left: every intent ends as issued, or void and revoked (P1). Knows rules and ports only.
+
+Two sources. The database: intents without a result are given up, for whether a signature exists nobody can know. The journal: what a lost
+or restored database has forgotten is written again, in the order in which it happened: intents, results (read and verified anew), changes
+of status, devices that may not come back. Runs under the signer's lock; safe to repeat, and to stop at any point and run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import islice
+
+from ca import lineage
+from ca.errors import Conflict, FleetcaError
+from ca.issue import no_failpoint
+from ca.lineage import Issuers
+from ca.model import (
+    CertificateRef,
+    CertificateState,
+    CrlNumber,
+    Device,
+    DeviceId,
+    DeviceState,
+    Draft,
+    IssuerId,
+    Reason,
+    TenantId,
+    UnixTime,
+)
+from ca.ports import Clock, Failpoint, Journal, Ledger, Writing
+from ca.rules import leaf, testimony
+from ca.rules.clock import trusted
+from ca.rules.reread import reread
+from ca.witness import Witness
+
+CHUNK = 500
+"""Journal records that share a transaction."""
+
+
+class Verdict(Enum):
+    """What became of an intent."""
+
+    issued = "issued"
+    void = "void and revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What recovery changed; empty where nothing was wrong."""
+
+    intents: tuple[tuple[CertificateRef, Verdict], ...]
+    """Those whose result was not on record, and those that the database had forgotten."""
+    forgotten: int
+    """Intents in the journal that the database did not have."""
+    revocations: int
+    """Changes of status written again from the journal."""
+    devices: int
+    """Revoked devices written again from the journal."""
+    unreadable: tuple[str, ...]
+    """Journal records that could not be used, and why."""
+
+
+@dataclass(slots=True)
+class _Work:
+    verdicts: dict[CertificateRef, Verdict] = field(default_factory=dict)
+    forgotten: int = 0
+    revocations: int = 0
+    devices: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    crl_numbers: dict[tuple[IssuerId, int], CrlNumber] = field(default_factory=dict)
+
+
+class Recovery:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        journal: Journal,
+        witness: Witness,
+        issuers: Issuers,
+        tenant: TenantId,
+        clock: Clock,
+        failpoint: Failpoint = no_failpoint,
+    ) -> None:
+        self._ledger, self._journal, self._witness, self._issuers = ledger, journal, witness, issuers
+        self._tenant, self._clock, self._failpoint = tenant, clock, failpoint
+
+    def finish(self) -> Report:
+        """Give up what has no result. Cheap: for every start of the signer."""
+        work = _Work()
+        self._give_up(work)
+        return _report(work)
+
+    def recover(self) -> Report:
+        """`finish`, after comparing the whole journal with the database."""
+        work = _Work()
+        records = iter(self._records(work))
+        while chunk := list(islice(records, CHUNK)):
+            with self._ledger.writing() as tx:
+                now = trusted(self._clock.now(), high_time=tx.high_time())
+                for record in chunk:
+                    self._apply(tx, record, work, now=now)
+        self._spend_crl_numbers(work)
+        self._give_up(work)
+        return _report(work)
+
+    def _records(self, work: _Work) -> Iterable[testimony.Record]:
+        return _readable(self._journal.records(), work)
+
+    def _give_up(self, work: _Work) -> None:
+        said: list[testimony.Record] = []
+        with self._ledger.writing() as tx:
+            left = tx.unfinished()
+            if left:
+                now = trusted(self._clock.now(), high_time=tx.high_time())
+                for record in left:
+                    said += lineage.give_up(tx, record, now=now)
+                    work.verdicts[record.ref] = Verdict.void
+                tx.raise_high_time(now)
+        self._witness.later(said)
+        self._witness.settle()
+
+    # ---- One record of the journal ----------------------------------------------------------------------------------
+
+    def _apply(self, tx: Writing, record: testimony.Record, work: _Work, *, now: UnixTime) -> None:
+        try:
+            with tx.savepoint():
+                match record:
+                    case testimony.Intended():
+                        self._intended(tx, record, work, now=now)
+                    case testimony.Signed():
+                        self._signed(tx, record, work)
+                    case testimony.GivenUp():
+                        _given_up(tx, record, work)
+                    case testimony.Changed():
+                        _changed(tx, record, work, now=now)
+                    case testimony.DeviceRevoked():
+                        _device_revoked(tx, record, work)
+                    case testimony.CrlIntended():
+                        scope = record.intent.issuer, record.intent.shard
+                        work.crl_numbers[scope] = max(work.crl_numbers.get(scope, 0), record.intent.number)
+        except Conflict as error:
+            work.unreadable.append(f"{type(record).__name__}: {error}")
+
+    def _intended(self, tx: Writing, record: testimony.Intended, work: _Work, *, now: UnixTime) -> None:
+        made, given = record.intent.draft, record.intent.grant
+        ref = CertificateRef(made.issuer, made.serial)
+        if tx.find_certificate(ref) is not None:
+            return
+        if tx.lock_device(given.device) is None:
+            tx.add_device(Device(given.device, given.tenant, DeviceState.active, record.intent.intended_at))
+        tx.claim_key(made.spki_sha256, given.device, now=record.intent.intended_at)
+        if given.token is not None and tx.find_token(given.token) is not None:
+            tx.use_token(given.token, request_key=record.intent.request_key, now=record.intent.intended_at)
+        tx.reserve(record.intent, tenant=given.tenant, revocable=record.revocable, leaf=tx.append_leaf(leaf.issuance(record.intent)))
+        work.forgotten += 1
+
+    def _signed(self, tx: Writing, record: testimony.Signed, work: _Work) -> None:
+        found = tx.find_certificate(record.ref)
+        issuer = self._issuers.by_id.get(record.ref.issuer)
+        if found is None or found.state is not CertificateState.intended or issuer is None:
+            return
+        meant = Draft(
+            tbs=found.tbs,
+            issuer=issuer.id,
+            serial=record.ref.serial,
+            algorithm=issuer.algorithm,
+            not_before=found.not_before,
+            not_after=found.not_after,
+            subject=found.subject,
+            names=found.names,
+            spki_sha256=found.spki_sha256,
+        )
+        try:
+            reread(meant, record.der, issuer)
+        except FleetcaError as error:
+            work.unreadable.append(f"result of {record.ref}: {error}")
+            return
+        tx.record_issued(record.ref, record.der, now=record.issued_at)
+        work.verdicts[record.ref] = Verdict.issued
+
+    def _spend_crl_numbers(self, work: _Work) -> None:
+        """A database that had forgotten certificates has forgotten CRL numbers too: no later CRL may carry one of them."""
+        if not work.forgotten and not work.revocations:
+            return
+        with self._ledger.writing() as tx:
+            for (issuer, shard), number in work.crl_numbers.items():
+                tx.next_crl_number(issuer, shard, above=number)
+
+
+def _readable(records: Iterator[bytes], work: _Work) -> Iterator[testimony.Record]:
+    for octets in records:
+        try:
+            record = testimony.read(octets)
+        except FleetcaError as error:
+            work.unreadable.append(str(error))
+            continue
+        if record is not None:
+            yield record
+
+
+def _given_up(tx: Writing, record: testimony.GivenUp, work: _Work) -> None:
+    found = tx.find_certificate(record.ref)
+    if found is not None and found.state is CertificateState.intended:
+        lineage.give_up(tx, found, now=record.at)
+        work.verdicts[record.ref] = Verdict.void
+
+
+def _changed(tx: Writing, record: testimony.Changed, work: _Work, *, now: UnixTime) -> None:
+    told = record.revocation
+    found = tx.find_certificate(told.ref)
+    if found is None:
+        return
+    have = found.revocation
+    if have is not None and (have.change >= told.change or (have.reason, have.revoked_at) == (told.reason, told.revoked_at)):
+        return
+    made = tx.add_revocation(told.ref, reason=told.reason, now=told.revoked_at, not_after=told.not_after, listed=told.listed)
+    by = lineage.by_the_signer(found.tenant, reason=Reason(told.reason), why="recovered", now=now)
+    tx.append_leaf(leaf.revocation(made, by, at=now))
+    work.revocations += 1
+
+
+def _device_revoked(tx: Writing, record: testimony.DeviceRevoked, work: _Work) -> None:
+    device = tx.lock_device(DeviceId(record.device))
+    if device is not None and device.state is DeviceState.active:
+        tx.set_device_revoked(device.id)
+        work.devices += 1
+
+
+def _report(work: _Work) -> Report:
+    return Report(
+        intents=tuple(work.verdicts.items()),
+        forgotten=work.forgotten,
+        revocations=work.revocations,
+        devices=work.devices,
+        unreadable=tuple(work.unreadable),
+    )

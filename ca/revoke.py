@@ -1,0 +1,175 @@
+"""Revoking: a certificate, or a device with all it has. A batch shares one commit and one write of the journal.
+
+Knows rules and ports only. The device's row is locked before its certificates are read, so that a renewal and a revocation of the same device
+cannot pass each other. A change counts as soon as the transaction is committed (OCSP reads that table); the journal follows, and what
+it could not take it gets with the next write. A repeated request finds the change it made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from ca import lineage
+from ca.errors import FleetcaError, NotFound, Unacceptable, Unavailable
+from ca.issue import no_failpoint
+from ca.lineage import Issuers
+from ca.model import (
+    CertificateState,
+    DeviceId,
+    DeviceState,
+    Peer,
+    Profile,
+    ProfileName,
+    Reason,
+    Revocation,
+    RevocationGrant,
+    RevokeRequest,
+    UnixTime,
+)
+from ca.ports import Clock, Failpoint, Ledger, Writing
+from ca.rules import grant, leaf, testimony
+from ca.rules.clock import trusted
+from ca.witness import Witness
+
+Revoked = tuple[Revocation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request whose evidence was read and verified."""
+
+    request: RevokeRequest
+    claim: grant.Claim
+
+
+class Revoking:
+    """Safe to call from one thread at a time; `prepare` from any."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        witness: Witness,
+        issuers: Issuers,
+        policy: grant.Policy,
+        clock: Clock,
+        failpoint: Failpoint = no_failpoint,
+    ) -> None:
+        self._ledger, self._witness, self._issuers, self._policy = ledger, witness, issuers, policy
+        self._clock, self._failpoint = clock, failpoint
+
+    @property
+    def profiles(self) -> Mapping[ProfileName, Profile]:
+        return self._policy.profiles
+
+    def prepare(self, request: RevokeRequest, peer: Peer) -> Prepared:
+        """Everything that needs no database."""
+        claim = grant.claim(grant.Verb.revoke, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
+        return Prepared(request, claim)
+
+    def revoke(self, requests: Sequence[tuple[RevokeRequest, Peer]]) -> list[Revoked | FleetcaError]:
+        """Decide a batch. Each request has its own outcome, in its place."""
+        prepared: list[Prepared | FleetcaError] = []
+        for request, peer in requests:
+            try:
+                prepared.append(self.prepare(request, peer))
+            except FleetcaError as error:
+                prepared.append(error)
+        decided = iter(self.revoke_prepared([item for item in prepared if isinstance(item, Prepared)]))
+        return [next(decided) if isinstance(item, Prepared) else item for item in prepared]
+
+    def revoke_prepared(self, batch: Sequence[Prepared]) -> list[Revoked | FleetcaError]:
+        """As `revoke`, for requests that were prepared."""
+        if not batch:
+            return []
+        said: list[testimony.Record] = []
+        try:
+            with self._ledger.writing() as tx:
+                now = trusted(self._clock.now(), high_time=tx.high_time())
+                outcomes = [self._decided(tx, item, said, now=now) for item in batch]
+                if said:
+                    tx.raise_high_time(now)
+                self._failpoint("revoke.before-commit")
+        except Unavailable as error:
+            return [error] * len(batch)
+        if said:
+            self._failpoint("revoke.after-commit")
+            self._testify(said)
+            self._failpoint("revoke.after-journal")
+        return outcomes
+
+    def _testify(self, said: Sequence[testimony.Record]) -> None:
+        self._witness.later(said)
+        with suppress(Unavailable):
+            # The change is committed and in force; to say otherwise would be untrue. The journal gets it with its next write.
+            self._witness.settle()
+
+    def _decided(self, tx: Writing, item: Prepared, said: list[testimony.Record], *, now: UnixTime) -> Revoked | FleetcaError:
+        own: list[testimony.Record] = []
+        try:
+            with tx.savepoint():
+                outcome = self._decide(tx, item, own, now=now)
+        except Unavailable:
+            raise
+        except FleetcaError as error:
+            return error
+        said += own
+        return outcome
+
+    def _decide(self, tx: Writing, item: Prepared, said: list[testimony.Record], *, now: UnixTime) -> Revoked:
+        request = item.request
+        record = self._issuers.record_of(item.claim, tx)
+        by = grant.revocation(
+            item.claim,
+            request,
+            self._policy,
+            record=record,
+            operator=lineage.operator_of(record, tx),
+            target=tx.find_certificate(request.target) if request.target is not None else None,
+            now=now,
+        )
+        made: list[Revocation] = []
+        if by.device is not None:
+            made += self._device(tx, by.device, by, said, now=now)
+        for ref in by.targets:
+            found = tx.find_certificate(ref)
+            if found is None or found.tenant != by.tenant:
+                raise NotFound("no-such-certificate", "There is no such certificate.", why=f"{ref} is not on record.")
+            # Read again under the lock: a change between the two reads must not be lost.
+            tx.lock_device(found.device)
+            found = tx.find_certificate(ref) or found
+            change, records = lineage.revoke(tx, found, by, now=now)
+            made.append(change)
+            said += records
+        return tuple(made)
+
+    def _device(
+        self, tx: Writing, name: DeviceId, by: RevocationGrant, said: list[testimony.Record], *, now: UnixTime
+    ) -> Sequence[Revocation]:
+        if by.reason in {Reason.certificateHold, Reason.removeFromCRL}:
+            raise Unacceptable(
+                "hold-is-for-certificates", "A device is revoked for good.", why="Hold and release are for single certificates."
+            )
+        device = tx.lock_device(name)
+        if device is None or device.tenant != by.tenant:
+            raise NotFound("no-such-device", "There is no such device.", why=f"{name} is not on record.")
+        if device.state is DeviceState.active:
+            tx.set_device_revoked(name)
+            tx.append_leaf(leaf.device(replace(device, state=DeviceState.revoked), actor=by.actor, at=now))
+            said.append(testimony.DeviceRevoked(name, now))
+        made = []
+        for record in tx.certificates_of(name):
+            if record.state is CertificateState.intended:
+                said += lineage.give_up(tx, record, now=now)
+                continue
+            if record.not_after < now:
+                continue
+            if record.revocation is not None and record.revocation.reason not in {Reason.certificateHold, Reason.removeFromCRL}:
+                made.append(record.revocation)
+                continue
+            change, records = lineage.revoke(tx, record, by, now=now)
+            made.append(change)
+            said += records
+        return made

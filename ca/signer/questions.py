@@ -1,0 +1,144 @@
+"""What an operator may ask the signer's socket: rows of the database as they are. Edge: contains no rule.
+
+The command line acts through the socket and not through the database, so that one user id, the signer's, suffices for its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from ca.errors import NotFound
+from ca.model import (
+    Certificate,
+    CertificateRef,
+    Device,
+    DeviceId,
+    DeviceState,
+    Digest,
+    Issuer,
+    IssuerId,
+    Operator,
+    Serial,
+    Standing,
+    TenantId,
+    UnixTime,
+)
+from ca.rules import forms, grant, ids
+from ca.signer import messages
+from ca.witness import Witness
+
+LARGEST_PAGE: Final = 200
+
+
+class Reading(Protocol):
+    """The database, for those who only look."""
+
+    def find_certificate(self, ref: CertificateRef) -> Certificate | None: ...
+
+    def search_certificates(
+        self,
+        *,
+        tenant: TenantId | None = None,
+        device: DeviceId | None = None,
+        subject: str | None = None,
+        san: str | None = None,
+        serial: Serial | None = None,
+        spki_sha256: Digest | None = None,
+        state: Standing | None = None,
+        expires_after: UnixTime | None = None,
+        expires_before: UnixTime | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> tuple[Sequence[Certificate], str | None]: ...
+
+    def search_devices(
+        self,
+        *,
+        tenant: TenantId | None = None,
+        device: str | None = None,
+        state: DeviceState | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> tuple[Sequence[Device], str | None]: ...
+
+    def issuers(self) -> Sequence[Issuer]: ...
+
+    def operators(self) -> Sequence[Operator]: ...
+
+
+_SEARCH: Final[Mapping[str, type[Any]]] = {
+    "subject": str,
+    "san": str,
+    "spki_sha256": bytes,
+    "state": Standing,
+    "expires_after": int,
+    "expires_before": int,
+    "after": str,
+}
+
+
+class Questions:
+    NAMES: Final = frozenset({"certificates", "certificate", "devices", "issuers", "profiles", "operators"})
+
+    def __init__(self, *, reading: Reading, policy: grant.Policy, witness: Witness, keys: frozenset[IssuerId]) -> None:
+        self._reading, self._policy, self._witness, self._keys = reading, policy, witness, keys
+        self._answers: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+            "certificates": self._certificates,
+            "certificate": self._certificate,
+            "devices": self._devices,
+            "issuers": lambda _: self._reading.issuers(),
+            "profiles": lambda _: tuple(self._policy.profiles[name] for name in sorted(self._policy.profiles)),
+            "operators": lambda _: self._reading.operators(),
+        }
+
+    def ask(self, name: str, body: Mapping[str, Any]) -> Any:
+        """The answer to a question of `NAMES`."""
+        return forms.write(self._answers[name](body))
+
+    def health(self) -> dict[str, Any]:
+        """What the signer says of itself, without asking the database."""
+        return {
+            "deployment": self._policy.deployment,
+            "keys": sorted(self._keys),
+            "journal_waiting": self._witness.waiting,
+        }
+
+    def _certificates(self, body: Mapping[str, Any]) -> Any:
+        asked: dict[str, Any] = {"limit": _limit(body)}
+        for key, value in body.items():
+            if key in _SEARCH:
+                asked[key] = forms.read(_SEARCH[key], value)
+            elif key == "device":
+                asked[key] = ids.device_id(forms.read(str, value))
+            elif key == "serial":
+                asked[key] = messages.serial_of(forms.read(str, value))
+            elif key != "limit":
+                raise forms.bad(f"A search knows no {key[:80]!r}.")
+        rows, cursor = self._reading.search_certificates(tenant=self._policy.tenant, **asked)
+        return {"rows": forms.write(rows), "next": cursor}
+
+    def _certificate(self, body: Mapping[str, Any]) -> Any:
+        ref = messages.read_ref(dict(body))
+        found = self._reading.find_certificate(ref)
+        if found is None or found.tenant != self._policy.tenant:
+            raise NotFound("no-such-certificate", "There is no such certificate.", why=f"{ref} is not on record.")
+        return found
+
+    def _devices(self, body: Mapping[str, Any]) -> Any:
+        known: Mapping[str, type[Any]] = {"device": str, "state": DeviceState, "after": str}
+        asked: dict[str, Any] = {"limit": _limit(body)}
+        for key, value in body.items():
+            if key in known:
+                asked[key] = forms.read(known[key], value)
+            elif key != "limit":
+                raise forms.bad(f"A search knows no {key[:80]!r}.")
+        rows, cursor = self._reading.search_devices(tenant=self._policy.tenant, **asked)
+        return {"rows": forms.write(rows), "next": cursor}
+
+
+def _limit(body: Mapping[str, Any]) -> int:
+    limit = forms.read(int, body.get("limit", 50))
+    if not 1 <= limit <= LARGEST_PAGE:
+        raise forms.bad(f"A page has 1 to {LARGEST_PAGE} rows.")
+    return limit

@@ -1,0 +1,54 @@
+"""Making one-time enrolment tokens. The text leaves once, with the answer; the record holds its SHA-256. Knows rules and ports only."""
+
+from __future__ import annotations
+
+from ca import lineage
+from ca.errors import Denied
+from ca.lineage import Issuers
+from ca.model import CreatedToken, DeviceState, Peer, Token, TokenRequest
+from ca.ports import Chance, Clock, Ledger
+from ca.rules import grant, leaf
+from ca.rules import token as rule
+from ca.rules.clock import trusted
+
+
+class Tokens:
+    def __init__(self, *, ledger: Ledger, issuers: Issuers, policy: grant.Policy, clock: Clock, chance: Chance) -> None:
+        self._ledger, self._issuers, self._policy, self._clock, self._chance = ledger, issuers, policy, clock, chance
+
+    def create(self, request: TokenRequest, peer: Peer) -> CreatedToken:
+        """A token that enrols one device once.
+
+        Raises:
+            Denied: who asks may make none, or the device was revoked.
+            Conflict: the signed message that asked made its token already (`message-replayed`).
+        """
+        claim = grant.claim(grant.Verb.create_token, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
+        lifetime = rule.accepted_lifetime(request.lifetime)
+        grant.judge_names(self._policy.profile(request.profile), request.names)
+        text = rule.token_text(self._chance.octets(rule.RANDOM_OCTETS))
+        with self._ledger.writing() as tx:
+            now = trusted(self._clock.now(), high_time=tx.high_time())
+            record = self._issuers.record_of(claim, tx)
+            actor = grant.token(claim, request, self._policy, record=record, operator=lineage.operator_of(record, tx), now=now)
+            if claim.message is not None:
+                tx.consume_message(claim.digest, now=now)
+            device = tx.lock_device(request.device)
+            if device is not None and (device.state is not DeviceState.active or device.tenant != self._policy.tenant):
+                raise Denied("device-revoked", "The device was revoked.", why="A revoked device does not enrol again.")
+            token = Token(
+                hash=rule.token_hash(text),
+                tenant=self._policy.tenant,
+                device=request.device,
+                profile=request.profile,
+                names=request.names,
+                created=now,
+                expires=now + lifetime,
+                created_by=actor,
+                used_at=None,
+                used_by=None,
+            )
+            tx.add_token(token)
+            tx.append_leaf(leaf.token(token))
+            tx.raise_high_time(now)
+        return CreatedToken(text, token)
