@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ca.der import algorithms, writer
-from ca.errors import Broken
+from ca.errors import Broken, Refused
 from ca.model import AlgorithmName, Issuer, UnixTime
 from ocsp.model import Responder
 from ocsp.rules.freshness import spread
@@ -44,8 +45,10 @@ def responder(issuer: Issuer, certificate: bytes, *, spki: bytes, algorithm: Alg
     try:
         loaded = x509.load_der_x509_certificate(certificate)
         problem = _problem(issuer, loaded, spki, now)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         problem = f"It cannot be read, or lacks an extension: {error}"
+    except Refused as error:
+        problem = str(error)
     if problem:
         raise Broken("bad-responder-certificate", f"The responder certificate for issuer {issuer.id} cannot be used.", why=problem)
     hashed = key_hash(spki)
