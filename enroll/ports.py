@@ -44,14 +44,14 @@ class Signer(Protocol):
 
     def revoke(self, request: RevokeRequest, /) -> Sequence[Revocation]: ...
 
-    def confirm(self, request: ConfirmRequest, /) -> Sequence[CertificateRef]:
-        """The certificates that this call superseded; none when it was confirmed before."""
+    def confirm(self, request: ConfirmRequest, /) -> Certificate:
+        """The certificate that confirmed itself; its ancestors are superseded."""
         ...
 
     def create_token(self, request: TokenRequest, /) -> CreatedToken: ...
 
-    def health(self) -> Mapping[str, Any]:
-        """What the signer says of itself, when it answers."""
+    def ping(self) -> None:
+        """Return when the signer answers."""
         ...
 
 

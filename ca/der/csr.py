@@ -6,7 +6,6 @@ reader is bounded and total: whatever the octets are, the answer is a `Csr` or a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 
-from ca.der import names, pem, reader, writer
+from ca.der import pem, reader, writer
 from ca.der.algorithms import ALGORITHMS
 from ca.errors import Malformed, Unacceptable
 from ca.model import AlgorithmName, Digest
@@ -113,16 +112,6 @@ def read_csr_any(data: bytes) -> tuple[bytes, Csr]:
         raise Malformed("csr-too-large", f"A CSR has at most {LARGEST} octets.", why=f"This file has {len(data)}.")
     der = pem.der_of(data, pem.REQUEST)
     return der, read_csr(der)
-
-
-def write_csr(spki: bytes, algorithm: AlgorithmName, sign: Callable[[bytes], bytes], *, common_name: str) -> bytes:
-    """A PKCS#10 request for a key of any kind (RFC 2986 4.2), with a subject for people to read: ours is never honoured either (P2).
-
-    Args:
-        sign: the key's own `ca.ports.SigningKey.sign`.
-    """
-    information = writer.sequence(writer.integer(0), names.subject_name({"common_name": common_name}), spki, writer.tlv(0xA0, b""))
-    return writer.sequence(information, ALGORITHMS[algorithm].identifier, writer.bit_string(sign(information)))
 
 
 def _parts(der: bytes) -> tuple[bytes, bytes, bytes, bytes]:

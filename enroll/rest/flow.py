@@ -92,7 +92,7 @@ class Enrolment:
         )
         return self._issuance(self._signer.issue(request))
 
-    def confirm(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> Sequence[CertificateRef]:
+    def confirm(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> Certificate:
         """The successor's key has been used: its ancestors are superseded (P9)."""
         given = self._message(members, Act.confirm)[0] if "message" in members else evidence.presented(certificate)
         return self._signer.confirm(ConfirmRequest(given))
@@ -183,7 +183,7 @@ class Enrolment:
 
     def health(self) -> Health:
         """Whether both parts that enrolment needs answer now."""
-        return Health(signer=_answers(self._signer.health), store=_answers(self._reader.ping))
+        return Health(signer=_answers(self._signer.ping), store=_answers(self._reader.ping))
 
     def now(self) -> int:
         return self._clock.now()

@@ -75,7 +75,7 @@ OPERATIONS: Final = (
         "confirm",
         "Say that a new certificate works.",
         "Presented in TLS or by a message of its key. What it renewed is superseded.",
-        {200: {JSON: "Superseded"}},
+        {200: {JSON: "Certificate"}},
         _POST,
         body=messages.CONFIRM,
         body_required=False,
@@ -244,10 +244,6 @@ _SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
                 "items": _object("One certificate.", {"issuer": {"type": "string"}, "serial": _SERIAL, **_REVOCATION["properties"]}),
             }
         },
-    ),
-    "Superseded": _object(
-        "What this call superseded; empty when it was confirmed before.",
-        {"superseded": {"type": "array", "items": _object("One certificate.", {"issuer": {"type": "string"}, "serial": _SERIAL})}},
     ),
     "Token": _object(
         "A one-time enrolment token.",

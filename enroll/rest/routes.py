@@ -55,9 +55,9 @@ class _Rest:
 
     def confirm(self) -> Response:
         members = _members(messages.CONFIRM) if request.content_length else {}
-        superseded = self._enrolment.confirm(certificate=_peer(), members=members)
-        _note(superseded=[str(ref) for ref in superseded])
-        return _json({"superseded": [messages.render_ref(ref) for ref in superseded]})
+        confirmed = self._enrolment.confirm(certificate=_peer(), members=members)
+        _note(device=confirmed.device, certificate=str(confirmed.ref))
+        return _json(messages.render_certificate(confirmed, now=self._enrolment.now(), with_octets=True))
 
     def revoke(self) -> Response:
         revoked = self._enrolment.revoke(certificate=_peer(), members=_members(messages.REVOKE))

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ca.der.certificate import assemble, read_certificate
@@ -242,11 +242,13 @@ class Door:
         self.rows[ref] = dataclasses.replace(row, revocation=made)
         return made
 
-    def confirm(self, request: ConfirmRequest, /) -> Sequence[CertificateRef]:
+    def confirm(self, request: ConfirmRequest, /) -> Certificate:
         with self._lock:
             now, peer = self._enter("confirm", request.evidence)
             claim = grant.claim(Verb.confirm, request.evidence, peer, deployment=self.policy.deployment, now=now)
-            return self._first_use(grant.confirmation(claim, record=self._record(claim), now=now), now)
+            own = grant.confirmation(claim, record=self._record(claim), now=now)
+            self._first_use(own, now)
+            return self.rows[own.ref]
 
     def create_token(self, request: TokenRequest, /) -> CreatedToken:
         with self._lock:
@@ -270,10 +272,6 @@ class Door:
             )
             self.tokens[made.hash] = made
             return CreatedToken(text, made)
-
-    def health(self) -> Mapping[str, Any]:
-        self._fail("signer")
-        return {"deployment": self.policy.deployment}
 
     def _enter(self, verb: str, evidence: Any) -> tuple[UnixTime, Peer]:
         self._fail("signer")
@@ -299,12 +297,11 @@ class Door:
         name = None if device is None else grant.operator_of(device)
         return None if name is None else self.operators_.get(name)
 
-    def _first_use(self, row: Certificate, now: UnixTime) -> list[CertificateRef]:
+    def _first_use(self, row: Certificate, now: UnixTime) -> None:
         older = renewal.ancestors(row, self.rows.get)
         self.rows[row.ref] = dataclasses.replace(row, first_used_at=row.first_used_at or now)
         for one in older:
             self.rows[one.ref] = dataclasses.replace(one, superseded_at=now)
-        return [one.ref for one in older]
 
     # ---- The reader -------------------------------------------------------------------------------------------------
 
@@ -359,6 +356,19 @@ class Door:
         start = int(after) if after else 0
         page = found[start : start + limit]
         return page, str(start + limit) if start + limit < len(found) else None
+
+
+class SignerSide:
+    """The door as the signer's client shows it."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._door, name)
+
+    def ping(self) -> None:
+        self._door._fail("signer")
 
 
 def facts(der: bytes) -> Any:

@@ -16,7 +16,8 @@ from jsonschema import Draft202012Validator
 from openapi_schema_validator import OAS31Validator
 from werkzeug.test import TestResponse
 
-from ca.der.csr import write_csr
+from ca.der.certificate import assemble
+from ca.der.request import request_info
 from ca.errors import Unavailable
 from ca.keys.memory import MemoryKey
 from ca.model import AlgorithmName, Digest, KeyName, MessageEvidence
@@ -25,7 +26,7 @@ from ca.system import SystemChance
 from enroll.rest.flow import Enrolment
 from enroll.rest.openapi import OPERATIONS, PREFIX, document
 from enroll.rest.routes import PEER_CERTIFICATE, create_app
-from tests.fakes.door import NOW, Authority, Door, FixedClock
+from tests.fakes.door import NOW, Authority, Door, FixedClock, SignerSide
 
 DEPLOYMENT = "test"
 URL = "https://enroll.test:8443"
@@ -43,7 +44,8 @@ class Holder:
         self.key = MemoryKey.generate(KeyName("holder"), AlgorithmName(self.algorithm))
 
     def csr(self, name: str = "pump-17") -> bytes:
-        return write_csr(self.key.spki, self.key.algorithm, self.key.sign, common_name=name)
+        asked = request_info({"common_name": name}, self.key.spki)
+        return assemble(asked, self.key.algorithm, self.key.sign(asked))
 
     def csr_text(self) -> str:
         return base64.b64encode(self.csr()).decode()
@@ -67,7 +69,7 @@ class Rest:
         self.door = Door(self.clock, deployment=DEPLOYMENT, authority=authority)
         self.pending: set[Digest] = set()
         enrolment = Enrolment(
-            signer=self.door,
+            signer=SignerSide(self.door),
             reader=self.door,
             receipts=self._receipt,
             clock=self.clock,

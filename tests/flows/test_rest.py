@@ -187,10 +187,10 @@ def test_P9_the_predecessor_is_superseded_by_the_first_use_of_its_successor(rest
     new = Holder()
     headers = {"Accept": "application/pkix-cert"}
     new.certificate = rest.post("/renew", {"csr": new.csr_text()}, certificate=old.certificate, headers=headers).data
-    assert rest.post("/confirm", certificate=new.certificate).json == {
-        "superseded": [{"issuer": "issuing", "serial": f"{ref(old.certificate).serial:040x}"}]
-    }
-    assert rest.post("/confirm", certificate=new.certificate).json == {"superseded": []}
+    confirmed = rest.post("/confirm", certificate=new.certificate).json
+    assert (confirmed["renews"], confirmed["first_used_at"] is None) == (str(ref(old.certificate)), False)
+    assert rest.door.rows[ref(old.certificate)].superseded_at == NOW
+    assert rest.post("/confirm", certificate=new.certificate).status_code == 200
     answer = rest.post("/renew", {"csr": Holder().csr_text()}, certificate=old.certificate)
     assert (answer.status_code, answer.json["code"]) == (403, "superseded")
 
@@ -201,7 +201,7 @@ def test_a_signed_message_renews_where_tls_cannot(rest: Rest) -> None:
     answer = rest.post("/renew", {"message": old.message(Act.renew, csr=new.csr())})
     assert answer.status_code == 201
     new.certificate = x509.load_pem_x509_certificate(answer.json["certificate"].encode()).public_bytes(Encoding.DER)
-    assert len(rest.post("/confirm", {"message": new.message(Act.confirm)}).json["superseded"]) == 1
+    assert rest.post("/confirm", {"message": new.message(Act.confirm)}).json["renews"] == str(ref(old.certificate))
 
 
 def _revoked(rest: Rest, holder: Holder) -> bytes | None:
