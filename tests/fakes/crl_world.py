@@ -91,10 +91,10 @@ class Authority:
 
 
 def authority(
-    *, algorithm: str = "p256", id: str = "issuing", not_before: int, not_after: int, key: Any = None, ours: bool = True
+    *, algorithm: str = "p256", called: str = "issuing", not_before: int, not_after: int, key: Any = None, ours: bool = True
 ) -> Authority:
     key = key or MAKERS[algorithm]()
-    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Test Fleet"), x509.NameAttribute(NameOID.COMMON_NAME, id)])
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Test Fleet"), x509.NameAttribute(NameOID.COMMON_NAME, called)])
     public = key.public_key()
     identifier = x509.SubjectKeyIdentifier.from_public_key(public)
     certificate = (
@@ -124,7 +124,7 @@ def authority(
         .sign(key, HASHES.get(algorithm))
     )
     issuer = Issuer(
-        id=IssuerId(id),
+        id=IssuerId(called),
         tenant=TenantId("default"),
         certificate=certificate.public_bytes(serialization.Encoding.DER),
         subject=name.public_bytes(),
@@ -133,7 +133,7 @@ def authority(
         algorithm=AlgorithmName(algorithm),
         not_before=not_before,
         not_after=not_after,
-        key=KeyName(id) if ours else None,
+        key=KeyName(called) if ours else None,
         may_issue=True,
         may_sign_crl=True,
         crl_url=None,

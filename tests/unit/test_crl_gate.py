@@ -23,7 +23,7 @@ from tests.fakes.crl_world import LIFETIME, MAKERS, Authority, authority
 NOW = 1_800_000_000
 WORLD = authority(not_before=NOW - 10**7, not_after=NOW + 10**8)
 ISSUER = WORLD.issuer
-OTHER = authority(id="other", not_before=NOW - 10**7, not_after=NOW + 10**8)
+OTHER = authority(called="other", not_before=NOW - 10**7, not_after=NOW + 10**8)
 SAME_NAME = authority(not_before=NOW - 10**7, not_after=NOW + 10**8)
 
 

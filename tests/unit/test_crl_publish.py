@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ HOUR = 3600
 POLICY = Policy(interval=HOUR, nudge=5, lifetime=LIFETIME, lease=60)
 AUTHORITY = authority(not_before=T - 10**7, not_after=T + 10**8)
 ISSUER = AUTHORITY.issuer
-OTHER = authority(id="other", not_before=T - 10**7, not_after=T + 10**8)
+OTHER = authority(called="other", not_before=T - 10**7, not_after=T + 10**8)
 NAME = "issuing.crl"
 
 
@@ -73,8 +73,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    yield Scene(tmp_path)
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
 
 
 def test_the_first_crl_is_empty_and_recorded(scene: Scene) -> None:
@@ -380,7 +380,7 @@ def test_a_signer_that_is_down_leaves_the_old_crl(scene: Scene) -> None:
 # ---- CRLs from a ceremony -------------------------------------------------------------------------------------------
 
 YEAR = 365 * 86400
-ROOT = authority(id="root", not_before=T - 10**7, not_after=T + 20 * YEAR, ours=False)
+ROOT = authority(called="root", not_before=T - 10**7, not_after=T + 20 * YEAR, ours=False)
 
 
 def root_crl(number: int, *, by: Authority = ROOT, this_update: int = T) -> bytes:
