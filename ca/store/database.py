@@ -22,10 +22,11 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
+from sqlalchemy import event, exc
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import NullPool, PoolProxiedConnection, QueuePool
 
 from ca.errors import Misconfigured, StoreUnavailable
 from ca.store.failures import named
@@ -51,7 +52,7 @@ def parsed(url: str) -> sa.URL:
     """A database url, or Misconfigured when it is none that we speak."""
     try:
         parts = sa.make_url(url)
-    except sa.exc.ArgumentError as error:
+    except exc.ArgumentError as error:
         raise Misconfigured("store-url", "[store] url cannot be read.", why=str(error)) from error
     if parts.drivername not in {"sqlite", "postgresql+psycopg"}:
         raise Misconfigured(
@@ -143,7 +144,7 @@ def _postgresql_engine(url: sa.URL, *, writes: bool) -> sa.Engine:
         connect_args={"autocommit": True, "connect_timeout": 5, "application_name": "fleetca"},
     )
 
-    @sa.event.listens_for(engine, "connect")
+    @event.listens_for(engine, "connect")
     def _settle(connection: DBAPIConnection, _record: object) -> None:
         cursor = connection.cursor()
         for setting in settings:
@@ -160,7 +161,7 @@ def migrating_engine(url: sa.URL) -> sa.Engine:
         begin_immediately(engine)
         return engine
     # No time-outs here: a migration may take as long as it takes, and waits for another one.
-    return sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": 5, "application_name": "fleetca-migrate"})
+    return sa.create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5, "application_name": "fleetca-migrate"})
 
 
 class Texts(dict[sa.Executable, tuple[str, Mapping[str, Any]]]):
@@ -206,9 +207,9 @@ class Database:
             return self._engine.raw_connection()
         except self.driver_error as error:
             raise named(error) from error
-        except sa.exc.DBAPIError as error:
+        except exc.DBAPIError as error:
             raise named(error.orig or error) from error
-        except sa.exc.TimeoutError as error:
+        except exc.TimeoutError as error:
             raise StoreUnavailable("store-busy", "All connections to the database are in use.", why=str(error)) from error
 
     def query(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
@@ -242,7 +243,7 @@ class Database:
 
     def discard(self, connection: PoolProxiedConnection) -> None:
         """Close it for good instead of giving it back."""
-        with contextlib.suppress(self.driver_error, sa.exc.SQLAlchemyError):
+        with contextlib.suppress(self.driver_error, exc.SQLAlchemyError):
             connection.invalidate()
 
     def dispose(self) -> None:

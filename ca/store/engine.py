@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-import sqlalchemy as sa
+from sqlalchemy import exc
 
 from ca.store import migrating
 from ca.store.database import Database, create_file, journal_mode_of, migrating_engine, parsed
@@ -69,7 +69,7 @@ def migrate(url: str) -> str:
     engine = migrating_engine(parts)
     try:
         return migrating.upgrade(engine)
-    except sa.exc.DBAPIError as error:
+    except exc.DBAPIError as error:
         raise named(error.orig or error) from error
     finally:
         engine.dispose()
@@ -84,7 +84,7 @@ def revision(url: str) -> tuple[str | None, str]:
     engine = migrating_engine(parsed(url))
     try:
         return migrating.current(engine), migrating.head()
-    except sa.exc.DBAPIError as error:
+    except exc.DBAPIError as error:
         raise named(error.orig or error) from error
     finally:
         engine.dispose()

@@ -14,6 +14,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
+from sqlalchemy import event
 
 from ca.errors import Misconfigured
 
@@ -41,7 +42,7 @@ def head() -> str:
 def begin_immediately(engine: sa.Engine) -> None:
     """Make SQLAlchemy's transactions on SQLite real ones, and writers from the start: the driver's own begin comes too late for DDL."""
 
-    @sa.event.listens_for(engine, "begin")
+    @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
