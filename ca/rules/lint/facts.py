@@ -51,7 +51,8 @@ class Facts(NamedTuple):
     key_sha256: bytes
     constant: tuple[bytes, ...]
     """The extensions that are the same on every certificate of a profile under an issuer, whole, in order."""
-    key_identifier: Extension | None
+    key_identifier: bytes
+    """The whole subjectKeyIdentifier extension; empty where there is none."""
     alternative_names: Extension | None
     repeated: bool
     """subjectKeyIdentifier or subjectAltName stand in it twice."""
@@ -185,7 +186,7 @@ def read(tbs: bytes) -> Facts:
         key=content,
         key_sha256=sha256(content).digest(),
         constant=tuple(constant),
-        key_identifier=extension_of(changing[_SKI]) if _SKI in changing else None,
+        key_identifier=changing.get(_SKI, b""),
         alternative_names=extension_of(changing[_SAN]) if _SAN in changing else None,
         repeated=repeated,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from typing import Final
 
@@ -32,19 +33,21 @@ _KEYS: Final = {
 _RSA: Final = bytes.fromhex("300d06092a864886f70d0101010500")
 
 _FIRST_GENERALIZED: Final = 2524608000
+_PRINTABLE: Final = re.compile(r"[A-Za-z0-9 '()+,./:=?-]+")  # X.680 41.4
 _STRINGS: Final = frozenset((0x0C, 0x13))
-_COMMON_NAME: Final = bytes.fromhex("0603550403")
 _COUNTRY: Final = bytes.fromhex("0603550406")
 _SERIAL_NUMBER: Final = bytes.fromhex("0603550405")
-_LONGEST: Final = {
-    _COMMON_NAME: 64,
-    bytes.fromhex("060355040a"): 64,
-    bytes.fromhex("060355040b"): 64,
-    bytes.fromhex("0603550407"): 128,
-    bytes.fromhex("0603550408"): 128,
-    _SERIAL_NUMBER: 64,
-    _COUNTRY: 2,
+# The attributes a subject may have: how RFC 4514 calls them, and their upper bound in characters (RFC 5280 A.1).
+_ATTRIBUTES: Final = {
+    bytes.fromhex("0603550403"): ("CN", 64),
+    bytes.fromhex("060355040a"): ("O", 64),
+    bytes.fromhex("060355040b"): ("OU", 64),
+    bytes.fromhex("0603550407"): ("L", 128),
+    bytes.fromhex("0603550408"): ("ST", 128),
+    _SERIAL_NUMBER: ("2.5.4.5", 64),
+    _COUNTRY: ("C", 2),
 }
+_QUOTED: Final = frozenset('"+,;<>\\')
 
 
 def version(facts: Facts, _case: Case) -> str | None:
@@ -99,8 +102,9 @@ def validity(facts: Facts, case: Case) -> str | None:
     return None
 
 
-def subject(facts: Facts, _case: Case) -> str | None:
-    """RFC 5280 4.1.2.6, A.1: not empty; one attribute in each set; UTF8String or PrintableString within their bounds."""
+def subject(facts: Facts, case: Case) -> str | None:
+    """RFC 5280 4.1.2.6, A.1: not empty; one attribute in each set; UTF8String or PrintableString within their bounds; the draft's."""
+    said: list[str] = []
     octets = facts.subject
     names = spans(octets, reader.only(octets, 0x30).content, len(octets))
     if not names:
@@ -114,15 +118,32 @@ def subject(facts: Facts, _case: Case) -> str | None:
             return "an attribute is not a type and a value"
         kind, value = fields
         oid = octets[kind.start : kind.end]
-        if oid not in _LONGEST:
+        if oid not in _ATTRIBUTES:
             return "the subject has an attribute that no profile gives"
+        word, longest = _ATTRIBUTES[oid]
         if value.tag not in _STRINGS or (value.tag != 0x13 and oid in (_COUNTRY, _SERIAL_NUMBER)):
             return "an attribute is not a UTF8String or PrintableString as its definition wants"
-        text = octets[value.content : value.end]
-        # Octets bound characters from above; only where they do not is it worth decoding.
-        if not text or (len(text) > _LONGEST[oid] and len(text.decode("utf-8", "replace")) > _LONGEST[oid]):
+        try:
+            text = octets[value.content : value.end].decode()
+        except UnicodeDecodeError:
+            return "an attribute is not UTF-8"
+        if not 0 < len(text) <= longest:
             return "an attribute is empty or longer than RFC 5280 A.1 allows"
+        if value.tag == 0x13 and not _PRINTABLE.fullmatch(text):
+            return "a PrintableString holds a character that it may not"
+        said.append(f"{word}={_quoted(text)}")
+    if ",".join(reversed(said)) != case.draft.subject:
+        return "the subject is not the draft's"
     return None
+
+
+def _quoted(text: str) -> str:
+    """RFC 4514 2.4, written a second time."""
+    if not _QUOTED.isdisjoint(text):
+        text = "".join("\\" + character if character in _QUOTED else character for character in text)
+    if text[0] in "# ":
+        text = "\\" + text
+    return text[:-1] + "\\ " if text[-1] == " " else text
 
 
 def key(facts: Facts, case: Case) -> str | None:

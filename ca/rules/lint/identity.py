@@ -11,17 +11,18 @@ from ca.model import Name, NameKind
 from ca.rules.lint.facts import Case, Facts, spans
 
 _KINDS: Final = {0x81: NameKind.email, 0x82: NameKind.dns, 0x86: NameKind.uri, 0x87: NameKind.ip}
+# A non-critical subjectKeyIdentifier of 20 octets, up to those octets.
+_KEY_IDENTIFIER: Final = bytes.fromhex("301d0603551d0e04160414")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s]+")
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 def key_identifier(facts: Facts, _case: Case) -> str | None:
     """RFC 5280 4.2.1.2 with RFC 7093 2 (1): non-critical, the leftmost 160 bits of SHA-256 of the key's octets, exactly once."""
-    found = facts.key_identifier
-    if found is None or facts.repeated:
+    if not facts.key_identifier or facts.repeated:
         return "subjectKeyIdentifier is missing, or an extension stands twice"
-    if found.critical or found.value != b"\x04\x14" + facts.key_sha256[:20]:
-        return "subjectKeyIdentifier is not made from this key"
+    if facts.key_identifier != _KEY_IDENTIFIER + facts.key_sha256[:20]:
+        return "subjectKeyIdentifier is critical, or not made from this key"
     return None
 
 

@@ -76,7 +76,7 @@ def authority_information_access(shape: Shape) -> str | None:
             method = reader.expect(octets, one.content, one.end, 0x06)
             place = reader.expect(octets, method.end, one.end, 0x86)
             oid = reader.oid(octets, method)
-            if oid in seen or oid not in (_OCSP, _CA_ISSUERS) or place.end != one.end:
+            if one.tag != 0x30 or oid in seen or oid not in (_OCSP, _CA_ISSUERS) or place.end != one.end:
                 return "authorityInfoAccess names something twice, or something unknown"
             seen[oid] = octets[place.content : place.end].decode("ascii", "replace")
         if not seen:

@@ -119,7 +119,8 @@ def extended_key_usage(shape: Shape) -> str | None:
     if found is None:
         return "extKeyUsage is missing" if shape.profile.extended_key_usage else None
     octets = found.value
-    purposes = [_PURPOSES.get(reader.oid(octets, one), "?") for one in reader.children(octets, reader.only(octets, 0x30))]
+    listed = list(reader.children(octets, reader.only(octets, 0x30)))
+    purposes = [_PURPOSES.get(reader.oid(octets, one), "?") if one.tag == 0x06 else "?" for one in listed]
     if tuple(purposes) != shape.profile.extended_key_usage or not purposes:
         return "extKeyUsage is not the profile's"
     if found.critical is not (purposes == ["timeStamping"]):
