@@ -71,8 +71,9 @@ def create_app(service: ResponderService) -> Flask:
 def _question() -> Question:
     body = b""
     if request.method == "POST":
-        # One octet more than is allowed is enough to know; a declared length over it is refused unread (HTTP 413).
-        request.max_content_length = MAX_OCTETS
+        # A declared length over this is refused unread. A body without one is read up to it, and no further: one octet more than is allowed
+        # is enough to know (HTTP 413 either way).
+        request.max_content_length = MAX_OCTETS + 1
         body = request.get_data(cache=False)
     return Question(
         method=request.method,

@@ -240,7 +240,7 @@ class Record:
     gone: bool = False
     asked: list[CertificateRef] = field(default_factory=list)
     polled: int = 0
-    before_answer: Callable[[], None] | None = None
+    before_answer: Callable[[], object] | None = None
     lock: Any = field(default_factory=Lock)
 
     def issue(self, issuer: str, serial: int, state: CertificateState = CertificateState.issued) -> CertificateRef:
