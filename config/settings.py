@@ -70,6 +70,7 @@ class Caps(Form):
     """What a role may get at most by evidence that only a web process saw. Absent: no limit beyond the rules."""
 
     profiles: Several[ShortName] | None = Field(None, description="Only certificates of these profiles.")
+    devices: Several[str] | None = Field(None, description="Only these devices: ids, or beginnings of ids that end in `*`.")
     per_minute: int | None = Field(None, ge=1, description="At most this many certificates a minute.")
     renew_from: float | None = Field(
         None, ge=0, le=1, description="Presented certificates only: the share of the lifetime that must have passed before a renewal."

@@ -5,6 +5,7 @@ Turns `config`'s errors into ours. Contains no rule: `ca.rules` judges profiles 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +18,15 @@ from ca.der import pem
 from ca.der.algorithms import load_public_key, verify
 from ca.der.certificate import read_certificate
 from ca.errors import KeyUnavailable, Malformed, Misconfigured, Refused
-from ca.model import Issuer, IssuerId, KeyName, Profile, ProfileName, Role
+from ca.model import Issuer, IssuerId, KeyName, Name, NameKind, Profile, ProfileName, Role
 from ca.ports import KeyStore
+from ca.rules.caps import Caps
 from ca.rules.certificate import issuer_from_certificate
 from ca.rules.profile import accept
 from config.errors import ConfigurationError, SecretUnavailable
 from config.profiles import ProfileForm, read_profiles
 from config.secrets import Secret
+from config.settings import Caps as CapsForm
 from config.settings import Settings
 from config.settings import read_settings as _read_settings
 from config.strict import KeyReference, read_octets
@@ -114,6 +117,37 @@ def roles_by_uid(settings: Settings, own_uid: int) -> Mapping[int, tuple[Role, .
     if users is None:
         return {own_uid: tuple(Role)}
     return {uid: tuple(Role(role) for role in roles) for uid, roles in users.items()}
+
+
+def caps(settings: Settings) -> Mapping[Role, Caps]:
+    """What each role may get at most. The web service may carry the names that its settings give it, and no others."""
+    own = frozenset(names(settings.enroll.names))
+    return {role: _caps(settings.signer.caps.get(role.value), own if role is Role.enroll else frozenset()) for role in Role}
+
+
+def _caps(setting: CapsForm | None, own_names: frozenset[Name]) -> Caps:
+    if setting is None:
+        return Caps(own_names=own_names)
+    return Caps(
+        profiles=None if setting.profiles is None else frozenset(map(ProfileName, setting.profiles)),
+        devices=setting.devices,
+        per_minute=setting.per_minute,
+        renew_from=setting.renew_from or 0.0,
+        own_names=own_names,
+    )
+
+
+def names(texts: Sequence[str]) -> tuple[Name, ...]:
+    """Names of a service: IP literals are addresses, everything else is DNS."""
+    return tuple(Name(NameKind.ip if _is_ip(text) else NameKind.dns, text) for text in texts)
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def key_store(reference: KeyReference, passphrase: Secret) -> tuple[KeyStore, KeyName]:

@@ -1,0 +1,336 @@
+"""Bring the outputs of a ceremony into a deployment: verify, place, record, and give the first operator a certificate. Edge: effects only.
+
+    verify      transcript, seal, every output; what is there already must be the same; the issuing key must be the certificate's
+    place       certificates where the settings say, never over another one; root CRLs through the outlet, never over a newer one
+    record      database brought to this version, issuers and the ceremony's leaf in one transaction
+    operator    added, and certified through the one door (P2)
+
+Every step is safe to repeat, so after a crash the same command goes on. It opens the issuing key and the database as the signer does, under
+the signer's lock (DESIGN 3), and never a root key (P4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ca.der import pem
+from ca.der.certificate import read_certificate
+from ca.errors import Conflict, FleetcaError, Misconfigured, Unacceptable
+from ca.issue import Issuing
+from ca.lineage import Issuers
+from ca.model import (
+    DEFAULT_TENANT,
+    DeviceId,
+    Digest,
+    Issued,
+    Issuer,
+    IssueRequest,
+    IssuerId,
+    LocalEvidence,
+    OperatorName,
+    Peer,
+    Role,
+    UnixTime,
+)
+from ca.operators import Operators
+from ca.outlets.directory import DirectoryOutlet
+from ca.ports import Chance, Clock, SigningKey
+from ca.rules import grant, leaf
+from ca.rules.caps import OPERATOR_POWERS
+from ca.rules.ceremony_check import Output, Verified
+from ca.store.engine import Store, migrate, open_store
+from ca.store.file_journal import FileJournal
+from ca.witness import Witness
+from config.settings import IssuerSetting, Settings
+from crl.model import file_name
+from crl.rules import gate
+from fleetca import ceremonies, forms
+from fleetca.folder import put_new
+
+OPERATORS: Final = "operators"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One thing that an import brought, or found there already."""
+
+    what: str
+    path: Path
+    sha256: Digest
+    not_after: UnixTime
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What a deployment has after an import."""
+
+    ceremony: str
+    root_sha256: Digest
+    placed: tuple[Placed, ...]
+    issuers: tuple[Issuer, ...]
+    operators: tuple[Path, ...]
+    """Certificates of operators that were issued now."""
+
+
+def import_ceremony(settings: Settings, folder: Path, *, clock: Clock, chance: Chance, root_sha256: str | None = None) -> Imported:
+    """Import the outputs in a ceremony's folder.
+
+    Args:
+        settings: the deployment's.
+        folder: what `fleetca ceremony run --out` wrote.
+        clock: the wall clock.
+        chance: the random generator.
+        root_sha256: the root certificate's SHA-256 as it was noted at the ceremony (hex, colons allowed); refused if it is another.
+
+    Raises:
+        Unacceptable: transcript or outputs do not hold, or the root is another one (`another-root`).
+        Conflict: another certificate is in place (`issuer-changed`), a newer CRL is (`crl-number-back`), or the signer runs (`signer-runs`).
+        Misconfigured: settings and outputs do not fit together.
+        KeyUnavailable, StoreUnavailable: repeat when it is mended; nothing is half done.
+    """
+    verified = ceremonies.verify(folder, roots=_roots_in_place(settings))
+    root = read_certificate(verified.root_certificate)
+    fingerprint = Digest(_sha256(root.der))
+    if root_sha256 is not None and root_sha256.replace(":", "").lower() != fingerprint.hex():
+        raise Unacceptable(
+            "another-root",
+            "The root in this folder is not the one whose SHA-256 was given.",
+            why=f"Its SHA-256 is {fingerprint.hex()}.",
+            fix="Compare with the paper from the ceremony; use its outputs only.",
+        )
+    now = clock.now()
+    certificates = _certificates(settings, verified)
+    keys = _matching_keys(settings, certificates)
+    placed = [_place_certificate(settings.issuer(id_).certificate, der, id_) for id_, der in certificates.items()]
+    issuers = forms.issuers(settings)
+    placed += [_place_crl(settings, output, issuers, now=now) for output in verified.outputs if output.is_crl]
+    url = forms.store_url(settings)
+    migrate(url)
+    store = open_store(url)
+    try:
+        _record(store, issuers, verified, now=now)
+        written = _certify_operators(settings, store, issuers, keys, clock=clock, chance=chance)
+    finally:
+        store.close()
+    return Imported(verified.name, fingerprint, tuple(placed), issuers, tuple(written))
+
+
+def _sha256(octets: bytes) -> bytes:
+    return hashlib.sha256(octets).digest()
+
+
+# ---- Verify -------------------------------------------------------------------------------------------------------------
+
+
+def _roots_in_place(settings: Settings) -> Mapping[str, bytes]:
+    return {
+        setting.id: forms.certificate_file(setting.certificate, key=f"issuers.{setting.id}.certificate")
+        for setting in settings.issuers
+        if setting.key is None and setting.certificate.exists()
+    }
+
+
+def _certificates(settings: Settings, verified: Verified) -> Mapping[str, bytes]:
+    """Issuer id -> DER, for every issuer of the settings: from the ceremony, or in place already.
+
+    The sheet's ids are the settings' ids.
+    """
+    made = {output.act: output.der for output in verified.outputs if not output.is_crl}
+    strange = sorted(set(made) - {setting.id for setting in settings.issuers})
+    if strange:
+        raise Misconfigured(
+            "unknown-issuer",
+            f"{settings.file} has no issuer {strange[0]}, which this ceremony made.",
+            fix=f'Add it: [[issuers]] id = "{strange[0]}" with certificate, and key and passphrase if it signs here.',
+        )
+    found: dict[str, bytes] = {}
+    for setting in settings.issuers:
+        here = _in_place(setting)
+        there = made.get(setting.id)
+        if here is not None and there is not None and here != there:
+            raise Conflict(
+                "issuer-changed",
+                f"{setting.certificate} is another certificate than this ceremony's {setting.id}.",
+                why="An issuer keeps its certificate for life: what it signed is looked up by it.",
+                fix="Give the new issuer another id in the sheet and in the settings.",
+            )
+        der = there or here
+        if der is None:
+            raise Misconfigured(
+                "no-certificate",
+                f"Neither this ceremony nor {setting.certificate} has a certificate for the issuer {setting.id}.",
+                fix="Import the ceremony that made it first.",
+            )
+        found[setting.id] = der
+    return found
+
+
+def _in_place(setting: IssuerSetting) -> bytes | None:
+    if not setting.certificate.exists():
+        return None
+    return forms.certificate_file(setting.certificate, key=f"issuers.{setting.id}.certificate")
+
+
+def _matching_keys(settings: Settings, certificates: Mapping[str, bytes]) -> Mapping[IssuerId, SigningKey]:
+    keys: dict[IssuerId, SigningKey] = {}
+    for setting in settings.issuers:
+        if setting.key is None or setting.passphrase is None:
+            continue
+        store, name = forms.key_store(setting.key, setting.passphrase)
+        key = store.open(name)
+        if key.spki != read_certificate(certificates[setting.id]).spki:
+            raise Misconfigured(
+                "key-of-another-issuer",
+                f"The key {setting.key.path} is not the one in the certificate of {setting.id}.",
+                why="The ceremony signed the CSR of another key.",
+                fix="Run a ceremony with the CSR that fleetca init made for this deployment.",
+            )
+        keys[IssuerId(setting.id)] = key
+    return keys
+
+
+# ---- Place --------------------------------------------------------------------------------------------------------------
+
+
+def _place_certificate(path: Path, der: bytes, id_: str) -> Placed:
+    new = not path.exists()
+    if new:
+        put_new(path, forms.pem_of(der).encode())
+    return Placed(f"certificate of {id_}", path, Digest(_sha256(der)), read_certificate(der).not_after, new)
+
+
+def _place_crl(settings: Settings, output: Output, issuers: Sequence[Issuer], *, now: UnixTime) -> Placed:
+    issuer = _issuer_of(output, issuers)
+    head = gate.inspect(output.der, issuer, now=now)
+    name = file_name(issuer.id)
+    outlet = DirectoryOutlet(settings.crl.directory)
+    here = outlet.current(name)
+    path = settings.crl.directory / name
+    placed = Placed(f"CRL number {head.number} of {issuer.id}", path, Digest(_sha256(output.der)), head.next_update, here is None)
+    if here is not None and here.octets == output.der:
+        return placed
+    # The high-water file also counts CRLs that were taken away again.
+    highest = max(outlet.high_water(name), gate.believe(here.octets, issuer).number if here else 0)
+    if head.number <= highest:
+        raise Conflict(
+            "crl-number-back",
+            f"The CRL of {issuer.id} in this folder has number {head.number}, and {highest} was published already.",
+            why="A CRL number never goes back: relying parties would keep the newer one.",
+            fix="Import the latest ceremony; for a new CRL, name the published one as previous in the sheet.",
+        )
+    with outlet.stage(name) as stage:
+        os.write(stage.fileno(), output.der)
+        stage.sync()
+        gate.inspect(stage.octets(), issuer, now=now)
+        outlet.raise_high_water(name, head.number)
+        outlet.put_if_unchanged(name, stage, seen=here.version if here else None)
+    return Placed(placed.what, path, placed.sha256, placed.not_after, new=True)
+
+
+def _issuer_of(output: Output, issuers: Sequence[Issuer]) -> Issuer:
+    for issuer in issuers:
+        try:
+            gate.believe(output.der, issuer)
+        except FleetcaError:
+            continue
+        return issuer
+    raise Unacceptable("crl-of-nobody", f"{output.file} is not a CRL of any issuer of this deployment.")
+
+
+# ---- Record -------------------------------------------------------------------------------------------------------------
+
+
+def _record(store: Store, issuers: Sequence[Issuer], verified: Verified, *, now: UnixTime) -> None:
+    known = {issuer.id for issuer in store.reading.issuers()}
+    with store.ledger.writing() as tx:
+        for issuer in issuers:
+            tx.add_issuer(issuer)
+            if issuer.id not in known:
+                tx.append_leaf(leaf.issuer(issuer, at=now))
+        try:
+            with tx.savepoint():
+                tx.consume_message(verified.transcript_sha256, now=now)
+        except Conflict:
+            return  # This very transcript is on record.
+        tx.append_leaf(
+            leaf.ceremony(
+                verified.name,
+                transcript_sha256=verified.transcript_sha256,
+                outputs={output.file: output.sha256.hex() for output in verified.outputs},
+                at=now,
+            )
+        )
+
+
+# ---- Operators ----------------------------------------------------------------------------------------------------------
+
+
+def _certify_operators(
+    settings: Settings,
+    store: Store,
+    issuers: Sequence[Issuer],
+    keys: Mapping[IssuerId, SigningKey],
+    *,
+    clock: Clock,
+    chance: Chance,
+) -> list[Path]:
+    """Certify every CSR in `operators/` that has no certificate yet: those `fleetca init` made."""
+    folder = settings.base / OPERATORS
+    waiting = [csr for csr in sorted(folder.glob("*.csr")) if not csr.with_suffix(".pem").exists()] if folder.is_dir() else []
+    if not waiting:
+        return []
+    peer = Peer(Role.operator, os.getuid())
+    witness = Witness(FileJournal(settings.signer.journal))
+    verb = Issuing(
+        ledger=store.ledger,
+        witness=witness,
+        keys=keys,
+        issuers=Issuers(issuers),
+        policy=grant.Policy(
+            deployment=settings.deployment.name,
+            tenant=DEFAULT_TENANT,
+            default_issuer=IssuerId(settings.profiles.default_issuer),
+            profiles=forms.profiles(settings),
+            caps={},
+        ),
+        clock=clock,
+        chance=chance,
+        serial_check=forms.serial_check_key(settings),
+    )
+    operators = Operators(ledger=store.ledger, tenant=DEFAULT_TENANT, clock=clock)
+    written: list[Path] = []
+    for csr in waiting:
+        name = OperatorName(csr.stem)
+        operators.add(name, tuple(OPERATOR_POWERS), peer)
+        request = IssueRequest(
+            csr=pem.der_of(csr.read_bytes(), pem.REQUEST),
+            evidence=LocalEvidence(Role.operator, peer.uid),
+            device=DeviceId(f"{grant.OPERATOR_DEVICE}{name}"),
+            profile=grant.OPERATOR,
+        )
+        outcome = verb.issue([(request, peer)])[0]
+        if not isinstance(outcome, Issued):
+            raise outcome
+        put_new(csr.with_suffix(".pem"), _chain(outcome, issuers))
+        written.append(csr.with_suffix(".pem"))
+    witness.settle()
+    return written
+
+
+def _chain(issued: Issued, issuers: Sequence[Issuer]) -> bytes:
+    """The certificate and those above it, the root left out."""
+    by_id = {issuer.id: issuer for issuer in issuers}
+    der = issued.certificate.der
+    assert der is not None, "an issued certificate has its octets"
+    text = forms.pem_of(der)
+    issuer = by_id[issued.certificate.ref.issuer]
+    while issuer.parent is not None:
+        text += forms.pem_of(issuer.certificate)
+        issuer = by_id[issuer.parent]
+    return text.encode()
