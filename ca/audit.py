@@ -86,7 +86,7 @@ def verify(
             kept.append(witness.Kept(f"the checkpoint of {each.name}", other.checkpoint))
     if recorded:
         try:
-            kept.append(witness.Kept("the checkpoint in the database", note.read_checkpoint(recorded.note, keys)))
+            kept.append(witness.Kept("the checkpoint in the database", note.read_checkpoint(rows.octets(recorded.note), keys)))
         except FleetcaError as error:
             recorded = None
             findings.append(Finding(Kind.signature, f"The checkpoint in the database does not hold: {error}"))
@@ -176,9 +176,9 @@ class _Database:
             if index > len(told):
                 gaps.append((len(told), index - 1))
                 told += found[len(told) : index] + [Digest(b"")] * (index - max(len(found), len(told)))
-            told.append(merkle.leaf_hash(leaf.body))
+            told.append(merkle.leaf_hash(rows.octets(leaf.body)))
             if index >= len(found):
-                self._learn(leaf.body, None)
+                self._learn(rows.octets(leaf.body), None)
         self._read_to = len(told)
         if len(told) < len(found):
             gaps.append((len(told), len(found) - 1))
@@ -198,7 +198,7 @@ class _Database:
         waiting = 0
         for leaf in self._waiting():
             waiting += 1
-            self._learn(leaf.body, None)
+            self._learn(rows.octets(leaf.body), None)
         if waiting:
             self.notes.append(f"{waiting} leaves wait for the sequencer")
 
@@ -223,7 +223,7 @@ class _Database:
 
     def _stored_body(self, index: int) -> bytes | None:
         found = self._database.leaves(index, 1)
-        return found[0].body if found and found[0].index == index else None
+        return rows.octets(found[0].body) if found and found[0].index == index else None
 
     def _published_leaves(self) -> None:
         for index in range(len(self._copy.hashes)):
@@ -234,7 +234,7 @@ class _Database:
     def _newer_leaves(self) -> None:
         """They may excuse a row; whether they have rows themselves is a matter of the next audit."""
         for leaf in chain(self._placed(self._read_to), self._waiting()):
-            fact, _ = rows.of_leaf(leaf.body)
+            fact, _ = rows.of_leaf(rows.octets(leaf.body))
             if fact and not (fact.kind in rows.ONCE and (fact.kind, fact.key) in self._known):
                 self._known[fact.kind, fact.key] = _Known(None, fact.digest, matched=True)
 
@@ -280,7 +280,7 @@ class _Database:
         if told > says:
             what = f"row differs: certificate {name} counts as {'changed last by ' + str(says) if says else 'not revoked'}"
             self.findings.append(Finding(Kind.row_differs, f"{what}; the record says change {told}"))
-        if row.der is not None and row.tbs not in row.der:
+        if row.der is not None and rows.octets(row.tbs) not in rows.octets(row.der):
             self.findings.append(Finding(Kind.row_differs, f"row differs: the signed certificate {name} is not the one that was intended"))
         known = self._known.get(("issuance", name))
         if known and known.index is not None and self._copy.hashes[known.index] != row.leaf:

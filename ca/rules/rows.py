@@ -68,17 +68,22 @@ def _fact(kind: str, key: str, fields: Mapping[str, Any]) -> Fact:
     return Fact(kind, key, fields)
 
 
+def octets(value: bytes) -> bytes:
+    """SQLite keeps whatever it is given: who edits a table may leave text where octets belong, and must be named all the same."""
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
 def of_certificate(row: Certificate) -> list[Fact]:
     """One for its issuance, one more when it is void, one more when it is superseded."""
     key = f"{row.ref.issuer}/{row.ref.serial:040x}"
     fields = {
         "at": row.intended_at,
-        "tbs_sha256": sha256(row.tbs).hexdigest(),
+        "tbs_sha256": sha256(octets(row.tbs)).hexdigest(),
         "device": row.device,
         "profile": row.profile,
         "tenant": row.tenant,
         "names": _names(row.names),
-        "request_key": row.request_key.hex(),
+        "request_key": octets(row.request_key).hex(),
         "parent": str(row.parent) if row.parent else None,
     }
     facts = [_fact("issuance", key, fields)]
@@ -103,7 +108,7 @@ def of_crl(row: CrlIntent) -> Fact:
     fields = {
         "as_of": row.as_of,
         "count": row.count,
-        "tbs_sha256": row.tbs_sha256.hex(),
+        "tbs_sha256": octets(row.tbs_sha256).hex(),
         "this_update": row.this_update,
         "next_update": row.next_update,
     }
@@ -120,11 +125,11 @@ def of_token(row: Token) -> Fact:
         "names": _names(row.names),
         "expires": row.expires,
     }
-    return _fact("token", row.hash.hex(), fields)
+    return _fact("token", octets(row.hash).hex(), fields)
 
 
 def of_issuer(row: Issuer) -> Fact:
-    return Fact("issuer", row.id, {"tenant": row.tenant, "certificate_sha256": sha256(row.certificate).hexdigest()})
+    return Fact("issuer", row.id, {"tenant": row.tenant, "certificate_sha256": sha256(octets(row.certificate)).hexdigest()})
 
 
 def of_operator(row: Operator) -> Fact:
