@@ -57,6 +57,9 @@ class Made:
     act: IssuerId
     file: str
     sha256: Digest
+    """Of the file."""
+    fingerprint: Digest
+    """SHA-256 of the DER: what other tools show, and what is noted on paper."""
     not_after: UnixTime
 
 
@@ -243,9 +246,11 @@ class Ceremony:
                 f"{drafted.file} is not what this ceremony wrote.",
                 fix="Put back the file whose SHA-256 the transcript names, or begin again in an empty folder.",
             )
+        der = octets if drafted.certificate is None else pem.der_of(octets, pem.CERTIFICATE)
         if isinstance(act, RootAct):
-            run.issuers[act.id] = root_issuer(act, pem.der_of(octets, pem.CERTIFICATE))
-        return Made(act.id, drafted.file, Digest(hashlib.sha256(octets).digest()), drafted.not_after)
+            run.issuers[act.id] = root_issuer(act, der)
+        sha256, fingerprint = (Digest(hashlib.sha256(each).digest()) for each in (octets, der))
+        return Made(act.id, drafted.file, sha256, fingerprint, drafted.not_after)
 
     def _signed(self, run: _Run, act: Act, drafted: Drafted, found: bytes | None) -> bytes:
         """The output's octets: shown, confirmed, signed, re-read, written."""

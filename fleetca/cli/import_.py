@@ -1,0 +1,56 @@
+"""`fleetca import`: bring the outputs of a ceremony into a deployment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fleetca.cli import output
+
+
+@click.command(
+    name="import",
+    help="Bring the outputs of a ceremony (the folder that `fleetca ceremony run --out` wrote) into the deployment: checks the transcript and "
+    "every output, places certificates and CRLs, makes or migrates the database, and certifies the first operator. Safe to repeat.",
+)
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--root-sha256", help="SHA-256 fingerprint of the root certificate as noted at the ceremony; another root is refused.")
+@output.settings_option
+@output.json_option
+def import_(folder: Path, root_sha256: str | None, settings: str, as_json: bool) -> None:
+    from ca.system import SystemChance, SystemClock
+    from fleetca import forms
+    from fleetca.importing import import_ceremony
+
+    clock = SystemClock()
+    read = forms.read_settings(settings)
+    imported = import_ceremony(read, folder, clock=clock, chance=SystemChance(), root_sha256=root_sha256)
+    document = {
+        "ceremony": imported.ceremony,
+        "root_sha256": imported.root_sha256.hex(),
+        "placed": [
+            {
+                "what": each.what,
+                "path": str(each.path),
+                "sha256": each.sha256.hex(),
+                "not_after": output.iso(each.not_after),
+                "new": each.new,
+            }
+            for each in imported.placed
+        ],
+        "issuers": [issuer.id for issuer in imported.issuers],
+        "operators": [str(path) for path in imported.operators],
+    }
+    now = clock.now()
+    lines = [f"The ceremony {imported.ceremony} is imported."]
+    for each in imported.placed:
+        lines.append(f"  {each.what}{'' if each.new else ' (was there)'}: {each.path}")
+        lines.append(
+            f"      until {output.iso(each.not_after)} ({output.distance(each.not_after, now)}), SHA-256 fingerprint {each.sha256.hex()}"
+        )
+    lines += [f"  operator certificate: {path}" for path in imported.operators]
+    if root_sha256 is None:
+        lines.append(f"Compare with the paper from the ceremony: the root's SHA-256 fingerprint is\n  {imported.root_sha256.hex()}")
+    lines.append(f"Next: fleetca serve --settings {settings}")
+    output.result(document, "\n".join(lines), as_json=as_json)
