@@ -26,9 +26,11 @@ _log = logging.getLogger("fleetca.ocsp")
 _PAGE = 1000
 _PAGES = 20
 """More changes than this at once, and the whole working set is forgotten instead."""
-_RETRY = 5
-"""Seconds until a refused or failed certification is tried again; doubles to `_LONGEST_RETRY`."""
+_RETRY = 1
+"""Seconds until a refused or failed certification is tried again; doubles each time."""
 _LONGEST_RETRY = 300
+_LONGEST_RETRY_SILENT = 10
+"""While no responder certificate holds at all: nothing new can be answered, so the signer is asked often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,8 @@ class ResponderService:
                 # Templates belong to a key (P11), so the next answer of each shape is read again.
                 self._templates = frozenset()
             except (FleetcaError, OSError) as error:
-                wait = min(_LONGEST_RETRY, wait * 2 or _RETRY)
+                silent = seat is None or now > seat.responder.not_after
+                wait = min(_LONGEST_RETRY_SILENT if silent else _LONGEST_RETRY, wait * 2 or _RETRY)
                 self._retries[issuer] = (now, wait)
                 _log.warning("no new responder certificate for issuer %s, next try in %d s: %s", issuer, wait, error)
 
