@@ -7,26 +7,38 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from ipaddress import ip_address
 from typing import Any
 
 import structlog
 from flask import Flask
 
-from ca.der import pem
+from ca.confirm import Confirming
 from ca.errors import FleetcaError
+from ca.issue import Issuing
 from ca.keys.memory import MemoryKey
+from ca.lineage import Issuers
 from ca.log.tiles import TileDirectory
-from ca.model import AlgorithmName, DeviceId, Digest, IssueRequest, IssuerId, KeyName, Name, NameKind, ProfileName, Role, Serial
+from ca.model import DEFAULT_TENANT, AlgorithmName, DeviceId, Digest, IssueRequest, IssuerId, KeyName, ProfileName, Role, Serial
+from ca.operators import Operators
 from ca.outlets.directory import DirectoryOutlet
-from ca.ports import Clock, Failpoint
+from ca.ports import Clock, Failpoint, SigningKey
 from ca.receipts import Receipts
-from ca.rules import note, receipt, serial
+from ca.recover import Recovery
+from ca.revoke import Revoking
+from ca.rules import grant, note, receipt, serial
 from ca.sequence import Sequencer
+from ca.sign_crl import CrlSigning
+from ca.signer.alone import SignerLock
 from ca.signer.client import SignerClient
+from ca.signer.desk import Desk
+from ca.signer.questions import Questions
+from ca.signer.server import SignerServer, Verbs
 from ca.store.engine import Store, open_store
+from ca.store.file_journal import FileJournal
 from ca.system import SystemChance, SystemClock
-from config.settings import Settings
+from ca.tokens import Tokens
+from ca.witness import Witness
+from config.settings import IssuerSetting, Settings
 from crl import model as crl_model
 from crl.publish import Publisher
 from crl.shelf import Shelf
@@ -55,24 +67,91 @@ def _holder(role: str) -> str:
     return f"{role}@{socket.gethostname()}:{os.getpid()}"
 
 
-def _names(texts: tuple[str, ...]) -> tuple[Name, ...]:
-    return tuple(Name(_kind(text), text) for text in texts)
-
-
-def _kind(text: str) -> NameKind:
-    try:
-        ip_address(text)
-    except ValueError:
-        return NameKind.dns
-    return NameKind.ip
-
-
 def _client(settings: Settings, role: Role) -> SignerClient:
     return SignerClient(settings.signer.socket, role)
 
 
 def _listener(process: Process, address: str, setting: str) -> socket.socket:
     return process.socket() or listening_socket(address, setting=setting)
+
+
+# ---- signer ---------------------------------------------------------------------------------------------------------
+
+
+def policy(settings: Settings) -> grant.Policy:
+    """What the settings lay down for the signer's rules."""
+    return grant.Policy(
+        deployment=settings.deployment.name,
+        tenant=DEFAULT_TENANT,
+        default_issuer=IssuerId(settings.profiles.default_issuer),
+        profiles=forms.profiles(settings),
+        caps=forms.caps(settings),
+    )
+
+
+def signer(settings: Settings, process: Process) -> None:
+    """The process that holds the issuing keys. It gives up what a crash left unfinished before anyone can ask for more."""
+    clock, chance, points = SystemClock(), SystemChance(), failpoint()
+    issuers = Issuers(forms.issuers(settings))
+    rules = policy(settings)
+    keys = {IssuerId(setting.id): _open_key(setting) for setting in settings.issuers if setting.key is not None}
+    with SignerLock(settings.signer.journal):
+        store = open_store(forms.store_url(settings))
+        journal = FileJournal(settings.signer.journal)
+        witness = Witness(journal)
+        unfinished = Recovery(
+            ledger=store.ledger, journal=journal, witness=witness, issuers=issuers, tenant=DEFAULT_TENANT, clock=clock
+        ).finish()
+        for ref, verdict in unfinished.intents:
+            log.warning("recovered", certificate=str(ref), verdict=verdict.value)
+        issuing = Issuing(
+            ledger=store.ledger,
+            witness=witness,
+            keys=keys,
+            issuers=issuers,
+            policy=rules,
+            clock=clock,
+            chance=chance,
+            serial_check=forms.serial_check_key(settings),
+            failpoint=points,
+        )
+        revoking = Revoking(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, failpoint=points)
+        server = SignerServer(
+            settings.signer.socket,
+            verbs=Verbs(
+                issuing=issuing,
+                revoking=revoking,
+                tokens=Tokens(ledger=store.ledger, issuers=issuers, policy=rules, clock=clock, chance=chance),
+                confirming=Confirming(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
+                crls=CrlSigning(
+                    ledger=store.ledger,
+                    reading=store.reading,
+                    witness=witness,
+                    keys=keys,
+                    issuers=issuers,
+                    clock=clock,
+                    lifetime=settings.crl.lifetime,
+                    failpoint=points,
+                ),
+                operators=Operators(ledger=store.ledger, tenant=DEFAULT_TENANT, clock=clock),
+                questions=Questions(reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys)),
+            ),
+            desk=Desk(issuing=issuing, revoking=revoking, witness=witness, batch=settings.signer.batch, log=log),
+            users={uid: frozenset(roles) for uid, roles in forms.roles_by_uid(settings, os.getuid()).items()},
+            mode=int(settings.signer.socket_mode, 8),
+            log=log,
+        )
+        server.start()
+        process.ready()
+        process.stopping.wait()
+        server.stop()
+        store.close()
+
+
+def _open_key(setting: IssuerSetting) -> SigningKey:
+    assert setting.key is not None and setting.passphrase is not None, "the settings have both or neither"
+    keys, name = forms.key_store(setting.key, setting.passphrase)
+    return keys.open(name)
 
 
 # ---- enroll ---------------------------------------------------------------------------------------------------------
@@ -99,13 +178,13 @@ def enroll(settings: Settings, process: Process) -> None:
         url=settings.enroll.url,
     )
     listener = _listener(process, str(settings.enroll.listen), "enroll.listen")
-    context = tls_context(trusted=[pem.pem(pem.CERTIFICATE, issuer.certificate).encode() for issuer in issuers.values()])
+    context = tls_context(trusted=[forms.pem_of(issuer.certificate).encode() for issuer in issuers.values()])
     identity = ServiceIdentity(
         context=context,
         signer=signer,
         device=DeviceId("fleetca:enroll"),
         profile=SERVICE,
-        names=_names(tuple(settings.enroll.names)),
+        names=forms.names(settings.enroll.names),
         issuers=issuers,
         clock=clock,
     )
@@ -134,7 +213,7 @@ class _Certifier:
 
     def certify(self, issuer: IssuerId, csr: bytes) -> bytes:
         issued = self._signer.issue(
-            IssueRequest(csr=csr, evidence=self._signer.local, device=DeviceId(f"fleetca:ocsp:{issuer}"), profile=RESPONDER)
+            IssueRequest(csr=csr, evidence=self._signer.local, device=DeviceId(f"fleetca:ocsp:{issuer}"), profile=RESPONDER, issuer=issuer)
         )
         assert issued.certificate.der is not None, "an issued certificate has its octets"
         return issued.certificate.der
@@ -220,7 +299,7 @@ def _sequencer(settings: Settings, store: Store, *, clock: Clock, holder: str, p
         ledger=store.ledger,
         files=TileDirectory(settings.log.directory),
         key=keys.open(name),
-        origin=settings.deployment.name,
+        origin=forms.log_origin(settings),
         holder=holder,
         clock=clock,
         failpoint=points,
