@@ -61,7 +61,7 @@ SERVICE: Final = ProfileName("service")
 RESPONDER: Final = ProfileName("ocsp-responder")
 OPERATOR: Final = ProfileName("operator")
 ENROLL_DEVICE: Final = DeviceId(OWN_SERVICES + "enroll")
-STATUS_DEVICE: Final = DeviceId(OWN_SERVICES + "status")
+RESPONDER_DEVICE: Final = OWN_SERVICES + "ocsp:"
 OPERATOR_DEVICE: Final = OWN_SERVICES + "operator:"
 
 
@@ -391,14 +391,16 @@ def _own_service(found: Claim, request: IssueRequest, policy: Policy) -> Asked:
 def _own_responder(found: Claim, request: IssueRequest, policy: Policy) -> Asked:
     if request.names:
         raise Denied("names-not-own", "A responder's certificate carries no asked-for names.")
-    if request.device not in {None, STATUS_DEVICE} or request.profile not in {None, RESPONDER}:
-        raise Denied("not-allowed", "Role status gets a responder's certificate and nothing else.")
+    issuer = request.issuer or policy.default_issuer
+    device = DeviceId(RESPONDER_DEVICE + issuer)
+    if request.device not in {None, device} or request.profile not in {None, RESPONDER}:
+        raise Denied(
+            "not-allowed", "Role status gets a responder's certificate and nothing else.", why=f"For {issuer!r} that is {device!r}."
+        )
     profile = policy.profile(RESPONDER)
     if profile.is_ca or profile.status is not StatusKind.nocheck or profile.extended_key_usage != ("OCSPSigning",):
         raise Denied("not-allowed", "The responder profile is not one for responders.")
-    return Asked(
-        device=STATUS_DEVICE, profile=RESPONDER, names=(), issuer=request.issuer or policy.default_issuer, actor=_role_actor(found)
-    )
+    return Asked(device=device, profile=RESPONDER, names=(), issuer=issuer, actor=_role_actor(found))
 
 
 def _by_local_operator(found: Claim, request: IssueRequest, policy: Policy, operator: Operator | None) -> Asked:

@@ -74,12 +74,13 @@ _KINDS: dict[str, type[Any]] = {
     "device-revoked": DeviceRevoked,
     "crl": CrlIntended,
 }
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 
 
 def write(record: Record) -> bytes:
     """A record's octets."""
-    return json.dumps({"kind": _WORDS[type(record)], **forms.write(record)}, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode({"kind": _WORDS[type(record)], **forms.write(record)}).encode()
 
 
 def read(octets: bytes) -> Record | None:
