@@ -156,6 +156,15 @@ def _revoked(form: written.Sheet, act: written.RootCrlAct, entry: written.Revoke
     return CrlEntry(serial, calendar.timegm(entry.revoked_at.utctimetuple()), reason)
 
 
+def request_file(path: Path) -> bytes:
+    """The DER of a CSR file.
+
+    Raises:
+        Misconfigured: it is absent or no CSR.
+    """
+    return _der(path, pem.REQUEST, "The CSR")
+
+
 def _der(path: Path, label: str, what: str) -> bytes:
     with forms.our_errors():
         octets = read_octets(path, kind=label.lower())

@@ -41,8 +41,8 @@ from ca.operators import Operators
 from ca.outlets.directory import DirectoryOutlet
 from ca.ports import Chance, Clock, SigningKey
 from ca.rules import grant, leaf
-from ca.rules.caps import OPERATOR_POWERS
 from ca.rules.ceremony_check import Output, Verified
+from ca.signer.alone import SignerLock
 from ca.store.engine import Store, migrate, open_store
 from ca.store.file_journal import FileJournal
 from ca.witness import Witness
@@ -104,8 +104,15 @@ def import_ceremony(settings: Settings, folder: Path, *, clock: Clock, chance: C
             why=f"Its SHA-256 is {fingerprint.hex()}.",
             fix="Compare with the paper from the ceremony; use its outputs only.",
         )
-    now = clock.now()
     certificates = _certificates(settings, verified)
+    with SignerLock(settings.signer.journal):
+        return _import(settings, verified, certificates, fingerprint, clock=clock, chance=chance)
+
+
+def _import(
+    settings: Settings, verified: Verified, certificates: Mapping[str, bytes], fingerprint: Digest, *, clock: Clock, chance: Chance
+) -> Imported:
+    now = clock.now()
     keys = _matching_keys(settings, certificates)
     placed = [_place_certificate(settings.issuer(id_).certificate, der, id_) for id_, der in certificates.items()]
     issuers = forms.issuers(settings)
@@ -307,7 +314,7 @@ def _certify_operators(
     written: list[Path] = []
     for csr in waiting:
         name = OperatorName(csr.stem)
-        operators.add(name, tuple(OPERATOR_POWERS), peer)
+        operators.add(name, ("admin",), peer)
         request = IssueRequest(
             csr=pem.der_of(csr.read_bytes(), pem.REQUEST),
             evidence=LocalEvidence(Role.operator, peer.uid),
@@ -317,13 +324,13 @@ def _certify_operators(
         outcome = verb.issue([(request, peer)])[0]
         if not isinstance(outcome, Issued):
             raise outcome
-        put_new(csr.with_suffix(".pem"), _chain(outcome, issuers))
+        put_new(csr.with_suffix(".pem"), chain(outcome, issuers))
         written.append(csr.with_suffix(".pem"))
     witness.settle()
     return written
 
 
-def _chain(issued: Issued, issuers: Sequence[Issuer]) -> bytes:
+def chain(issued: Issued, issuers: Sequence[Issuer]) -> bytes:
     """The certificate and those above it, the root left out."""
     by_id = {issuer.id: issuer for issuer in issuers}
     der = issued.certificate.der

@@ -1,0 +1,89 @@
+"""`fleetca operators`: who may act on the deployment over the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fleetca.cli import output, reach
+
+if TYPE_CHECKING:
+    from ca.model import Operator
+
+ROLES = ("admin", "registrar", "revoker", "auditor")
+
+
+@click.group(help="Add, list and disable operators. Talks to the running signer.")
+def operators() -> None:
+    pass
+
+
+def _document(operator: Operator) -> dict[str, object]:
+    return {
+        "name": operator.name,
+        "roles": list(operator.roles),
+        "created": output.iso(operator.created),
+        "disabled_at": None if operator.disabled_at is None else output.iso(operator.disabled_at),
+    }
+
+
+def _line(operator: Operator) -> str:
+    state = "" if operator.disabled_at is None else f"  disabled {output.iso(operator.disabled_at)}"
+    return f"{operator.name:<24} {', '.join(operator.roles)}{state}"
+
+
+@operators.command("list", help="List all operators.")
+@output.settings_option
+@output.json_option
+def list_(settings: str, as_json: bool) -> None:
+    with reach.signer(settings) as (_, client):
+        found = client.operators()
+    output.result([_document(operator) for operator in found], "\n".join(map(_line, found)), as_json=as_json)
+
+
+@operators.command(help="Add the operator NAME and, with --csr, issue the certificate that proves it.")
+@click.argument("name")
+@click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), required=True, help="What it may do; may be given several times.")
+@click.option("--csr", type=click.Path(dir_okay=False, path_type=Path), help="Its CSR (PEM or DER).")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where the certificate goes [default: beside the CSR, .pem].")
+@output.settings_option
+@output.json_option
+def add(name: str, roles: tuple[str, ...], csr: Path | None, out: Path | None, settings: str, as_json: bool) -> None:
+    from ca.model import DeviceId, IssueRequest
+    from ca.rules import grant, ids
+    from fleetca import ceremonies, forms, importing
+    from fleetca.folder import put_new
+
+    der = None if csr is None else ceremonies.request_file(csr)
+    with reach.signer(settings) as (read, client):
+        operator = client.add_operator(ids.operator_name(name), roles)
+        document = _document(operator)
+        lines = [f"The operator {name} may act as {', '.join(operator.roles)}."]
+        if csr is not None and der is not None:
+            device = DeviceId(f"{grant.OPERATOR_DEVICE}{name}")
+            issued = client.issue(IssueRequest(csr=der, evidence=client.local, device=device, profile=grant.OPERATOR))
+            path = out or csr.with_suffix(".pem")
+            put_new(path, importing.chain(issued, forms.issuers(read)))
+            until = output.iso(issued.certificate.not_after)
+            document |= {"certificate": str(path), "not_after": until}
+            lines.append(f"  certificate  {path}, until {until}")
+        else:
+            lines.append(f"Next: fleetca operators add {name} --role {operator.roles[0]} --csr FILE")
+    output.result(document, "\n".join(lines), as_json=as_json)
+
+
+@operators.command(help="Take all powers from the operator NAME, for good.")
+@click.argument("name")
+@click.option("--confirm", required=True, help="The name once more.")
+@output.settings_option
+@output.json_option
+def disable(name: str, confirm: str, settings: str, as_json: bool) -> None:
+    from ca.rules import ids
+
+    if confirm != name:
+        raise click.UsageError(f"--confirm must say {name}.")
+    with reach.signer(settings) as (_, client):
+        operator = client.disable_operator(ids.operator_name(name))
+    output.result(_document(operator), f"The operator {name} is disabled.", as_json=as_json)
