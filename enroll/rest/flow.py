@@ -174,7 +174,7 @@ class Enrolment:
         """
         wanted = self._default_issuer if issuer is None else issuer
         if wanted not in self._chains:
-            self._chains[wanted] = _climb(self._reader.issuers(), wanted)
+            self._chains[wanted] = climb(self._reader.issuers(), wanted)
         return self._chains[wanted]
 
     def bundle(self) -> tuple[bytes, ...]:
@@ -213,7 +213,12 @@ def renew_at(certificate: Certificate, profile: Profile) -> int:
     return certificate.not_before + int(lifetime * (share + spread))
 
 
-def _climb(issuers: Sequence[Issuer], start: IssuerId) -> tuple[bytes, ...]:
+def climb(issuers: Sequence[Issuer], start: IssuerId) -> tuple[bytes, ...]:
+    """CA certificates (DER) from `start` to its root.
+
+    Raises:
+        NotFound: one is missing (`no-such-issuer`).
+    """
     by_id = {issuer.id: issuer for issuer in issuers}
     climbed: list[bytes] = []
     at: IssuerId | None = start

@@ -1,0 +1,78 @@
+"""`fleetca revoke`: a certificate, or a whole device. There is no way back but from certificateHold."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ca.model import Reason
+from fleetca.cli import output, reach
+
+
+@click.command(
+    help="Revoke the certificate SERIAL (or ISSUER/SERIAL), the one in a file, or a whole device."
+    " A device's name must be typed, or given with --confirm: all its certificates end, and it enrols and renews no more."
+)
+@click.argument("serial", required=False)
+@output.settings_option
+@click.option("--certificate", "file", metavar="FILE", help="Revoke the certificate in this file (PEM or DER).")
+@click.option("--device", help="Revoke every certificate of this device, and the device.")
+@click.option("--reason", type=click.Choice([reason.name for reason in Reason]), required=True, help="Why (RFC 5280, section 5.3.1).")
+@click.option("--issuer", help="The issuer of SERIAL; the deployment's own when absent.")
+@click.option("--confirm", metavar="NAME", help="The device's name once more, in place of the question.")
+@output.json_option
+def revoke(
+    serial: str | None,
+    settings: str,
+    file: str | None,
+    device: str | None,
+    reason: str,
+    issuer: str | None,
+    confirm: str | None,
+    as_json: bool,
+) -> None:
+    from ca.model import RevokeRequest
+    from ca.rules import ids
+    from enroll.rest.messages import render_revoked
+
+    if sum(one is not None for one in (serial, file, device)) != 1:
+        raise click.UsageError("Give exactly one of SERIAL, --certificate and --device.")
+    with reach.signer(settings) as (deployment, signer):
+        target = None
+        if device is not None:
+            _confirmed(ids.device_id(device), confirm)
+        elif file is not None:
+            target = reach.reference_in(file, signer)
+        elif serial is not None:
+            target = reach.reference(serial, issuer=issuer or deployment.profiles.default_issuer)
+        if target is not None and confirm is not None:
+            _confirmed(signer.certificate(target).device, confirm)
+        revoked = signer.revoke(
+            RevokeRequest(signer.local, Reason[reason], target=target, device=None if device is None else ids.device_id(device))
+        )
+    unlisted = sum(not one.listed for one in revoked)
+    rows = [(str(one.ref), one.reason.name, output.iso(one.revoked_at)) for one in revoked]
+    output.result(
+        {"device": device, "revoked": [render_revoked(one) for one in revoked]},
+        reach.table(("CERTIFICATE", "REASON", "SINCE"), rows) if rows else "",
+        as_json=as_json,
+    )
+    if not revoked:
+        output.note("Nothing was left to revoke.")
+    if device is not None:
+        output.note(f"{device} enrols and renews no more.")
+    if unlisted:
+        output.note(f"{unlisted} of them carry no revocation information (short-lived): they hold until they expire, and are not renewed.")
+    if len(revoked) > unlisted:
+        output.note("Shown by OCSP within 2 s and in the CRL within 60 s.")
+
+
+def _confirmed(name: str, given: str | None) -> None:
+    """The name typed on a terminal, or given by `--confirm`."""
+    if given is None:
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"This cannot be undone. Give --confirm {name} to go on without a question.")
+        given = click.prompt(f"This cannot be undone. Type {name} to revoke it", err=True)
+    if given != name:
+        raise click.UsageError(f"{given!r} is not {name!r}: nothing was revoked.")
