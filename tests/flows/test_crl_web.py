@@ -112,7 +112,9 @@ def test_P5_max_age_ends_with_next_update_and_nothing_leaves_after_it(site: Site
     assert answer.headers["Retry-After"]
 
 
-@pytest.mark.parametrize("wrong", [b"", b"half", ROOT.crl(number=9, this_update=T, next_update=T + YEAR)], ids=["empty", "half", "the root's"])
+@pytest.mark.parametrize(
+    "wrong", [b"", b"half", ROOT.crl(number=9, this_update=T, next_update=T + YEAR)], ids=["empty", "half", "the root's"]
+)
 def test_R09_a_file_that_is_not_the_issuer_s_crl_is_never_served(site: Site, wrong: bytes) -> None:
     second = site.put(2, this_update=T + 5)
     (site.folder / "issuing.crl").write_bytes(wrong)

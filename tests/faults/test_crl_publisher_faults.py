@@ -1,0 +1,251 @@
+"""Publishers that are killed, stopped and confused about the time, while readers look on. Real processes, a real folder."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ca.errors import FleetcaError
+from ca.outlets.directory import DirectoryOutlet
+from crl.model import Policy
+from crl.publish import Publisher
+from crl.rules import gate
+from tests.fakes.crl_world import LIFETIME, World, authority
+
+FORK = multiprocessing.get_context("fork")
+NOW = int(time.time())
+AUTHORITY = authority(not_before=NOW - 10**6, not_after=NOW + 10**8)
+ISSUER = AUTHORITY.issuer
+NAME = "issuing.crl"
+
+
+@dataclass
+class FastClock:
+    """Runs `pace` times as fast as the world, and is wrong by `skew` seconds."""
+
+    pace: int = 1
+    skew: int = 0
+
+    def now(self) -> int:
+        return int(NOW + (time.monotonic() - START) * self.pace) + self.skew
+
+
+START = time.monotonic()
+
+
+def world(folder: Path, *, pace: int = 1) -> World:
+    return World(folder / "world.db", AUTHORITY, FastClock(pace))
+
+
+def publisher(folder: Path, *, holder: str, policy: Policy, failpoint: Callable[[str], None], pace: int = 1, skew: int = 0) -> Publisher:
+    shared = world(folder, pace=pace)
+    return Publisher(
+        reading=shared,
+        leases=shared,
+        signer=shared,
+        outlet=DirectoryOutlet(folder / "crl"),
+        clock=FastClock(pace, skew),
+        failpoint=failpoint,
+        policy=policy,
+        holder=holder,
+    )
+
+
+def nothing(name: str) -> None:
+    pass
+
+
+def watch(folder: Path, report: Path) -> None:
+    """A reader: every file it gets is whole and ours, and numbers never go back. Tells what it saw when `stop` appears."""
+    outlet = DirectoryOutlet(folder / "crl")
+    seen: list[tuple[int, int]] = []
+    faults: list[str] = []
+    reads = 0
+    while not (folder / "stop").exists():
+        copy = outlet.current(NAME)
+        if copy is None:
+            if seen:
+                faults.append("it was gone")
+            continue
+        reads += 1
+        try:
+            head = gate.believe(copy.octets, ISSUER)
+        except FleetcaError as error:
+            faults.append(str(error))
+            continue
+        if seen and head.number < seen[-1][0]:
+            faults.append(f"{seen[-1][0]} was followed by {head.number}")
+        if not seen or head.number != seen[-1][0]:
+            seen.append((head.number, head.this_update))
+    report.write_text(json.dumps({"seen": seen, "faults": faults, "reads": reads}))
+
+
+class Readers:
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder = folder
+        self.reports = [folder / f"reader-{n}.json" for n in range(count)]
+        self.processes = [FORK.Process(target=watch, args=(folder, report), daemon=True) for report in self.reports]
+        for process in self.processes:
+            process.start()
+
+    def told(self) -> list[dict[str, Any]]:
+        (self.folder / "stop").touch()
+        for process in self.processes:
+            process.join(20)
+        return [json.loads(report.read_text()) for report in self.reports]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    made = world(tmp_path)
+    for n in range(200):
+        made.revoke((0x41 << 152) + n)
+    yield tmp_path
+    (tmp_path / "stop").touch()
+
+
+ALWAYS = Policy(interval=3600, nudge=0, lifetime=LIFETIME, lease=60)
+
+
+def publish_for_ever(folder: Path, failpoint: Callable[[str], None]) -> None:
+    one = publisher(folder, holder="the one", policy=ALWAYS, failpoint=failpoint)
+    while True:
+        one.publish(ISSUER, asked=True)
+
+
+def run_and_kill(folder: Path, *, failpoint: Callable[[str], None] = nothing, after: float | None = None) -> None:
+    process = FORK.Process(target=publish_for_ever, args=(folder, failpoint), daemon=True)
+    process.start()
+    if after is not None:
+        time.sleep(after)
+        process.kill()
+    process.join(20)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def state(folder: Path) -> tuple[int, int, int]:
+    """Numbers: visible, recorded as published, kept beside."""
+    outlet = DirectoryOutlet(folder / "crl")
+    copy = outlet.current(NAME)
+    recorded = world(folder).last_crl(ISSUER.id, 0)
+    return (
+        gate.believe(copy.octets, ISSUER).number if copy else 0,
+        recorded.number if recorded else 0,
+        outlet.high_water(NAME),
+    )
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.full)])
+@pytest.mark.parametrize("name", ["publish.after-write", "publish.after-rename", "publish.before-record"])
+def test_P6_R10_kill_9_at_each_step_while_readers_poll(folder: Path, name: str, rounds: int) -> None:
+    def die(reached: str) -> None:
+        if reached == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    readers = Readers(folder, 2)
+    last = (0, 0, 0)
+    for _ in range(rounds):
+        run_and_kill(folder, failpoint=die)
+        visible, recorded, kept = state(folder)
+        assert kept >= visible >= recorded
+        assert visible >= last[0]
+        if name != "publish.after-write":
+            assert visible > last[0], "after the rename the new one is what readers get"
+        last = (visible, recorded, kept)
+    one = publisher(folder, holder="the one", policy=ALWAYS, failpoint=nothing)
+    one.publish(ISSUER, asked=True)
+    visible, recorded, kept = state(folder)
+    assert visible == recorded == kept > last[2]
+    for told in readers.told():
+        assert told["faults"] == []
+    assert sorted(path.name for path in (folder / "crl").glob(".issuing*")) == []
+
+
+@pytest.mark.parametrize("rounds", [15, pytest.param(200, marks=pytest.mark.full)])
+def test_R10_kill_9_at_any_moment_while_readers_poll(folder: Path, rounds: int) -> None:
+    readers = Readers(folder, 2)
+    for turn in range(rounds):
+        run_and_kill(folder, after=0.03 + (turn * 37 % 101) / 1000)
+    told = readers.told()
+    assert all(one["faults"] == [] for one in told), told
+    assert all(one["reads"] > 50 for one in told)
+    visible, recorded, kept = state(folder)
+    assert kept >= visible >= recorded > 0
+
+
+# ---- R13: five at once ----------------------------------------------------------------------------------------------
+
+PACE = 3600
+"""An hour of the world's policies passes in a second."""
+HOURLY = Policy(interval=3600, nudge=5, lifetime=LIFETIME, lease=60)
+
+
+def compete(folder: Path, which: int, report: Path) -> None:
+    """One of five: its clock is up to five minutes off, and it dozes off for twice the lease, at another step each time."""
+    steps = 0
+
+    def doze(name: str) -> None:
+        nonlocal steps
+        steps += 1
+        if (steps + which) % 4 == 0:
+            time.sleep(2 * HOURLY.lease / PACE)
+
+    one = publisher(folder, holder=f"publisher-{which}", policy=HOURLY, failpoint=doze, pace=PACE, skew=(which - 2) * 150)
+    published: list[int] = []
+    refused: list[str] = []
+    while not (folder / "stop").exists():
+        try:
+            outcome = one.publish(ISSUER)
+        except FleetcaError as error:
+            refused.append(error.code)
+        else:
+            if outcome.result.value == "published" and outcome.head:
+                published.append(outcome.head.number)
+        time.sleep(0.003)
+    report.write_text(json.dumps({"published": published, "refused": refused}))
+
+
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.full)])
+def test_R13_five_publishers_with_pauses_and_wrong_clocks_publish_once_a_period(tmp_path: Path, seconds: int) -> None:
+    world(tmp_path, pace=PACE)
+    readers = Readers(tmp_path, 1)
+    reports = [tmp_path / f"publisher-{which}.json" for which in range(5)]
+    rivals = [FORK.Process(target=compete, args=(tmp_path, which, reports[which]), daemon=True) for which in range(5)]
+    for rival in rivals:
+        rival.start()
+    end = time.monotonic() + seconds
+    turn = 0
+    while time.monotonic() < end:
+        # Also stopped from outside, anywhere, for many times the lease.
+        rival = rivals[turn % 5]
+        assert rival.pid is not None
+        os.kill(rival.pid, signal.SIGSTOP)
+        time.sleep(0.1)
+        os.kill(rival.pid, signal.SIGCONT)
+        time.sleep(0.03)
+        turn += 1
+    (told,) = readers.told()
+    for rival in rivals:
+        rival.join(20)
+    done = [json.loads(report.read_text()) for report in reports]
+
+    published = [number for one in done for number in one["published"]]
+    assert len(published) == len(set(published)), "no number twice"
+    assert told["faults"] == []
+    times = [this_update for _, this_update in told["seen"]]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    # Due an hour after the last one, by clocks that are off by five minutes either way, found by whoever is awake.
+    assert all(gap >= 3600 - 300 - 60 for gap in gaps), gaps
+    assert len(times) >= seconds // 2, "and no period was left out for long"
+    allowed = {"lease-lost", "outlet-changed", "crl-number", "crl-window"}
+    assert {code for one in done for code in one["refused"]} <= allowed
