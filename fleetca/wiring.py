@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -60,6 +61,7 @@ log = structlog.get_logger()
 
 SERVICE = ProfileName("service")
 RESPONDER = ProfileName("ocsp-responder")
+FIRST_CERTIFICATE_SECONDS = 5.0
 
 
 def _holder(role: str) -> str:
@@ -146,6 +148,31 @@ def signer(settings: Settings, process: Process) -> None:
         process.stopping.wait()
         server.stop()
         store.close()
+
+
+@contextmanager
+def recovery(settings: Settings) -> Iterator[Recovery]:
+    """For `fleetca recover`: the database and the journal in this process, under the signer's lock. Opens no CA key (P3).
+
+    Raises:
+        Conflict: a signer is running (`signer-running`).
+    """
+    issuers = Issuers(forms.issuers(settings))
+    with SignerLock(settings.signer.journal):
+        store = open_store(forms.store_url(settings))
+        journal = FileJournal(settings.signer.journal)
+        try:
+            yield Recovery(
+                ledger=store.ledger,
+                journal=journal,
+                witness=Witness(journal),
+                issuers=issuers,
+                tenant=DEFAULT_TENANT,
+                clock=SystemClock(),
+                failpoint=failpoint(),
+            )
+        finally:
+            store.close()
 
 
 def _open_key(setting: IssuerSetting) -> SigningKey:
@@ -248,6 +275,10 @@ def status(settings: Settings, process: Process) -> None:
     listener = _listener(process, str(settings.status.listen), "status.listen")
     background = Background(service)
     background.start()
+    # Who started us hears "ready" when we can sign; without signer or database we go on with what we have (P7).
+    deadline = clock.monotonic() + FIRST_CERTIFICATE_SECONDS
+    while service.health().missing and clock.monotonic() < deadline and not process.stopping.wait(0.02):
+        pass
     _run(application, process, listener, threads=8)
     background.stop()
     store.close()
