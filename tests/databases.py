@@ -20,6 +20,8 @@ import psycopg
 import pytest
 
 from ca.store.engine import Store, migrate, open_store
+from ca.store.migrating import head
+from ca.store.tables import metadata
 from tests.parts import need
 
 TEMPLATE = "fleetca_template"
@@ -37,6 +39,12 @@ class Cluster:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self._data = self.folder / "data"
         self._numbers = itertools.count(1)
+        self._clean: list[str] = []
+        self._emptying = (
+            f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY;"
+            "INSERT INTO counters (name, value) VALUES ('change', 0), ('high-time', 0);"
+            "INSERT INTO tenants (id, created) VALUES ('default', 0)"
+        ).encode()
         self._run("initdb", "-D", str(self._data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(
@@ -87,10 +95,24 @@ class Cluster:
         return self.url(name)
 
     def database(self) -> str:
-        """The url of a new database with our tables."""
+        """The url of a database with our tables and nothing in them."""
+        if self._clean:
+            return self._clean.pop()
         name = f"fleetca_{next(self._numbers)}"
         self.command(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         return self.url(name)
+
+    def take_back(self, url: str) -> None:
+        """Empty the tables for the next test, which is ten times faster than another database; drop it when it was tampered with."""
+        try:
+            with psycopg.connect(url.replace("+psycopg", ""), autocommit=True, options="-c lock_timeout=2s") as connection:
+                (version,) = connection.execute("SELECT version_num FROM alembic_version").fetchone() or ("",)
+                assert version == head()
+                connection.execute(self._emptying)
+        except (psycopg.Error, AssertionError):
+            self.drop(url)
+        else:
+            self._clean.append(url)
 
     def drop(self, url: str) -> None:
         self.command(f"DROP DATABASE IF EXISTS {url.split('@/')[1].split('?', maxsplit=1)[0]} WITH (FORCE)")
@@ -132,7 +154,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     cluster: Cluster = request.getfixturevalue("postgres")
     url = cluster.database()
     yield url
-    cluster.drop(url)
+    cluster.take_back(url)
 
 
 @pytest.fixture
