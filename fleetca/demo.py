@@ -141,7 +141,7 @@ def _make(directory: Path, *, port_base: int, clock: Clock, say: Say) -> Path:
     say(f"Making a deployment in {directory} ...")
     created = deployment.create(
         directory,
-        deployment.Wanted(name="demo", enroll_port=enroll_port, status_port=status_port, host="localhost", sheet="demo", operator="admin"),
+        deployment.Wanted(name="demo", enroll_port=enroll_port, status_port=status_port, host="127.0.0.1", sheet="demo", operator="admin"),
         chance=SystemChance(),
     )
     say("Holding the ceremony of the demo sheet: root, issuing CA, the root's CRL (NOT FOR PRODUCTION) ...")

@@ -85,7 +85,7 @@ class TestGnuTls:
         need("ocsptool")
         for certificate, status in ((demo.good, "good"), (demo.revoked, "revoked")):
             said = judges.run(
-                "ocsptool", "--ask", demo.ocsp_url, "--load-issuer", demo.issuing, "--load-cert", certificate, "--load-trust", demo.root,
+                "ocsptool", f"--ask={demo.ocsp_url}", "--load-issuer", demo.issuing, "--load-cert", certificate, "--load-trust", demo.issuing,
                 "--nonce",
             )  # fmt: skip
             assert f"Certificate Status: {status}" in said
