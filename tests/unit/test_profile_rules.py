@@ -1,0 +1,140 @@
+"""Which profiles are lawful, each refusal by its reason; and the shipped ones (P2, R04, R16)."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from ca.errors import Misconfigured
+from ca.model import NameKind, OnSuperseded, Profile, StatusKind
+from ca.rules.profile import accept
+from fleetca.forms import shipped_profiles
+
+DAY = 86400
+DEVICE: dict[str, Any] = {
+    "name": "device",
+    "lifetime": 7 * DAY,
+    "status": "revocable",
+    "crl_url": True,
+    "key_algorithms": ["p256"],
+    "key_usage": ["digitalSignature"],
+    "extended_key_usage": ["clientAuth"],
+    "common_name": "{device}",
+    "digest": bytes(32),
+}
+CA: dict[str, Any] = DEVICE | {
+    "is_ca": True,
+    "key_usage": ["keyCertSign", "cRLSign"],
+    "extended_key_usage": [],
+    "common_name": "",
+    "path_length": 0,
+}
+SHORT: dict[str, Any] = DEVICE | {"status": "no-rev-avail", "crl_url": False, "lifetime": DAY}
+RESPONDER: dict[str, Any] = DEVICE | {"status": "nocheck", "crl_url": False, "extended_key_usage": ["OCSPSigning"], "lifetime": DAY}
+
+
+@pytest.mark.parametrize("values", [DEVICE, CA, SHORT, RESPONDER], ids=["device", "CA", "short-lived", "responder"])
+def test_a_lawful_profile_is_accepted(values: dict[str, Any]) -> None:
+    assert accept(**values).max_lifetime == values["lifetime"]
+
+
+UNLAWFUL: list[Any] = [
+    pytest.param(DEVICE, {"name": "Device"}, "name", id="a name in capitals"),
+    pytest.param(DEVICE, {"name": "../x"}, "name", id="R30: a name that is a path"),
+    pytest.param(DEVICE, {"lifetime": 0}, "lifetime", id="no lifetime"),
+    pytest.param(DEVICE, {"max_lifetime": DAY}, "lifetime", id="longer than its own limit"),
+    pytest.param(DEVICE, {"backdate": -1}, "backdate", id="dated into the future"),
+    pytest.param(DEVICE, {"backdate": 7 * DAY}, "backdate", id="dated back by its whole life"),
+    pytest.param(DEVICE, {"renew_from": 1.0}, "renew_from", id="renewed when it is over"),
+    pytest.param(DEVICE, {"grace": -1}, "grace", id="a negative grace"),
+    pytest.param(DEVICE, {"status": "maybe"}, "status", id="an unknown status"),
+    pytest.param(DEVICE, {"on_superseded": "burn"}, "on_superseded", id="an unknown end"),
+    pytest.param(DEVICE, {"allowed_names": ["x400"]}, "allowed_names", id="an unknown kind of name"),
+    pytest.param(DEVICE, {"key_algorithms": ["rsa-1024"]}, "key_algorithms", id="an unknown key"),
+    pytest.param(DEVICE, {"key_algorithms": []}, "key_algorithms", id="no key"),
+    pytest.param(DEVICE, {"key_algorithms": ["p256", "p256"]}, "key_algorithms", id="a key twice"),
+    pytest.param(DEVICE, {"key_usage": ["signing"]}, "key_usage", id="an unknown usage"),
+    pytest.param(DEVICE, {"key_usage": []}, "key_usage", id="RFC 5280 4.2.1.3: no usage"),
+    pytest.param(DEVICE, {"extended_key_usage": ["any"]}, "extended_key_usage", id="an unknown purpose"),
+    pytest.param(DEVICE, {"required_names": True}, "required_names", id="names required, none allowed"),
+    pytest.param(DEVICE, {"common_name": ""}, "common_name", id="no subject"),
+    pytest.param(DEVICE, {"common_name": "{serial}"}, "common_name", id="an unknown placeholder"),
+    pytest.param(DEVICE, {"common_name": "{device.__class__}"}, "common_name", id="a placeholder that digs"),
+    pytest.param(DEVICE, {"common_name": "{device!r}"}, "common_name", id="a placeholder that converts"),
+    pytest.param(DEVICE, {"common_name": "{device:>99}"}, "common_name", id="a placeholder that pads"),
+    pytest.param(DEVICE, {"common_name": "{device"}, "common_name", id="a broken placeholder"),
+    pytest.param(DEVICE, {"uris": ["urn:x:{0}"]}, "uris", id="a numbered placeholder"),
+    pytest.param(DEVICE, {"organization": "x" * 65}, "organization", id="too long an organization"),
+    pytest.param(DEVICE, {"key_usage": ["digitalSignature", "keyEncipherment"]}, "key_usage", id="keyEncipherment with an EC key"),
+    pytest.param(
+        DEVICE,
+        {"key_usage": ["digitalSignature", "keyEncipherment"], "key_algorithms": ["rsa-3072", "ml-dsa-65"]},
+        "key_usage",
+        id="RFC 9881: keyEncipherment with ML-DSA",
+    ),
+    pytest.param(DEVICE, {"key_usage": ["keyAgreement"], "key_algorithms": ["ed25519"]}, "key_usage", id="RFC 8410: keyAgreement with Ed25519"),
+    pytest.param(DEVICE, {"key_usage": ["digitalSignature", "decipherOnly"]}, "key_usage", id="decipherOnly alone"),
+    pytest.param(DEVICE, {"key_usage": ["nonRepudiation"]}, "extended_key_usage", id="RFC 5280 4.2.1.12: clientAuth with nonRepudiation"),
+    pytest.param(DEVICE, {"extended_key_usage": ["timeStamping", "clientAuth"]}, "extended_key_usage", id="RFC 3161: timeStamping in company"),
+    pytest.param(DEVICE, {"extended_key_usage": ["OCSPSigning"]}, "extended_key_usage", id="R16: OCSPSigning on a device"),
+    pytest.param(RESPONDER, {"extended_key_usage": ["OCSPSigning", "clientAuth"]}, "extended_key_usage", id="R16: OCSPSigning in company"),
+    pytest.param(CA, {"extended_key_usage": ["OCSPSigning"], "key_usage": ["digitalSignature", "keyCertSign", "cRLSign"]}, "extended_key_usage", id="R16: OCSPSigning on a CA"),
+    pytest.param(CA, {"extended_key_usage": ["clientAuth"], "key_usage": ["digitalSignature", "keyCertSign", "cRLSign"]}, "extended_key_usage", id="a CA with a purpose"),
+    pytest.param(CA, {"key_usage": ["keyCertSign"]}, "key_usage", id="a CA that cannot sign CRLs"),
+    pytest.param(CA, {"path_length": -1}, "path_length", id="a negative path length"),
+    pytest.param(CA, {"uris": ["urn:x:y"]}, "uris", id="a CA with names"),
+    pytest.param(CA, {"status": "no-rev-avail", "crl_url": False, "lifetime": DAY}, "status", id="RFC 9608: a CA with noRevAvail"),
+    pytest.param(CA, {"status": "nocheck", "crl_url": False}, "status", id="a CA with nocheck"),
+    pytest.param(DEVICE, {"path_length": 0}, "path_length", id="a path length on a device"),
+    pytest.param(DEVICE, {"key_usage": ["digitalSignature", "keyCertSign"]}, "key_usage", id="keyCertSign on a device"),
+    pytest.param(DEVICE, {"status": "anchor", "crl_url": False}, "status", id="a device as anchor"),
+    pytest.param(CA, {"status": "anchor"}, "crl_url", id="a root with a CDP"),
+    pytest.param(DEVICE, {"crl_url": False}, "status", id="revocable, but nowhere"),
+    pytest.param(SHORT, {"crl_url": True}, "crl_url", id="RFC 9608: noRevAvail with a CDP"),
+    pytest.param(SHORT, {"ocsp_url": True}, "ocsp_url", id="RFC 9608: noRevAvail with OCSP"),
+    pytest.param(SHORT, {"lifetime": DAY + 1}, "max_lifetime", id="noRevAvail for more than 24 h"),
+    pytest.param(SHORT, {"max_lifetime": 2 * DAY}, "max_lifetime", id="noRevAvail that may grow over 24 h"),
+    pytest.param(RESPONDER, {"ocsp_url": True}, "ocsp_url", id="a responder that points at itself"),
+    pytest.param(RESPONDER, {"lifetime": 31 * DAY}, "max_lifetime", id="R16: a responder of 31 days"),
+    pytest.param(RESPONDER, {"extended_key_usage": ["clientAuth"]}, "status", id="nocheck on a client"),
+    pytest.param(RESPONDER, {"allowed_names": ["dns"]}, "allowed_names", id="a responder with asked-for names"),
+]
+
+
+@pytest.mark.parametrize(("base", "change", "field"), UNLAWFUL)
+def test_a_profile_is_refused(base: dict[str, Any], change: dict[str, Any], field: str) -> None:
+    with pytest.raises(Misconfigured) as error:
+        accept(**(base | change))
+    assert error.value.code == "bad-profile"
+    assert f", {field}: " in error.value.what
+
+
+SHIPPED: dict[str, Profile] = {str(name): profile for name, profile in shipped_profiles().items()}
+
+
+def test_the_shipped_profiles_are_these() -> None:
+    assert set(SHIPPED) == {"root", "issuing-ca", "ocsp-responder", "device", "device-short", "service", "operator"}
+
+
+def test_the_shipped_profiles_say_what_they_promise() -> None:
+    device, short, service = SHIPPED["device"], SHIPPED["device-short"], SHIPPED["service"]
+    assert (device.lifetime, device.crl_url, device.ocsp_url) == (7 * DAY, True, True)
+    assert (short.max_lifetime, short.status) == (DAY, StatusKind.no_rev_avail)
+    assert service.required_names
+    assert set(service.allowed_names) == {NameKind.dns, NameKind.ip}
+    assert set(service.extended_key_usage) == {"serverAuth", "clientAuth"}
+    assert SHIPPED["operator"].extended_key_usage == ("clientAuth",)
+    assert SHIPPED["issuing-ca"].path_length == 0
+    assert SHIPPED["ocsp-responder"].lifetime <= 30 * DAY
+    assert all(profile.on_superseded in OnSuperseded and len(profile.digest) == 32 for profile in SHIPPED.values())
+
+
+def test_R16_no_shipped_profile_but_the_responders_may_sign_ocsp() -> None:
+    assert [name for name, profile in SHIPPED.items() if "OCSPSigning" in profile.extended_key_usage] == ["ocsp-responder"]
+
+
+def test_every_shipped_profile_leaves_no_field_to_chance() -> None:
+    names = {field.name for field in fields(Profile)} - {"digest"}
+    assert names <= set(accept.__kwdefaults__ or {}) | {"name", "lifetime", "status", "key_usage", "common_name"}
