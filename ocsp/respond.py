@@ -208,9 +208,10 @@ def _draft(
 def _template(request: Request, issuer: IssuerId, key_hash: bytes, statuses: tuple[Status, ...]) -> tuple[str, ...]:
     """The shape of an answer (P11): issuer, responder key, hash, form of status. Few for any one key, whatever clients ask."""
     nonce = "nonce" if request.nonce is not None else ""
-    if len(statuses) > 1:
+    status, *others = statuses
+    if others:
         return (issuer, key_hash.hex(), "several", nonce)
     # The prefix begins with the hash's AlgorithmIdentifier: one of the eight forms in which our issuers are named.
     prefix = request.certificates[0].prefix
-    shape = statuses[0].verdict.value + ("+reason" if statuses[0].reason else "")
+    shape = status.verdict.value + ("+reason" if status.reason else "")
     return (issuer, key_hash.hex(), prefix[: 2 + prefix[1]].hex(), shape, nonce)

@@ -46,11 +46,11 @@ def responder(issuer: Issuer, certificate: bytes, *, spki: bytes, algorithm: Alg
         loaded = x509.load_der_x509_certificate(certificate)
         problem = _problem(issuer, loaded, spki, now)
     except (ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
-        problem = f"It cannot be read, or lacks an extension: {error}"
+        raise _unusable(issuer, f"It cannot be read, or lacks an extension: {error}") from None
     except Refused as error:
-        problem = str(error)
+        raise _unusable(issuer, str(error)) from None
     if problem:
-        raise Broken("bad-responder-certificate", f"The responder certificate for issuer {issuer.id} cannot be used.", why=problem)
+        raise _unusable(issuer, problem)
     hashed = key_hash(spki)
     return Responder(
         issuer=issuer.id,
@@ -65,6 +65,10 @@ def responder(issuer: Issuer, certificate: bytes, *, spki: bytes, algorithm: Alg
         signature_algorithm=algorithms.ALGORITHMS[algorithm].identifier,
         certificates=writer.explicit(0, writer.sequence(certificate)),
     )
+
+
+def _unusable(issuer: Issuer, why: str) -> Broken:
+    return Broken("bad-responder-certificate", f"The responder certificate for issuer {issuer.id} cannot be used.", why=why)
 
 
 def _problem(issuer: Issuer, found: x509.Certificate, spki: bytes, now: UnixTime) -> str:

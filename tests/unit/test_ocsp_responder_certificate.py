@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ca.errors import Broken
@@ -70,7 +71,7 @@ def test_RFC6960_4_2_2_2_a_delegate_that_nobody_would_believe_is_refused(certifi
 
 
 def test_a_name_that_is_encoded_otherwise_is_another_issuer() -> None:
-    printable = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test issuing", x509.name._ASN1Type.PrintableString)])
+    printable = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test issuing", _ASN1Type.PrintableString)])
     certificate = fakes.delegate(CA, PUBLIC, issuer_name=printable)
     with pytest.raises(Broken, match="Another CA"):
         delegates.responder(CA.issuer, certificate, spki=KEY.spki, algorithm=KEY.algorithm, now=NOW)
