@@ -1,0 +1,237 @@
+"""The doctor's checks of what lies on this machine: who may do what, secrets, keys, chain, database, disks, clock. Opens no key (P3)."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from ca.model import Issuer, Role
+from ca.store.engine import Store, open_store, revision
+from config.secrets import Secret
+from fleetca import forms
+from fleetca.cli.output import iso
+from fleetca.verdict import Patient, Verdict, bad, note, ok
+
+CLOCK_TOLERANCE: Final = 2
+SOON: Final = 0.1
+"""The share of a CA certificate's or root CRL's lifetime in which its successor should exist."""
+_TIME_ERROR: Final = 5
+"""What adjtimex returns for a clock that nothing keeps right."""
+_STALE_LEAF: Final = 120
+
+
+# ---- Who may do what ----------------------------------------------------------------------------------------------------
+
+
+def separation(patient: Patient) -> Iterator[Verdict]:
+    users = forms.roles_by_uid(patient.settings, os.getuid())
+    network = {uid for uid, roles in users.items() if Role.enroll in roles or Role.status in roles}
+    owner = patient.settings.file.stat().st_uid
+    if owner in network:
+        yield note(
+            "P3 holds by code path: web processes and signer run as the same user.",
+            "A web process that is taken over could read the signer's files; memory is closed to it (PR_SET_DUMPABLE=0).",
+            "Run the web processes as users of their own and name them in [signer.users]; that needs PostgreSQL.",
+        )
+    else:
+        yield ok("P3 is enforced by the system: web processes run as users of their own.")
+    socket = patient.settings.signer.socket
+    if socket.exists():
+        mode = stat.S_IMODE(socket.stat().st_mode)
+        wanted = int(patient.settings.signer.socket_mode, 8)
+        if mode & ~wanted:
+            yield bad(
+                f"The signer's socket has mode {mode:04o}, wider than {wanted:04o}.",
+                fix=f"chmod {patient.settings.signer.socket_mode} {socket}",
+            )
+
+
+_PROTECTS: Final = {
+    "file": "in a 0600 file: protects a copied key file, not a copied disk",
+    "env": "in the environment: children inherit it and crash reports may show it",
+    "credential": "a systemd credential: protects a copied disk if it is encrypted to this machine",
+    "fd": "on a file descriptor: as safe as whoever hands it over",
+}
+
+
+def secrets(patient: Patient) -> Iterator[Verdict]:
+    settings = patient.settings
+    named: list[tuple[str, Secret]] = [("signer.serial_check", settings.signer.serial_check), ("log.passphrase", settings.log.passphrase)]
+    named += [(f"issuers.{each.id}.passphrase", each.passphrase) for each in settings.issuers if each.passphrase is not None]
+    if settings.store.password is not None:
+        named.append(("store.password", settings.store.password))
+    for setting, reference in named:
+        if reference.scheme in {"fd", "credential"} and reference.path is None:
+            yield note(f"{setting} ({reference.reference}) is given to the signer only; it cannot be checked from here.")
+            continue
+        forms.secret(reference)()
+        how = _PROTECTS[reference.scheme]
+        if reference.scheme == "env":
+            yield bad(f"{setting} lies {how}.", fix="Use file:PATH or credential:NAME.")
+        else:
+            yield ok(f"{setting} lies {how}.")
+
+
+# ---- Keys and chain -----------------------------------------------------------------------------------------------------
+
+
+def keys(patient: Patient) -> Iterator[Verdict]:
+    settings = patient.settings
+    references = [(each.id, each.key.path) for each in settings.issuers if each.key is not None]
+    for name, path in [*references, ("log", settings.log.key.path)]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            yield bad(f"The key of {name} is open to others (mode {mode:04o}).", fix=f"chmod 600 {path}")
+        if not path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----"):
+            yield bad(f"The key of {name}, {path}, is not sealed.", fix=f"openssl pkcs8 -topk8 -scrypt -in {path} -out SEALED")
+    if patient.signer is None:
+        yield patient.missing("The signer does not answer.", f"Nobody listens on {settings.signer.socket}.")
+    else:
+        opened = set(patient.signer.get("keys", ()))
+        closed = sorted({name for name, _ in references} - opened)
+        if closed:
+            yield bad(f"The signer does not hold the key of {', '.join(closed)}.", fix="Restart it, and look at what it says.")
+        else:
+            yield ok(f"The signer holds the keys of {', '.join(sorted(opened))}.")
+        waiting = int(patient.signer.get("journal_waiting", 0))
+        if waiting > 1000:
+            yield bad(f"{waiting} records wait to be written to the journal.", fix=f"Check the disk of {settings.signer.journal}.")
+    yield from _stray_keys(patient, {path for _, path in references} | {settings.log.key.path})
+
+
+def _stray_keys(patient: Patient, known: set[Path]) -> Iterator[Verdict]:
+    base = patient.settings.base
+    roots = [each.id for each in patient.settings.issuers if each.key is None]
+    trial = any("NOT FOR PRODUCTION" in _subject(issuer) for issuer in patient.issuers if issuer.parent is None)
+    for path in sorted(base.rglob("*.key")):
+        if path in known or "secrets" in path.relative_to(base).parts[:1] or not path.is_file():
+            continue
+        if path.stem in roots:
+            say = note if trial else bad
+            yield say(f"The root's key lies on this machine: {path}.", "A root is offline (P4).", "Move it to the offline machine.")
+        elif path.with_suffix(".pem").exists() and path.parent.name == "operators":
+            yield note(
+                f"The key of operator {path.stem} and its passphrase lie on this machine.",
+                "Whoever acts as the operator should hold them.",
+                f"Move {path} and secrets/{path.stem}.passphrase to the operator's machine.",
+            )
+
+
+def _subject(issuer: Issuer) -> str:
+    return x509.load_der_x509_certificate(issuer.certificate).subject.rfc4514_string()
+
+
+def chain(patient: Patient) -> Iterator[Verdict]:
+    now = patient.clock.now()
+    longest = max((profile.lifetime for profile in forms.profiles(patient.settings).values() if not profile.is_ca), default=0)
+    for issuer in patient.issuers:
+        left = issuer.not_after - now
+        if now < issuer.not_before:
+            yield bad(f"The certificate of {issuer.id} holds only from {iso(issuer.not_before)} on.", fix="Check this machine's clock.")
+        elif left < 0:
+            yield bad(f"The certificate of {issuer.id} ended at {iso(issuer.not_after)}.", fix="Make its successor in a ceremony.")
+        elif left < (issuer.not_after - issuer.not_before) * SOON or (issuer.key is not None and left < longest):
+            yield bad(
+                f"The certificate of {issuer.id} ends at {iso(issuer.not_after)}.",
+                "What it signs cannot outlive it.",
+                "Make its successor in a ceremony now.",
+            )
+        else:
+            yield ok(f"{issuer.id} holds until {iso(issuer.not_after)}.")
+
+
+# ---- Storage ------------------------------------------------------------------------------------------------------------
+
+
+def database(patient: Patient) -> Iterator[Verdict]:
+    url = forms.store_url(patient.settings)
+    has, needs = revision(url)
+    fix = f"fleetca migrate --settings {patient.settings.file}"
+    if has is None:
+        yield bad("The database has no tables.", "No ceremony was imported yet.", "fleetca import FOLDER")
+        return
+    if has != needs:
+        yield bad(f"The database is at revision {has}, this program needs {needs}.", fix=fix)
+        return
+    store = open_store(url, readonly=True)
+    try:
+        yield from _store(patient, store)
+    finally:
+        store.close()
+
+
+def _store(patient: Patient, store: Store) -> Iterator[Verdict]:
+    store.reading.ping()
+    if store.journal_mode == "wal":
+        yield ok("SQLite runs in WAL mode; this version of it is safe there.")
+    elif store.journal_mode is not None:
+        yield ok("SQLite runs with a rollback journal: this version has the WAL-reset bug, so WAL is not used.")
+    else:
+        yield ok("PostgreSQL answers.")
+    recorded = {issuer.id: issuer.certificate for issuer in store.reading.issuers()}
+    for issuer in patient.issuers:
+        if recorded.get(issuer.id) != issuer.certificate:
+            yield bad(
+                f"The database does not know the certificate of {issuer.id}.",
+                "It was never imported, or another one is on record.",
+                "fleetca import FOLDER",
+            )
+    now, high = patient.clock.now(), store.reading.high_time()
+    if now < high - CLOCK_TOLERANCE:
+        yield bad(
+            f"The clock is behind what is on record by {high - now} s.", "Nothing is signed until it is right.", "Set the clock (UTC)."
+        )
+    else:
+        yield ok("The clock is not behind what is on record.")
+    waiting = store.reading.pending_leaves(1000)
+    oldest = min((int(json.loads(queued.body)["at"]) for queued in waiting), default=now)
+    if patient.runs and now - oldest > _STALE_LEAF:
+        yield bad(
+            f"Entries wait for the record since {iso(oldest)}.", "The publisher runs the sequencer.", "Look at what the publisher says."
+        )
+
+
+def disks(patient: Patient) -> Iterator[Verdict]:
+    journal = patient.settings.signer.journal.parent
+    url = patient.settings.store.url
+    places = {journal, patient.settings.crl.directory, patient.settings.log.directory, patient.settings.base}
+    for place in sorted(places):
+        there = place if place.exists() else patient.settings.base
+        usage = shutil.disk_usage(there)
+        if usage.free < max(usage.total // 50, 64 << 20):
+            yield bad(f"The disk of {there} is nearly full: {usage.free >> 20} MiB are free.", fix="Free some space.")
+    if url.startswith("sqlite:///"):
+        database = Path(url.removeprefix("sqlite:///"))
+        if database.exists() and stat.S_IMODE(database.stat().st_mode) & 0o077:
+            yield bad(f"The database {database} is open to others.", fix=f"chmod 600 {database}")
+        if database.exists() and journal.exists() and database.stat().st_dev == journal.stat().st_dev:
+            yield note(
+                "Database and journal lie on the same disk.",
+                "The journal is the second witness after a lost database; one disk loses both.",
+                "Put signer.journal on another disk.",
+            )
+
+
+def clock(patient: Patient) -> Iterator[Verdict]:
+    try:
+        # Asks only: modes=0 changes nothing. The structure is larger than the kernel's.
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(512))
+    except (OSError, AttributeError):
+        state = -1
+    if state == _TIME_ERROR:
+        yield note("Nothing says that it keeps this machine's clock right.", fix="Run chrony or systemd-timesyncd, here or on its host.")
+    elif state >= 0:
+        yield ok("The system says that its clock is kept right.")
+    else:
+        yield note("The system does not say whether its clock is kept right.")
+    written = max((path.stat().st_mtime for path in [patient.settings.file, patient.settings.signer.journal] if path.exists()), default=0)
+    if patient.clock.now() < int(written) - CLOCK_TOLERANCE:
+        yield bad("The clock lies before files of this deployment were written.", fix="Set the clock (UTC).")

@@ -1,0 +1,124 @@
+"""The doctor's checks of what the world sees: CRLs, the status service, the record."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ca.errors import FleetcaError
+from ca.model import Role
+from ca.outlets.directory import DirectoryOutlet
+from ca.rules import note as notes
+from ca.signer.client import SignerClient
+from config.settings import Settings
+from config.strict import Address
+from crl.model import file_name
+from crl.rules import gate
+from fleetca import forms
+from fleetca.checks_inside import SOON
+from fleetca.cli.output import iso
+from fleetca.verdict import Patient, Verdict, bad, note, ok
+
+# ---- What the world sees ------------------------------------------------------------------------------------------------
+
+
+def crls(patient: Patient) -> Iterator[Verdict]:
+    outlet = DirectoryOutlet(patient.settings.crl.directory)
+    now = patient.clock.now()
+    for issuer in patient.issuers:
+        if not issuer.may_sign_crl:
+            continue
+        name = file_name(issuer.id)
+        copy = outlet.current(name)
+        fix = "Make one in a ceremony and import it." if issuer.key is None else "Look at what the publisher says."
+        if copy is None:
+            if issuer.key is None:
+                yield bad(f"There is no CRL of {issuer.id}.", fix=fix)
+            else:
+                yield patient.missing(f"There is no CRL of {issuer.id} yet.", "The publisher makes it.")
+            continue
+        head = gate.believe(copy.octets, issuer)
+        left = head.next_update - now
+        if left < 0:
+            say = bad if issuer.key is None or patient.runs else note
+            yield say(f"The CRL of {issuer.id} ended at {iso(head.next_update)}.", "Nobody believes it any more.", fix)
+        elif issuer.key is None and left < (head.next_update - head.this_update) * SOON:
+            yield bad(f"The CRL of {issuer.id} ends at {iso(head.next_update)}.", fix=fix)
+        else:
+            yield ok(f"The CRL of {issuer.id} has number {head.number} and holds until {iso(head.next_update)}.")
+        if outlet.high_water(name) > head.number:
+            yield bad(
+                f"The CRL of {issuer.id} has number {head.number}; {outlet.high_water(name)} was published before.",
+                "An older file was put back.",
+                fix,
+            )
+
+
+def status(patient: Patient) -> Iterator[Verdict]:
+    settings = patient.settings
+    health = patient.status
+    if health is None:
+        yield patient.missing("The status service does not answer.", f"Nobody answers on {settings.status.listen}.")
+        return
+    if not health.get("heard", True):
+        yield bad("The status service has not heard of changes for two seconds.", "It cannot read the database.", "Check the database.")
+    missing = health.get("missing") or []
+    if missing:
+        yield bad(f"The status service has no responder certificate for {', '.join(map(str, missing))}.", fix="Check the signer.")
+    if health.get("heard", True) and not missing:
+        yield ok("The status service is up to date.")
+    outlet = DirectoryOutlet(settings.crl.directory)
+    for issuer in patient.issuers:
+        copy = outlet.current(file_name(issuer.id)) if issuer.may_sign_crl else None
+        if copy is not None and _get(settings.status.listen, f"/crl/{issuer.id}.crl") != copy.octets:
+            yield bad(f"The status service does not serve the published CRL of {issuer.id}.", fix="Restart it.")
+
+
+def record(patient: Patient) -> Iterator[Verdict]:
+    settings = patient.settings
+    key = notes.read_note_key(settings.log.verifier.read_text())
+    if key.name != forms.log_origin(settings):
+        yield bad(
+            f"The log's key {settings.log.verifier} is named {key.name}, the deployment {forms.log_origin(settings)}.",
+            "The deployment's name was changed.",
+            "Change deployment.name back: signatures depend on it.",
+        )
+    checkpoint = settings.log.directory / "checkpoint"
+    if checkpoint.exists():
+        said = notes.read_checkpoint(checkpoint.read_bytes(), [key])
+        yield ok(f"The record has {said.size} entries and a checkpoint of its key.")
+    else:
+        yield patient.missing("The record has no checkpoint yet.", "The publisher makes it.")
+
+
+def signer_health(settings: Settings) -> dict[str, Any] | None:
+    client = SignerClient(settings.signer.socket, Role.operator, timeout=3.0)
+    try:
+        return dict(client.health())
+    except FleetcaError:
+        return None
+    finally:
+        client.close()
+
+
+def status_health(settings: Settings) -> dict[str, Any] | None:
+    octets = _get(settings.status.listen, "/healthz")
+    try:
+        found = json.loads(octets or b"")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _get(listen: Address, path: str) -> bytes | None:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - where it listens, seen from here
+    connection = http.client.HTTPConnection(host, listen.port, timeout=3.0)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

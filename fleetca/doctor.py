@@ -1,0 +1,61 @@
+"""What is wrong with a deployment, and what mends it. Edge: looks at everything, changes nothing, opens no key (P3).
+
+Each check is a function that yields verdicts; a new one is a function and a line in `CHECKS`. An error that a check meets is its finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ca.errors import FleetcaError
+from ca.model import Issuer
+from ca.ports import Clock
+from config.settings import Settings
+from fleetca import checks_inside, checks_outside, forms
+from fleetca.verdict import Patient, Verdict, bad
+
+CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = (
+    ("separation", checks_inside.separation),
+    ("secrets", checks_inside.secrets),
+    ("keys", checks_inside.keys),
+    ("chain", checks_inside.chain),
+    ("database", checks_inside.database),
+    ("disks", checks_inside.disks),
+    ("clock", checks_inside.clock),
+    ("crl", checks_outside.crls),
+    ("status", checks_outside.status),
+    ("record", checks_outside.record),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A verdict and the check it comes from."""
+
+    check: str
+    verdict: Verdict
+
+
+def examine(settings: Settings, *, clock: Clock) -> tuple[Finding, ...]:
+    """Run every check. Never raises for a sick deployment: what a check meets is its finding."""
+    found: list[Finding] = []
+    try:
+        issuers: Sequence[Issuer] = forms.issuers(settings)
+    except FleetcaError as error:
+        found.append(Finding("chain", _from_error(error)))
+        issuers = ()
+    patient = Patient(settings, clock, issuers, checks_outside.signer_health(settings), checks_outside.status_health(settings))
+    for name, check in CHECKS:
+        try:
+            found += [Finding(name, verdict) for verdict in check(patient)]
+        except FleetcaError as error:
+            found.append(Finding(name, _from_error(error)))
+        except OSError as error:
+            found.append(Finding(name, bad(f"The check stopped at {error.filename or 'a file'}.", f"{error.strerror}.")))
+    return tuple(found)
+
+
+def _from_error(error: FleetcaError) -> Verdict:
+    return bad(f"{error.what} [{error.code}]", error.why, error.fix)
