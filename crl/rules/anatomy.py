@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding
 from ca.der import reader
 from ca.der.reader import Element
 from ca.errors import Broken, Malformed
-from ca.model import AlgorithmName, CrlEntry, Digest, Issuer, Reason, Serial, UnixTime
+from ca.model import AlgorithmName, Digest, Issuer, Reason, Serial, UnixTime
 from crl.model import Head
 
 AUTHORITY_KEY_IDENTIFIER: Final = "2.5.29.35"
@@ -32,6 +32,10 @@ _EXTENSIONS: Final = 0xA0
 _YEAR_2050: Final = 2524608000
 _LONGEST_SERIAL = 20
 """Octets, also of a CRL number (RFC 5280 4.1.2.2, 5.2.3)."""
+
+
+Listed: TypeAlias = tuple[Serial, UnixTime, Reason]
+"""One entry: a bare tuple, since an object for each of a million costs more than reading it."""
 
 
 class _Signature(NamedTuple):
@@ -164,38 +168,70 @@ def verify(anatomy: Anatomy, issuer: Issuer) -> None:
             raise Broken("crl-signature", f"The CRL's signature does not verify with the key of {issuer.id}.") from None
 
 
-def entries(anatomy: Anatomy) -> Iterator[CrlEntry]:
+def entries(anatomy: Anatomy) -> Iterator[Listed]:
     """The entries in their order. Serials must rise strictly: so none stands twice, and lists can be compared without keeping them (R08).
+
+    Headers are read in place, since there may be millions: an entry of ours is shorter than 128 octets, so every length is one octet (X.690 8.1.3.4).
 
     Raises:
         Broken: `crl-entry`, `crl-order`; the text names the serial.
+        Malformed: something that is not an entry.
     """
     if anatomy.revoked is None:
         return
     octets, limit = anatomy.octets, anatomy.revoked.end
     at, last = anatomy.revoked.content, 0
-    element, from_bytes = reader.element, int.from_bytes
     while at < limit:
-        outer = element(octets, at, limit)
-        if outer.tag != _SEQUENCE:
+        end = at + 2 + octets[at + 1]
+        if octets[at] != _SEQUENCE or octets[at + 1] >= 0x80 or end > limit:
             raise Malformed("crl-form", f"Something that is not an entry stands at offset {at}.")
-        number = element(octets, outer.content, outer.end)
-        serial = from_bytes(octets[number.content : number.end], "big")
-        try:
-            if number.tag != _INTEGER or reader.integer(octets, number) != serial or not serial:
-                raise Malformed("crl-form", "its serial is not a positive INTEGER")
-            if number.end - number.content > _LONGEST_SERIAL:
-                raise Malformed("crl-form", "its serial is longer than 20 octets")
-            when = element(octets, number.end, outer.end)
-            revoked_at = _entry_time(octets[when.start : when.end])
-            reason = Reason.unspecified if when.end == outer.end else _entry_reason(octets[when.end : outer.end])
-        except Malformed as error:
-            raise Broken("crl-entry", f"The CRL's entry for serial {serial:040x} is wrong: {error.what}", why=error.why) from None
+        size = octets[at + 3]
+        start, stop = at + 4, at + 4 + size
+        if octets[at + 2] != _INTEGER or not size or size >= 0x80 or stop > end:
+            raise Malformed("crl-form", f"An entry without a serial number stands at offset {at}.")
+        serial = int.from_bytes(octets[start:stop], "big")
+        first = octets[start]
+        if first >= 0x80 or not serial or (not first and octets[start + 1] < 0x80):
+            raise _wrong_entry(serial, "its serial is not a positive INTEGER in its shortest form")
+        if size > _LONGEST_SERIAL:
+            raise _wrong_entry(serial, "its serial is longer than 20 octets")
         if serial <= last:
             kind = "twice" if serial == last else "out of order"
             raise Broken("crl-order", f"Serial {serial:040x} stands {kind} in the CRL.")
-        yield CrlEntry(Serial(serial), revoked_at, reason)
-        at, last = outer.end, serial
+        try:
+            revoked_at, reason = _date_and_reason(octets[stop:end])
+        except Malformed as error:
+            raise _wrong_entry(serial, error.what, error.why) from None
+        yield Serial(serial), revoked_at, reason
+        at, last = end, serial
+
+
+def _wrong_entry(serial: int, what: str, why: str = "") -> Broken:
+    return Broken("crl-entry", f"The CRL's entry for serial {serial:040x} is wrong: {what}", why=why)
+
+
+@lru_cache(maxsize=16384)
+def _date_and_reason(rest: bytes) -> tuple[UnixTime, Reason]:
+    """What follows the serial in an entry. Revocations come in bursts, so these octets repeat."""
+    when = reader.element(rest, 0, len(rest))
+    reason = Reason.unspecified if when.end == len(rest) else _entry_reason(rest[when.end :])
+    return _moment(rest, when), reason
+
+
+def _moment(rest: bytes, when: Element) -> UnixTime:
+    """As `_time`, with the calendar asked once a day and not once an entry."""
+    text = rest[when.content : when.end]
+    if when.tag == _UTC_TIME and len(text) == 13 and text[12] == ord("Z") and text[:12].isdigit():
+        hour, minute, second = int(text[6:8]), int(text[8:10]), int(text[10:12])
+        if hour < 24 and minute < 60 and second < 60:
+            return _midnight(text[:6]) + 3600 * hour + 60 * minute + second
+    return _time(rest, when)
+
+
+@lru_cache(maxsize=4096)
+def _midnight(day: bytes) -> UnixTime:
+    element = b"\x17\x0d" + day + b"000000Z"
+    return reader.time(element, reader.only(element, _UTC_TIME))
 
 
 def _time(octets: bytes, found: Element) -> UnixTime:
@@ -204,12 +240,6 @@ def _time(octets: bytes, found: Element) -> UnixTime:
     if (found.tag == _GENERALIZED_TIME) != (when >= _YEAR_2050):
         raise Malformed("crl-form", "A time before 2050 is not UTCTime, or a later one is.")
     return when
-
-
-@lru_cache(maxsize=8192)
-def _entry_time(element: bytes) -> UnixTime:
-    # Revocations come in bursts, so dates repeat.
-    return _time(element, reader.element(element, 0, len(element)))
 
 
 @lru_cache(maxsize=64)

@@ -23,7 +23,7 @@ from ca.errors import Broken, Malformed
 from ca.model import CrlEntry, CrlIntent, CrlNumber, Issuer, Reason, Revocation, Serial, UnixTime
 from crl.model import Head
 from crl.rules import anatomy
-from crl.rules.anatomy import AUTHORITY_KEY_IDENTIFIER, CRL_NUMBER, Anatomy
+from crl.rules.anatomy import AUTHORITY_KEY_IDENTIFIER, CRL_NUMBER, Anatomy, Listed
 
 SKEW: Final = 300
 """Seconds by which the clocks of signer and publisher may differ."""
@@ -75,8 +75,8 @@ def inspect(octets: bytes, issuer: Issuer, *, now: UnixTime) -> Head:
     read = _believed(octets, issuer)
     head = read.head()
     _check_window(head, issuer, now=now)
-    for entry in _readable(read):
-        _check_date(entry, head)
+    for serial, revoked_at, _ in _readable(read):
+        _check_date(serial, revoked_at, head)
     return head
 
 
@@ -149,12 +149,12 @@ def _check_intent(head: Head, issuer: Issuer, intent: CrlIntent) -> None:
         raise Broken("crl-not-intended", "The CRL's signed octets are not those on record.")
 
 
-def _check_date(entry: CrlEntry, head: Head) -> None:
-    if entry.revoked_at > head.this_update + SKEW:
-        raise Broken("crl-entry", f"The CRL's entry for serial {entry.serial:040x} was revoked after thisUpdate.")
+def _check_date(serial: Serial, revoked_at: UnixTime, head: Head) -> None:
+    if revoked_at > head.this_update + SKEW:
+        raise Broken("crl-entry", f"The CRL's entry for serial {serial:040x} was revoked after thisUpdate.")
 
 
-def _old_entries(before: Before | None, issuer: Issuer, head: Head) -> Iterator[CrlEntry]:
+def _old_entries(before: Before | None, issuer: Issuer, head: Head) -> Iterator[Listed]:
     if before is None:
         return iter(())
     old = _believed(before.octets, issuer)
@@ -165,39 +165,39 @@ def _old_entries(before: Before | None, issuer: Issuer, head: Head) -> Iterator[
     return _readable(old)
 
 
-def _compare(read: Anatomy, head: Head, *, expected: Iterator[CrlEntry], old: Iterator[CrlEntry], before: Before | None, as_of: int) -> int:
+def _compare(read: Anatomy, head: Head, *, expected: Iterator[CrlEntry], old: Iterator[Listed], before: Before | None, as_of: int) -> int:
     """Walk the three lists side by side; returns how many entries there are."""
     count = 0
     was = next(old, None)
-    for entry in _readable(read):
+    for serial, revoked_at, reason in _readable(read):
         count += 1
-        _check_date(entry, head)
+        _check_date(serial, revoked_at, head)
         wanted = next(expected, None)
-        if wanted is None or wanted.serial > entry.serial:
-            raise Broken("crl-unexpected", f"Serial {entry.serial:040x} stands in the CRL and is not revoked on record.")
-        if wanted.serial < entry.serial:
+        if wanted is None or wanted.serial > serial:
+            raise Broken("crl-unexpected", f"Serial {serial:040x} stands in the CRL and is not revoked on record.")
+        if wanted.serial < serial:
             raise _missing(wanted)
-        if wanted != entry:
+        if wanted.revoked_at != revoked_at or wanted.reason is not reason:
             raise Broken(
                 "crl-entry",
-                f"The CRL's entry for serial {entry.serial:040x} differs from the record.",
-                why=f"It says {entry.reason.name} at {entry.revoked_at}, the record {wanted.reason.name} at {wanted.revoked_at}.",
+                f"The CRL's entry for serial {serial:040x} differs from the record.",
+                why=f"It says {reason.name} at {revoked_at}, the record {wanted.reason.name} at {wanted.revoked_at}.",
             )
-        while was is not None and was.serial < entry.serial:
-            _check_departed(was, before, as_of)
+        while was is not None and was[0] < serial:
+            _check_departed(was[0], before, as_of)
             was = next(old, None)
-        if was is not None and was.serial == entry.serial:
+        if was is not None and was[0] == serial:
             was = next(old, None)
     missed = next(expected, None)
     if missed is not None:
         raise _missing(missed)
     while was is not None:
-        _check_departed(was, before, as_of)
+        _check_departed(was[0], before, as_of)
         was = next(old, None)
     return count
 
 
-def _readable(read: Anatomy) -> Iterator[CrlEntry]:
+def _readable(read: Anatomy) -> Iterator[Listed]:
     try:
         yield from anatomy.entries(read)
     except Malformed as error:
@@ -208,16 +208,16 @@ def _missing(entry: CrlEntry) -> Broken:
     return Broken("crl-missing", f"Serial {entry.serial:040x} is revoked on record and missing from the CRL.")
 
 
-def _check_departed(entry: CrlEntry, before: Before | None, as_of: int) -> None:
+def _check_departed(serial: Serial, before: Before | None, as_of: int) -> None:
     """Whoever left the list must have been allowed to.
 
     The record is asked for the latest change, which may be younger than the CRL: then this refuses, and the next try sees both.
     """
-    latest = before.departed(entry.serial) if before else None
+    latest = before.departed(serial) if before else None
     if latest is None:
         raise Broken(
             "crl-forgotten",
-            f"Serial {entry.serial:040x} stands in the published CRL and the record knows no revocation of it.",
+            f"Serial {serial:040x} stands in the published CRL and the record knows no revocation of it.",
             why="The database is older than what was published: it was restored and not yet recovered.",
             fix="fleetca recover",
         )
@@ -226,6 +226,6 @@ def _check_departed(entry: CrlEntry, before: Before | None, as_of: int) -> None:
     if not released and not listed_after_expiry:
         raise Broken(
             "crl-forgotten",
-            f"Serial {entry.serial:040x} stands in the published CRL and is missing from this one.",
+            f"Serial {serial:040x} stands in the published CRL and is missing from this one.",
             why="It was not released, and no CRL was published after it expired (RFC 5280 3.3).",
         )

@@ -585,3 +585,21 @@ def test_the_digest_is_that_of_the_signed_part() -> None:
     octets = forge()
     read = anatomy.read(octets)
     assert read.tbs_sha256() == sha256(octets[read.tbs.start : read.tbs.end]).digest()
+
+
+@pytest.mark.parametrize("day", [-1, 0, 58, 59, 60, 365, 366 * 3, 7670])
+@pytest.mark.parametrize("second", [0, 1, 59, 3599, 3600, 86399])
+def test_dates_of_entries_are_read_as_the_calendar_has_them(day: int, second: int) -> None:
+    when = 946684800 + day * 86400 + second
+    octets = forge(revoked=writer.sequence(entry(CrlEntry(serial(1), when, Reason.keyCompromise))))
+    assert [one[1] for one in anatomy.entries(anatomy.read(octets))] == [when]
+
+
+@pytest.mark.parametrize(
+    "text", ["270115240000Z", "270115006000Z", "270115000060Z", "270230000000Z", "271301000000Z", "2701150000 0Z", "27011500000aZ"]
+)
+def test_dates_that_no_calendar_has_are_refused(text: str) -> None:
+    octets = forge(revoked=writer.sequence(entry(ENTRIES[0], when=writer.tlv(0x17, text.encode()))))
+    with pytest.raises(Broken) as refused:
+        judge(octets)
+    assert refused.value.code == "crl-entry"
