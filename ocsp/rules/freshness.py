@@ -69,7 +69,9 @@ def window(policy: Policy, responder: Responder, *, now: UnixTime, since: UnixTi
     """
     this_update = min(now, max(now - policy.backdate, since))
     next_update = min(last_second(this_update, policy.lifetime), responder.issuer_not_after, responder.not_after)
-    if next_update <= now or not responder.not_before <= now:
+    # The responder's notBefore is not looked at: it lies ahead only after our clock was set back, and status goes on then; relying parties
+    # judge the delegate by their own clocks.
+    if next_update <= now:
         return None
     # At half of what is left, up to a tenth earlier: a failed database or signer then has the other half to come back (P7).
     left = next_update - now
@@ -77,12 +79,12 @@ def window(policy: Policy, responder: Responder, *, now: UnixTime, since: UnixTi
 
 
 def holds(finished: Finished, now: UnixTime) -> bool:
-    """Whether it may still leave: nextUpdate is ahead, and it is not from the future of a clock that was set back."""
-    return finished.produced_at <= now < finished.window.next_update
+    """Whether it may still leave: nextUpdate is ahead."""
+    return now < finished.window.next_update
 
 
 def is_fresh(finished: Finished, now: UnixTime) -> bool:
-    """Whether no newer one need be made."""
+    """Whether no newer one need be made. One from the future of a clock that was set back is made anew when it can be."""
     return finished.produced_at <= now < max(finished.window.refresh_at, finished.produced_at + 1)
 
 
