@@ -93,7 +93,9 @@ def test_R35_a_token_holds_once_and_for_its_time(row: Token | None, code: str | 
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize(("seconds", "error"), [(0, Malformed), (-1, Malformed), (1, None), (90 * 86400, None), (90 * 86400 + 1, Unacceptable)])
+@pytest.mark.parametrize(
+    ("seconds", "error"), [(0, Malformed), (-1, Malformed), (1, None), (90 * 86400, None), (90 * 86400 + 1, Unacceptable)]
+)
 def test_a_token_lives_90_days_at_most(seconds: int, error: type[FleetcaError] | None) -> None:
     if error is None:
         assert token.accepted_lifetime(seconds) == seconds
@@ -153,7 +155,9 @@ def test_a_rate_refills_with_time_and_never_saves_up_more_than_a_minute() -> Non
         (("admin",), NOW, set()),
     ],
 )
-def test_an_operator_may_what_its_roles_say_and_nothing_once_disabled(roles: tuple[str, ...], disabled: int | None, powers: set[caps.Power]) -> None:
+def test_an_operator_may_what_its_roles_say_and_nothing_once_disabled(
+    roles: tuple[str, ...], disabled: int | None, powers: set[caps.Power]
+) -> None:
     assert caps.powers_of(Operator(OperatorName("ada"), DEFAULT_TENANT, roles, NOW, disabled)) == powers
 
 
@@ -174,7 +178,9 @@ def test_R24_a_clock_may_go_back_two_seconds_and_then_nothing_is_signed(back: in
 # ---- Status changes -------------------------------------------------------------------------------------------------
 
 
-def _certificate(latest: Reason | None = None, *, state: CertificateState = CertificateState.issued, not_after: int = NOW + 60) -> Certificate:
+def _certificate(
+    latest: Reason | None = None, *, state: CertificateState = CertificateState.issued, not_after: int = NOW + 60
+) -> Certificate:
     ref = CertificateRef(IssuerId("issuing"), Serial(7))
     return Certificate(
         ref=ref,
@@ -270,13 +276,32 @@ def test_an_expired_certificate_is_not_revoked_but_a_void_one_is() -> None:
         (None, CertificateState.issued, NOW - 61, False),
     ],
 )
-def test_a_certificate_is_live_when_issued_in_its_time_and_not_revoked(latest: Reason | None, state: CertificateState, now: int, holds: bool) -> None:
+def test_a_certificate_is_live_when_issued_in_its_time_and_not_revoked(
+    latest: Reason | None, state: CertificateState, now: int, holds: bool
+) -> None:
     assert renewal.live(_certificate(latest, state=state), now=now) is holds
 
 
 # ---- Ids ------------------------------------------------------------------------------------------------------------
 
-TRAVERSALS = ["..", "../x", "a/b", "/etc/passwd", "a\\b", ".hidden", "", "a\0b", "a\nb", "%2e%2e", "ä", "a" * 65, " a", "-a", "a b", "\u202ea"]
+TRAVERSALS = [
+    "..",
+    "../x",
+    "a/b",
+    "/etc/passwd",
+    "a\\b",
+    ".hidden",
+    "",
+    "a\0b",
+    "a\nb",
+    "%2e%2e",
+    "ä",
+    "a" * 65,
+    " a",
+    "-a",
+    "a b",
+    "\u202ea",
+]
 
 
 @pytest.mark.parametrize("text", TRAVERSALS)
