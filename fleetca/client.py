@@ -9,7 +9,7 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,9 +36,19 @@ class Client:
         trusted: PEM file with the root certificate.
         certificate: PEM file with the client's certificate and chain, or None.
         key: its key (PEM file).
+        password: gives what unlocks the key, when it is sealed; nobody is ever asked on a terminal.
     """
 
-    def __init__(self, url: str, *, trusted: Path, certificate: Path | None = None, key: Path | None = None, timeout: float = 30) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        trusted: Path,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        password: Callable[[], bytes] = bytes,
+        timeout: float = 30,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" or parts.hostname is None:
             raise errors.Misconfigured("bad-address", f"{url} is not an https address.", fix="Write it as https://host:port")
@@ -48,7 +58,7 @@ class Client:
         try:
             context.load_verify_locations(cafile=trusted)
             if certificate is not None:
-                context.load_cert_chain(certificate, key)
+                context.load_cert_chain(certificate, key, password)
         except (OSError, ssl.SSLError) as error:
             raise errors.Misconfigured(
                 "bad-credentials",
@@ -111,8 +121,8 @@ class Client:
         kind = _BY_STATUS.get(response.status, errors.Unavailable if response.status >= 500 else errors.Malformed)
         try:
             problem = json.loads(content)
-            code, what, why = str(problem["code"]), str(problem["title"]), str(problem.get("detail", ""))
-            fix = str(problem.get("fix", ""))
+            code, what = str(problem["code"]), str(problem["detail"])
+            why, fix = f"The service names this request {problem.get('request_id', '?')}.", str(problem.get("fix", ""))
         except (ValueError, KeyError, TypeError):
             code, what, why, fix = f"http-{response.status}", f"The service answered {response.status} {response.reason}.", "", ""
         return kind(code, what, why=why, fix=fix)

@@ -181,6 +181,11 @@ class Enrolment:
         """The roots that devices and services should trust."""
         return tuple(issuer.certificate for issuer in self._reader.issuers() if issuer.parent is None)
 
+    @property
+    def deployment(self) -> str:
+        """The audience of signed messages."""
+        return self._deployment
+
     def health(self) -> Health:
         """Whether both parts that enrolment needs answer now."""
         return Health(signer=_answers(self._signer.ping), store=_answers(self._reader.ping))

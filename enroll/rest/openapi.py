@@ -149,6 +149,15 @@ OPERATIONS: Final = (
     Operation("GET", "/ca/bundle", "bundle", "The roots to trust.", "PEM, in no order that matters.", {200: {PEM_CHAIN: "Pem"}}, (503,)),
     Operation(
         "GET",
+        "/about",
+        "about",
+        "Which deployment is this?",
+        "Its name is the audience of signed messages.",
+        {200: {JSON: "About"}},
+        (),
+    ),
+    Operation(
+        "GET",
         "/health",
         "health",
         "Is enrolment ready?",
@@ -256,6 +265,7 @@ _SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
         },
     ),
     "Receipt": {"type": "object", "description": "A proof of inclusion that verifies offline against the record's key."},
+    "About": _object("Who answers.", {"deployment": _text("The audience of signed messages."), "version": {"type": "string"}}),
     "Health": _object(
         "What answers.",
         {"status": {"type": "string", "enum": ["ready", "degraded"]}, "signer": {"type": "boolean"}, "store": {"type": "boolean"}},

@@ -36,7 +36,7 @@ class _Rest:
 
     def __init__(self, enrolment: Enrolment, *, described: Mapping[str, Any]) -> None:
         self._enrolment = enrolment
-        self._described = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+        self._described = described
 
     # ---- Issuing ----------------------------------------------------------------------------------------------------
 
@@ -100,13 +100,16 @@ class _Rest:
     def bundle(self) -> Response:
         return _public(messages.pem_chain(self._enrolment.bundle()).encode(), openapi.PEM_CHAIN)
 
+    def about(self) -> Response:
+        return _json({"deployment": self._enrolment.deployment, "version": self._described["info"]["version"]})
+
     def health(self) -> Response:
         health = self._enrolment.health()
         document = {"status": "ready" if health.ready else "degraded", "signer": health.signer, "store": health.store}
         return _json(document, 200 if health.ready else 503)
 
     def openapi(self) -> Response:
-        return _public(self._described, openapi.JSON)
+        return _public(json.dumps(self._described, separators=(",", ":"), ensure_ascii=False).encode(), openapi.JSON)
 
 
 # ---- What a request carries -----------------------------------------------------------------------------------------

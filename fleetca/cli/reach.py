@@ -77,8 +77,8 @@ def seconds(text: str) -> int:
 
     try:
         return duration(text)
-    except ValueError as error:
-        raise Malformed("bad-duration", f"{text!r} is not a duration.", why=f"It {error}.", fix="Write it as 90s, 10m, 1h or 7d.") from None
+    except ValueError:
+        raise Malformed("bad-duration", f"{text!r} is not a duration.", fix="Write it as 90s, 10m, 1h or 7d.") from None
 
 
 def moment(text: str, now: int) -> int:
