@@ -165,15 +165,12 @@ class Ocsp(Form):
 
     lifetime: Duration = Field(3600, description="From thisUpdate to nextUpdate.")
     max_age: Duration = Field(300, description="How long caches may keep an answer.")
-    responder_lifetime: Duration = Field(86400, description="Lifetime of a responder certificate; a new key each time.")
     unknown: Literal["unknown", "unauthorized"] = Field("unknown", description="The answer for a certificate that was never issued.")
 
     @model_validator(mode="after")
     def _inside(self) -> Ocsp:
         if not 0 < self.max_age < self.lifetime:
             raise ValueError("max_age must be above zero and below lifetime")
-        if self.lifetime > self.responder_lifetime:
-            raise ValueError("lifetime must not exceed responder_lifetime: an answer would outlive its signer's certificate")
         return self
 
 
@@ -183,7 +180,7 @@ class Crl(Form):
     directory: Location = Field(Path("public/crl"), validate_default=True, description="Where published CRLs lie.")
     lifetime: Duration = Field(86400, description="From thisUpdate to nextUpdate.")
     interval: Duration = Field(3600, description="A new CRL at least this often.")
-    nudge: Duration = Field(5, description="How long after a revocation a new CRL is made.")
+    nudge: Duration = Field(5, description="A revocation brings a CRL at once, but never two within this time.")
 
     @model_validator(mode="after")
     def _inside(self) -> Crl:

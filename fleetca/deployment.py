@@ -220,7 +220,6 @@ workers = 1
 [ocsp]
 lifetime = "1h"
 max_age = "5m"
-responder_lifetime = "24h"
 unknown = "unknown"
 
 [crl]
