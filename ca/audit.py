@@ -250,6 +250,8 @@ class _Database:
         name = (fact.kind, fact.key)
         before = self._known.get(name)
         if before is not None and fact.kind in rows.ONCE:
+            if before.digest == fact.digest:
+                return  # told twice in the same words: what recovery after a lost database may do
             what = f"{_place(index)} tells again of {_named(fact)}, which {_place(before.index)} told of"
             self.findings.append(Finding(Kind.inserted, what, index, index))
         elif before is None or index is None or before.index is not None:

@@ -226,7 +226,7 @@ def _compare(published: Checkpoint | None, recorded: Checkpoint | None, count: i
             "record-ahead",
             f"The published log has {published.size} leaves, the database published {size}.",
             why="The database was set back to an older state, or the files belong to another deployment.",
-            fix="Restore the newest backup of the database. The files of the log hold every leaf since.",
+            fix="Restore the newest backup of the database, then run fleetca recover: the files of the log hold every leaf since.",
         )
     if published and recorded and published.size == size and published.root != recorded.root:
         raise _disagree(f"Its checkpoint for {size} leaves has another root than the one on record.")

@@ -22,6 +22,7 @@ from ca.model import (
     Issuer,
     KeyName,
     Lease,
+    LogLeaf,
     Operator,
     QueuedLeaf,
     Revocation,
@@ -89,7 +90,11 @@ class MemoryRecord:
 
     def queue(self, bodies: Iterable[bytes]) -> None:
         for body in bodies:
-            self.state.queue.append(QueuedLeaf(len(self.state.queue) + 1, body, None))
+            self.state.queue.append(QueuedLeaf(max((leaf.id for leaf in self.state.queue), default=0) + 1, body, None))
+
+    def append_leaf(self, leaf: LogLeaf) -> Digest:
+        self.queue([leaf.body])
+        return merkle.leaf_hash(leaf.body)
 
     def lease(self, name: str, *, holder: str, now: UnixTime, seconds: int) -> Lease | None:
         held = self.state.leases.get(name)
