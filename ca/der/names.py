@@ -137,6 +137,8 @@ def general_name(name: Name) -> bytes:
         return writer.implicit(2, _host(name, value).encode())
     if name.kind is NameKind.ip:
         try:
+            if "%" in value:
+                raise ValueError  # a zone means something on one host only, and has no place in the octets
             return writer.implicit(7, ipaddress.ip_address(value).packed)
         except ValueError:
             raise _bad(name, "It is neither an IPv4 nor an IPv6 address.") from None

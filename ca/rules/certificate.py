@@ -308,6 +308,8 @@ def draft_ca(
         )
     if issuer is not None and not_after > issuer.not_after:
         raise _outlives(issuer, not_before, not_after)
+    if issuer is not None:
+        _check_path_length(profile, issuer)
     own = algorithm_of(load_public_key(spki)).name
     check_key_algorithm(profile, own)
     identifier = extensions.key_identifier(spki)
@@ -344,6 +346,19 @@ def draft_ca(
         names=(),
         spki_sha256=Digest(sha256(spki).digest()),
     )
+
+
+def _check_path_length(profile: Profile, issuer: Issuer) -> None:
+    """RFC 5280 4.2.1.9: below a CA of path length n stand CAs of at most n - 1; nobody would believe others."""
+    constraints = x509.load_der_x509_certificate(issuer.certificate).extensions.get_extension_for_class(x509.BasicConstraints).value
+    above = constraints.path_length
+    if above is not None and (profile.path_length is None or profile.path_length >= above):
+        raise Unacceptable(
+            "path-length",
+            f"Issuer {issuer.id!r} cannot have a CA of profile {profile.name!r} below it.",
+            why=f"Its path length is {above}.",
+            fix="Sign it with the root, or use a profile with a smaller path_length.",
+        )
 
 
 def issuer_from_certificate(
