@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -91,8 +92,23 @@ def policy(settings: Settings) -> grant.Policy:
     )
 
 
-def signer(settings: Settings, process: Process) -> None:
-    """The process that holds the issuing keys. It gives up what a crash left unfinished before anyone can ask for more."""
+@dataclass(frozen=True, slots=True)
+class SignerParts:
+    """The signer without its socket: what `fleetca process signer`, `fleetca recover` and the benchmarks put around it differs."""
+
+    verbs: Verbs
+    desk: Desk
+    recovery: Recovery
+
+
+@contextmanager
+def signer_parts(settings: Settings) -> Iterator[SignerParts]:
+    """Open keys, database and journal as the signer, under its lock; closed again afterwards.
+
+    Raises:
+        Conflict: a signer of this deployment runs (`signer-running`).
+        KeyUnavailable: a key cannot be opened.
+    """
     clock, chance, points = SystemClock(), SystemChance(), failpoint()
     issuers = Issuers(forms.issuers(settings))
     rules = policy(settings)
@@ -101,11 +117,6 @@ def signer(settings: Settings, process: Process) -> None:
         store = open_store(forms.store_url(settings))
         journal = FileJournal(settings.signer.journal)
         witness = Witness(journal)
-        unfinished = Recovery(
-            ledger=store.ledger, journal=journal, witness=witness, issuers=issuers, tenant=DEFAULT_TENANT, clock=clock
-        ).finish()
-        for ref, verdict in unfinished.intents:
-            log.warning("recovered", certificate=str(ref), verdict=verdict.value)
         issuing = Issuing(
             ledger=store.ledger,
             witness=witness,
@@ -118,8 +129,7 @@ def signer(settings: Settings, process: Process) -> None:
             failpoint=points,
         )
         revoking = Revoking(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, failpoint=points)
-        server = SignerServer(
-            settings.signer.socket,
+        yield SignerParts(
             verbs=Verbs(
                 issuing=issuing,
                 revoking=revoking,
@@ -139,6 +149,41 @@ def signer(settings: Settings, process: Process) -> None:
                 questions=Questions(reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys)),
             ),
             desk=Desk(issuing=issuing, revoking=revoking, witness=witness, batch=settings.signer.batch, log=log),
+            recovery=Recovery(ledger=store.ledger, journal=journal, witness=witness, issuers=issuers, tenant=DEFAULT_TENANT, clock=clock),
+        )
+        store.close()
+
+
+@contextmanager
+def recovery(settings: Settings) -> Iterator[Recovery]:
+    """Database and journal as the signer, under its lock, without a key: recovery signs nothing.
+
+    Raises:
+        Conflict: the signer runs (`signer-running`).
+    """
+    with SignerLock(settings.signer.journal):
+        store = open_store(forms.store_url(settings))
+        journal = FileJournal(settings.signer.journal)
+        yield Recovery(
+            ledger=store.ledger,
+            journal=journal,
+            witness=Witness(journal),
+            issuers=Issuers(forms.issuers(settings)),
+            tenant=DEFAULT_TENANT,
+            clock=SystemClock(),
+        )
+        store.close()
+
+
+def signer(settings: Settings, process: Process) -> None:
+    """The process that holds the issuing keys. It gives up what a crash left unfinished before anyone can ask for more."""
+    with signer_parts(settings) as parts:
+        for ref, verdict in parts.recovery.finish().intents:
+            log.warning("recovered", certificate=str(ref), verdict=verdict.value)
+        server = SignerServer(
+            settings.signer.socket,
+            verbs=parts.verbs,
+            desk=parts.desk,
             users={uid: frozenset(roles) for uid, roles in forms.roles_by_uid(settings, os.getuid()).items()},
             mode=int(settings.signer.socket_mode, 8),
             log=log,
@@ -147,32 +192,6 @@ def signer(settings: Settings, process: Process) -> None:
         process.ready()
         process.stopping.wait()
         server.stop()
-        store.close()
-
-
-@contextmanager
-def recovery(settings: Settings) -> Iterator[Recovery]:
-    """For `fleetca recover`: the database and the journal in this process, under the signer's lock. Opens no CA key (P3).
-
-    Raises:
-        Conflict: a signer is running (`signer-running`).
-    """
-    issuers = Issuers(forms.issuers(settings))
-    with SignerLock(settings.signer.journal):
-        store = open_store(forms.store_url(settings))
-        journal = FileJournal(settings.signer.journal)
-        try:
-            yield Recovery(
-                ledger=store.ledger,
-                journal=journal,
-                witness=Witness(journal),
-                issuers=issuers,
-                tenant=DEFAULT_TENANT,
-                clock=SystemClock(),
-                failpoint=failpoint(),
-            )
-        finally:
-            store.close()
 
 
 def _open_key(setting: IssuerSetting) -> SigningKey:

@@ -18,9 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JUDGES = ROOT / ".judges"
 
 
-def row(
-    *, contest: str, rival: str, ours: list[float], theirs: list[float], target: float, better: str, unit: str
-) -> dict[str, Any]:
+def row(*, contest: str, rival: str, ours: list[float], theirs: list[float], target: float, better: str, unit: str) -> dict[str, Any]:
     """One row from the figures of interleaved rounds: round n of ours ran beside round n of theirs."""
     ratios = [mine / their for mine, their in zip(ours, theirs, strict=True)]
     return {
