@@ -78,7 +78,8 @@ class Certificates:
     expires_before: UnixTime | None
 
     def path(self) -> Path:
-        where = self._where()
+        by_name = self.san is not None and self.serial is None and self.device is None
+        where = self._where(by_name=by_name)
 
         def path(
             name: str,
@@ -93,7 +94,7 @@ class Certificates:
             return path("serial", _c.issuer, types=(str,), falling=False)
         if self.device is not None:
             return path("device", _c.id)
-        if self.san is not None:
+        if by_name:
             named = t.certificate_names.join(t.certificates, _c.id == _n.certificate)
             return path("san", _n.certificate, source=named.outerjoin(t.revocations, _r.change == _c.revocation))
         if self.subject is not None and not self.subject.endswith("*"):
@@ -108,15 +109,18 @@ class Certificates:
             return path("expiry", _c.not_after, _c.id, types=(int, int), falling=False)
         return path("all", _c.id)
 
-    def _where(self) -> tuple[Condition, ...]:
+    def _where(self, *, by_name: bool) -> tuple[Condition, ...]:
+        """Args: by_name: the walk is along the names, which stand in its source; else they are looked up for each row."""
         _refuse_unfit(self.tenant, self.device, self.subject, self.san, self.expires_after, self.expires_before)
         found: list[Condition] = []
         if self.serial is not None:
             found.append(_c.serial == rows.octets_of(self.serial))
         if self.device is not None:
             found.append(_c.device == self.device)
-        if self.san is not None:
+        if by_name:
             found.append(_n.value == self.san)
+        elif self.san is not None:
+            found.append(sa.exists().where(_n.value == self.san, _n.certificate == _c.id))
         if self.subject is not None:
             found.extend(_beginning(_c.subject, self.subject) if self.subject.endswith("*") else (_c.subject == self.subject,))
         if self.state is not None:
@@ -177,7 +181,7 @@ def _values(path: Path, cursor: str) -> list[Any]:
         # Exactly these types: True would pass for a number, and a list would reach the database.
         if name == path.name and [type(value) for value in values] == list(path.types) and all(_fits(value) for value in values):
             return list(values)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         pass
     raise Malformed("cursor-unreadable", "The cursor does not belong to this search.", fix="Start the search anew, without a cursor.")
 
