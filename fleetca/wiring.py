@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from flask import Flask
 
+from ca.adopt import adopt
 from ca.confirm import Confirming
 from ca.errors import FleetcaError
 from ca.issue import Issuing
@@ -192,6 +193,20 @@ def signer(settings: Settings, process: Process) -> None:
         process.ready()
         process.stopping.wait()
         server.stop()
+
+
+def adopted_leaves(settings: Settings) -> int:
+    """For `fleetca recover`, after the recovery: how many leaves of the published log a database that was set back got again."""
+    store = open_store(forms.store_url(settings))
+    try:
+        return adopt(
+            ledger=store.ledger,
+            files=TileDirectory(settings.log.directory),
+            keys=[note.read_note_key(settings.log.verifier.read_text())] if settings.log.verifier.exists() else [],
+            clock=SystemClock(),
+        )
+    finally:
+        store.close()
 
 
 def _open_key(setting: IssuerSetting) -> SigningKey:

@@ -170,7 +170,14 @@ def _text(report: Report, folder: Path, keys: Sequence[NoteKey], notes: Sequence
 @output.settings_option
 @output.json_option
 def show(
-    directory: str | None, start: int | None, limit: int, kind: str | None, text: str | None, keys: Sequence[str], settings: str, as_json: bool
+    directory: str | None,
+    start: int | None,
+    limit: int,
+    kind: str | None,
+    text: str | None,
+    keys: Sequence[str],
+    settings: str,
+    as_json: bool,
 ) -> None:
     from ca import audit as record
     from ca.errors import NotFound

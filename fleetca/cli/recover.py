@@ -20,13 +20,16 @@ def recover(settings: str, as_json: bool) -> int:
     from fleetca import wiring
     from fleetca.forms import read_settings
 
-    with wiring.recovery(read_settings(Path(settings))) as recovery:
+    read = read_settings(Path(settings))
+    with wiring.recovery(read) as recovery:
         report = recovery.recover()
+        leaves = wiring.adopted_leaves(read)
     document: dict[str, Any] = {
         "intents": [{"issuer": ref.issuer, "serial": f"{ref.serial:040x}", "outcome": verdict.value} for ref, verdict in report.intents],
         "forgotten": report.forgotten,
         "revocations": report.revocations,
         "devices": report.devices,
+        "leaves": leaves,
         "unreadable": list(report.unreadable),
     }
     rows = [(str(ref), verdict.value) for ref, verdict in report.intents]
@@ -35,7 +38,9 @@ def recover(settings: str, as_json: bool) -> int:
         f"{len(report.intents)} intents classified; written again from the journal: {report.forgotten} intents,"
         f" {report.revocations} changes of status, {report.devices} revoked devices."
     )
-    if report.forgotten or report.revocations or report.devices:
+    if leaves:
+        output.note(f"{leaves} leaves of the published log were brought back into the database.")
+    if report.forgotten or report.revocations or report.devices or leaves:
         output.note("The database had lost what the journal knew. Next: fleetca audit verify, and look for where it was lost.")
     for line in report.unreadable:
         output.note(f"Not usable: {line}")
