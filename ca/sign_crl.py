@@ -111,8 +111,10 @@ class CrlSigning:
         except FleetcaError as error:
             raise Broken("reread", "The signature of a CRL does not verify; it is not released.", why=error.what) from None
         try:
-            sink.write(assemble(tbs, issuer.algorithm, signature))
-            sink.flush()
+            octets = memoryview(assemble(tbs, issuer.algorithm, signature))
+            while octets:
+                # An unbuffered file may take less than it is given.
+                octets = octets[sink.write(octets) or 0 :]
         except OSError as error:
             raise StoreUnavailable("sink-failed", "The CRL cannot be written where the publisher wants it.", why=str(error)) from None
         return intent

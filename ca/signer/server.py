@@ -282,7 +282,7 @@ class SignerServer:
         if descriptor is None:
             raise forms.bad("A CRL needs an open file that comes with the request.")
         # Not at the desk: a long list must not hold up issuing.
-        with self._crl_lock, os.fdopen(os.dup(descriptor), "wb") as sink:
+        with self._crl_lock, open(descriptor, "wb", buffering=0, closefd=False) as sink:
             intent = self._verbs.crls.sign(issuer, shard=shard, above=above, fence=fence, sink=sink, peer=peer)
         self._log.info("crl-signed", issuer=issuer, number=intent.number, count=intent.count)
         return intent
