@@ -16,7 +16,6 @@ from ca.model import (
     DeviceId,
     Digest,
     Issued,
-    Issuer,
     IssueRequest,
     Operator,
     OperatorName,
@@ -93,8 +92,6 @@ class Reader(Protocol):
             Malformed: `after` is no cursor of ours.
         """
         ...
-
-    def issuers(self) -> Sequence[Issuer]: ...
 
     def find_operator(self, name: OperatorName, /) -> Operator | None: ...
 

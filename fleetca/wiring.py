@@ -231,6 +231,7 @@ def enroll(settings: Settings, process: Process) -> None:
             receipts=_receipts(settings, store),
             clock=clock,
             deployment=settings.deployment.name,
+            issuers=tuple(issuers.values()),
             profiles=forms.profiles(settings),
             default_issuer=IssuerId(settings.profiles.default_issuer),
         ),

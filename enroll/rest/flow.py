@@ -1,7 +1,7 @@
 """What the REST API does with a request that was read: collect the evidence, ask the signer, tell what came of it. Verb ring.
 
-Knows ports and rules, no Flask and no adapter. Holds no state but the CA certificates it has seen, which never change. Decides nothing about
-issuing and revoking (P2); every call may be repeated as it is, since the signer's answers are.
+Knows ports and rules, no Flask and no adapter. Holds no state. Decides nothing about issuing and revoking (P2); every call may be
+repeated as it is, since the signer's answers may.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Enrolment:
 
     Args:
         deployment: the audience of signed messages.
+        issuers: the deployment's CA certificates; every chain is made of these.
         profiles: by name; says who renews, and when.
         default_issuer: whose chain is served as the chain.
     """
@@ -54,6 +55,7 @@ class Enrolment:
         receipts: Receipts,
         clock: Clock,
         deployment: str,
+        issuers: Sequence[Issuer],
         profiles: Mapping[ProfileName, Profile],
         default_issuer: IssuerId,
     ) -> None:
@@ -64,7 +66,8 @@ class Enrolment:
         self._deployment = deployment
         self._profiles = profiles
         self._default_issuer = default_issuer
-        self._chains: dict[IssuerId, tuple[bytes, ...]] = {}
+        self._roots = tuple(issuer.certificate for issuer in issuers if issuer.parent is None)
+        self._chains = {issuer.id: climb(issuers, issuer.id) for issuer in issuers}
 
     # ---- Issuing ----------------------------------------------------------------------------------------------------
 
@@ -172,14 +175,14 @@ class Enrolment:
         Raises:
             NotFound: no such issuer.
         """
-        wanted = self._default_issuer if issuer is None else issuer
-        if wanted not in self._chains:
-            self._chains[wanted] = climb(self._reader.issuers(), wanted)
-        return self._chains[wanted]
+        found = self._chains.get(self._default_issuer if issuer is None else issuer)
+        if found is None:
+            raise NotFound("no-such-issuer", "There is no such issuer.")
+        return found
 
     def bundle(self) -> tuple[bytes, ...]:
         """The roots that devices and services should trust."""
-        return tuple(issuer.certificate for issuer in self._reader.issuers() if issuer.parent is None)
+        return self._roots
 
     @property
     def deployment(self) -> str:

@@ -256,7 +256,8 @@ def create_app(enrolment: Enrolment, *, chance: Chance, version: str, url: str) 
         url: where devices reach us, without the prefix.
     """
     app = Flask("fleetca.enroll", static_folder=None)
-    app.config.update(MAX_CONTENT_LENGTH=BODY_LIMIT, PROPAGATE_EXCEPTIONS=False, PROVIDE_AUTOMATIC_OPTIONS=False)
+    # One octet more than we take: werkzeug cuts a body without a stated length at its limit silently, and a cut body must be seen to be one.
+    app.config.update(MAX_CONTENT_LENGTH=BODY_LIMIT + 1, PROPAGATE_EXCEPTIONS=False, PROVIDE_AUTOMATIC_OPTIONS=False)
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False
     rest = _Rest(enrolment, described=openapi.document(version=version, url=url))

@@ -52,6 +52,7 @@ from ca.model import (
     TokenRequest,
     UnixTime,
 )
+from ca.ports import Clock
 from ca.rules import grant, renewal, revocation
 from ca.rules import token as token_rule
 from ca.rules.certificate import draft, draft_ca, issuer_from_certificate
@@ -78,7 +79,8 @@ class FixedClock:
 class Authority:
     """A root and an issuing CA with keys in memory."""
 
-    def __init__(self, algorithm: str = "p256") -> None:
+    def __init__(self, algorithm: str = "p256", *, now: UnixTime = NOW) -> None:
+        self.now = now
         self.profiles = shipped_profiles()
         self.root_key = MemoryKey.generate(KeyName("root"), AlgorithmName(algorithm))
         self.key = MemoryKey.generate(KeyName("issuing"), AlgorithmName(algorithm))
@@ -92,8 +94,8 @@ class Authority:
             subject={"common_name": f"Test {name} NOT FOR PRODUCTION"},
             spki=key.spki,
             serial=make_serial(SystemChance().octets(17), bytes(32)),
-            not_before=NOW - 86400,
-            not_after=NOW + (10 if issuer is None else 5) * YEAR - 1,
+            not_before=self.now - 86400,
+            not_after=self.now + (10 if issuer is None else 5) * YEAR - 1,
         )
         der = assemble(made.tbs, made.algorithm, (key if issuer is None else self.root_key).sign(made.tbs))
         return issuer_from_certificate(
@@ -110,7 +112,7 @@ class Authority:
 class Door:
     """Signer and reader over one memory."""
 
-    def __init__(self, clock: FixedClock, *, deployment: str = "test", authority: Authority | None = None) -> None:
+    def __init__(self, clock: Clock, *, deployment: str = "test", authority: Authority | None = None) -> None:
         self.clock = clock
         self.authority = authority or Authority()
         self.policy = Policy(deployment, DEFAULT_TENANT, IssuerId("issuing"), self.authority.profiles, {})
@@ -319,10 +321,6 @@ class Door:
     def find_operator(self, name: OperatorName, /) -> Operator | None:
         self._fail("store")
         return self.operators_.get(name)
-
-    def issuers(self) -> Sequence[Issuer]:
-        self._fail("store")
-        return (self.authority.root, self.authority.issuing)
 
     def search_certificates(
         self,

@@ -74,6 +74,7 @@ class Rest:
             receipts=self._receipt,
             clock=self.clock,
             deployment=DEPLOYMENT,
+            issuers=(self.door.authority.root, self.door.authority.issuing),
             profiles=self.door.authority.profiles,
             default_issuer=self.door.authority.issuing.id,
         )

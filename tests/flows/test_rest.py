@@ -470,6 +470,13 @@ def test_hostile_bodies_are_refused_without_harm(rest: Rest, path: str, body: by
     assert not rest.door.asked
 
 
+def test_a_body_without_a_stated_length_is_bounded_and_never_cut(rest: Rest) -> None:
+    padded = b'{"token": "enr_x", "csr": "x"}' + b" " * 70_000  # its beginning alone would be lawful
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True, "CONTENT_LENGTH": ""}
+    answer = rest.client.post("/v1/enroll", data=padded, content_type="application/json", environ_overrides=chunked)
+    assert (answer.status_code, answer.json["code"] if answer.json else None) == (413, "body-too-large")
+
+
 def test_a_coded_body_is_not_unpacked(rest: Rest) -> None:
     answer = rest.post("/enroll", {}, headers={"Content-Encoding": "gzip"})
     assert (answer.status_code, answer.json["code"]) == (415, "unsupported-media-type")
