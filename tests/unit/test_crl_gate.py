@@ -74,6 +74,7 @@ def forge(
     extensions: bytes | None = None,
     key: Any = WORLD.key,
     tail: bytes = b"",
+    after: bytes = b"",
 ) -> bytes:
     tbs = writer.sequence(
         writer.integer(1) if version is None else version,
@@ -86,7 +87,11 @@ def forge(
         tail,
     )
     signature = key.sign(tbs, ec.ECDSA(hashes.SHA256()))
-    return writer.sequence(tbs, outer, writer.bit_string(signature))
+    return writer.sequence(tbs, outer, writer.bit_string(signature), after)
+
+
+def extended(extension: bytes) -> bytes:
+    return forge(extensions=writer.explicit(0, writer.sequence(AKI, number_extension(), extension)))
 
 
 def intent_of(octets: bytes, **changes: Any) -> CrlIntent:
@@ -352,7 +357,7 @@ FAULTS = [
     pytest.param(
         lambda: forge(revoked=writer.sequence(PLAIN[0], entry(ENTRIES[1], extensions=reason_extension(writer.enumerated(8))), *PLAIN[2:])),
         "crl-entry",
-        "removeFromCRL",
+        "delta",
         id="removeFromCRL in a whole CRL",
     ),
     pytest.param(
@@ -403,7 +408,41 @@ FAULTS = [
         "2050",
         id="an entry with GeneralizedTime before 2050",
     ),
-    pytest.param(lambda: forge(revoked=writer.sequence(*PLAIN, writer.NULL)), "crl-form", "entry", id="something that is not an entry"),
+    pytest.param(lambda: forge(after=writer.NULL), "crl-form", "after its signature", id="something after the signature"),
+    pytest.param(
+        lambda: forge(extensions=writer.explicit(0, writer.sequence(AKI, number_extension()) + writer.NULL)),
+        "crl-form",
+        "followed",
+        id="something beside the extensions",
+    ),
+    pytest.param(
+        lambda: extended(writer.extension("2.5.29.46", writer.sequence(), critical=False)),
+        "crl-extension",
+        "2.5.29.46",
+        id="a freshest CRL",
+    ),
+    pytest.param(lambda: extended(writer.octet_string(b"x")), "crl-form", "SEQUENCE", id="an extension that is an OCTET STRING"),
+    pytest.param(
+        lambda: extended(writer.sequence(writer.oid("2.5.29.46"), writer.octet_string(b"x"), writer.NULL)),
+        "crl-form",
+        "end with its value",
+        id="an extension that goes on after its value",
+    ),
+    pytest.param(
+        lambda: extended(writer.sequence(writer.oid("2.5.29.46"), b"\x01\x01\x00", writer.octet_string(b"x"))),
+        "crl-form",
+        "critical FALSE",
+        id="an extension that spells out that it is not critical",
+    ),
+    pytest.param(
+        lambda: forge(revoked=writer.sequence(writer.sequence(writer.octet_string(b"x"), writer.time(NOW)))),
+        "crl-form",
+        "without a serial",
+        id="an entry without a serial",
+    ),
+    pytest.param(
+        lambda: forge(revoked=writer.sequence(*PLAIN, writer.NULL)), "crl-form", "not an entry", id="something that is not an entry"
+    ),
 ]
 
 
