@@ -9,6 +9,7 @@ from calendar import timegm
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,6 +18,19 @@ from ca.der import reader, writer
 from ca.der.algorithms import ALGORITHMS
 from ca.errors import Malformed
 from ca.model import AlgorithmName, Digest, Serial, UnixTime
+
+UNREADABLE: Final = (
+    Malformed,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography and our reader raise, between them, for octets that are no certificate: its own are not all ValueErrors."""
 
 
 def assemble(tbs: bytes, algorithm: AlgorithmName, signature: bytes) -> bytes:
@@ -51,11 +65,13 @@ def read_certificate(der: bytes) -> CertificateFacts:
         Malformed: it is not one, or has octets after its end (`bad-certificate`).
     """
     try:
+        tbs = reader.expect(der, reader.only(der, 0x30).content, len(der), 0x30)
+        fields = [field for field in reader.children(der, tbs) if field.tag != 0xA0]
+        if reader.integer(der, fields[0]) < 1:
+            # RFC 5280 4.1.2.2; cryptography would only warn.
+            raise Malformed("bad-certificate", "Its serial number is not positive.")
         loaded = x509.load_der_x509_certificate(der)
-        tbs = loaded.tbs_certificate_bytes
-        at = reader.only(tbs, 0x30)
-        fields = [field for field in reader.children(tbs, at) if field.tag != 0xA0]
-        issuer, subject, spki = (tbs[fields[n].start : fields[n].end] for n in (2, 4, 5))
+        issuer, subject, spki = (der[fields[n].start : fields[n].end] for n in (2, 4, 5))
         return CertificateFacts(
             der=der,
             serial=Serial(loaded.serial_number),
@@ -66,5 +82,5 @@ def read_certificate(der: bytes) -> CertificateFacts:
             not_before=time_of(loaded.not_valid_before_utc),
             not_after=time_of(loaded.not_valid_after_utc),
         )
-    except (ValueError, TypeError, IndexError, UnsupportedAlgorithm, Malformed) as error:
+    except UNREADABLE as error:
         raise Malformed("bad-certificate", "The certificate cannot be read.", why=str(error)) from None

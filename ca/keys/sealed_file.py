@@ -36,7 +36,13 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def seal(private_key: PrivateKey, passphrase: bytes) -> str:
-    """The PEM text (ENCRYPTED PRIVATE KEY) of a private key under a passphrase."""
+    """The PEM text (ENCRYPTED PRIVATE KEY) of a private key under a passphrase.
+
+    Raises:
+        KeyUnavailable: the passphrase is empty (`empty-passphrase`).
+    """
+    if not passphrase:
+        raise KeyUnavailable("empty-passphrase", "A key is not sealed under an empty passphrase.", fix="Give one that is not empty.")
     plain = private_key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     # Salt and IV are drawn as keys are; both are public afterwards.
     drawn = AESGCM.generate_key(bit_length=256)
@@ -126,11 +132,13 @@ class SealedFileKeyStore:
         private = make_private_key(algorithm)
         text = seal(private, self._passphrase())
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._directory.is_dir():
+                self._directory.mkdir(mode=0o700, parents=True)
             _write_new(path, text.encode())
-        except FileExistsError:
-            raise _exists(path) from None
         except OSError as error:
+            if path.exists():
+                # Somebody else made it while we did: theirs stays.
+                raise _exists(path) from None
             raise KeyUnavailable("key-not-written", f"The key {path} cannot be written.", why=str(error)) from None
         return MemoryKey(name, private)
 
@@ -148,21 +156,26 @@ def _exists(path: Path) -> Conflict:
 
 def _read(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Without O_NONBLOCK a named pipe in the key's place would hold us for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise KeyUnavailable("no-such-key", f"There is no key file {path}.", fix="Check the key's path in the settings.") from None
     except OSError as error:
         raise KeyUnavailable("no-such-key", f"The key file {path} cannot be opened.", why=str(error)) from None
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode) or mode & 0o077:
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise KeyUnavailable("bad-key-file", f"{path} is not a file.")
+        if mode & 0o077:
             raise KeyUnavailable(
                 "key-permissions",
                 f"The key file {path} is open to others.",
                 why=f"Its mode is {stat.S_IMODE(mode):04o}.",
                 fix=f"chmod 0600 {path}",
             )
-        return file.read(LARGEST)
+        return os.read(descriptor, LARGEST)
+    finally:
+        os.close(descriptor)
 
 
 def _write_new(path: Path, content: bytes) -> None:

@@ -17,7 +17,7 @@ from cryptography import x509
 
 from ca.der import extensions, names, writer
 from ca.der.algorithms import ALGORITHMS, algorithm_of, load_public_key
-from ca.der.certificate import read_certificate
+from ca.der.certificate import UNREADABLE, read_certificate
 from ca.errors import Malformed, Misconfigured, Unacceptable
 from ca.model import (
     DEFAULT_TENANT,
@@ -384,7 +384,7 @@ def issuer_from_certificate(
         constraints = found.get_extension_for_class(x509.BasicConstraints).value
         usage = found.get_extension_for_class(x509.KeyUsage).value
         identifier = found.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    except (ValueError, x509.ExtensionNotFound) as error:
+    except (*UNREADABLE, x509.ExtensionNotFound) as error:
         raise Misconfigured("not-a-ca", f"The certificate of issuer {id!r} is not a CA certificate.", why=str(error)) from None
     if not constraints.ca:
         raise Misconfigured("not-a-ca", f"The certificate of issuer {id!r} is not a CA certificate.", why="basicConstraints says so.")

@@ -128,7 +128,9 @@ def _judge_curve(parameters: bytes) -> None:
 def _judge_ed25519(content: bytes) -> None:
     y = int.from_bytes(content, "little") & (1 << 255) - 1
     if len(content) != 32 or y >= _P25519:
-        raise Malformed("bad-public-key", "The public key cannot be read.", why="An Ed25519 key is 32 octets in canonical form (RFC 8032 5.1.3).")
+        raise Malformed(
+            "bad-public-key", "The public key cannot be read.", why="An Ed25519 key is 32 octets in canonical form (RFC 8032 5.1.3)."
+        )
     if y in _SMALL_ORDER:
         raise _weak("It is a point of small order: anybody could sign for it.")
 

@@ -6,10 +6,11 @@ The second parser: cryptography, which did not write these octets, reads the fin
 from __future__ import annotations
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 
+from ca.der import reader
 from ca.der.algorithms import ALGORITHMS, cached_public_key
-from ca.der.certificate import time_of
+from ca.der.certificate import UNREADABLE, time_of
 from ca.errors import Broken
 from ca.model import Draft, Issuer
 
@@ -40,6 +41,10 @@ def verify_signed(draft: Draft, der: bytes, spki: bytes) -> None:
     """
     try:
         loaded = x509.load_der_x509_certificate(der)
+        row = ALGORITHMS[draft.algorithm]
+        if _outer_algorithm(der) != row.identifier:
+            # RFC 5280 4.1.1.2: the same as inside, parameters too; cryptography does not compare them.
+            raise _broken("Its signatureAlgorithm is not the one inside.")
         if loaded.tbs_certificate_bytes != draft.tbs:
             raise _broken("Its to-be-signed octets differ from the draft.")
         if loaded.serial_number != draft.serial or time_of(loaded.not_valid_after_utc) != draft.not_after:
@@ -47,9 +52,15 @@ def verify_signed(draft: Draft, der: bytes, spki: bytes) -> None:
         # Reading the extensions parses each of them whole.
         if len(loaded.extensions) == 0:
             raise _broken("A second parser finds no extensions in it.")
-        row = ALGORITHMS[draft.algorithm]
         cached_public_key(spki).verify(loaded.signature, draft.tbs, *row.arguments)
     except InvalidSignature:
         raise _broken("Its signature does not verify with the issuer's key.") from None
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise _broken(f"A second parser cannot read it: {error}") from None
+
+
+def _outer_algorithm(der: bytes) -> bytes:
+    whole = reader.only(der, 0x30)
+    tbs = reader.expect(der, whole.content, whole.end, 0x30)
+    algorithm = reader.expect(der, tbs.end, whole.end, 0x30)
+    return der[algorithm.start : algorithm.end]

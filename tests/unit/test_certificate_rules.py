@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -58,7 +59,22 @@ REFUSED: list[Any] = [
     pytest.param("ocsp-responder", (Name(NameKind.dns, "a.example"),), "name-not-allowed", id="a name on a responder"),
     *[
         pytest.param("service", (Name(NameKind.dns, text),), "bad-name", id=f"the DNS name {text[:20]!r}")
-        for text in ("", ".", "a..b", "-a.example", "a-.example", "*.example", "a b.example", "ü.example", "192.0.2.1", "x" * 64, "a." * 127 + "a", "a_b.example", "a\0.example", "a.example\n")
+        for text in (
+            "",
+            ".",
+            "a..b",
+            "-a.example",
+            "a-.example",
+            "*.example",
+            "a b.example",
+            "ü.example",
+            "192.0.2.1",
+            "x" * 64,
+            "a." * 127 + "a",
+            "a_b.example",
+            "a\0.example",
+            "a.example\n",
+        )
     ],
     *[
         pytest.param("service", (Name(NameKind.ip, text),), "bad-name", id=f"the address {text!r}")
@@ -196,11 +212,11 @@ def test_octets_that_are_no_certificate_are_refused(octets: bytes) -> None:
         read_certificate(signed(drafted(), key("p256", "issuing")) + octets + b"\0")
 
 
-@given(st.integers(min_value=0), st.integers(min_value=1, max_value=255))
-def test_a_damaged_certificate_is_read_or_refused_and_nothing_else(at: int, change: int) -> None:
-    octets = bytearray(signed(drafted(), key("p256", "issuing")))
-    octets[at % len(octets)] ^= change
-    try:
-        read_certificate(bytes(octets))
-    except Malformed:
-        pass
+def test_a_damaged_certificate_is_read_or_refused_and_nothing_else() -> None:
+    good = signed(drafted("service"), key("p256", "issuing"))
+    for at in range(len(good)):
+        for change in (1, 2, 4, 8, 16, 32, 64, 128, 255):
+            octets = bytearray(good)
+            octets[at] ^= change
+            with contextlib.suppress(Malformed):
+                read_certificate(bytes(octets))

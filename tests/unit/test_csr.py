@@ -89,7 +89,12 @@ def test_other_honest_signatures_are_taken(kind: str, digest: Any, options: Any)
 
 def _small_rsa() -> bytes:
     small = rsa.generate_private_key(65537, 1024)
-    return x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(small, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    return (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .sign(small, hashes.SHA256())
+        .public_bytes(serialization.Encoding.DER)
+    )
 
 
 GOOD = request()

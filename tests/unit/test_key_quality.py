@@ -55,9 +55,7 @@ def roca(bits: int) -> int:
     return _roca_factor(start) * _roca_factor(start + (1 << bits // 4))
 
 
-POINT = private_key("p256", "device").public_key().public_bytes(
-    serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
-)
+POINT = private_key("p256", "device").public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
 CLOSE = (1 << 1536) - 2**70 + 1
 
 WEAK: list[Any] = [

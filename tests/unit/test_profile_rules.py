@@ -74,14 +74,28 @@ UNLAWFUL: list[Any] = [
         "key_usage",
         id="RFC 9881: keyEncipherment with ML-DSA",
     ),
-    pytest.param(DEVICE, {"key_usage": ["keyAgreement"], "key_algorithms": ["ed25519"]}, "key_usage", id="RFC 8410: keyAgreement with Ed25519"),
+    pytest.param(
+        DEVICE, {"key_usage": ["keyAgreement"], "key_algorithms": ["ed25519"]}, "key_usage", id="RFC 8410: keyAgreement with Ed25519"
+    ),
     pytest.param(DEVICE, {"key_usage": ["digitalSignature", "decipherOnly"]}, "key_usage", id="decipherOnly alone"),
     pytest.param(DEVICE, {"key_usage": ["nonRepudiation"]}, "extended_key_usage", id="RFC 5280 4.2.1.12: clientAuth with nonRepudiation"),
-    pytest.param(DEVICE, {"extended_key_usage": ["timeStamping", "clientAuth"]}, "extended_key_usage", id="RFC 3161: timeStamping in company"),
+    pytest.param(
+        DEVICE, {"extended_key_usage": ["timeStamping", "clientAuth"]}, "extended_key_usage", id="RFC 3161: timeStamping in company"
+    ),
     pytest.param(DEVICE, {"extended_key_usage": ["OCSPSigning"]}, "extended_key_usage", id="R16: OCSPSigning on a device"),
     pytest.param(RESPONDER, {"extended_key_usage": ["OCSPSigning", "clientAuth"]}, "extended_key_usage", id="R16: OCSPSigning in company"),
-    pytest.param(CA, {"extended_key_usage": ["OCSPSigning"], "key_usage": ["digitalSignature", "keyCertSign", "cRLSign"]}, "extended_key_usage", id="R16: OCSPSigning on a CA"),
-    pytest.param(CA, {"extended_key_usage": ["clientAuth"], "key_usage": ["digitalSignature", "keyCertSign", "cRLSign"]}, "extended_key_usage", id="a CA with a purpose"),
+    pytest.param(
+        CA,
+        {"extended_key_usage": ["OCSPSigning"], "key_usage": ["digitalSignature", "keyCertSign", "cRLSign"]},
+        "extended_key_usage",
+        id="R16: OCSPSigning on a CA",
+    ),
+    pytest.param(
+        CA,
+        {"extended_key_usage": ["clientAuth"], "key_usage": ["digitalSignature", "keyCertSign", "cRLSign"]},
+        "extended_key_usage",
+        id="a CA with a purpose",
+    ),
     pytest.param(CA, {"key_usage": ["keyCertSign"]}, "key_usage", id="a CA that cannot sign CRLs"),
     pytest.param(CA, {"path_length": -1}, "path_length", id="a negative path length"),
     pytest.param(CA, {"uris": ["urn:x:y"]}, "uris", id="a CA with names"),
