@@ -9,7 +9,6 @@ Knows rules and ports; no files, no terminal, no settings.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -235,6 +234,7 @@ class Ceremony:
 
     def _act(self, run: _Run, act: Act) -> Made:
         drafted = self._draft(run, act, self._make_key)
+        self._same_draft(drafted)
         said = self._find("output", act.id)
         octets = self._archive.read(drafted.file)
         if said is None:
@@ -252,21 +252,21 @@ class Ceremony:
         sha256, fingerprint = (Digest(hashlib.sha256(each).digest()) for each in (octets, der))
         return Made(act.id, drafted.file, sha256, fingerprint, drafted.not_after)
 
-    def _signed(self, run: _Run, act: Act, drafted: Drafted, found: bytes | None) -> bytes:
-        """The output's octets: shown, confirmed, signed, re-read, written."""
-        digest = Digest(hashlib.sha256(drafted.tbs).digest())
-        earlier = self._find("drafted", act.id)
-        if earlier is not None and earlier.fields["tbs_sha256"] != digest.hex():
+    def _same_draft(self, drafted: Drafted) -> None:
+        earlier = self._find("drafted", drafted.act)
+        if earlier is not None and earlier.fields["tbs_sha256"] != hashlib.sha256(drafted.tbs).hexdigest():
             raise Conflict(
                 "another-draft",
-                f"Act {act.id} would now sign other octets than those that were shown and written down.",
+                f"Act {drafted.act} would now have other octets than those that were shown and written down.",
                 why="The run that began used another version of the program, or another CSR.",
                 fix="Finish with the version and files that began it, or begin again in an empty folder.",
             )
-        if earlier is None:
-            self._write(
-                "drafted", act=act.id, tbs=base64.b64encode(drafted.tbs).decode(), tbs_sha256=digest.hex(), facts=dict(drafted.lines)
-            )
+
+    def _signed(self, run: _Run, act: Act, drafted: Drafted, found: bytes | None) -> bytes:
+        """The output's octets: shown, confirmed, signed, re-read, written."""
+        digest = Digest(hashlib.sha256(drafted.tbs).digest())
+        if self._find("drafted", act.id) is None:
+            self._write("drafted", act=act.id, tbs=transcript.text_of(drafted.tbs), tbs_sha256=digest.hex(), facts=dict(drafted.lines))
         if self._find("confirmed", act.id) is None:
             if not self._confirm(Step(act.id, drafted.title, drafted.lines, digest)):
                 self._write("refused", act=act.id, tbs_sha256=digest.hex())
@@ -294,8 +294,10 @@ class Ceremony:
         first = run.sheet.acts[0]
         signer = first.id if isinstance(first, RootAct) else first.issuer
         key = self._key(run, signer)
-        signature = key.sign(transcript.sealed_octets(self._done[-1]))
-        self._write("seal", signer=signer, spki_sha256=hashlib.sha256(key.spki).hexdigest(), signature=base64.b64encode(signature).decode())
+        now = self._clock.now()
+        facts = {"signer": signer, "spki_sha256": hashlib.sha256(key.spki).hexdigest()}
+        signature = key.sign(transcript.sealed_octets(self._done, at=now, **facts))
+        self._write("seal", now, **facts, signature=transcript.text_of(signature))
 
     # ---- Keys -----------------------------------------------------------------------------------------------------------
 

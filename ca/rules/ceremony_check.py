@@ -5,7 +5,6 @@ Shares nothing with the run but the transcript's form: TBS octets are taken from
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -128,7 +127,7 @@ def _output(said: Transcript, act: str, files: Mapping[str, bytes]) -> Output:
     if not drafted.seq < confirmed.seq < written.seq or any(not confirmed.seq < each.seq < written.seq for each in signings):
         raise _wrong("transcript-broken", f"Act {act} was signed before it was shown and confirmed.")
     digests = {str(each.fields["tbs_sha256"]) for each in (drafted, confirmed, *signings)}
-    tbs = base64.b64decode(drafted.fields["tbs"], validate=True)
+    tbs = transcript.octets_of(drafted.fields["tbs"])
     if digests != {hashlib.sha256(tbs).hexdigest()}:
         raise _wrong("transcript-broken", f"Act {act} was signed over other octets than those that were shown.")
     name = str(written.fields["file"])

@@ -2,7 +2,7 @@
 
     line   = canonical JSON (sorted keys, no spaces, UTF-8), ended by one newline
     every line has  seq (0, 1, 2 ...), at (Unix seconds, never going back), kind, previous (SHA-256 of the line before; zeros for the first)
-    seal   = the last line; `signature` is the root key's over CONTEXT || SHA-256 of the line before it
+    seal   = the last line; `signature` is the root key's over CONTEXT || SHA-256 of this line without `signature`
 
 So a line cannot be edited, dropped, moved or added afterwards without the root key, and a transcript that was cut has no seal. Knows
 nothing of files, keys or what the steps did; `ca.rules.ceremony` judges that.
@@ -11,7 +11,6 @@ nothing of files, keys or what the steps did; `ca.rules.ceremony` judges that.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -89,9 +88,9 @@ def record(before: Sequence[Record], kind: str, *, at: UnixTime, **fields: Any) 
     return Record(line, seq, at, kind, fields)
 
 
-def sealed_octets(last: Record) -> bytes:
-    """What the seal's signature is over."""
-    return CONTEXT + last.digest
+def sealed_octets(before: Sequence[Record], *, at: UnixTime, **fields: Any) -> bytes:
+    """What the seal's signature is over: everything before it, by the chain, and its own other fields."""
+    return CONTEXT + record(before, "seal", at=at, **fields).digest
 
 
 def read(octets: bytes) -> Transcript:
@@ -138,6 +137,23 @@ def _read_line(line: bytes, number: int, before: Sequence[Record]) -> Record:
     return Record(line, number - 1, body["at"], body["kind"], {key: value for key, value in body.items() if key not in _OURS})
 
 
+def text_of(octets: bytes) -> str:
+    """Octets as they stand in a line."""
+    return base64.b64encode(octets).decode()
+
+
+def octets_of(text: str) -> bytes:
+    """Octets from a line.
+
+    Raises:
+        ValueError: not base64 in its one form: unused bits may hold nothing, or a changed line could pass for the same.
+    """
+    octets = base64.b64decode(text, validate=True)
+    if text_of(octets) != text:
+        raise ValueError("This is not base64 in its one form.")
+    return octets
+
+
 def verify_seal(transcript: Transcript, spki: bytes) -> None:
     """Check that the transcript is complete and signed by this key.
 
@@ -153,9 +169,10 @@ def verify_seal(transcript: Transcript, spki: bytes) -> None:
         )
     seal = transcript.records[-1]
     try:
-        signature = base64.b64decode(seal.fields["signature"], validate=True)
-        verify(load_public_key(spki), signature, sealed_octets(transcript.records[-2]))
-    except (FleetcaError, binascii.Error, KeyError, TypeError, ValueError, IndexError):
+        fields = dict(seal.fields)
+        signature = octets_of(fields.pop("signature"))
+        verify(load_public_key(spki), signature, sealed_octets(transcript.records[:-1], at=seal.at, **fields))
+    except (FleetcaError, KeyError, TypeError, ValueError, IndexError):
         raise Unacceptable(
             "transcript-seal",
             "The transcript's seal does not hold.",

@@ -1,0 +1,196 @@
+"""A room for ceremonies: an archive in memory that can fail at each effect, keys that remember what they signed, a clock one sets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from ca.ceremony import Ceremony, Outcome, Step
+from ca.errors import Conflict, KeyUnavailable
+from ca.keys.memory import MemoryKey, MemoryKeyStore
+from ca.model import AlgorithmName, Digest, IssuerId, KeyName, ProfileName
+from ca.ports import SigningKey
+from ca.rules.ceremony import Act, IntermediateAct, KnownIssuer, RootAct, RootCrlAct, Sheet
+from fleetca.forms import shipped_profiles
+
+NOW = 1_795_305_600
+YEAR = 365 * 86400
+
+
+class Stopped(BaseException):
+    """A kill -9 at an effect."""
+
+
+@dataclass
+class Room:
+    """Everything a ceremony leaves behind when its process dies: files and keys."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    keys: dict[KeyName, MemoryKey] = field(default_factory=dict)
+    signed: list[tuple[str, bytes]] = field(default_factory=list)
+    """(key, octets), in order: what left a key, whatever was written about it."""
+    effects: int = 0
+    stop_at: int | None = None
+    stop_after: bool = False
+    """Die after the effect instead of before it."""
+    now: int = NOW
+    shown: list[Step] = field(default_factory=list)
+    answer: Callable[[Step], bool] = lambda step: True
+
+    def effect(self, act: Callable[[], None]) -> None:
+        self.effects += 1
+        if self.effects == self.stop_at and not self.stop_after:
+            raise Stopped
+        act()
+        if self.effects == self.stop_at:
+            raise Stopped
+
+    # ---- Archive ----
+
+    def names(self) -> Sequence[str]:
+        return sorted([*self.files, *(f"{name}.key" for name in self.keys)])
+
+    def read(self, name: str) -> bytes | None:
+        return self.files.get(name)
+
+    def put_new(self, name: str, octets: bytes) -> None:
+        if name in self.files:
+            raise Conflict("output-exists", f"{name} exists.")
+        self.effect(lambda: self.files.__setitem__(name, octets))
+
+    def append(self, name: str, octets: bytes, *, at: int) -> None:
+        before = self.files.get(name, b"")[:at]
+        assert len(before) == at
+        try:
+            self.effect(lambda: self.files.__setitem__(name, before + octets))
+        except Stopped:
+            if not self.stop_after:
+                self.files[name] = before + octets[: len(octets) // 2]  # torn
+            raise
+
+    # ---- A run ----
+
+    def ceremony(self) -> Ceremony:
+        return Ceremony(
+            archive=self,
+            keys=_Keys(self),
+            known_key=lambda name: _Key(self, self.keys[name]),
+            trial_keys=MemoryKeyStore,
+            profiles=profiles(),
+            confirm=self._confirm,
+            clock=_Clock(self),
+            chance=_Chance(),
+            software="test 1",
+        )
+
+    def run(self, made: Sheet) -> Outcome:
+        return self.ceremony().run(made)
+
+    def _confirm(self, step: Step) -> bool:
+        self.shown.append(step)
+        return self.answer(step)
+
+
+@lru_cache
+def profiles() -> dict[ProfileName, object]:
+    return dict(shipped_profiles())
+
+
+@dataclass
+class _Clock:
+    room: Room
+
+    def now(self) -> int:
+        return self.room.now
+
+    def monotonic(self) -> float:
+        return float(self.room.now)
+
+
+class _Chance:
+    drawn = 0
+
+    def octets(self, count: int) -> bytes:
+        _Chance.drawn += 1
+        return hashlib.shake_128(_Chance.drawn.to_bytes(4, "big")).digest(count)
+
+
+@dataclass
+class _Key:
+    room: Room
+    inner: MemoryKey
+
+    @property
+    def name(self) -> KeyName:
+        return self.inner.name
+
+    @property
+    def algorithm(self) -> AlgorithmName:
+        return self.inner.algorithm
+
+    @property
+    def spki(self) -> bytes:
+        return self.inner.spki
+
+    def sign(self, message: bytes) -> bytes:
+        self.room.effect(lambda: self.room.signed.append((self.name, message)))
+        return self.inner.sign(message)
+
+
+@dataclass
+class _Keys:
+    room: Room
+
+    def open(self, name: KeyName) -> SigningKey:
+        if name not in self.room.keys:
+            raise KeyUnavailable("no-such-key", f"No key {name}.")
+        return _Key(self.room, self.room.keys[name])
+
+    def generate(self, name: KeyName, algorithm: AlgorithmName) -> SigningKey:
+        if name in self.room.keys:
+            raise Conflict("key-exists", f"Key {name} exists.")
+        made = MemoryKey.generate(name, algorithm)
+        self.room.effect(lambda: self.room.keys.__setitem__(name, made))
+        return _Key(self.room, made)
+
+    def names(self) -> Sequence[KeyName]:
+        return sorted(self.room.keys)
+
+
+# ---- Sheets -------------------------------------------------------------------------------------------------------------
+
+
+def root(**changes: object) -> RootAct:
+    usual: dict[str, object] = {
+        "id": "root", "profile": "root", "algorithm": "p256", "subject": {"common_name": "Root"}, "not_before": "now", "not_after": "20y",
+    }  # fmt: skip
+    return RootAct(**(usual | changes))  # type: ignore[arg-type]
+
+
+def intermediate(**changes: object) -> IntermediateAct:
+    usual: dict[str, object] = {
+        "id": "issuing", "issuer": "root", "profile": "issuing-ca", "csr": None, "algorithm": "p256", "subject": {"common_name": "Issuing"},
+        "not_before": "now", "not_after": "5y", "crl_url": "http://pki.example/crl/root.crl", "issuer_url": "http://pki.example/ca/root.cer",
+    }  # fmt: skip
+    return IntermediateAct(**(usual | changes))  # type: ignore[arg-type]
+
+
+def root_crl(**changes: object) -> RootCrlAct:
+    usual: dict[str, object] = {
+        "id": "root-crl", "issuer": "root", "previous": None, "first": False, "this_update": "now", "next_update": "1y", "revoked": (),
+    }  # fmt: skip
+    return RootCrlAct(**(usual | changes))  # type: ignore[arg-type]
+
+
+def sheet(*acts: Act, issuers: tuple[KnownIssuer, ...] = (), text: bytes = b"a sheet") -> Sheet:
+    chosen = acts or (root(), intermediate(), root_crl())
+    return Sheet("first", "the first one", Digest(hashlib.sha256(text).digest()), text, issuers, chosen)
+
+
+def known_root(room: Room) -> KnownIssuer:
+    """The root that a finished room made, for the next ceremony's sheet."""
+    from ca.der import pem
+
+    return KnownIssuer(IssuerId("root"), pem.der_of(room.files["root.pem"], pem.CERTIFICATE), KeyName("root"))
