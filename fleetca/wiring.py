@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -356,6 +356,8 @@ def publisher(settings: Settings, process: Process) -> None:
             trouble = error.code
         process.stopping.wait(0.0 if more else 1.0)
     timer.stop()
+    with suppress(FleetcaError):  # then the next one waits until the lease is over
+        sequencer.release()
     store.close()
 
 

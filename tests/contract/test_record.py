@@ -319,6 +319,25 @@ def test_the_sequencer_goes_on_where_it_was_and_refuses_a_database_set_back(stor
     assert refused.value.code == "record-ahead"
 
 
+def test_a_lease_given_back_is_free_at_once_and_one_of_another_holder_stays(store: Store, log: Path) -> None:
+    standby = Sequencer(
+        ledger=store.ledger,
+        files=TileDirectory(log),
+        key=LogKey(),
+        origin="demo",
+        holder="b",
+        clock=FixedClock(),
+        failpoint=no_failpoint,
+    )
+    with store.ledger.writing() as tx:
+        revoke(tx, CertificateRef(ISSUER, PUMPS[0]), Reason.superseded)
+    standby.release()
+    assert standby.run() is None
+    sequencer(store, log).release()
+    assert standby.run() is not None
+    assert judge(store, log).findings == ()
+
+
 def test_receipts_for_certificates_on_record(store: Store, log: Path) -> None:
     key = sequencer(store, log).note_key
     receipts = Receipts(files=TileDirectory(log), leaves=store.reading, keys=[key])

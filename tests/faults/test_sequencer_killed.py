@@ -70,9 +70,9 @@ def test_P8_a_sequencer_killed_at(store: Store, database_url: str, tmp_path: Pat
     assert (report.findings, report.size) == ((), 250)
     # Another process takes over once the lease of the dead one is over, with what came meanwhile.
     queue(store, BODIES[520:])
-    run(store, folder, holder="c", late=50)
+    run(store, folder, holder="c", late=35)
     assert (folder / "checkpoint").read_bytes() == kept
-    run(store, folder, holder="c", late=70)
+    run(store, folder, holder="c", late=45)
     report = verify(Files("LOG", TileDirectory(folder)), keys=keys, checkpoints=[("KEPT", kept)], database=store.reading)
     assert report.findings == ()
     assert (report.size, report.root) == (530, merkle.root_of(merkle.leaf_hash(body) for body in BODIES))
