@@ -16,7 +16,7 @@ import base64
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
@@ -69,9 +69,22 @@ class Pair:
     certificate: Path
     key: Path
     password: Callable[[], bytes] | None = None
+    _unsealed: dict[bytes, PrivateKey] = field(default_factory=dict, repr=False, compare=False)
+    """Keys by the octets of their files: unsealing is slow on purpose, and once is enough."""
 
     def beside(self, file: Path, suffix: str) -> Path:
         return file.with_name(file.name + suffix)
+
+    def private_key(self, file: Path) -> PrivateKey:
+        """The private key in a file of this pair.
+
+        Raises:
+            Malformed, KeyUnavailable: it cannot be read, or not be unlocked.
+        """
+        octets = _read(file)
+        if octets not in self._unsealed:
+            self._unsealed[octets] = _load(octets, self.password, file=file)
+        return self._unsealed[octets]
 
     @property
     def next_key(self) -> Path:
@@ -108,7 +121,7 @@ def read_pair(pair: Pair) -> tuple[CertificateFacts, PrivateKey]:
         KeyUnavailable: the key is sealed and the passphrase is not its own.
     """
     facts = read_certificate(_first_certificate(pair.certificate))
-    key = _private_key(pair.key, pair.password)
+    key = pair.private_key(pair.key)
     if MemoryKey(KeyName("current"), key).spki != facts.spki:
         raise Malformed(
             "pair-mismatch", f"{pair.key} is not the key of {pair.certificate}.", fix="Name the two files that belong together."
@@ -255,7 +268,7 @@ def _store(pair: Pair, service: Service, old: CertificateFacts, answer: Mapping[
         _verify_chain([leaf, *chain], roots)
     except (KeyError, OSError, FleetcaError) as error:
         raise _wrong(f"It cannot be verified: {error}.") from None
-    expected = MemoryKey(KeyName("next"), _private_key(pair.next_key, pair.password)).spki
+    expected = MemoryKey(KeyName("next"), pair.private_key(pair.next_key)).spki
     if new.spki != expected:
         raise _wrong("It certifies another key.")
     if new.subject != old.subject:
@@ -291,7 +304,7 @@ def _finish_install(pair: Pair) -> bool:
         return False
     try:
         spki = read_certificate(_first_certificate(pair.next_certificate)).spki
-        if pair.next_key.exists() and MemoryKey(KeyName("next"), _private_key(pair.next_key, pair.password)).spki == spki:
+        if pair.next_key.exists() and MemoryKey(KeyName("next"), pair.private_key(pair.next_key)).spki == spki:
             for file, old in pair.old:
                 old.unlink(missing_ok=True)
                 os.link(file, old)
@@ -299,7 +312,7 @@ def _finish_install(pair: Pair) -> bool:
             # Between these two renames the pair does not fit; a run after a crash there finds KEY in place and does the second.
             pair.next_key.replace(pair.key)
             sync_folder(pair.key.parent)
-        elif MemoryKey(KeyName("current"), _private_key(pair.key, pair.password)).spki != spki:
+        elif MemoryKey(KeyName("current"), pair.private_key(pair.key)).spki != spki:
             pair.next_certificate.unlink()  # of a renewal that was given up
             return False
         pair.next_certificate.replace(pair.certificate)
@@ -328,8 +341,7 @@ def _first_certificate(file: Path) -> bytes:
     return found[0]
 
 
-def _private_key(file: Path, password: Callable[[], bytes] | None) -> PrivateKey:
-    octets = _read(file)
+def _load(octets: bytes, password: Callable[[], bytes] | None, *, file: Path) -> PrivateKey:
     sealed = b"ENCRYPTED" in octets
     if sealed and password is None:
         raise KeyUnavailable("passphrase-required", f"{file} is sealed.", fix="Give --passphrase-file FILE.")
@@ -349,6 +361,7 @@ def _write_key(pair: Pair, key: PrivateKey) -> None:
         octets = seal(key, pair.password()).encode()
     else:
         octets = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pair.next_key.unlink(missing_ok=True)  # of a run that stopped before it asked
     put_new(pair.next_key, octets, mode=0o600)
 
 
