@@ -38,6 +38,7 @@ def issue(
         raise Conflict("file-exists", f"{out} exists already.", fix="Name another file, or move this one away.")
     der, _ = read_csr_any(reach.read(csr))
     with reach.signer(settings) as (_, signer):
+        issuers = signer.issuers()  # before: nothing may fail once it is issued
         issued = signer.issue(
             IssueRequest(
                 csr=der,
@@ -47,7 +48,7 @@ def issue(
                 names=reach.names(dns, ip),
             )
         )
-        chain = climb(signer.issuers(), issued.certificate.ref.issuer)
+        chain = climb(issuers, issued.certificate.ref.issuer)
     certificate = issued.certificate
     assert certificate.der is not None, "the signer returns issued certificates only"
     text = pem_chain((certificate.der, *chain[:-1]))
