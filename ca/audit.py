@@ -194,13 +194,13 @@ class _Database:
             by = "in the database; the published log has it as it was"
             self.findings += describe(changes, was=self._copy.body, now=self._stored_body, by=by)
         if len(told) > len(found):
-            self.notes.append(f"{leaves(len(found), len(told) - 1)} of the database are not in {self._copy.name} yet")
+            self.notes.append(f"not in {self._copy.name} yet: {leaves(len(found), len(told) - 1)} of the database")
         waiting = 0
         for leaf in self._waiting():
             waiting += 1
             self._learn(rows.octets(leaf.body), None)
         if waiting:
-            self.notes.append(f"{waiting} leaves wait for the sequencer")
+            self.notes.append(f"waiting for the sequencer: {waiting} leaves")
 
     def _database_was_there_first(self, told: Sequence[Digest]) -> bool:
         """Which of the two was edited: the one that no longer leads to the checkpoint on record."""
@@ -287,7 +287,9 @@ class _Database:
         known = self._known.get(("issuance", name))
         if known and known.index is not None and self._copy.hashes[known.index] != row.leaf:
             self.findings.append(
-                Finding(Kind.row_differs, f"row differs: certificate {name} points to another leaf than {known.index}", known.index, known.index)
+                Finding(
+                    Kind.row_differs, f"row differs: certificate {name} points to another leaf than {known.index}", known.index, known.index
+                )
             )
 
     def _match(self, fact: rows.Fact) -> bool:

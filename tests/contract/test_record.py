@@ -203,7 +203,7 @@ def test_rows_whose_leaves_wait_for_the_sequencer_are_no_findings(store: Store, 
         revoke(tx, ref, Reason.removeFromCRL)
     report = judge(store, log)
     assert report.findings == ()
-    assert report.notes == ("1 leaves wait for the sequencer",)
+    assert report.notes == ("waiting for the sequencer: 1 leaves",)
 
 
 @pytest.mark.req("REQ-KEY-092")

@@ -179,9 +179,7 @@ def test_P8_two_histories_signed_by_the_same_key_are_a_fork_that_both_copies_pro
 
 def test_a_checkpoint_of_another_log_is_no_accusation() -> None:
     other = signed(5, merkle.EMPTY_ROOT, origin="elsewhere")
-    report = verify(
-        Files("LOG", log_of(NOW)), keys=[NOTE_KEY, note.note_key("elsewhere", KEY.spki)], checkpoints=[("KEPT", other)]
-    )
+    report = verify(Files("LOG", log_of(NOW)), keys=[NOTE_KEY, note.note_key("elsewhere", KEY.spki)], checkpoints=[("KEPT", other)])
     assert [finding.kind for finding in report.findings] == [Kind.other_log]
 
 
@@ -251,16 +249,16 @@ def swap(found: list[bytes]) -> None:
         pytest.param(replace("tile/entries/001", b'"n300"', b'"n3o0"'), {("edited", 300, 300)}, id="an entry was edited"),
         pytest.param(reentered(1, drop), {("dropped", 265, 265)}, id="an entry was dropped"),
         pytest.param(reentered(0, swap), {("reordered", 200, 200), ("reordered", 3, 3)}, id="two entries were swapped"),
-        pytest.param(
-            reentered(0, lambda found: found.insert(9, edited(0)[0])), {("inserted", 9, 9)}, id="an entry was slipped in"
-        ),
+        pytest.param(reentered(0, lambda found: found.insert(9, edited(0)[0])), {("inserted", 9, 9)}, id="an entry was slipped in"),
         pytest.param(rehashed(300), {("edited", 256, 511)}, id="an entry and its tile were edited: the tile above names the 256"),
         pytest.param(lambda files: files.files.update({"tile/0/001": bytes(8192)}), {("damaged", 256, 511)}, id="a tile was overwritten"),
         pytest.param(
             lambda files: files.files.update({"tile/1/000.p/2": bytes(64)}), {("damaged", 0, 699)}, id="an upper tile was overwritten"
         ),
         pytest.param(lambda files: files.files.update({"tile/0/001": bytes(64)}), {("damaged", 256, 511)}, id="a tile was cut short"),
-        pytest.param(lambda files: files.files.update({"tile/entries/001": b"\xff\xff"}), {("damaged", 256, 511)}, id="a bundle is garbage"),
+        pytest.param(
+            lambda files: files.files.update({"tile/entries/001": b"\xff\xff"}), {("damaged", 256, 511)}, id="a bundle is garbage"
+        ),
         pytest.param(without("tile/entries/000"), {("missing", 0, 255)}, id="a bundle is missing"),
         pytest.param(without("tile/0/002.p/188"), {("missing", 512, 699)}, id="a partial tile is missing"),
         pytest.param(without("checkpoint"), {("missing", None, None)}, id="the checkpoint is missing"),
@@ -436,7 +434,7 @@ def test_leaves_that_wait_are_a_note_and_no_finding() -> None:
     database.queue([LogLeaf(body).body for body in bodies(3, 9000)])
     report = judge(log_of(NOW), database=database)
     assert report.findings == ()
-    assert report.notes == ("3 leaves wait for the sequencer",)
+    assert report.notes == ("waiting for the sequencer: 3 leaves",)
 
 
 def test_a_log_whose_checkpoint_was_set_back_is_told_by_the_database() -> None:
