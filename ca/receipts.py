@@ -36,7 +36,10 @@ class Receipts:
         checkpoint = note.read_checkpoint(octets, self._keys) if octets is not None else None
         if leaf.index is None or checkpoint is None or leaf.index >= checkpoint.size:
             raise Unavailable(
-                "leaf-pending", "The leaf is recorded and not yet published.", why="The sequencer publishes about once a second.", retry_after=2
+                "leaf-pending",
+                "The leaf is recorded and not yet published.",
+                why="The sequencer publishes about once a second.",
+                retry_after=2,
             )
         proof = merkle.inclusion_proof(leaf.index, checkpoint.size, tiles.node_reader(self._files.read, checkpoint.size))
         made = receipt.Receipt(leaf.index, leaf.body, proof, checkpoint.note)

@@ -82,7 +82,9 @@ def label(body: bytes | None) -> str:
     return " ".join([kind, *what])
 
 
-def describe(found: Iterable[Difference], *, was: Callable[[int], bytes | None], now: Callable[[int], bytes | None], by: str) -> list[Finding]:
+def describe(
+    found: Iterable[Difference], *, was: Callable[[int], bytes | None], now: Callable[[int], bytes | None], by: str
+) -> list[Finding]:
     """Differences as findings; runs of neighbours become one. `by` says what shows it."""
     runs: list[list[Difference]] = []
     for each in found:
@@ -151,7 +153,9 @@ def read_copy(name: str, read: Read, names: Iterable[str], keys: Sequence[note.N
             changes = differences(tiled, told)
             copy.findings += describe(changes, was=lambda _: None, now=copy.body, by=f"the hash tiles of {name} name other entries")
             if not changes:  # only more of them
-                copy.findings.append(Finding(Kind.inserted, f"{name} holds {len(told)} entries where its size is {size}", size, len(told) - 1))
+                copy.findings.append(
+                    Finding(Kind.inserted, f"{name} holds {len(told)} entries where its size is {size}", size, len(told) - 1)
+                )
     if root is not None and whole and root not in (told_root, tiled_root):
         spans = [span for span, _ in upper] or [merkle.Span(0, size)]
         copy.findings += [
@@ -234,7 +238,9 @@ def _bodies(copy: Copy, read: Read, tile: Tile) -> list[bytes] | None:
         if octets is not None:
             return tiles.entries(octets)
     except Malformed as error:
-        copy.findings.append(Finding(Kind.damaged, f"{tile.path} of {copy.name} ({leaves(first, last)}) cannot be read: {error}", first, last))
+        copy.findings.append(
+            Finding(Kind.damaged, f"{tile.path} of {copy.name} ({leaves(first, last)}) cannot be read: {error}", first, last)
+        )
         return None
     copy.findings.append(Finding(Kind.missing, f"{tile.path} of {copy.name} is missing: {leaves(first, last)}", first, last))
     return None
@@ -243,7 +249,9 @@ def _bodies(copy: Copy, read: Read, tile: Tile) -> list[bytes] | None:
 def _row(copy: Copy, read: Read, tile: Tile, first: int, last: int) -> list[Digest] | None:
     octets = tiles.read_tile(read, tile)
     if octets is None:
-        copy.findings.append(Finding(Kind.missing, f"{tile.path} of {copy.name} is missing: hashes over {leaves(first, last)}", first, last))
+        copy.findings.append(
+            Finding(Kind.missing, f"{tile.path} of {copy.name} is missing: hashes over {leaves(first, last)}", first, last)
+        )
         return None
     if len(octets) != tile.width * tiles.HASH:
         copy.findings.append(

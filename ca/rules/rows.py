@@ -58,7 +58,9 @@ def of_leaf(body: bytes) -> tuple[Fact | None, Mapping[str, Any]]:
     if named is None:
         return None, document
     key, fields = named
-    return _fact(document["kind"], "/".join(str(document.get(name)) for name in key), {name: document.get(name) for name in fields}), document
+    return _fact(
+        document["kind"], "/".join(str(document.get(name)) for name in key), {name: document.get(name) for name in fields}
+    ), document
 
 
 def _fact(kind: str, key: str, fields: Mapping[str, Any]) -> Fact:

@@ -97,7 +97,9 @@ def entries(octets: bytes) -> list[bytes]:
     while at < len(octets):
         end = at + 2 + int.from_bytes(octets[at : at + 2], "big")
         if at + 2 > len(octets) or end > len(octets):
-            raise Malformed("bad-bundle", "An entry bundle ends in the middle of an entry.", why=f"Entry {len(bodies)} begins at octet {at}.")
+            raise Malformed(
+                "bad-bundle", "An entry bundle ends in the middle of an entry.", why=f"Entry {len(bodies)} begins at octet {at}."
+            )
         bodies.append(octets[at + 2 : end])
         at = end
     return bodies
@@ -248,9 +250,7 @@ def grow(edge: Edge, bodies: Sequence[bytes]) -> tuple[Edge, list[tuple[Tile, by
 
 def partials(edge: Edge) -> list[tuple[Tile, bytes]]:
     """The partial tiles and the partial bundle that a checkpoint of this size needs."""
-    found = [
-        (Tile(level, edge.size >> (8 * (level + 1)), len(row)), b"".join(row)) for level, row in enumerate(edge.rows) if row
-    ]
+    found = [(Tile(level, edge.size >> (8 * (level + 1)), len(row)), b"".join(row)) for level, row in enumerate(edge.rows) if row]
     if edge.bodies:
         found.insert(0, (Tile(-1, edge.size >> 8, len(edge.bodies)), bundle(edge.bodies)))
     return found

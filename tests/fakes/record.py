@@ -113,9 +113,7 @@ class MemoryRecord:
 
     def assign_indexes(self, ids: Sequence[int], *, start: int) -> None:
         places = {leaf_id: start + at for at, leaf_id in enumerate(ids)}
-        self.state.queue = [
-            dataclasses.replace(leaf, index=places[leaf.id]) if leaf.id in places else leaf for leaf in self.state.queue
-        ]
+        self.state.queue = [dataclasses.replace(leaf, index=places[leaf.id]) if leaf.id in places else leaf for leaf in self.state.queue]
 
     def leaf_count(self) -> int:
         return max((leaf.index + 1 for leaf in self.state.queue if leaf.index is not None), default=0)

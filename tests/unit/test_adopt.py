@@ -17,9 +17,7 @@ BODIES = [leaf.canonical({"at": number, "kind": "event", "name": f"n{number}"}) 
 
 
 def sequence(ledger: MemoryRecord, files: MemoryFiles) -> None:
-    Sequencer(
-        ledger=ledger, files=files, key=LogKey(), origin="demo", holder="a", clock=FixedClock(), failpoint=no_failpoint
-    ).run()
+    Sequencer(ledger=ledger, files=files, key=LogKey(), origin="demo", holder="a", clock=FixedClock(), failpoint=no_failpoint).run()
 
 
 def published(ledger: MemoryRecord, bodies: list[bytes]) -> MemoryFiles:

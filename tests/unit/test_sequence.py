@@ -65,9 +65,7 @@ def assert_log_is(files: RecordFiles, expected: list[bytes]) -> None:
             assert tiles.entries(found) == expected[start : start + tile.width]
         else:
             span = 256**tile.level
-            assert tiles.hashes(found) == [
-                merkle.root_of(hashes[at * span : (at + 1) * span]) for at in range(start, start + tile.width)
-            ]
+            assert tiles.hashes(found) == [merkle.root_of(hashes[at * span : (at + 1) * span]) for at in range(start, start + tile.width)]
 
 
 @settings(max_examples=25, deadline=None)
