@@ -91,7 +91,9 @@ class Client:
 
     def _exchange(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
         # A kept connection may have been closed by the server meanwhile; every call of this API may be repeated.
-        for attempt in (1, 2):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 self._connection.request(method, path, body=body, headers=dict(headers))
                 response = self._connection.getresponse()

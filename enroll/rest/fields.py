@@ -85,7 +85,8 @@ def read_json(raw: bytes) -> object:
         raise Malformed("bad-json", "The request body is nested too deeply.", why=f"At most {_DEPTH_LIMIT} levels are read.")
     try:
         value: object = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is lawful JSON and unlawful text
+        if "\\u" in text:  # half a surrogate pair is lawful JSON and unlawful text, and only an escape can write it
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise Malformed("bad-json", "The request body holds half a surrogate pair.") from None
     except json.JSONDecodeError as error:
@@ -98,7 +99,10 @@ def read_json(raw: bytes) -> object:
 
 
 def _depth(text: str) -> int:
-    """The deepest nesting, brackets inside strings not counted. Cheap, and done before a recursive reader sees the text."""
+    """The deepest nesting, brackets inside strings not counted; done before a recursive reader sees the text."""
+    most = text.count("{") + text.count("[")
+    if most <= _DEPTH_LIMIT:
+        return most
     deepest = level = 0
     for bracket in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
         sign = bracket.group()

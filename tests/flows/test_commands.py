@@ -14,6 +14,7 @@ from cryptography import x509
 
 from ca.der import pem
 from ca.model import IssueRequest, Role, TokenEvidence
+from ca.signer.alone import SignerLock
 from ca.system import SystemClock
 from fleetca.cli.main import main
 from tests.databases import sqlite_url
@@ -317,3 +318,32 @@ def test_every_command_has_help(run: Run) -> None:
         shown = run(command, "--help")
         assert shown.code == 0
         assert "Usage:" in shown.out
+
+
+# ---- recover --------------------------------------------------------------------------------------------------------
+
+
+class Stop(BaseException):
+    """The signer ends here."""
+
+
+def test_recover_says_what_became_of_each_intent(run: Run, tmp_path: Path) -> None:
+    def stop(name: str) -> None:
+        if name == "issue.after-intent-commit":
+            raise Stop
+
+    (tmp_path / "fleetca.toml").write_text(SETTINGS)
+    world = World(tmp_path, sqlite_url(tmp_path), clock=SetClock(SystemClock().now()), failpoint=stop)
+    for issuer in (root(), world.issuer):
+        (tmp_path / f"{issuer.id}.pem").write_text(pem.pem(pem.CERTIFICATE, issuer.certificate))
+    request = IssueRequest(Keypair().csr(), TokenEvidence(world.token().text))
+    with pytest.raises(Stop):
+        world.issue(request)
+    world.close()
+    with SignerLock(tmp_path / "issuance.journal"):
+        assert run("recover").code == 4
+    found = run("recover", "--json")
+    assert found.code == 0
+    assert [one["outcome"] for one in found.json["intents"]] == ["void and revoked"]
+    assert not any(run("recover", "--json").json.values()), "a second run finds nothing"
+    assert "0 intents classified" in run("recover").err
