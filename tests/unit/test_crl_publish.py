@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from cryptography import x509
 
 from ca.errors import Broken, Conflict, StoreUnavailable, Unacceptable
-from ca.model import CrlIntent, IssuerId, Reason
+from ca.model import CrlIntent, IssuerId, OutletCopy, Reason
 from ca.outlets.directory import DirectoryOutlet
 from ca.outlets.memory import MemoryOutlet
 from crl.adopt import adopt
@@ -361,6 +362,65 @@ def test_R13_even_a_lease_that_lies_cannot_put_an_older_crl_over_a_newer_one(sce
         scene.first.publish(ISSUER)
     assert scene.number() == 3
     assert scene.first.publish(ISSUER).result is Result.not_due
+
+
+def test_R13_who_lost_the_lease_after_signing_makes_nothing_visible(scene: Scene) -> None:
+    """The new holder has not published yet, so the file is unchanged; the fence in hand is old."""
+    scene.first.publish(ISSUER)
+    scene.clock.time = T + HOUR
+
+    def lose() -> None:
+        scene.clock.time += 2 * POLICY.lease
+        with scene.world.writing() as book:
+            assert book.lease("crl:issuing", holder="second", now=scene.clock.time, seconds=POLICY.lease) is not None
+
+    scene.failpoints["publish.after-write"] = lose
+    with pytest.raises(Conflict) as lost:
+        scene.first.publish(ISSUER)
+    assert lost.value.code == "lease-lost"
+    assert scene.number() == 1
+
+
+class Lossy(MemoryOutlet):
+    """Puts an older file, and damages what is staged, when it is told to."""
+
+    wrong: bytes | None = None
+    damaged = False
+
+    def put_if_unchanged(self, name: str, stage: Any, *, seen: str | None) -> OutletCopy:
+        copy = super().put_if_unchanged(name, stage, seen=seen)
+        return copy if self.wrong is None else replace(copy, octets=self.wrong)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Any]:
+        with super().stage(name) as stage:
+            if self.damaged:
+                stage.octets = lambda: root_crl(8)  # type: ignore[method-assign]
+            yield stage
+
+
+def test_what_readers_get_is_read_again_before_it_is_recorded(scene: Scene) -> None:
+    outlet = Lossy(scene.clock.now)
+    publisher = scene.publisher("first", outlet=outlet)
+    publisher.publish(ISSUER)
+    old = outlet.current(NAME)
+    assert old is not None
+    outlet.wrong = old.octets
+    scene.clock.time = T + HOUR
+    with pytest.raises(Broken) as refused:
+        publisher.publish(ISSUER)
+    assert refused.value.code == "crl-not-put"
+    recorded = scene.world.last_crl(ISSUER.id, 0)
+    assert recorded is not None
+    assert recorded.number == 1
+
+
+def test_a_ceremony_s_crl_that_changed_on_its_way_is_not_put(scene: Scene) -> None:
+    outlet = Lossy(scene.clock.now)
+    outlet.damaged = True
+    with pytest.raises(Broken):
+        adopt(root_crl(1), ROOT.issuer, outlet=outlet, clock=scene.clock)
+    assert outlet.current("root.crl") is None
 
 
 def test_a_signer_that_is_down_leaves_the_old_crl(scene: Scene) -> None:
