@@ -49,7 +49,7 @@ class Cluster:
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(
                 f"listen_addresses = ''\nunix_socket_directories = '{self.folder}'\nfsync = off\nfull_page_writes = off\n"
-                "shared_buffers = 64MB\nmax_connections = 120\nautovacuum = off\nlogging_collector = off\n"
+                "wal_level = minimal\nmax_wal_senders = 0\nshared_buffers = 64MB\nmax_connections = 120\nautovacuum = off\nlogging_collector = off\n"
             )
 
     def _run(self, tool: str, *arguments: str) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 
 from ca.errors import Malformed
-from ca.model import DeviceId, DeviceState, Digest, Reason, Serial, Standing, TenantId, UnixTime
+from ca.model import DeviceId, DeviceState, Digest, Serial, Standing, TenantId, UnixTime
 from ca.store import rows
 from ca.store import tables as t
 from ca.store.reads import param
@@ -31,30 +32,81 @@ MOST = 1000
 
 OWNER_OF_KEY = sa.select(t.keys.c.device).where(t.keys.c.spki_sha256 == param("spki_sha256"))
 
-_RELEASED = int(Reason.removeFromCRL)
-_REVOKED = sa.text(f"(revocations.change IS NOT NULL AND revocations.reason <> {_RELEASED})")
-_NOT_REVOKED = sa.text(f"(revocations.change IS NULL OR revocations.reason = {_RELEASED})")
-
-_STANDINGS: dict[Standing, tuple[Condition, ...]] = {
-    Standing.intended: (sa.text("certificates.state = 'intended'"), _NOT_REVOKED),
-    Standing.issued: (sa.text("certificates.state = 'issued'"), sa.text("certificates.superseded_at IS NULL"), _NOT_REVOKED),
-    Standing.superseded: (sa.text("certificates.superseded_at IS NOT NULL"), _NOT_REVOKED),
-    Standing.revoked: (_REVOKED,),
-    Standing.void: (sa.text("certificates.state = 'void'"), _NOT_REVOKED),
+_STANDINGS: dict[Standing, Condition] = {
+    Standing.intended: sa.text("certificates.state = 'intended' AND NOT certificates.revoked"),
+    Standing.issued: sa.text("certificates.state = 'issued' AND certificates.superseded_at IS NULL AND NOT certificates.revoked"),
+    Standing.superseded: sa.text("certificates.superseded_at IS NOT NULL AND NOT certificates.revoked"),
+    Standing.revoked: sa.text("certificates.revoked"),
+    Standing.void: sa.text("certificates.state = 'void' AND NOT certificates.revoked"),
 }
+
+
+class _Aside(sa.ColumnElement[Any]):
+    """A column that only filters: SQLite, which knows no numbers of rows, must not leave the chosen walk for this column's index.
+
+    PostgreSQL knows them, and may.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any]) -> None:
+        self.column = column
+        self.type = column.type
+
+
+@compiles(_Aside)
+def _plain(element: _Aside, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.column, **options))
+
+
+@compiles(_Aside, "sqlite")
+def _unary_plus(element: _Aside, compiler: Any, **options: Any) -> str:
+    return f"+{compiler.process(element.column, **options)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Along which index, in which order."""
+
+    key: tuple[sa.ColumnElement[Any], ...]
+    """The columns that order it, which the cursor of the next page repeats."""
+    types: tuple[type, ...]
+    falling: bool = True
+    by: sa.ColumnElement[Any] | None = None
+    """The column that the index begins with, where that is asked for; every other column only filters."""
+    source: sa.FromClause = rows.CERTIFICATES
+
+
+_NAMED = t.certificate_names.join(t.certificates, _c.id == _n.certificate).outerjoin(t.revocations, _r.change == _c.revocation)
+
+_NEWEST = Walk((_c.id,), (int,))
+_WALKS = {
+    "serial": Walk((_c.issuer,), (str,), falling=False, by=_c.serial),
+    "device": Walk((_c.id,), (int,), by=_c.device),
+    "san": Walk((_n.certificate,), (int,), source=_NAMED),
+    "subject": Walk((_c.id,), (int,), by=_c.subject),
+    # Partial indexes, which hold these certificates only. There is none for issued: nearly all are.
+    "intended": _NEWEST,
+    "void": _NEWEST,
+    "superseded": _NEWEST,
+    "revoked": _NEWEST,
+    "subjects": Walk((_c.subject, _c.id), (str, int), falling=False, by=_c.subject),
+    "expiry": Walk((_c.not_after, _c.id), (int, int), falling=False, by=_c.not_after),
+    "tenant": Walk((_c.id,), (int,), by=_c.tenant),
+    "all": _NEWEST,
+}
+_DEVICES = Walk((_d.id,), (str,), falling=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A walk along one index: `key` are the columns that order it, which the cursor of the next page repeats."""
+    """A walk, and what is asked on the way."""
 
     name: str
+    walk: Walk
     columns: Sequence[sa.ColumnElement[Any]]
     source: sa.FromClause
     where: tuple[Condition, ...]
-    key: tuple[sa.ColumnElement[Any], ...]
-    types: tuple[type, ...]
-    falling: bool = False
 
 
 def _beginning(column: sa.ColumnElement[str], text: str) -> tuple[Condition, ...]:
@@ -78,62 +130,54 @@ class Certificates:
     expires_before: UnixTime | None
 
     def path(self) -> Path:
-        by_name = self.san is not None and self.serial is None and self.device is None
-        where = self._where(by_name=by_name)
-
-        def path(
-            name: str,
-            *key: sa.ColumnElement[Any],
-            types: tuple[type, ...] = (int,),
-            source: sa.FromClause = rows.CERTIFICATES,
-            falling: bool = True,
-        ) -> Path:
-            return Path(name, rows.CERTIFICATE_COLUMNS, source, where, key, types, falling)
-
-        if self.serial is not None:
-            return path("serial", _c.issuer, types=(str,), falling=False)
-        if self.device is not None:
-            return path("device", _c.id)
-        if by_name:
-            named = t.certificate_names.join(t.certificates, _c.id == _n.certificate)
-            return path("san", _n.certificate, source=named.outerjoin(t.revocations, _r.change == _c.revocation))
-        if self.subject is not None and not self.subject.endswith("*"):
-            return path("subject", _c.id)
-        if self.state in {Standing.intended, Standing.void, Standing.superseded}:
-            return path(self.state.value, _c.id)
-        if self.state is Standing.revoked:
-            return path("revoked", _r.change, source=t.revocations.join(t.certificates, _c.revocation == _r.change))
-        if self.subject is not None:
-            return path("subjects", _c.subject, _c.id, types=(str, int), falling=False)
-        if self.expires_after is not None or self.expires_before is not None:
-            return path("expiry", _c.not_after, _c.id, types=(int, int), falling=False)
-        return path("all", _c.id)
-
-    def _where(self, *, by_name: bool) -> tuple[Condition, ...]:
-        """Args: by_name: the walk is along the names, which stand in its source; else they are looked up for each row."""
         _refuse_unfit(self.tenant, self.device, self.subject, self.san, self.expires_after, self.expires_before)
-        found: list[Condition] = []
+        name = self._name()
+        walk = _WALKS[name]
+        return Path(name, walk, rows.CERTIFICATE_COLUMNS, walk.source, tuple(self._where(walk)))
+
+    def _name(self) -> str:
+        """The most telling of what is asked."""
         if self.serial is not None:
-            found.append(_c.serial == rows.octets_of(self.serial))
+            return "serial"
         if self.device is not None:
-            found.append(_c.device == self.device)
-        if by_name:
-            found.append(_n.value == self.san)
-        elif self.san is not None:
-            found.append(sa.exists().where(_n.value == self.san, _n.certificate == _c.id))
+            return "device"
+        if self.san is not None:
+            return "san"
+        if self.subject is not None and not self.subject.endswith("*"):
+            return "subject"
+        if self.state is not None and self.state is not Standing.issued:
+            return str(self.state.value)
         if self.subject is not None:
-            found.extend(_beginning(_c.subject, self.subject) if self.subject.endswith("*") else (_c.subject == self.subject,))
+            return "subjects"
+        if self.expires_after is not None or self.expires_before is not None:
+            return "expiry"
+        return "all" if self.tenant is None else "tenant"
+
+    def _where(self, walk: Walk) -> Iterator[Condition]:
+        def column(found: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+            return found if found is walk.by else _Aside(found)
+
+        if self.serial is not None:
+            yield column(_c.serial) == rows.octets_of(self.serial)
+        if self.device is not None:
+            yield column(_c.device) == self.device
+        if self.san is not None:
+            named = _n.value == self.san
+            yield named if walk.source is _NAMED else sa.exists().where(named, _n.certificate == _c.id)
+        if self.subject is not None and self.subject.endswith("*"):
+            yield from _beginning(column(_c.subject), self.subject)
+        elif self.subject is not None:
+            yield column(_c.subject) == self.subject
         if self.state is not None:
-            found.extend(_STANDINGS[self.state])
+            yield _STANDINGS[self.state]
         if self.spki_sha256 is not None:
-            found.append(_c.spki_sha256 == self.spki_sha256)
+            yield _c.spki_sha256 == self.spki_sha256
         if self.expires_after is not None:
-            found.append(_c.not_after >= self.expires_after)
+            yield column(_c.not_after) >= self.expires_after
         if self.expires_before is not None:
-            found.append(_c.not_after < self.expires_before)
+            yield column(_c.not_after) < self.expires_before
         if self.tenant is not None:
-            found.append(_c.tenant == self.tenant)
-        return tuple(found)
+            yield column(_c.tenant) == self.tenant
 
 
 def devices(*, tenant: TenantId | None, device: str | None, state: DeviceState | None) -> Path:
@@ -145,25 +189,25 @@ def devices(*, tenant: TenantId | None, device: str | None, state: DeviceState |
         found.extend(_beginning(_d.id, device) if device.endswith("*") else (_d.id == device,))
     if state is not None:
         found.append(_d.state == state.value)
-    return Path("devices", rows.DEVICE_COLUMNS, t.devices, tuple(found), (_d.id,), (str,))
+    return Path("devices", _DEVICES, rows.DEVICE_COLUMNS, t.devices, tuple(found))
 
 
 def one_page(path: Path, ask: Ask, *, after: str | None, limit: int) -> tuple[Sequence[Row], str | None]:
     """A page of rows (the path's columns) and the cursor of the next, None when this was the last."""
     limit = max(1, min(limit, MOST))
-    key = path.key
+    key, falling = path.walk.key, path.walk.falling
     statement = (
         sa.select(*path.columns, *key)
         .select_from(path.source)
         .where(*path.where)
-        .order_by(*(column.desc() if path.falling else column for column in key))
+        .order_by(*(column.desc() if falling else column for column in key))
         .limit(limit + 1)
     )
     if after is not None:
         start = _values(path, after)
         here: sa.ColumnElement[Any] = key[0] if len(key) == 1 else sa.tuple_(*key)
         there: Any = start[0] if len(key) == 1 else sa.tuple_(*(sa.literal(value) for value in start))
-        statement = statement.where(here < there if path.falling else here > there)
+        statement = statement.where(here < there if falling else here > there)
     found = ask(statement, {})
     if len(found) <= limit:
         return found, None
@@ -179,7 +223,7 @@ def _values(path: Path, cursor: str) -> list[Any]:
     try:
         name, *values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         # Exactly these types: True would pass for a number, and a list would reach the database.
-        if name == path.name and [type(value) for value in values] == list(path.types) and all(_fits(value) for value in values):
+        if name == path.name and [type(value) for value in values] == list(path.walk.types) and all(_fits(value) for value in values):
             return list(values)
     except (ValueError, TypeError, RecursionError):
         pass

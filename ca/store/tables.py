@@ -135,6 +135,7 @@ certificates = sa.Table(
     sa.Column("first_used_at", NUMBER),
     sa.Column("superseded_at", NUMBER),
     sa.Column("revocation", NUMBER),  # change number of its latest row in revocations
+    sa.Column("revoked", TRUTH, nullable=False),  # and that row is no release
     sa.Column("grant", TEXT, nullable=False),  # canonical JSON
     sa.Column("tbs", OCTETS, nullable=False),
     sa.Column("der", OCTETS),
@@ -161,9 +162,10 @@ certificates = sa.Table(
     sa.Index("certificates_by_subject", "subject", "id"),
     sa.Index("certificates_by_expiry", "not_after", "id"),
     sa.Index("certificates_by_tenant", "tenant", "id"),
-    # These three hold few rows each and cost nothing while a certificate lives its ordinary life.
+    # These hold few rows each and cost nothing while a certificate lives its ordinary life.
     sa.Index("certificates_intended", "id", sqlite_where=sa.text("state = 'intended'"), postgresql_where=sa.text("state = 'intended'")),
     sa.Index("certificates_void", "id", sqlite_where=sa.text("state = 'void'"), postgresql_where=sa.text("state = 'void'")),
+    sa.Index("certificates_revoked", "id", sqlite_where=sa.text("revoked"), postgresql_where=sa.text("revoked")),
     sa.Index(
         "certificates_superseded",
         "id",

@@ -61,7 +61,7 @@ RESERVE = (
             "grant",
             "tbs",
         )
-        | {"shard": sa.literal_column("0")}
+        | {"shard": sa.literal_column("0"), "revoked": sa.false()}
     )
     .on_conflict_do_nothing()
     .returning(_c.id)

@@ -37,7 +37,9 @@ NEXT_NUMBER_ABOVE = _new_number.on_conflict_do_update(
 LOCK_CERTIFICATE = sa.select(_c.tenant, _c.shard).where(_c.serial == param("serial"), _c.issuer == param("issuer")).with_for_update()
 ADD_REVOCATION = insert(t.revocations).values(values_of(t.revocations))
 POINT_TO_REVOCATION = (
-    sa.update(t.certificates).where(_c.serial == param("the_serial"), _c.issuer == param("the_issuer")).values(revocation=param("change"))
+    sa.update(t.certificates)
+    .where(_c.serial == param("the_serial"), _c.issuer == param("the_issuer"))
+    .values(revocation=param("change"), revoked=param("revoked"))
 )
 RESERVE_CRL = insert(t.crls).values(values_of(t.crls, *(column.name for column in rows.CRL_COLUMNS))).on_conflict_do_nothing()
 RECORD_CRL_PUBLISHED = (
@@ -94,7 +96,10 @@ class StatusWrites(Writes):
                 "actor": actor,
             },
         )
-        self._change(POINT_TO_REVOCATION, {"change": change, "the_serial": serial, "the_issuer": ref.issuer})
+        self._change(
+            POINT_TO_REVOCATION,
+            {"change": change, "revoked": reason is not Reason.removeFromCRL, "the_serial": serial, "the_issuer": ref.issuer},
+        )
         return Revocation(change, ref, reason, now, not_after=not_after, listed=listed)
 
     # ---- CRLs

@@ -114,6 +114,7 @@ def upgrade() -> None:
         sa.Column("first_used_at", NUMBER),
         sa.Column("superseded_at", NUMBER),
         sa.Column("revocation", NUMBER),  # change number of its latest row in revocations
+        sa.Column("revoked", TRUTH, nullable=False),  # and that row is no release
         sa.Column("grant", TEXT, nullable=False),  # canonical JSON
         sa.Column("tbs", OCTETS, nullable=False),
         sa.Column("der", OCTETS),
@@ -215,6 +216,7 @@ def upgrade() -> None:
     op.create_index(
         "certificates_void", "certificates", ["id"], sqlite_where=sa.text("state = 'void'"), postgresql_where=sa.text("state = 'void'")
     )
+    op.create_index("certificates_revoked", "certificates", ["id"], sqlite_where=sa.text("revoked"), postgresql_where=sa.text("revoked"))
     op.create_index(
         "certificates_superseded",
         "certificates",

@@ -1,0 +1,328 @@
+"""At a million rows no question that is asked in daily work scans a table or sorts: each plan is read, on both databases.
+
+Every method of `Reading` and of a write transaction is called once with a recording cursor, so that a new question cannot be forgotten;
+then each recorded statement is explained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from ca.errors import FleetcaError
+from ca.model import (
+    DEFAULT_TENANT,
+    CertificateRef,
+    Checkpoint,
+    CrlIntent,
+    Device,
+    DeviceId,
+    DeviceState,
+    Digest,
+    IssuerId,
+    LogLeaf,
+    OperatorName,
+    Reason,
+    Serial,
+    Standing,
+    TenantId,
+)
+from ca.store.database import Database
+from ca.store.engine import Store, open_store
+from ca.store.ledger import SqlWriting
+from ca.store.reading import Reading
+from tests.databases import Cluster, sqlite_url
+from tests.fakes.intents import ISSUER, NOW, digest, intent, token
+
+MILLION = 1_000_000
+SOME = 100_000
+
+LARGE = {"certificates", "certificate_names", "revocations", "keys", "tokens", "devices", "leaves", "crls", "checkpoints"}
+
+# Certificates by the million; of the other tables enough that no planner prefers to scan them.
+FILLING = """
+INSERT INTO certificates (id, issuer, serial, shard, state, tenant, device, profile, actor, subject, names, spki_sha256, not_before,
+  not_after, revocable, revoked, request_key, leaf, intended_at, issued_at, superseded_at, revocation, "grant", tbs, der, der_sha256)
+SELECT n, 'issuing', {serial}, 0, 'issued', 'default', 'pump-' || n % 300000, 'device', 'a', 'CN=pump-' || n % 300000, '[]', {none}, n,
+  n, {true}, n <= {some}, {hash}, {none}, n, n, CASE WHEN n % 50 = 0 THEN n END, CASE WHEN n <= {some} THEN n END, '{{}}', {none},
+  {none}, {hash} FROM numbers WHERE n <= {million};
+INSERT INTO revocations (change, issuer, shard, serial, reason, revoked_at, not_after, listed, tenant, actor)
+SELECT n, 'issuing', 0, {hash}, 1, n, n, {true}, 'default', 'a' FROM numbers WHERE n <= {some};
+INSERT INTO certificate_names (value, certificate) SELECT 'pump-' || n % 30000 || '.example', n FROM numbers WHERE n <= {some};
+INSERT INTO keys (spki_sha256, device, claimed_at) SELECT {hash}, 'pump-' || n, n FROM numbers WHERE n <= {some};
+INSERT INTO tokens (hash, tenant, device, profile, names, created, expires, created_by)
+SELECT {hash}, 'default', 'pump-' || n, 'device', '[]', n, n, 'a' FROM numbers WHERE n <= {some};
+INSERT INTO devices (id, tenant, state, created) SELECT 'pump-' || n, 'default', 'active', n FROM numbers WHERE n <= {some};
+INSERT INTO leaves (id, hash, body, position)
+SELECT n, {hash}, {none}, CASE WHEN n <= {some} - 500 THEN n - 1 END FROM numbers WHERE n <= {some};
+INSERT INTO crls (issuer, shard, number, as_of, count, this_update, next_update, tbs_sha256, fence, published_at)
+SELECT 'issuing', 0, n, n, n, n, n, {none}, 1, n FROM numbers WHERE n <= {some} / 4;
+INSERT INTO checkpoints (size, origin, root, note, recorded_at) SELECT n, 'a', {none}, {none}, n FROM numbers WHERE n <= {some} / 4
+"""
+
+
+def filling(**words: str) -> list[str]:
+    return FILLING.format(million=MILLION, some=SOME, **words).split(";")
+
+
+def fill_sqlite(file: Path) -> None:
+    """Rows first, indexes after: a tenth of the time."""
+    connection = sqlite3.connect(file, isolation_level=None)
+    for setting in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-300000", "temp_store=MEMORY"):
+        connection.execute(f"PRAGMA {setting}").fetchall()
+    connection.execute("BEGIN")
+    indexes = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
+    for name, _ in indexes:
+        connection.execute(f"DROP INDEX {name}")
+    numbers = f"WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {MILLION}) "
+    for text in filling(serial="randomblob(20)", hash="randomblob(32)", true="1", none="x''"):
+        head, tail = re.split(r"(?=SELECT)", text, maxsplit=1)
+        connection.execute(head + numbers + tail)
+    for _, create in indexes:
+        connection.execute(create)
+    connection.execute(f"UPDATE counters SET value = {SOME} WHERE name = 'change'")
+    connection.execute("COMMIT")
+    connection.close()
+
+
+def fill_postgresql(cluster: Cluster, url: str) -> None:
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("SET maintenance_work_mem = '256MB'")
+        connection.execute("SET synchronous_commit = off")
+        connection.execute(b"CREATE TEMPORARY VIEW numbers AS SELECT generate_series(1::bigint, 1000000) AS n")
+        indexes = connection.execute(
+            "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND NOT EXISTS"
+            " (SELECT FROM pg_constraint WHERE conname = indexname)"
+        ).fetchall()
+        with connection.transaction():
+            # Emptied in the same transaction: rows and indexes then need no write-ahead log (wal_level = minimal).
+            connection.execute(f"TRUNCATE {', '.join(LARGE)}".encode())
+            for name, _ in indexes:
+                connection.execute(f"DROP INDEX {name}".encode())
+            for text in filling(serial="sha224(int8send(n))", hash="sha256(int8send(n))", true="true", none="''::bytea"):
+                connection.execute(text.encode())
+            for _, create in indexes:
+                connection.execute(create.encode())
+            connection.execute(f"UPDATE counters SET value = {SOME} WHERE name = 'change'".encode())
+        connection.execute("ANALYZE")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def million(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    if request.param == "sqlite":
+        folder = tmp_path_factory.mktemp("million")
+        url = sqlite_url(folder)
+        fill_sqlite(folder / "fleetca.db")
+        store = open_store(url)
+        yield store
+        store.close()
+        (folder / "fleetca.db").unlink()
+        return
+    cluster: Cluster = request.getfixturevalue("postgres")
+    url = cluster.database()
+    fill_postgresql(cluster, url)
+    store = open_store(url)
+    yield store
+    store.close()
+    cluster.drop(url)
+
+
+class Recorder:
+    """Wraps a driver's cursor and keeps every statement with its parameters."""
+
+    def __init__(self, cursor: Any, seen: dict[str, Any]) -> None:
+        self._cursor, self._seen = cursor, seen
+
+    def execute(self, text: str, parameters: Any = ()) -> Any:
+        self._seen[text] = parameters
+        return self._cursor.execute(text, parameters)
+
+    def close(self) -> None:
+        self._cursor.close()
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    recorded: dict[str, Any] = {}
+    original = Database.cursor
+    monkeypatch.setattr(Database, "cursor", lambda self, connection: Recorder(original(self, connection), recorded))
+    return recorded
+
+
+def a_ref(store: Store) -> tuple[CertificateRef, Digest]:
+    (page, _) = store.reading.search_certificates(limit=1)
+    return page[0].ref, page[0].request_key
+
+
+def ask_everything(store: Store) -> set[str]:
+    """Call every question a reader has; their names."""
+    reading = store.reading
+    ref, _ = a_ref(store)
+    calls: dict[str, tuple[Any, ...]] = {
+        "ping": (),
+        "status_of": (ref.issuer, ref.serial),
+        "changes_since": (SOME - 5, 100),
+        "change_number": (),
+        "high_time": (),
+        "last_crl": (ISSUER, 0),
+        "find_certificate": (ref,),
+        "certificates_of": (DeviceId("pump-5"),),
+        "find_token": (digest(),),
+        "find_by_der_digest": (digest(),),
+        "find_device": (DeviceId("pump-5"),),
+        "issuers": (),
+        "operators": (),
+        "operator": (OperatorName("ada"),),
+        "find_operator": (OperatorName("ada"),),
+        "leaf_of": (ref,),
+        "find_leaf": (digest(),),
+        "pending_leaves": (100,),
+        "leaves": (50_000, 256),
+        "leaf_count": (),
+        "last_checkpoint": (),
+    }
+    for name, arguments in calls.items():
+        getattr(reading, name)(*arguments)
+    next(reading.crl_entries(ISSUER, 0, expired_before=0))
+    walks = {name for name in dir(Reading) if name.startswith("every_")}
+    for name in walks:
+        next(getattr(reading, name)(), None)
+    key = Digest(bytes.fromhex("00" * 32))
+    choices: dict[str, list[Any]] = {
+        "tenant": [TenantId("default")],
+        "device": [DeviceId("pump-5")],
+        "subject": ["CN=pump-5", "CN=pump-5*"],
+        "san": ["pump-5.example"],
+        "serial": [ref.serial],
+        "state": list(Standing),
+        "expires_after": [400_000],
+        "expires_before": [500_000],
+    }
+    questions: list[dict[str, Any]] = [
+        dict(zip(names, values, strict=True))
+        for names in itertools.chain.from_iterable(itertools.combinations(choices, count) for count in (0, 1, 2))
+        for values in itertools.product(*(choices[name] for name in names))
+    ]
+    for asked in questions:
+        _, cursor = reading.search_certificates(**asked, limit=20)
+        if cursor is not None:
+            reading.search_certificates(**asked, limit=20, after=cursor)
+    reading.search_certificates(spki_sha256=key)
+    for devices in ({}, {"device": "pump-5"}, {"device": "pump-5*"}, {"tenant": TenantId("default")}):
+        _, cursor = reading.search_devices(**devices, limit=20)  # type: ignore[arg-type]
+        if cursor is not None:
+            reading.search_devices(**devices, limit=20, after=cursor)  # type: ignore[arg-type]
+    return {*calls, *walks, "crl_entries", "search_certificates", "search_devices"}
+
+
+def write_everything(store: Store) -> set[str]:
+    """Call everything that a transaction can do; their names. Nothing is kept."""
+    one, ref = intent(), a_ref(store)[0]
+    crl = CrlIntent(ISSUER, 0, 5, as_of=3, count=2, this_update=NOW, next_update=NOW + 9, tbs_sha256=digest(), fence=1)
+    fresh = token()
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("raise_high_time", (NOW,), {}),
+        ("find_by_request", (digest(),), {}),
+        ("unfinished", (), {}),
+        ("add_token", (fresh,), {}),
+        ("use_token", (fresh.hash,), {"request_key": one.request_key, "now": NOW}),
+        ("use_token", (digest(),), {"request_key": one.request_key, "now": NOW}),
+        ("lock_device", (DeviceId("pump-5"),), {}),
+        ("add_device", (Device(one.grant.device, DEFAULT_TENANT, DeviceState.active, NOW),), {}),
+        ("set_device_revoked", (one.grant.device,), {}),
+        ("claim_key", (one.draft.spki_sha256, one.grant.device), {"now": NOW}),
+        ("claim_key", (one.draft.spki_sha256, one.grant.device), {"now": NOW}),
+        ("reserve", (one,), {"tenant": "default", "revocable": True, "leaf": digest()}),
+        ("reserve", (one,), {"tenant": "default", "revocable": True, "leaf": digest()}),
+        ("record_void", (CertificateRef(ISSUER, Serial(1)),), {"now": NOW}),
+        ("record_issued", (CertificateRef(one.draft.issuer, one.draft.serial), b"der"), {"now": NOW}),
+        ("mark_first_used", (ref,), {"now": NOW}),
+        ("mark_superseded", (ref,), {"now": NOW}),
+        ("add_revocation", (ref,), {"reason": Reason.superseded, "now": NOW, "not_after": NOW, "listed": True}),
+        ("next_crl_number", (ISSUER, 0), {"above": 0}),
+        ("reserve_crl", (crl,), {}),
+        ("record_crl_published", (ISSUER, 0, 5), {"now": NOW}),
+        ("lease", ("job",), {"holder": "a", "now": NOW, "seconds": 9}),
+        ("check_fence", ("job", 1), {}),
+        ("disable_operator", (OperatorName("nobody"),), {"now": NOW}),
+        ("consume_message", (digest(),), {"now": NOW}),
+        ("append_leaf", (LogLeaf(b"{}"),), {}),
+        ("assign_indexes", ([SOME],), {"start": SOME - 500}),
+        ("record_checkpoint", (Checkpoint("demo", 5, digest(), b"note"),), {"now": NOW}),
+    ]
+    with contextlib.suppress(KeyboardInterrupt), store.ledger.writing() as writing:
+        for name, arguments, named in calls:
+            with contextlib.suppress(FleetcaError), writing.savepoint():
+                getattr(writing, name)(*arguments, **named)
+        raise KeyboardInterrupt
+    return {name for name, _, _ in calls}
+
+
+def plan(store: Store, text: str, parameters: Any) -> Iterator[str]:
+    """What is wrong with a statement's plan, in words."""
+    database = store.databases[1]
+    connection = database.connect()
+    try:
+        cursor = database.cursor(connection)
+        if database.is_sqlite:
+            for *_, step in cursor.execute(f"EXPLAIN QUERY PLAN {text}", parameters).fetchall():
+                scanned = re.match(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?", step)
+                # What SQLite calls a scan is none when it walks in order and stops after a page, or along an index of few rows.
+                walk = scanned and "LIMIT" in text and (scanned[2] or re.search(r"ORDER BY \w+\.id( DESC)?\s+LIMIT", text))
+                few = scanned and scanned[2] in {"certificates_intended", "certificates_void"}
+                if "TEMP B-TREE" in step or (scanned and scanned[1] in LARGE and not walk and not few):
+                    yield step
+        else:
+            found = cursor.execute(f"EXPLAIN (FORMAT JSON) {text}", parameters).fetchone()[0]
+            yield from nodes((found if isinstance(found, list) else json.loads(found))[0]["Plan"])
+    finally:
+        connection.close()
+
+
+def nodes(node: dict[str, Any]) -> Iterator[str]:
+    """Scans and sorts of a PostgreSQL plan that are not over a handful of rows."""
+    if node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE:
+        yield f"Seq Scan {node['Relation Name']} {node.get('Filter', '')}"
+    if "Sort" in node["Node Type"] and node["Plan Rows"] > 100:
+        yield f"Sort of {node['Plan Rows']} rows"
+    for child in node.get("Plans", ()):
+        yield from nodes(child)
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))}
+
+
+# What these do is explained under another name, or they ask nothing.
+ELSEWHERE = {"savepoint", "command", "add_issuer", "add_operator"}
+
+
+def test_no_question_scans_or_sorts_at_a_million_rows(million: Store, seen: dict[str, Any]) -> None:
+    asked = ask_everything(million)
+    assert asked == public(Reading)
+    written = write_everything(million)
+    assert written == public(SqlWriting) - asked - ELSEWHERE
+    faults = {
+        text: found
+        for text, parameters in list(seen.items())
+        if text.startswith(("SELECT", "INSERT", "UPDATE", "DELETE")) and (found := list(plan(million, text, parameters)))
+    }
+    assert faults == {}
+    assert len(seen) > 60
+
+
+def test_a_page_of_a_large_crl_comes_from_one_index_alone(million: Store) -> None:
+    """A CRL of 200 000 entries: all of them, rising."""
+    entries = [entry.serial for entry in million.reading.crl_entries(ISSUER, 0, expired_before=0)]
+    assert len(entries) == SOME
+    assert entries == sorted(entries)
+    assert million.reading.last_crl(IssuerId("nobody"), 0) is None
