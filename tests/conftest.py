@@ -1,0 +1,64 @@
+"""For all tests: rules run with sockets, clock, randomness, environment and files disabled (rings 1, P12).
+
+Whatever asks the world while a rule is anywhere among its callers fails the test that made it happen. Tests themselves may ask.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import random
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+PURE = ("ca.rules", "ca.der", "crl.rules", "ocsp.rules", "enroll.rest.messages", "enroll.rest.fields")
+
+WORLD: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (time, ("time", "time_ns", "monotonic", "monotonic_ns", "sleep")),
+    (os, ("urandom", "getrandom", "getenv", "open", "stat", "listdir")),
+    (secrets, ("token_bytes", "token_hex", "randbelow")),
+    (random, ("random", "randrange", "choice")),
+    (socket, ("create_connection", "getaddrinfo", "gethostbyname")),
+    (builtins, ("open",)),
+)
+
+
+class RuleAskedTheWorld(AssertionError):
+    """A pure module asked for something that it must be given."""
+
+
+def _importing(frame: Any) -> bool:
+    return frame.f_code.co_filename.startswith("<frozen importlib")
+
+
+def watched(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    """`real`, unless a rule is among the callers. Loading a module is the interpreter's business, not the rule's."""
+
+    def ask(*arguments: Any, **named: Any) -> Any:
+        frame = sys._getframe(1)
+        while frame is not None:
+            module = frame.f_globals.get("__name__", "")
+            if _importing(frame):
+                break
+            if module.startswith(PURE):
+                raise RuleAskedTheWorld(f"{module} asked for {name}")
+            frame = frame.f_back
+        return real(*arguments, **named)
+
+    return ask
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _rules_are_pure() -> Iterator[None]:
+    kept = [(owner, name, getattr(owner, name)) for owner, names in WORLD for name in names]
+    for owner, name, real in kept:
+        setattr(owner, name, watched(f"{owner.__name__}.{name}", real))
+    yield
+    for owner, name, real in kept:
+        setattr(owner, name, real)
