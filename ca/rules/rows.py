@@ -70,7 +70,7 @@ def _fact(kind: str, key: str, fields: Mapping[str, Any]) -> Fact:
     return Fact(kind, key, fields)
 
 
-def octets(value: bytes) -> bytes:
+def octets(value: object) -> bytes:
     """SQLite keeps whatever it is given: who edits a table may leave text where octets belong, and must be named all the same."""
     return value if isinstance(value, bytes) else str(value).encode()
 
