@@ -17,6 +17,7 @@ revoked, for a signature may exist. Nothing is ever signed twice.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -129,6 +130,13 @@ class Issuing:
         self._policy, self._clock, self._chance, self._serial_check = policy, clock, chance, serial_check
         self._failpoint = failpoint
         self._allowances: dict[Role, caps.Allowance] = {}
+
+    def announce(self) -> None:
+        """Say on the record which keys were opened. Asked for when the signer starts; signs nothing, so it needs no trusted clock."""
+        with self._ledger.writing() as tx:
+            for name, key in self._keys.items():
+                digest = Digest(hashlib.sha256(key.spki).digest())
+                tx.append_leaf(leaf.key_event(name, event="opened", algorithm=key.algorithm, spki_sha256=digest, at=self._clock.now()))
 
     # ---- Before the transaction -------------------------------------------------------------------------------------
 

@@ -90,19 +90,19 @@ def revoke(tx: Writing, record: Certificate, by: RevocationGrant, *, now: UnixTi
         return record.revocation, ()
     made = tx.add_revocation(record.ref, reason=wanted.reason, now=wanted.revoked_at, not_after=record.not_after, listed=record.revocable)
     tx.append_leaf(leaf.revocation(made, by, at=now))
-    return made, (testimony.Changed(made, by.actor),)
+    return made, (testimony.Changed(made, by, now),)
 
 
 def first_use(tx: Writing, record: Certificate, profiles: Mapping[ProfileName, Profile], *, now: UnixTime) -> tuple[testimony.Record, ...]:
     """The key of `record` authenticated to us: its ancestors are superseded (P9), and revoked where their profile says so."""
+    said: list[testimony.Record] = []
     if record.first_used_at is None:
         tx.mark_first_used(record.ref, now=now)
-    elif record.parent is None:
-        return ()
-    said: list[testimony.Record] = []
+        said.append(testimony.FirstUsed(record.ref, now))
     for ancestor in renewal.ancestors(record, tx.find_certificate):
         tx.mark_superseded(ancestor.ref, now=now)
         tx.append_leaf(leaf.supersede(ancestor.ref, by=record.ref, at=now))
+        said.append(testimony.Superseded(ancestor.ref, record.ref, now))
         profile = profiles.get(ancestor.profile)
         if profile is not None and profile.on_superseded is OnSuperseded.revoke and renewal.live(ancestor, now=now):
             by = by_the_signer(ancestor.tenant, reason=Reason.superseded, why="superseded", now=now)

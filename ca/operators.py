@@ -8,14 +8,15 @@ from dataclasses import replace
 from ca.errors import Conflict, Denied, Malformed, NotFound
 from ca.model import Operator, OperatorName, Peer, Role, TenantId
 from ca.ports import Clock, Ledger
-from ca.rules import ids, leaf
+from ca.rules import ids, leaf, testimony
 from ca.rules.caps import OPERATOR_POWERS
 from ca.rules.clock import trusted
+from ca.witness import Witness
 
 
 class Operators:
-    def __init__(self, *, ledger: Ledger, tenant: TenantId, clock: Clock) -> None:
-        self._ledger, self._tenant, self._clock = ledger, tenant, clock
+    def __init__(self, *, ledger: Ledger, witness: Witness, tenant: TenantId, clock: Clock) -> None:
+        self._ledger, self._witness, self._tenant, self._clock = ledger, witness, tenant, clock
 
     def add(self, name: OperatorName, roles: Sequence[str], peer: Peer) -> Operator:
         """A new operator; the same one again is harmless.
@@ -44,6 +45,7 @@ class Operators:
                 return found
             tx.add_operator(operator)
             tx.append_leaf(leaf.operator(operator, actor=actor, at=now))
+        self._witness.later([testimony.OperatorChanged(operator, actor, now)])
         return operator
 
     def disable(self, name: OperatorName, peer: Peer) -> Operator:
@@ -59,6 +61,7 @@ class Operators:
             tx.disable_operator(name, now=now)
             gone = replace(found, disabled_at=now)
             tx.append_leaf(leaf.operator(gone, actor=actor, at=now))
+        self._witness.later([testimony.OperatorChanged(gone, actor, now)])
         return gone
 
 

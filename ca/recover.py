@@ -8,7 +8,7 @@ of status, devices that may not come back. Runs under the signer's lock; safe to
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import islice
 
@@ -21,17 +21,13 @@ from ca.model import (
     CertificateState,
     CrlNumber,
     Device,
-    DeviceId,
     DeviceState,
     Draft,
     IssuerId,
-    Reason,
     TenantId,
-    UnixTime,
 )
 from ca.ports import Clock, Failpoint, Journal, Ledger, Writing
 from ca.rules import leaf, testimony
-from ca.rules.clock import trusted
 from ca.rules.reread import reread
 from ca.witness import Witness
 
@@ -99,9 +95,8 @@ class Recovery:
         records = iter(self._records(work))
         while chunk := list(islice(records, CHUNK)):
             with self._ledger.writing() as tx:
-                now = trusted(self._clock.now(), high_time=tx.high_time())
                 for record in chunk:
-                    self._apply(tx, record, work, now=now)
+                    self._apply(tx, record, work)
         self._spend_crl_numbers(work)
         self._give_up(work)
         return _report(work)
@@ -114,7 +109,8 @@ class Recovery:
         with self._ledger.writing() as tx:
             left = tx.unfinished()
             if left:
-                now = trusted(self._clock.now(), high_time=tx.high_time())
+                # Giving up is safe at any time, so a clock that went back does not keep the signer from starting.
+                now = max(self._clock.now(), tx.high_time())
                 for record in left:
                     said += lineage.give_up(tx, record, now=now)
                     work.verdicts[record.ref] = Verdict.void
@@ -124,38 +120,32 @@ class Recovery:
 
     # ---- One record of the journal ----------------------------------------------------------------------------------
 
-    def _apply(self, tx: Writing, record: testimony.Record, work: _Work, *, now: UnixTime) -> None:
+    def _apply(self, tx: Writing, record: testimony.Record, work: _Work) -> None:
         try:
             with tx.savepoint():
                 match record:
                     case testimony.Intended():
-                        self._intended(tx, record, work, now=now)
+                        _intended(tx, record, work)
                     case testimony.Signed():
                         self._signed(tx, record, work)
                     case testimony.GivenUp():
                         _given_up(tx, record, work)
                     case testimony.Changed():
-                        _changed(tx, record, work, now=now)
+                        _changed(tx, record, work)
+                    case testimony.FirstUsed():
+                        tx.mark_first_used(record.ref, now=record.at)
+                    case testimony.Superseded():
+                        _superseded(tx, record)
                     case testimony.DeviceRevoked():
                         _device_revoked(tx, record, work)
+                    case testimony.TokenMade():
+                        _token(tx, record)
+                    case testimony.OperatorChanged():
+                        _operator(tx, record)
                     case testimony.CrlIntended():
-                        scope = record.intent.issuer, record.intent.shard
-                        work.crl_numbers[scope] = max(work.crl_numbers.get(scope, 0), record.intent.number)
+                        _crl(tx, record, work)
         except Conflict as error:
             work.unreadable.append(f"{type(record).__name__}: {error}")
-
-    def _intended(self, tx: Writing, record: testimony.Intended, work: _Work, *, now: UnixTime) -> None:
-        made, given = record.intent.draft, record.intent.grant
-        ref = CertificateRef(made.issuer, made.serial)
-        if tx.find_certificate(ref) is not None:
-            return
-        if tx.lock_device(given.device) is None:
-            tx.add_device(Device(given.device, given.tenant, DeviceState.active, record.intent.intended_at))
-        tx.claim_key(made.spki_sha256, given.device, now=record.intent.intended_at)
-        if given.token is not None and tx.find_token(given.token) is not None:
-            tx.use_token(given.token, request_key=record.intent.request_key, now=record.intent.intended_at)
-        tx.reserve(record.intent, tenant=given.tenant, revocable=record.revocable, leaf=tx.append_leaf(leaf.issuance(record.intent)))
-        work.forgotten += 1
 
     def _signed(self, tx: Writing, record: testimony.Signed, work: _Work) -> None:
         found = tx.find_certificate(record.ref)
@@ -201,6 +191,22 @@ def _readable(records: Iterator[bytes], work: _Work) -> Iterator[testimony.Recor
             yield record
 
 
+def _intended(tx: Writing, record: testimony.Intended, work: _Work) -> None:
+    made, given = record.intent.draft, record.intent.grant
+    ref = CertificateRef(made.issuer, made.serial)
+    if tx.find_certificate(ref) is not None:
+        return
+    if tx.lock_device(given.device) is None:
+        device = Device(given.device, given.tenant, DeviceState.active, record.intent.intended_at)
+        tx.add_device(device)
+        tx.append_leaf(leaf.device(device, actor=given.actor, at=record.intent.intended_at))
+    tx.claim_key(made.spki_sha256, given.device, now=record.intent.intended_at)
+    if given.token is not None and tx.find_token(given.token) is not None:
+        tx.use_token(given.token, request_key=record.intent.request_key, now=record.intent.intended_at)
+    tx.reserve(record.intent, tenant=given.tenant, revocable=record.revocable, leaf=tx.append_leaf(leaf.issuance(record.intent)))
+    work.forgotten += 1
+
+
 def _given_up(tx: Writing, record: testimony.GivenUp, work: _Work) -> None:
     found = tx.find_certificate(record.ref)
     if found is not None and found.state is CertificateState.intended:
@@ -208,7 +214,7 @@ def _given_up(tx: Writing, record: testimony.GivenUp, work: _Work) -> None:
         work.verdicts[record.ref] = Verdict.void
 
 
-def _changed(tx: Writing, record: testimony.Changed, work: _Work, *, now: UnixTime) -> None:
+def _changed(tx: Writing, record: testimony.Changed, work: _Work) -> None:
     told = record.revocation
     found = tx.find_certificate(told.ref)
     if found is None:
@@ -217,16 +223,56 @@ def _changed(tx: Writing, record: testimony.Changed, work: _Work, *, now: UnixTi
     if have is not None and (have.change >= told.change or (have.reason, have.revoked_at) == (told.reason, told.revoked_at)):
         return
     made = tx.add_revocation(told.ref, reason=told.reason, now=told.revoked_at, not_after=told.not_after, listed=told.listed)
-    by = lineage.by_the_signer(found.tenant, reason=Reason(told.reason), why="recovered", now=now)
-    tx.append_leaf(leaf.revocation(made, by, at=now))
+    tx.append_leaf(leaf.revocation(made, record.by, at=record.at))
     work.revocations += 1
 
 
+def _superseded(tx: Writing, record: testimony.Superseded) -> None:
+    found = tx.find_certificate(record.ref)
+    if found is None or found.superseded_at is not None:
+        return
+    tx.mark_superseded(record.ref, now=record.at)
+    tx.append_leaf(leaf.supersede(record.ref, by=record.by, at=record.at))
+
+
 def _device_revoked(tx: Writing, record: testimony.DeviceRevoked, work: _Work) -> None:
-    device = tx.lock_device(DeviceId(record.device))
-    if device is not None and device.state is DeviceState.active:
-        tx.set_device_revoked(device.id)
+    device = tx.lock_device(record.device.id)
+    if device is None:
+        tx.add_device(replace(record.device, state=DeviceState.active))
+    if device is None or device.state is DeviceState.active:
+        tx.set_device_revoked(record.device.id)
+        tx.append_leaf(leaf.device(record.device, actor=record.actor, at=record.at))
         work.devices += 1
+
+
+def _token(tx: Writing, record: testimony.TokenMade) -> None:
+    if tx.find_token(record.token.hash) is None:
+        tx.add_token(record.token)
+        tx.append_leaf(leaf.token(record.token))
+
+
+def _operator(tx: Writing, record: testimony.OperatorChanged) -> None:
+    told = record.operator
+    found = tx.find_operator(told.name)
+    if found is None:
+        tx.add_operator(told)
+    elif told.disabled_at is not None and found.disabled_at is None:
+        tx.disable_operator(told.name, now=told.disabled_at)
+    else:
+        return
+    tx.append_leaf(leaf.operator(told, actor=record.actor, at=record.at))
+
+
+def _crl(tx: Writing, record: testimony.CrlIntended, work: _Work) -> None:
+    intent = record.intent
+    scope = intent.issuer, intent.shard
+    work.crl_numbers[scope] = max(work.crl_numbers.get(scope, 0), intent.number)
+    try:
+        with tx.savepoint():
+            tx.reserve_crl(intent)
+            tx.append_leaf(leaf.crl(intent, at=intent.this_update))
+    except Conflict:
+        return  # It is on record already.
 
 
 def _report(work: _Work) -> Report:

@@ -157,8 +157,9 @@ class Revoking:
             raise NotFound("no-such-device", "There is no such device.", why=f"{name} is not on record.")
         if device.state is DeviceState.active:
             tx.set_device_revoked(name)
-            tx.append_leaf(leaf.device(replace(device, state=DeviceState.revoked), actor=by.actor, at=now))
-            said.append(testimony.DeviceRevoked(name, now))
+            gone = replace(device, state=DeviceState.revoked)
+            tx.append_leaf(leaf.device(gone, actor=by.actor, at=now))
+            said.append(testimony.DeviceRevoked(gone, by.actor, now))
         made = []
         for record in tx.certificates_of(name):
             if record.state is CertificateState.intended:

@@ -7,14 +7,16 @@ from ca.errors import Denied
 from ca.lineage import Issuers
 from ca.model import CreatedToken, DeviceState, Peer, Token, TokenRequest
 from ca.ports import Chance, Clock, Ledger
-from ca.rules import grant, leaf
+from ca.rules import grant, leaf, testimony
 from ca.rules import token as rule
 from ca.rules.clock import trusted
+from ca.witness import Witness
 
 
 class Tokens:
-    def __init__(self, *, ledger: Ledger, issuers: Issuers, policy: grant.Policy, clock: Clock, chance: Chance) -> None:
-        self._ledger, self._issuers, self._policy, self._clock, self._chance = ledger, issuers, policy, clock, chance
+    def __init__(self, *, ledger: Ledger, witness: Witness, issuers: Issuers, policy: grant.Policy, clock: Clock, chance: Chance) -> None:
+        self._ledger, self._witness, self._issuers = ledger, witness, issuers
+        self._policy, self._clock, self._chance = policy, clock, chance
 
     def create(self, request: TokenRequest, peer: Peer) -> CreatedToken:
         """A token that enrols one device once.
@@ -51,4 +53,5 @@ class Tokens:
             tx.add_token(token)
             tx.append_leaf(leaf.token(token))
             tx.raise_high_time(now)
+        self._witness.later([testimony.TokenMade(token)])
         return CreatedToken(text, token)

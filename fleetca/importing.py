@@ -310,7 +310,7 @@ def _certify_operators(
         chance=chance,
         serial_check=forms.serial_check_key(settings),
     )
-    operators = Operators(ledger=store.ledger, tenant=DEFAULT_TENANT, clock=clock)
+    operators = Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock)
     written: list[Path] = []
     for csr in waiting:
         name = OperatorName(csr.stem)

@@ -134,7 +134,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
             verbs=Verbs(
                 issuing=issuing,
                 revoking=revoking,
-                tokens=Tokens(ledger=store.ledger, issuers=issuers, policy=rules, clock=clock, chance=chance),
+                tokens=Tokens(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, chance=chance),
                 confirming=Confirming(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
                 crls=CrlSigning(
                     ledger=store.ledger,
@@ -146,7 +146,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     lifetime=settings.crl.lifetime,
                     failpoint=points,
                 ),
-                operators=Operators(ledger=store.ledger, tenant=DEFAULT_TENANT, clock=clock),
+                operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 questions=Questions(reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys)),
             ),
             desk=Desk(issuing=issuing, revoking=revoking, witness=witness, batch=settings.signer.batch, log=log),
@@ -181,6 +181,7 @@ def signer(settings: Settings, process: Process) -> None:
     with signer_parts(settings) as parts:
         for ref, verdict in parts.recovery.finish().intents:
             log.warning("recovered", certificate=str(ref), verdict=verdict.value)
+        parts.verbs.issuing.announce()
         server = SignerServer(
             settings.signer.socket,
             verbs=parts.verbs,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ca.errors import Broken, FleetcaError
-from ca.model import CertificateRef, CrlIntent, DeviceId, Digest, Intent, Revocation, UnixTime
+from ca.model import CertificateRef, CrlIntent, Device, Digest, Intent, Operator, Revocation, RevocationGrant, Token, UnixTime
 from ca.rules import forms
 
 
@@ -43,17 +43,52 @@ class GivenUp:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A certificate's status changed."""
+    """A certificate's status changed, and by whose word."""
 
     revocation: Revocation
-    actor: str
+    by: RevocationGrant
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class FirstUsed:
+    """A certificate's key authenticated to us for the first time."""
+
+    ref: CertificateRef
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A certificate's successor was used first."""
+
+    ref: CertificateRef
+    by: CertificateRef
+    at: UnixTime
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceRevoked:
     """A device may not come back."""
 
-    device: DeviceId
+    device: Device
+    actor: str
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMade:
+    """A token exists, by its hash."""
+
+    token: Token
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorChanged:
+    """An operator exists, or lost its powers."""
+
+    operator: Operator
+    actor: str
     at: UnixTime
 
 
@@ -64,14 +99,20 @@ class CrlIntended:
     intent: CrlIntent
 
 
-Record: TypeAlias = Intended | Signed | GivenUp | Changed | DeviceRevoked | CrlIntended
+Record: TypeAlias = (
+    Intended | Signed | GivenUp | Changed | FirstUsed | Superseded | DeviceRevoked | TokenMade | OperatorChanged | CrlIntended
+)
 
 _KINDS: dict[str, type[Any]] = {
     "intent": Intended,
     "signed": Signed,
     "void": GivenUp,
     "revocation": Changed,
+    "first-use": FirstUsed,
+    "supersede": Superseded,
     "device-revoked": DeviceRevoked,
+    "token": TokenMade,
+    "operator": OperatorChanged,
     "crl": CrlIntended,
 }
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)

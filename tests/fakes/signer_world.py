@@ -186,9 +186,9 @@ class World:
             failpoint=self.failpoint,
         )
         self.revoking = Revoking(**shared, witness=self.witness, failpoint=self.failpoint)
-        self.tokens = Tokens(**shared, chance=SystemChance())
+        self.tokens = Tokens(**shared, witness=self.witness, chance=SystemChance())
         self.confirming = Confirming(**shared, witness=self.witness)
-        self.operators = Operators(ledger=ledger, tenant=DEFAULT_TENANT, clock=self.clock)
+        self.operators = Operators(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.crls = CrlSigning(
             ledger=ledger,
             reading=self.store.reading,

@@ -21,7 +21,17 @@ from typing import Any
 import pytest
 
 from ca.errors import FleetcaError, StoreUnavailable
-from ca.model import Certificate, CertificateState, IssueRequest, PresentedCertificate, Reason, RevokeRequest, Role, TokenEvidence
+from ca.model import (
+    Certificate,
+    CertificateState,
+    IssueRequest,
+    OperatorName,
+    PresentedCertificate,
+    Reason,
+    RevokeRequest,
+    Role,
+    TokenEvidence,
+)
 from ca.recover import Verdict
 from ca.rules.renewal import revoked
 from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
@@ -338,7 +348,13 @@ def test_R12_a_restored_database_gets_back_from_the_journal_what_it_had_forgotte
     with (tmp_path / "crl").open("wb", buffering=0) as sink:
         intent = world.crls.sign(ISSUING, shard=0, above=700, fence=lease.fence, sink=sink, peer=world.peer(Role.publisher))
     world.witness.settle()
-    truth = {row.ref: (row.state, row.der, row.device, row.parent, row.request_key, row.revocation) for row in world.rows()}
+    world.confirm(renewed)
+    world.token("pump-5")
+    world.operator("ada", "auditor")
+    world.operators.disable(OperatorName("ada"), world.peer(Role.operator))
+    world.witness.settle()
+    truth = {row.ref: row for row in world.rows()}
+    told = world.leaves()
     world.close()
     for stale in tmp_path.glob("fleetca.db-*"):
         stale.unlink()
@@ -346,13 +362,16 @@ def test_R12_a_restored_database_gets_back_from_the_journal_what_it_had_forgotte
     world._open()
     assert len(world.rows()) == 1
     report = world.recovery.recover()
-    assert report.forgotten == 4
+    assert report.forgotten == 5
     assert report.unreadable == ()
-    assert [verdict for _, verdict in report.intents] == [Verdict.issued] * 4
+    assert [verdict for _, verdict in report.intents] == [Verdict.issued] * 5
     assert report.revocations == 4
     assert report.devices == 1
-    found = {row.ref: (row.state, row.der, row.device, row.parent, row.request_key, row.revocation) for row in world.rows()}
-    assert found == truth
+    for row in world.rows():
+        assert row == truth.pop(row.ref)
+    assert truth == {}
+    # The record is told again in the very same words, so that the published log finds its leaves.
+    assert sorted(map(str, world.leaves())) == sorted(map(str, told))
     classified(world, tmp_path, crls=frozenset({intent.tbs_sha256}))
     # Numbers go on above those that were used, and nothing that was refused before is granted now.
     with world.store.ledger.writing() as tx:

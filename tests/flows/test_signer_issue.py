@@ -86,7 +86,7 @@ def test_P1_a_token_enrols_a_device_and_all_of_it_is_on_record(both: World) -> N
     assert issued.leaf in {leaf.hash_of(one) for one in both.store.reading.pending_leaves(100)}
     both.witness.settle()
     kinds = [type(testimony.read(octets)) for octets in both.journal.records()]
-    assert kinds == [testimony.Intended, testimony.Signed]
+    assert kinds == [testimony.TokenMade, testimony.Intended, testimony.Signed]
     assert both.key.signed == [row.tbs]
 
 
