@@ -475,6 +475,12 @@ def test_a_root_crl_that_does_not_fit_is_refused(scene: Scene, octets: Callable[
     assert scene.outlet.high_water("root.crl") == 2
 
 
+def test_a_root_crl_whose_import_was_cut_off_before_it_was_put_is_adopted(scene: Scene) -> None:
+    adopt(root_crl(1), ROOT.issuer, outlet=scene.outlet, clock=scene.clock)
+    scene.outlet.raise_high_water("root.crl", 2)
+    assert adopt(root_crl(2), ROOT.issuer, outlet=scene.outlet, clock=scene.clock).number == 2
+
+
 def test_R06_health_is_told_from_what_readers_get(scene: Scene) -> None:
     shelf = Shelf(scene.outlet, keep=False)
     issuers = (ISSUER, ROOT.issuer)
