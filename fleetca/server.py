@@ -75,7 +75,9 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         # parse_url drops what it takes for a scheme or host; the responder needs the target exactly as it came (RFC 6960 A.1).
-        self.scope["state"]["target"] = self.url
+        state = self.scope.get("state")
+        assert state is not None, "uvicorn gives every scope its state"
+        state["target"] = self.url
 
     def on_message_complete(self) -> None:
         self._disarm()
