@@ -42,9 +42,12 @@ def verify_signed(draft: Draft, der: bytes, spki: bytes) -> None:
     try:
         loaded = x509.load_der_x509_certificate(der)
         row = ALGORITHMS[draft.algorithm]
-        if _outer_algorithm(der) != row.identifier:
+        algorithm, signature = _outside(der)
+        if algorithm != row.identifier:
             # RFC 5280 4.1.1.2: the same as inside, parameters too; cryptography does not compare them.
             raise _broken("Its signatureAlgorithm is not the one inside.")
+        if loaded.signature != signature:
+            raise _broken("A second parser reads another signature in it.")
         if loaded.tbs_certificate_bytes != draft.tbs:
             raise _broken("Its to-be-signed octets differ from the draft.")
         if loaded.serial_number != draft.serial or time_of(loaded.not_valid_after_utc) != draft.not_after:
@@ -52,15 +55,22 @@ def verify_signed(draft: Draft, der: bytes, spki: bytes) -> None:
         # Reading the extensions parses each of them whole.
         if len(loaded.extensions) == 0:
             raise _broken("A second parser finds no extensions in it.")
-        cached_public_key(spki).verify(loaded.signature, draft.tbs, *row.arguments)
+        cached_public_key(spki).verify(signature, draft.tbs, *row.arguments)
     except InvalidSignature:
         raise _broken("Its signature does not verify with the issuer's key.") from None
     except UNREADABLE as error:
         raise _broken(f"A second parser cannot read it: {error}") from None
 
 
-def _outer_algorithm(der: bytes) -> bytes:
+def _outside(der: bytes) -> tuple[bytes, bytes]:
+    """The signatureAlgorithm and the octets of the signatureValue.
+
+    cryptography lets a BIT STRING claim unused bits that happen to be zero, as every second signature's last one is; verifiers differ.
+    """
     whole = reader.only(der, 0x30)
     tbs = reader.expect(der, whole.content, whole.end, 0x30)
     algorithm = reader.expect(der, tbs.end, whole.end, 0x30)
-    return der[algorithm.start : algorithm.end]
+    signature = reader.expect(der, algorithm.end, whole.end, 0x03)
+    if signature.end != whole.end:
+        raise _broken("It goes on after its signature.")
+    return der[algorithm.start : algorithm.end], reader.bit_string(der, signature)
