@@ -10,7 +10,7 @@ from ca.errors import Unavailable
 from ca.lineage import Issuers
 from ca.model import Certificate, ConfirmRequest, Peer
 from ca.ports import Clock, Ledger
-from ca.rules import grant, renewal
+from ca.rules import evidence, grant, renewal
 from ca.rules.clock import trusted
 from ca.witness import Witness
 
@@ -25,7 +25,7 @@ class Confirming:
         Raises:
             Denied: it was superseded itself, it does not hold, or its device was revoked.
         """
-        claim = grant.claim(grant.Verb.confirm, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
+        claim = evidence.claim(evidence.Verb.confirm, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             own = grant.confirmation(claim, record=self._issuers.record_of(claim, tx), now=now)

@@ -51,7 +51,7 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Chance, Clock, Failpoint, Ledger, SigningKey, Writing
-from ca.rules import caps, grant, leaf, renewal, testimony
+from ca.rules import caps, evidence, grant, leaf, renewal, testimony
 from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
 from ca.rules.lint.certificate import lint
@@ -72,7 +72,7 @@ class Prepared:
     """A request whose evidence and CSR were read and verified."""
 
     request: IssueRequest
-    claim: grant.Claim
+    claim: evidence.Claim
     csr: Csr
     key: Digest
     """The request key."""
@@ -142,8 +142,8 @@ class Issuing:
 
     def prepare(self, request: IssueRequest, peer: Peer) -> Prepared:
         """Everything that needs no database. Who may not bring this evidence at all is refused before anything is parsed."""
-        claim = grant.claim(grant.Verb.issue, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
-        return Prepared(request, claim, read_csr(request.csr), grant.request_key(claim, request.csr))
+        claim = evidence.claim(evidence.Verb.issue, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
+        return Prepared(request, claim, read_csr(request.csr), evidence.request_key(claim, request.csr))
 
     def issue(self, requests: Sequence[tuple[IssueRequest, Peer]]) -> list[Issued | FleetcaError]:
         """Decide and sign a batch. Each request has its own outcome, in its place."""

@@ -27,7 +27,7 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Writing
-from ca.rules import grant, leaf, renewal, testimony
+from ca.rules import evidence, grant, leaf, renewal, testimony
 from ca.rules.revocation import change
 
 OWN_DIGEST = Digest(bytes(32))
@@ -44,7 +44,7 @@ class Issuers:
             by_subject.setdefault(issuer.subject, []).append(issuer.id)
         self._by_subject = by_subject
 
-    def record_of(self, claim: grant.Claim, tx: Writing) -> Certificate | None:
+    def record_of(self, claim: evidence.Claim, tx: Writing) -> Certificate | None:
         """The row of the certificate in a claim. The name only says where to look: the rule compares octets (incident R34)."""
         shown = claim.certificate
         if shown is None:

@@ -29,7 +29,7 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Clock, Failpoint, Ledger, Writing
-from ca.rules import grant, leaf, testimony
+from ca.rules import evidence, grant, leaf, testimony
 from ca.rules.clock import trusted
 from ca.witness import Witness
 
@@ -41,7 +41,7 @@ class Prepared:
     """A request whose evidence was read and verified."""
 
     request: RevokeRequest
-    claim: grant.Claim
+    claim: evidence.Claim
 
 
 class Revoking:
@@ -66,7 +66,7 @@ class Revoking:
 
     def prepare(self, request: RevokeRequest, peer: Peer) -> Prepared:
         """Everything that needs no database."""
-        claim = grant.claim(grant.Verb.revoke, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
+        claim = evidence.claim(evidence.Verb.revoke, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
         return Prepared(request, claim)
 
     def revoke(self, requests: Sequence[tuple[RevokeRequest, Peer]]) -> list[Revoked | FleetcaError]:

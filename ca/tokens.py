@@ -7,7 +7,7 @@ from ca.errors import Denied
 from ca.lineage import Issuers
 from ca.model import CreatedToken, DeviceState, Peer, Token, TokenRequest
 from ca.ports import Chance, Clock, Ledger
-from ca.rules import grant, leaf, testimony
+from ca.rules import evidence, grant, leaf, testimony
 from ca.rules import token as rule
 from ca.rules.clock import trusted
 from ca.witness import Witness
@@ -25,7 +25,9 @@ class Tokens:
             Denied: who asks may make none, or the device was revoked.
             Conflict: the signed message that asked made its token already (`message-replayed`).
         """
-        claim = grant.claim(grant.Verb.create_token, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
+        claim = evidence.claim(
+            evidence.Verb.create_token, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now()
+        )
         lifetime = rule.accepted_lifetime(request.lifetime)
         grant.judge_names(self._policy.profile(request.profile), request.names)
         text = rule.token_text(self._chance.octets(rule.RANDOM_OCTETS))

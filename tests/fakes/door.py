@@ -53,10 +53,11 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Clock
-from ca.rules import grant, renewal, revocation
+from ca.rules import evidence, grant, renewal, revocation
 from ca.rules import token as token_rule
 from ca.rules.certificate import draft, draft_ca, issuer_from_certificate
-from ca.rules.grant import Policy, Verb
+from ca.rules.evidence import Verb
+from ca.rules.grant import Policy
 from ca.rules.serial import make_serial
 from ca.system import SystemChance
 from enroll.rest.messages import standing
@@ -148,8 +149,8 @@ class Door:
     def issue(self, request: IssueRequest, /) -> Issued:
         with self._lock:
             now, peer = self._enter("issue", request.evidence)
-            claim = grant.claim(Verb.issue, request.evidence, peer, deployment=self.policy.deployment, now=now)
-            key = grant.request_key(claim, request.csr)
+            claim = evidence.claim(Verb.issue, request.evidence, peer, deployment=self.policy.deployment, now=now)
+            key = evidence.request_key(claim, request.csr)
             for row in self.rows.values():
                 if row.request_key == key:
                     return Issued(row, row.leaf, repeated=True)
@@ -212,7 +213,7 @@ class Door:
     def revoke(self, request: RevokeRequest, /) -> Sequence[Revocation]:
         with self._lock:
             now, peer = self._enter("revoke", request.evidence)
-            claim = grant.claim(Verb.revoke, request.evidence, peer, deployment=self.policy.deployment, now=now)
+            claim = evidence.claim(Verb.revoke, request.evidence, peer, deployment=self.policy.deployment, now=now)
             record = self._record(claim)
             target = self.rows.get(request.target) if request.target else None
             granted = grant.revocation(
@@ -247,7 +248,7 @@ class Door:
     def confirm(self, request: ConfirmRequest, /) -> Certificate:
         with self._lock:
             now, peer = self._enter("confirm", request.evidence)
-            claim = grant.claim(Verb.confirm, request.evidence, peer, deployment=self.policy.deployment, now=now)
+            claim = evidence.claim(Verb.confirm, request.evidence, peer, deployment=self.policy.deployment, now=now)
             own = grant.confirmation(claim, record=self._record(claim), now=now)
             self._first_use(own, now)
             return self.rows[own.ref]
@@ -255,7 +256,7 @@ class Door:
     def create_token(self, request: TokenRequest, /) -> CreatedToken:
         with self._lock:
             now, peer = self._enter("create-token", request.evidence)
-            claim = grant.claim(Verb.create_token, request.evidence, peer, deployment=self.policy.deployment, now=now)
+            claim = evidence.claim(Verb.create_token, request.evidence, peer, deployment=self.policy.deployment, now=now)
             record = self._record(claim)
             operator = self._operator(record.device if record else None)
             actor = grant.token(claim, request, self.policy, record=record, operator=operator, now=now)
@@ -290,7 +291,7 @@ class Door:
         if part in self.troubles:
             raise self.troubles[part]
 
-    def _record(self, claim: grant.Claim) -> Certificate | None:
+    def _record(self, claim: evidence.Claim) -> Certificate | None:
         if claim.certificate is None:
             return None
         return next((row for row in self.rows.values() if row.der == claim.certificate.der), None)

@@ -29,9 +29,11 @@ from ca.model import (
     StatusKind,
     TokenEvidence,
 )
+from ca.rules import evidence as first_half
 from ca.rules import grant
 from ca.rules.caps import Caps
-from ca.rules.grant import ALLOWED, Claim, Policy, Verb
+from ca.rules.evidence import ALLOWED, Claim, Verb
+from ca.rules.grant import Policy
 from fleetca.forms import shipped_profiles
 from tests.fakes.certificates import NOW
 
@@ -78,11 +80,11 @@ EXPECTED = {
 def test_R17_each_verb_role_and_evidence_is_allowed_by_a_line_or_denied(verb: Verb, role: Role, kind: EvidenceKind) -> None:
     peer = Peer(role, 1)
     if kind.value in EXPECTED[verb][role]:
-        grant.allowed(verb, peer, kind)
+        first_half.allowed(verb, peer, kind)
         assert (verb, role, kind) in ALLOWED
         return
     with pytest.raises(Denied) as caught:
-        grant.allowed(verb, peer, kind)
+        first_half.allowed(verb, peer, kind)
     assert caught.value.code == "not-allowed"
 
 
@@ -107,7 +109,7 @@ class DressedUp(TokenEvidence):
 @pytest.mark.parametrize("verb", list(Verb))
 def test_R17_unknown_evidence_is_denied(verb: Verb, evidence: Any) -> None:
     with pytest.raises(Denied) as caught:
-        grant.claim(verb, evidence, Peer(Role.enroll, 1), deployment="test", now=NOW)
+        first_half.claim(verb, evidence, Peer(Role.enroll, 1), deployment="test", now=NOW)
     assert caught.value.code == "evidence-unknown"
 
 
@@ -127,12 +129,12 @@ def test_R17_a_claim_of_an_unknown_kind_is_denied_in_every_second_half(kind: Any
 def test_local_evidence_speaks_for_the_peer_of_the_socket_only() -> None:
     for forged in (LocalEvidence(Role.operator, 1), LocalEvidence(Role.enroll, 2)):
         with pytest.raises(Denied):
-            grant.claim(Verb.issue, forged, Peer(Role.enroll, 1), deployment="test", now=NOW)
+            first_half.claim(Verb.issue, forged, Peer(Role.enroll, 1), deployment="test", now=NOW)
 
 
 def asked(role: Role, *, policy_: Policy | None = None, **wishes: Any) -> grant.Asked:
     evidence = LocalEvidence(role, 1)
-    claim = grant.claim(Verb.issue, evidence, Peer(role, 1), deployment="test", now=NOW)
+    claim = first_half.claim(Verb.issue, evidence, Peer(role, 1), deployment="test", now=NOW)
     request = IssueRequest(b"csr", evidence, **wishes)
     return grant.asked_for(claim, request, policy_ or policy(), key=Digest(bytes(32)), token=None, record=None, operator=None, now=NOW)
 
@@ -264,7 +266,7 @@ def test_evidence_never_shows_its_secret() -> None:
 def test_the_request_key_tells_kinds_evidence_and_csr_apart() -> None:
     peer = Peer(Role.enroll, 1)
     keys = {
-        grant.request_key(Claim(Verb.issue, peer, kind, Digest(digest)), csr)
+        first_half.request_key(Claim(Verb.issue, peer, kind, Digest(digest)), csr)
         for kind in EvidenceKind
         for digest in (bytes(32), b"\1" * 32)
         for csr in (b"a", b"b")
@@ -274,5 +276,5 @@ def test_the_request_key_tells_kinds_evidence_and_csr_apart() -> None:
 
 def test_presented_octets_that_are_no_certificate_are_malformed() -> None:
     with pytest.raises(FleetcaError) as caught:
-        grant.claim(Verb.issue, PresentedCertificate(b"\x30\x00"), Peer(Role.enroll, 1), deployment="test", now=NOW)
+        first_half.claim(Verb.issue, PresentedCertificate(b"\x30\x00"), Peer(Role.enroll, 1), deployment="test", now=NOW)
     assert caught.value.code == "bad-certificate"

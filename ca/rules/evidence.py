@@ -1,0 +1,166 @@
+"""What evidence proves by itself, before any database is asked: the first half of the one door (P2). Ring 1: pure.
+
+The rule of this file: **what is not in `ALLOWED` is denied**. A new kind of evidence, a new role or a new verb reaches nothing until a line is
+written for it here (incident R17). Who may not bring a kind of evidence at all is refused before it is parsed. The second half,
+which judges a claim by what is on record, is `ca.rules.grant`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from ca.der.algorithms import load_public_key, verify
+from ca.der.certificate import CertificateFacts, read_certificate
+from ca.errors import Denied, FleetcaError, Unauthenticated
+from ca.model import (
+    Digest,
+    Evidence,
+    EvidenceKind,
+    LocalEvidence,
+    MessageEvidence,
+    Peer,
+    PresentedCertificate,
+    Role,
+    TokenEvidence,
+    UnixTime,
+)
+from ca.rules import token as token_rule
+from ca.rules.message import Act, Message, check_message, digest_of, read_message, signed_octets
+
+
+class Verb(Enum):
+    """What a peer asks the signer to do and what needs evidence."""
+
+    issue = "issue"
+    revoke = "revoke"
+    create_token = "create-token"
+    confirm = "confirm"
+
+
+ALLOWED: Final = frozenset(
+    {
+        # A device enrols by a token, renews by its certificate or a message; the web process gets its own TLS certificate.
+        (Verb.issue, Role.enroll, EvidenceKind.token),
+        (Verb.issue, Role.enroll, EvidenceKind.presented),
+        (Verb.issue, Role.enroll, EvidenceKind.message),
+        (Verb.issue, Role.enroll, EvidenceKind.local),
+        # A responder gets its delegated certificate.
+        (Verb.issue, Role.status, EvidenceKind.local),
+        # An operator at the machine, or one who signed.
+        (Verb.issue, Role.operator, EvidenceKind.local),
+        (Verb.issue, Role.operator, EvidenceKind.message),
+        # A device gives up its own certificate; an operator any.
+        (Verb.revoke, Role.enroll, EvidenceKind.presented),
+        (Verb.revoke, Role.enroll, EvidenceKind.message),
+        (Verb.revoke, Role.operator, EvidenceKind.local),
+        (Verb.revoke, Role.operator, EvidenceKind.message),
+        # Tokens come from operators only.
+        (Verb.create_token, Role.enroll, EvidenceKind.message),
+        (Verb.create_token, Role.operator, EvidenceKind.local),
+        (Verb.create_token, Role.operator, EvidenceKind.message),
+        # A successor was used.
+        (Verb.confirm, Role.enroll, EvidenceKind.presented),
+        (Verb.confirm, Role.enroll, EvidenceKind.message),
+    }
+)
+
+_ACTS: Final[Mapping[Verb, frozenset[Act]]] = {
+    Verb.issue: frozenset({Act.renew, Act.issue}),
+    Verb.revoke: frozenset({Act.revoke}),
+    Verb.create_token: frozenset({Act.create_token}),
+    Verb.confirm: frozenset({Act.confirm}),
+}
+_KINDS: Final[Mapping[type, EvidenceKind]] = {
+    TokenEvidence: EvidenceKind.token,
+    MessageEvidence: EvidenceKind.message,
+    PresentedCertificate: EvidenceKind.presented,
+    LocalEvidence: EvidenceKind.local,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What evidence proves by itself, before the database is asked."""
+
+    verb: Verb
+    peer: Peer
+    kind: EvidenceKind
+    digest: Digest
+    """What makes repeated evidence the same evidence."""
+    token: Digest | None = None
+    certificate: CertificateFacts | None = None
+    """The certificate that was presented, or whose key signed the message."""
+    message: Message | None = None
+
+
+def kind_of(evidence: Evidence) -> EvidenceKind:
+    """The kind of a piece of evidence, by its exact type.
+
+    Raises:
+        Denied: `evidence-unknown`.
+    """
+    kind = _KINDS.get(type(evidence))
+    if kind is None:
+        raise Denied("evidence-unknown", "This kind of evidence is not known.")
+    return kind
+
+
+def allowed(verb: Verb, peer: Peer, kind: EvidenceKind) -> None:
+    """May this role bring this kind of evidence for this verb at all?
+
+    Raises:
+        Denied: `not-allowed`.
+    """
+    if (verb, peer.role, kind) not in ALLOWED:
+        raise Denied(
+            "not-allowed",
+            f"Role {peer.role.value} may not ask for this with evidence of kind {kind.value}.",
+            why=f"No rule allows {verb.value} that way.",
+        )
+
+
+def claim(verb: Verb, evidence: Evidence, peer: Peer, *, deployment: str, now: UnixTime) -> Claim:
+    """Read and verify evidence as far as it speaks for itself.
+
+    Raises:
+        Denied: this role may not bring this evidence here.
+        Malformed: evidence that cannot be read.
+        Unauthenticated: evidence that does not hold.
+    """
+    kind = kind_of(evidence)
+    allowed(verb, peer, kind)
+    if isinstance(evidence, TokenEvidence):
+        digest = token_rule.token_hash(evidence.token)
+        return Claim(verb, peer, kind, digest, token=digest)
+    if isinstance(evidence, PresentedCertificate):
+        return Claim(verb, peer, kind, _sha256(evidence.certificate), certificate=read_certificate(evidence.certificate))
+    if isinstance(evidence, LocalEvidence):
+        if evidence.role is not peer.role or evidence.uid != peer.uid:
+            raise Denied("not-allowed", "Local evidence speaks for the peer of the socket only.")
+        return Claim(verb, peer, kind, _sha256(f"{peer.role.value}@{peer.uid}".encode()))
+    message = read_message(evidence.payload)
+    check_message(message, acts=_ACTS[verb], deployment=deployment, now=now)
+    signer = read_certificate(evidence.certificate)
+    try:
+        verify(load_public_key(signer.spki), evidence.signature, signed_octets(evidence.payload))
+    except FleetcaError as error:
+        raise Unauthenticated(
+            "bad-signature",
+            "The signature of the message does not hold.",
+            why=error.what,
+            fix="Sign the context and the payload with the key of the certificate you send.",
+        ) from None
+    return Claim(verb, peer, kind, digest_of(evidence.payload), certificate=signer, message=message)
+
+
+def _sha256(octets: bytes) -> Digest:
+    return Digest(hashlib.sha256(octets).digest())
+
+
+def request_key(found: Claim, csr: bytes) -> Digest:
+    """What makes a repeated request the same request: kind and digest of the evidence, and the CSR."""
+    return _sha256(found.kind.value.encode() + b"\0" + found.digest + csr)
