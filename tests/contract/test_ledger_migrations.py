@@ -40,7 +40,7 @@ def test_the_migrated_constraints_and_partial_indexes_are_those_the_code_describ
         if name == "sqlite"
         else "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
         " UNION SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
-        " WHERE connamespace = 'public'::regnamespace AND conname <> 'alembic_version_pkc' ORDER BY 1"
+        " WHERE connamespace = 'public'::regnamespace AND conname <> 'alembic_version_pkc' ORDER BY 1, 2"
     )
     with tables.connect() as connection:
         migrated = [tuple(row) for row in connection.exec_driver_sql(look)]

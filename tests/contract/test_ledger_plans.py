@@ -84,7 +84,7 @@ def fill_sqlite(file: Path) -> None:
     for name, _ in indexes:
         connection.execute(f"DROP INDEX {name}")
     numbers = f"WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {MILLION}) "
-    for text in filling(serial="randomblob(20)", hash="randomblob(32)", true="1", none="x''"):
+    for text in filling(serial="CAST(printf('%020d', n) AS BLOB)", hash="CAST(printf('%032d', n) AS BLOB)", true="1", none="x''"):
         head, tail = re.split(r"(?=SELECT)", text, maxsplit=1)
         connection.execute(head + numbers + tail)
     for _, create in indexes:
@@ -103,12 +103,13 @@ def fill_postgresql(cluster: Cluster, url: str) -> None:
             "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND NOT EXISTS"
             " (SELECT FROM pg_constraint WHERE conname = indexname)"
         ).fetchall()
+        octets = "decode(repeat('00', {}), 'hex') || int8send(n)"
         with connection.transaction():
             # Emptied in the same transaction: rows and indexes then need no write-ahead log (wal_level = minimal).
             connection.execute(f"TRUNCATE {', '.join(LARGE)}".encode())
             for name, _ in indexes:
                 connection.execute(f"DROP INDEX {name}".encode())
-            for text in filling(serial="sha224(int8send(n))", hash="sha256(int8send(n))", true="true", none="''::bytea"):
+            for text in filling(serial=octets.format(12), hash=octets.format(24), true="true", none="''::bytea"):
                 connection.execute(text.encode())
             for _, create in indexes:
                 connection.execute(create.encode())
