@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +59,8 @@ def _told(made: Demo, directory: str, *, once: bool) -> str:
         return f"until {output.iso(not_after)} ({output.distance(not_after, now)})"
 
     settings = document["settings"]
+    # From a checkout the command is not on the PATH: show it as it can be typed.
+    command = "fleetca" if shutil.which("fleetca") else sys.argv[0]
     lines = [
         "",
         "A private PKI is ready (NOT FOR PRODUCTION):" if not once else "A private PKI was made and checked (NOT FOR PRODUCTION):",
@@ -72,12 +76,12 @@ def _told(made: Demo, directory: str, *, once: bool) -> str:
         "Try next:",
         f"  openssl ocsp -issuer {document['issuing']} -cert {document['good']['certificate']} \\",
         f"    -url {document['ocsp_url']} -CAfile {document['root']} -verify_other {document['issuing']}",
-        f"  fleetca token create pump-7 --settings {settings}",
-        f"  fleetca certificates list --settings {settings}",
-        f"  fleetca revoke --device demo-good --reason superseded --confirm demo-good --settings {settings}",
-        f"  fleetca audit show {Path(settings).parent / 'public/log'}",
-        f"  fleetca demo --down --dir {directory}",
+        f"  {command} token create pump-7 --settings {settings}",
+        f"  {command} certificates list --settings {settings}",
+        f"  {command} revoke --device demo-good --reason superseded --confirm demo-good --settings {settings}",
+        f"  {command} audit show {Path(settings).parent / 'public/log'}",
+        f"  {command} demo --down --dir {directory}",
     ]
     if once:
-        lines.append(f"  fleetca serve --settings {settings}")
+        lines.append(f"  {command} serve --settings {settings}")
     return "\n".join(lines)
