@@ -222,12 +222,13 @@ def _place_crl(settings: Settings, output: Output, issuers: Sequence[Issuer], *,
     placed = Placed(f"CRL number {head.number} of {issuer.id}", path, Digest(_sha256(output.der)), head.next_update, here is None)
     if here is not None and here.octets == output.der:
         return placed
-    # The high-water file also counts CRLs that were taken away again.
-    highest = max(outlet.high_water(name), gate.believe(here.octets, issuer).number if here else 0)
+    # The high-water file also counts CRLs that were taken away again. Its very number may come back: a crash between raising it and putting
+    # the file leaves that.
+    highest = max(outlet.high_water(name) - 1, gate.believe(here.octets, issuer).number if here else 0)
     if head.number <= highest:
         raise Conflict(
             "crl-number-back",
-            f"The CRL of {issuer.id} in this folder has number {head.number}, and {highest} was published already.",
+            f"The CRL of {issuer.id} in this folder has number {head.number}, and a later one was published already.",
             why="A CRL number never goes back: relying parties would keep the newer one.",
             fix="Import the latest ceremony; for a new CRL, name the published one as previous in the sheet.",
         )
