@@ -64,9 +64,12 @@ RESERVE = (
         | {"shard": sa.literal_column("0"), "revoked": sa.false()}
     )
     .on_conflict_do_nothing()
-    .returning(_c.id)
 )
-ADD_NAME = insert(t.certificate_names).values(values_of(t.certificate_names)).on_conflict_do_nothing()
+# The row's number is looked up here, where a certificate has names: RETURNING would cost every certificate more than this.
+ADD_NAME = insert(t.certificate_names).from_select(
+    ["value", "certificate"],
+    sa.select(sa.cast(param("value"), t.TEXT), _c.id).where(_c.serial == param("serial"), _c.issuer == param("issuer")),
+)
 
 _THIS = (_c.serial == param("the_serial"), _c.issuer == param("the_issuer"))
 _INTENDED = sa.text("state = 'intended'")
@@ -190,11 +193,12 @@ class IssuanceWrites(Writes):
                 same request (`request-taken`): find it by its request key.
         """
         draft, grant, parent = intent.draft, intent.grant, intent.grant.parent
-        added = self._all(
+        serial = rows.octets_of(draft.serial)
+        added = self._change(
             RESERVE,
             {
                 "issuer": draft.issuer,
-                "serial": rows.octets_of(draft.serial),
+                "serial": serial,
                 "state": "intended",
                 "tenant": tenant,
                 "device": grant.device,
@@ -220,7 +224,7 @@ class IssuanceWrites(Writes):
                 raise Conflict("request-taken", "The same request has just got its intent.", fix="Repeat the request: it gets that result.")
             raise Conflict("serial-taken", f"The serial number {draft.serial:040x} of {draft.issuer} is on record already.")
         for value in {name.value for name in draft.names}:
-            self._change(ADD_NAME, {"value": value, "certificate": added[0][0]})
+            self._change(ADD_NAME, {"value": value, "serial": serial, "issuer": draft.issuer})
 
     def record_issued(self, ref: CertificateRef, der: bytes, *, now: UnixTime) -> None:
         """The result of an intent. The same again is harmless.
