@@ -122,6 +122,10 @@ class Writing(Protocol):
 
     def raise_high_time(self, now: UnixTime) -> None: ...
 
+    def set_high_time(self, now: UnixTime) -> None:
+        """Also back: for a person who knows that an earlier clock was wrong. No verb that serves requests calls it."""
+        ...
+
     def find_by_request(self, request_key: Digest) -> Certificate | None:
         """The certificate that this request got, intended or issued; void ones do not count."""
         ...
@@ -161,6 +165,7 @@ class Writing(Protocol):
 
         Raises:
             Conflict: the serial exists (`serial-taken`): draw another one.
+            Busy: another transaction has just recorded an intent for the same request (`request-taken`): repeat it and find that one.
         """
         ...
 

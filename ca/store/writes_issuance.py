@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import sqlalchemy as sa
 
-from ca.errors import Conflict, NotFound
+from ca.errors import Busy, Conflict, NotFound
 from ca.model import Certificate, CertificateRef, Device, DeviceId, DeviceState, Digest, Intent, Token, UnixTime
 from ca.store import rows
 from ca.store import tables as t
@@ -189,8 +189,8 @@ class IssuanceWrites(Writes):
         """Record serial, TBS, device and grant before anything is signed (P1). `leaf` is the hash of its `issuance` leaf.
 
         Raises:
-            Conflict: the serial exists (`serial-taken`): draw another one. Or another transaction has just recorded an intent for the
-                same request (`request-taken`): find it by its request key.
+            Conflict: the serial exists (`serial-taken`): draw another one.
+            Busy: another transaction has just recorded an intent for the same request (`request-taken`): repeat it and find that one.
         """
         draft, grant, parent = intent.draft, intent.grant, intent.grant.parent
         serial = rows.octets_of(draft.serial)
@@ -221,7 +221,9 @@ class IssuanceWrites(Writes):
         )
         if not added:
             if self._first(FIND_BY_REQUEST, {"request_key": intent.request_key}) is not None:
-                raise Conflict("request-taken", "The same request has just got its intent.", fix="Repeat the request: it gets that result.")
+                raise Busy(
+                    "request-taken", "The same request is being worked on.", fix="Repeat the request: it gets that result.", retry_after=1
+                )
             raise Conflict("serial-taken", f"The serial number {draft.serial:040x} of {draft.issuer} is on record already.")
         for value in {name.value for name in draft.names}:
             self._change(ADD_NAME, {"value": value, "serial": serial, "issuer": draft.issuer})

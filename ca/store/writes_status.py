@@ -26,6 +26,7 @@ from ca.store.writes import Writes
 
 _c, _k, _l = t.certificates.c, t.counters.c, t.leases.c
 
+SET_HIGH_TIME = sa.update(t.counters).where(_k.name == param("the_name")).values(value=param("now"))
 RAISE_HIGH_TIME = sa.update(t.counters).where(_k.name == param("the_name"), _k.value < param("now")).values(value=param("now"))
 NEXT_NUMBER = sa.update(t.counters).where(_k.name == param("the_name")).values(value=_k.value + sa.literal_column("1")).returning(_k.value)
 # One above the greater of what was handed out and the caller's floor. The first of a scope makes the row.
@@ -65,6 +66,10 @@ class StatusWrites(Writes):
     def raise_high_time(self, now: UnixTime) -> None:
         """Remember that it is at least `now`; lower times change nothing."""
         self._change(RAISE_HIGH_TIME, {"the_name": t.HIGH_TIME, "now": now})
+
+    def set_high_time(self, now: UnixTime) -> None:
+        """Also back: for a person who knows that an earlier clock was wrong."""
+        self._change(SET_HIGH_TIME, {"the_name": t.HIGH_TIME, "now": now})
 
     def add_revocation(
         self, ref: CertificateRef, *, reason: Reason, now: UnixTime, not_after: UnixTime, listed: bool, actor: str = ""

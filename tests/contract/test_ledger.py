@@ -9,7 +9,7 @@ from hashlib import sha256
 
 import pytest
 
-from ca.errors import Conflict, FleetcaError, NotFound
+from ca.errors import Busy, Conflict, FleetcaError, NotFound
 from ca.model import (
     DEFAULT_TENANT,
     AlgorithmName,
@@ -160,7 +160,7 @@ def test_one_request_has_one_intent(store: Store) -> None:
     one = intent()
     reserve(store, one)
     twin = intent(request_key=one.request_key)
-    assert refused(store, lambda w: w.reserve(twin, tenant="default", revocable=True, leaf=LEAF)) == "request-taken"
+    assert refused(store, lambda w: w.reserve(twin, tenant="default", revocable=True, leaf=LEAF), Busy) == "request-taken"
 
 
 def test_a_result_is_written_once(store: Store) -> None:

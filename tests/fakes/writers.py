@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ca.errors import Conflict, FleetcaError
+from ca.errors import Busy, Conflict, FleetcaError
 from ca.model import CertificateRef, DeviceId, Digest, LogLeaf, Reason, Serial
 from ca.store.engine import Store, open_store
 from tests.fakes.intents import ISSUER, NOW, intent
@@ -66,8 +66,8 @@ def reserve(store: Store, count: str, request_prefix: str, serial_start: str) ->
             try:
                 with store.ledger.writing() as writing:
                     writing.reserve(one, tenant="default", revocable=True, leaf=shared_key)
-            except Conflict as conflict:
-                outcomes.append(conflict.code)
+            except (Busy, Conflict) as refused:
+                outcomes.append(refused.code)
             else:
                 outcomes.append("reserved")
     return outcomes
