@@ -79,11 +79,13 @@ class NameKind(StrEnum):
     ip = "ip"
     uri = "uri"
     email = "email"
+    permanent_identifier = "permanent-identifier"
+    """RFC 4043: what a profile itself says of the device; never asked for."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Name:
-    """One subject alternative name, in its text form: A-label DNS name, IP literal, URI, or mailbox."""
+    """One subject alternative name, in its text form: A-label DNS name, IP literal, URI, mailbox, or identifierValue."""
 
     kind: NameKind
     value: str
@@ -127,8 +129,8 @@ class OnSuperseded(Enum):
 class Profile:
     """What certificates of one kind look like and who may have them, as judged by `ca.rules.profile`.
 
-    `lifetime`, `max_lifetime`, `backdate` and `grace` are seconds. `common_name` and `uris` are templates whose only placeholders are
-    `{device}` and `{tenant}`. Key usages and extended key usages carry RFC names (`digitalSignature`, `clientAuth`).
+    `lifetime`, `max_lifetime`, `backdate` and `grace` are seconds. `common_name`, `permanent_identifier` and `uris` are templates whose only
+    placeholders are `{device}` and `{tenant}`. Key usages and extended key usages carry RFC names (`digitalSignature`, `clientAuth`).
     `renew_from` is the share of the lifetime (0..1) after which a renewal is accepted.
     """
 
@@ -146,6 +148,8 @@ class Profile:
     extended_key_usage: tuple[str, ...]
     common_name: str
     organization: str | None
+    permanent_identifier: str | None
+    """RFC 4043, without assigner: unique among what the issuer certifies."""
     uris: tuple[str, ...]
     allowed_names: tuple[NameKind, ...]
     required_names: bool

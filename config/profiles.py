@@ -37,6 +37,7 @@ class ProfileForm(Form):
     key_algorithms: Several[str] | None = None
     extended_key_usage: Several[str] | None = None
     organization: str | None = None
+    permanent_identifier: str | None = None
     uris: Several[str] | None = None
     allowed_names: Several[Literal["dns", "ip", "uri", "email"]] | None = None
     required_names: bool | None = None

@@ -33,7 +33,11 @@ ATTRIBUTES: Final = {
 LONGEST_NAME: Final = 64
 """ub-common-name and ub-organization-name (RFC 5280 A.1), in characters."""
 
+LONGEST_IDENTIFIER: Final = 128
+"""Our own bound for an identifierValue, in characters (RFC 4043 has none): a device id of 64 and what a profile writes around it."""
+
 _COMMON_NAME: Final = writer.oid("2.5.4.3")
+_PERMANENT_IDENTIFIER: Final = writer.oid("1.3.6.1.5.5.7.8.3")
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 # RFC 3986 3, as far as RFC 5280 4.2.1.6 needs it: a scheme and a scheme-specific part of URI characters.
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
@@ -120,8 +124,18 @@ def _host(name: Name, host: str) -> str:
     return host
 
 
+def _permanent_identifier(name: Name) -> bytes:
+    """The otherName of RFC 4043 2: an identifierValue, and no assigner but the certificate's issuer."""
+    value = name.value
+    if not 0 < len(value) <= LONGEST_IDENTIFIER or not value.isprintable():
+        raise _bad(name, f"A permanent identifier has 1 to {LONGEST_IDENTIFIER} printable characters.")
+    identifier = writer.sequence(writer.tlv(0x0C, value.encode()))
+    return writer.explicit(0, _PERMANENT_IDENTIFIER + writer.explicit(0, identifier))
+
+
 def general_name(name: Name) -> bytes:
-    """The GeneralName of a text form (RFC 5280 4.2.1.6): A-labels only, no wildcard, URIs absolute, mailboxes ASCII.
+    """The GeneralName of a text form (RFC 5280 4.2.1.6): A-labels only, no wildcard, URIs absolute, mailboxes ASCII;
+    a permanent identifier without assigner (RFC 4043 2).
 
     Raises:
         Unacceptable: the text is not of its kind (`bad-name`).
@@ -142,6 +156,8 @@ def general_name(name: Name) -> bytes:
             return writer.implicit(7, ipaddress.ip_address(value).packed)
         except ValueError:
             raise _bad(name, "It is neither an IPv4 nor an IPv6 address.") from None
+    if name.kind is NameKind.permanent_identifier:
+        return _permanent_identifier(name)
     match = _MAILBOX.fullmatch(value)
     if match is None or len(value) > 254:
         raise _bad(name, "It is not a mailbox of the form local@host.")

@@ -159,8 +159,8 @@ def draft(
     not_after = last_second(not_before, profile.lifetime)
     if not_after > issuer.not_after:
         raise _outlives(issuer, not_before, not_after)
-    common, uris = _filled(profile, grant)
-    alternative = _alternative_names(profile, grant, uris)
+    common, own = _filled(profile, grant)
+    alternative = _alternative_names(profile, grant, own)
     last = extensions.subject_key_identifier(extensions.key_identifier(spki))
     if alternative:
         last += extensions.subject_alternative_name([names.general_name(name) for name in alternative], critical=False)
@@ -186,12 +186,16 @@ def draft(
     )
 
 
-def _filled(profile: Profile, grant: Grant) -> tuple[str, tuple[str, ...]]:
+def _filled(profile: Profile, grant: Grant) -> tuple[str, tuple[Name, ...]]:
+    """The common name, and the names that the profile itself gives."""
     words = {"device": grant.device, "tenant": grant.tenant}
-    return profile.common_name.format_map(words), tuple(uri.format_map(words) for uri in profile.uris)
+    own = tuple([Name(NameKind.uri, uri.format_map(words)) for uri in profile.uris])
+    if profile.permanent_identifier is not None:
+        own = (Name(NameKind.permanent_identifier, profile.permanent_identifier.format_map(words)), *own)
+    return profile.common_name.format_map(words), own
 
 
-def _alternative_names(profile: Profile, grant: Grant, uris: tuple[str, ...]) -> tuple[Name, ...]:
+def _alternative_names(profile: Profile, grant: Grant, own: tuple[Name, ...]) -> tuple[Name, ...]:
     for name in grant.names:
         if name.kind not in profile.allowed_names:
             raise Unacceptable(
@@ -208,7 +212,6 @@ def _alternative_names(profile: Profile, grant: Grant, uris: tuple[str, ...]) ->
             why=f"It may be of the kinds {kinds}.",
             fix="Give the names with the token or the request.",
         )
-    own = tuple(Name(NameKind.uri, uri) for uri in uris)
     return tuple(dict.fromkeys(own + grant.names)) if grant.names else own
 
 

@@ -92,6 +92,8 @@ _FORMS: Final[dict[NameKind, Callable[[str], bool]]] = {
     NameKind.ip: _ip,
     NameKind.uri: lambda value: _URI.fullmatch(value) is not None,
     NameKind.email: lambda value: _MAILBOX.fullmatch(value) is not None,
+    # Readable, so that the refusal can say that no profile allows asking for one.
+    NameKind.permanent_identifier: lambda value: value.isascii() and value.isprintable() and value != "",
 }
 
 

@@ -62,6 +62,7 @@ def accept(
     key_algorithms: Sequence[str] = tuple(ALGORITHMS),
     extended_key_usage: Sequence[str] = (),
     organization: str | None = None,
+    permanent_identifier: str | None = None,
     uris: Sequence[str] = (),
     allowed_names: Sequence[str] = (),
     required_names: bool = False,
@@ -92,6 +93,7 @@ def accept(
         extended_key_usage=tuple(_known(name, "extended_key_usage", EXTENDED_KEY_USAGES, word) for word in extended_key_usage),
         common_name=common_name,
         organization=organization,
+        permanent_identifier=permanent_identifier,
         uris=tuple(uris),
         allowed_names=tuple(_choice(name, "allowed_names", NameKind, word) for word in allowed_names),
         required_names=required_names,
@@ -165,7 +167,17 @@ def _judge_shape(profile: Profile) -> None:
     if not profile.common_name and not profile.is_ca:
         # RFC 5280 would allow an empty subject with a critical SAN; too many verifiers do not, and responders must have one.
         raise _wrong(name, "common_name", "it must not be empty.")
-    for field, templates in (("common_name", (profile.common_name,)), ("uris", profile.uris)):
+    if NameKind.permanent_identifier in profile.allowed_names:
+        raise _wrong(
+            name,
+            "allowed_names",
+            "a permanent identifier says who the device is; nobody asks for one.",
+            fix='Give the profile permanent_identifier = "{device}".',
+        )
+    if profile.permanent_identifier == "":
+        raise _wrong(name, "permanent_identifier", "it must not be empty.", fix="Leave it out, or give a template.")
+    own = () if profile.permanent_identifier is None else (profile.permanent_identifier,)
+    for field, templates in (("common_name", (profile.common_name,)), ("permanent_identifier", own), ("uris", profile.uris)):
         for template in templates:
             _judge_template(name, field, template)
 
@@ -218,7 +230,7 @@ def _judge_ca(profile: Profile) -> None:
         raise _wrong(name, "path_length", "it cannot be negative.")
     if profile.extended_key_usage:
         raise _wrong(name, "extended_key_usage", "CA certificates have none: it would constrain everything below.")
-    if profile.uris or profile.allowed_names:
+    if profile.uris or profile.allowed_names or profile.permanent_identifier is not None:
         raise _wrong(name, "uris", "CA certificates carry no alternative names.")
 
 

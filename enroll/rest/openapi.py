@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ca.model import NameKind
 from enroll.rest import messages, problems
 from enroll.rest.fields import Body
 
@@ -195,7 +196,7 @@ _SHA256: Final = _text("SHA-256, hexadecimal.", pattern="^[0-9a-f]{64}$")
 _NAMES: Final = {
     "type": "array",
     "items": _object(
-        "A subject alternative name.", {"kind": {"type": "string", "enum": ["dns", "ip", "uri", "email"]}, "value": {"type": "string"}}
+        "A subject alternative name.", {"kind": {"type": "string", "enum": [kind.value for kind in NameKind]}, "value": {"type": "string"}}
     ),
 }
 _PEM_TEXT: Final = _text("PEM.", pattern="^-----BEGIN CERTIFICATE-----\n")

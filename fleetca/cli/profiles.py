@@ -89,6 +89,7 @@ def _document(one: Profile) -> dict[str, Any]:
         "extended_key_usage": list(one.extended_key_usage),
         "common_name": one.common_name,
         "organization": one.organization,
+        "permanent_identifier": one.permanent_identifier,
         "uris": list(one.uris),
         "allowed_names": [kind.value for kind in one.allowed_names],
         "required_names": one.required_names,

@@ -373,7 +373,7 @@ def test_a_search_finds_by_each_of_its_parameters(rest: Rest) -> None:
     asked = {
         "device": "pump-3",
         "subject": "CN=pump-3",
-        "san": "urn:fleetca:default:device:pump-3",
+        "san": "pump-3",
         "serial": f"{row.ref.serial:x}",
         "key": row.spki_sha256.hex(),
         "expires_before": "2027-01-23T00:00:00Z",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from asn1crypto import core
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
@@ -14,8 +16,9 @@ from ca.der.certificate import assemble
 from ca.der.crl import entry, tbs_crl
 from ca.der.extensions import KEY_USAGES
 from ca.errors import Broken
-from ca.model import CrlEntry, Issuer, Reason, Serial
+from ca.model import CrlEntry, Issuer, Name, NameKind, Reason, Serial
 from ca.rules.certificate import draft_ca
+from ca.rules.lint.certificate import lint
 from ca.rules.reread import reread, verify_signed
 from tests.fakes.certificates import (
     DAY,
@@ -33,6 +36,13 @@ from tests.fakes.certificates import (
     serial,
     signed,
 )
+
+
+def permanent_identifier(value: str) -> x509.OtherName:
+    """RFC 4043 2, written by another encoder."""
+    octets = core.UTF8String(value).dump()
+    return x509.OtherName(ObjectIdentifier("1.3.6.1.5.5.7.8.3"), core.Sequence(contents=octets).dump())
+
 
 pairs = pytest.mark.parametrize(("ours", "theirs"), [pytest.param(a, b, id=f"{a} signs a key of {b}") for a in KINDS for b in KINDS])
 
@@ -96,15 +106,15 @@ def _theirs(name: str, issuer_kind: str, kind: str, *, names: list[x509.GeneralN
 @pairs
 def test_a_device_certificate_is_what_the_library_builds_for_the_same_fields(ours: str, theirs: str) -> None:
     made = drafted("device", issuer=issuing(ours), kind=theirs)
-    assert made.tbs == _theirs("device", ours, theirs, names=[x509.UniformResourceIdentifier("urn:fleetca:default:device:pump-17")])
+    assert made.tbs == _theirs("device", ours, theirs, names=[permanent_identifier("pump-17")])
     reread(made, signed(made, key(ours, "issuing")), issuing(ours))
 
 
 @pytest.mark.parametrize(
     ("name", "names"),
     [
-        pytest.param("device-short", [x509.UniformResourceIdentifier("urn:fleetca:default:device:pump-17")], id="short-lived device"),
-        pytest.param("operator", [x509.UniformResourceIdentifier("urn:fleetca:default:operator:pump-17")], id="operator"),
+        pytest.param("device-short", [permanent_identifier("pump-17")], id="short-lived device"),
+        pytest.param("operator", [permanent_identifier("pump-17")], id="operator"),
         pytest.param("ocsp-responder", [], id="responder"),
         pytest.param(
             "service",
@@ -119,6 +129,25 @@ def test_a_device_certificate_is_what_the_library_builds_for_the_same_fields(our
 )
 def test_each_shipped_profile_gives_what_the_library_builds(name: str, names: list[x509.GeneralName]) -> None:
     assert drafted(name).tbs == _theirs(name, "p256", "p256", names=names)
+
+
+@pytest.mark.parametrize(
+    ("template", "device", "value"),
+    [
+        pytest.param("{device}", "A" * 64, "A" * 64, id="the longest device id"),
+        pytest.param("{tenant}/{device}", "pump-17", "default/pump-17", id="with the tenant"),
+        pytest.param("x" * 64 + "{device}", "A" * 64, "x" * 64 + "A" * 64, id="128 characters, whose length takes two octets"),
+    ],
+)
+def test_a_permanent_identifier_stands_before_uris_as_the_library_encodes_both(template: str, device: str, value: str) -> None:
+    wanted = replace(profile("device"), permanent_identifier=template, uris=("urn:example:{device}",))
+    made = drafted(wanted, device=device)
+    lint(made, wanted, issuing())
+    loaded = x509.load_der_x509_certificate(signed(made, key("p256", "issuing")))
+    found = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert list(found) == [permanent_identifier(value), x509.UniformResourceIdentifier(f"urn:example:{device}")]
+    assert found.public_bytes() in made.tbs
+    assert made.names == (Name(NameKind.permanent_identifier, value), Name(NameKind.uri, f"urn:example:{device}"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -161,8 +190,6 @@ def test_a_root_is_what_the_library_builds_and_verifies_with_its_own_key(kind: s
 
 
 def test_the_text_of_a_subject_is_the_librarys_rfc4514_text() -> None:
-    from dataclasses import replace
-
     odd = replace(profile("device"), organization=' Ex, "ample" + <Co>; #1\\ ', common_name="#{device}")
     made = drafted(odd)
     loaded = x509.load_der_x509_certificate(signed(made, key("p256", "issuing")))
@@ -173,11 +200,11 @@ def _library_crl(issuer: Issuer, kind: str, entries: list[CrlEntry], number: int
     revoked = []
     flags = {theirs.name: theirs for theirs in x509.ReasonFlags}
     for one in entries:
-        builder = x509.RevokedCertificateBuilder().serial_number(one.serial).revocation_date(at(one.revoked_at))
+        single = x509.RevokedCertificateBuilder().serial_number(one.serial).revocation_date(at(one.revoked_at))
         if one.reason is not Reason.unspecified:
             words = {"keyCompromise": "key_compromise", "certificateHold": "certificate_hold", "privilegeWithdrawn": "privilege_withdrawn"}
-            builder = builder.add_extension(x509.CRLReason(flags[words[one.reason.name]]), critical=False)
-        revoked.append(builder.build())
+            single = single.add_extension(x509.CRLReason(flags[words[one.reason.name]]), critical=False)
+        revoked.append(single.build())
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(name_of(issuer.certificate))
@@ -186,8 +213,8 @@ def _library_crl(issuer: Issuer, kind: str, entries: list[CrlEntry], number: int
         .add_extension(x509.AuthorityKeyIdentifier(issuer.key_identifier, None, None), critical=False)
         .add_extension(x509.CRLNumber(number), critical=False)
     )
-    for one in revoked:
-        builder = builder.add_revoked_certificate(one)
+    for listed in revoked:
+        builder = builder.add_revoked_certificate(listed)
     return builder.sign(private_key(kind, "issuing"), HASHES.get(kind)).tbs_certlist_bytes
 
 

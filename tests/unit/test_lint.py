@@ -128,6 +128,14 @@ def _san(*names: bytes, critical: bool = False) -> Callable[[Draft], Draft]:
 
 ext = W.extension
 NULL = W.NULL
+
+
+def _other(*value: bytes, oid: str = "1.3.6.1.5.5.7.8.3") -> bytes:
+    return W.explicit(0, W.oid(oid) + W.explicit(0, W.sequence(*value)))
+
+
+UTF8 = W.tlv(0x0C, b"pump-17")
+PUMP = _other(UTF8)
 URI = W.implicit(6, b"urn:fleetca:default:device:pump-17")
 HTTP = W.implicit(6, b"http://status.example/crl/issuing.crl")
 
@@ -182,12 +190,21 @@ WRONG: list[Any] = [
     pytest.param("key-identifier", _keyed("p384"), id="a key identifier of another key"),
     pytest.param("key-identifier", _replacing("2.5.29.14", None), id="no key identifier"),
     pytest.param("key-identifier", lambda d: _adding(_extensions(d)[-2])(d), id="two key identifiers"),
-    pytest.param("alternative-names", _san(URI, critical=True), id="a critical subjectAltName beside a subject"),
+    pytest.param("alternative-names", _san(PUMP, critical=True), id="a critical subjectAltName beside a subject"),
     pytest.param("alternative-names", _san(), id="an empty subjectAltName"),
     pytest.param("alternative-names", _replacing("2.5.29.17", None), id="no subjectAltName"),
-    pytest.param("alternative-names", _san(URI, W.implicit(2, b"evil.example")), id="a DNS name that the profile does not allow"),
-    pytest.param("alternative-names", _san(W.implicit(6, b"urn:fleetca:default:device:pump-18")), id="another device's URI"),
-    pytest.param("alternative-names", _san(W.implicit(6, b"relative/path")), id="a relative URI"),
+    pytest.param("alternative-names", _san(PUMP, W.implicit(2, b"evil.example")), id="a DNS name that the profile does not allow"),
+    pytest.param("alternative-names", _san(PUMP, URI), id="a URI that the profile does not give"),
+    pytest.param("alternative-names", _san(PUMP, PUMP), id="the permanent identifier twice"),
+    pytest.param("alternative-names", _san(_other(W.tlv(0x0C, b"pump-18"))), id="another device's permanent identifier"),
+    pytest.param("alternative-names", _san(_other(W.tlv(0x13, b"pump-17"))), id="RFC 4043: a PrintableString"),
+    pytest.param("alternative-names", _san(_other(UTF8, W.oid("1.2.3"))), id="RFC 4043: an assigner nobody gave"),
+    pytest.param("alternative-names", _san(_other(W.oid("1.2.3"))), id="RFC 4043: an assigner without a value"),
+    pytest.param("alternative-names", _san(_other()), id="RFC 4043: neither value nor assigner"),
+    pytest.param("alternative-names", _san(_other(W.tlv(0x0C, b""))), id="RFC 4043: an empty value"),
+    pytest.param("alternative-names", _san(_other(W.tlv(0x0C, b"\xff"))), id="RFC 4043: a value that is not UTF-8"),
+    pytest.param("alternative-names", _san(_other(UTF8, oid="1.3.6.1.5.5.7.8.4")), id="RFC 4108: a hardwareModuleName nobody gave"),
+    pytest.param("alternative-names", _san(W.explicit(0, W.oid("1.3.6.1.5.5.7.8.3"))), id="an otherName without a value"),
     pytest.param("alternative-names", _san(W.tlv(0xA0, W.oid("1.2.3"))), id="an otherName nobody gives"),
     pytest.param("basic-constraints", _replacing("2.5.29.19", ext("2.5.29.19", W.sequence(W.TRUE), critical=True)), id="CA:TRUE"),
     pytest.param("basic-constraints", _replacing("2.5.29.19", ext("2.5.29.19", W.sequence(), critical=False)), id="not critical"),
@@ -261,6 +278,26 @@ def test_a_device_certificate_is_refused_for(rule: str, change: Callable[[Draft]
 
 def _changed(name: str, **values: Any) -> Profile:
     return replace(profile(name), **values)
+
+
+URIS = _changed("device", permanent_identifier=None, uris=("urn:fleetca:{tenant}:device:{device}",))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(_san(W.implicit(6, b"urn:fleetca:default:device:pump-18")), id="another device's URI"),
+        pytest.param(_san(W.implicit(6, b"relative/path")), id="a relative URI"),
+        pytest.param(_san(PUMP), id="a permanent identifier that the profile does not give"),
+        pytest.param(_san(URI, PUMP), id="a permanent identifier beside"),
+    ],
+)
+def test_a_certificate_of_a_profile_with_uris_is_refused_for(change: Callable[[Draft], Draft]) -> None:
+    made = drafted(URIS)
+    lint(made, URIS, issuing())
+    assert _san(URI)(made).tbs == made.tbs
+    with pytest.raises(Broken, match="breaks the rule alternative-names "):
+        lint(change(made), URIS, issuing())
 
 
 PROFILES: list[Any] = [

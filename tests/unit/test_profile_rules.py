@@ -66,6 +66,10 @@ UNLAWFUL: list[Any] = [
     pytest.param(DEVICE, {"common_name": "{device:>99}"}, "common_name", id="a placeholder that pads"),
     pytest.param(DEVICE, {"common_name": "{device"}, "common_name", id="a broken placeholder"),
     pytest.param(DEVICE, {"uris": ["urn:x:{0}"]}, "uris", id="a numbered placeholder"),
+    pytest.param(DEVICE, {"permanent_identifier": ""}, "permanent_identifier", id="RFC 4043: an empty identifier"),
+    pytest.param(DEVICE, {"permanent_identifier": "{serial}"}, "permanent_identifier", id="an identifier of something unknown"),
+    pytest.param(DEVICE, {"allowed_names": ["permanent-identifier"]}, "allowed_names", id="identifiers that anyone may ask for"),
+    pytest.param(CA, {"permanent_identifier": "{device}"}, "uris", id="a CA with a permanent identifier"),
     pytest.param(DEVICE, {"organization": "x" * 65}, "organization", id="too long an organization"),
     pytest.param(DEVICE, {"key_usage": ["digitalSignature", "keyEncipherment"]}, "key_usage", id="keyEncipherment with an EC key"),
     pytest.param(
@@ -141,6 +145,8 @@ def test_the_shipped_profiles_say_what_they_promise() -> None:
     assert set(service.extended_key_usage) == {"serverAuth", "clientAuth"}
     assert SHIPPED["operator"].extended_key_usage == ("clientAuth",)
     assert SHIPPED["issuing-ca"].path_length == 0
+    named = {name for name, profile in SHIPPED.items() if profile.permanent_identifier == "{device}"}
+    assert named == {"device", "device-short", "operator"}
     assert SHIPPED["ocsp-responder"].lifetime <= 30 * DAY
     assert all(profile.on_superseded in OnSuperseded and len(profile.digest) == 32 for profile in SHIPPED.values())
 

@@ -7,10 +7,12 @@ from ipaddress import ip_address
 from typing import Final
 
 from ca.der import reader
-from ca.model import Name, NameKind
+from ca.model import Name, NameKind, Profile
 from ca.rules.lint.facts import Case, Facts, spans
 
-_KINDS: Final = {0x81: NameKind.email, 0x82: NameKind.dns, 0x86: NameKind.uri, 0x87: NameKind.ip}
+_KINDS: Final = {0x81: NameKind.email, 0x82: NameKind.dns, 0x86: NameKind.uri, 0x87: NameKind.ip, 0xA0: NameKind.permanent_identifier}
+# id-on-permanentIdentifier, 1.3.6.1.5.5.7.8.3.
+_PERMANENT_IDENTIFIER: Final = bytes.fromhex("06082b06010505070803")
 # A non-critical subjectKeyIdentifier of 20 octets, up to those octets.
 _KEY_IDENTIFIER: Final = bytes.fromhex("301d0603551d0e04160414")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s]+")
@@ -30,7 +32,7 @@ def alternative_names(facts: Facts, case: Case) -> str | None:
     """RFC 5280 4.2.1.6: never empty, well-formed, not critical beside a subject, of kinds the profile allows, and exactly the draft's."""
     found, draft, profile = facts.alternative_names, case.draft, case.profile
     if found is None:
-        if profile.required_names or profile.uris or draft.names:
+        if profile.required_names or _given(profile) or draft.names:
             return "names are missing"
         return None
     if found.critical:
@@ -41,7 +43,7 @@ def alternative_names(facts: Facts, case: Case) -> str | None:
         kind = _KINDS.get(one.tag)
         if kind is None:
             return "a name is of a kind that no profile gives"
-        if kind not in profile.allowed_names and not (kind is NameKind.uri and profile.uris):
+        if kind not in profile.allowed_names and kind not in _given(profile):
             return f"the profile allows no {kind.value} names"
         text = _text(kind, octets[one.content : one.end])
         if text is None:
@@ -54,7 +56,15 @@ def alternative_names(facts: Facts, case: Case) -> str | None:
     return None
 
 
+def _given(profile: Profile) -> tuple[NameKind, ...]:
+    """The kinds of names that a profile gives unasked."""
+    uris = (NameKind.uri,) if profile.uris else ()
+    return uris if profile.permanent_identifier is None else (NameKind.permanent_identifier, *uris)
+
+
 def _text(kind: NameKind, octets: bytes) -> str | None:
+    if kind is NameKind.permanent_identifier:
+        return _identifier_value(octets)
     if kind is NameKind.ip:
         return str(ip_address(octets)) if len(octets) in (4, 16) else None
     if not octets.isascii():
@@ -66,6 +76,21 @@ def _text(kind: NameKind, octets: bytes) -> str | None:
     if (kind is NameKind.email) is not ("@" in text) or not all(_LABEL.fullmatch(label) for label in host.split(".")):
         return None
     return text
+
+
+def _identifier_value(octets: bytes) -> str | None:
+    """RFC 4043 2: of an AnotherName, id-on-permanentIdentifier and a SEQUENCE of one UTF8String: the assigner is the issuer."""
+    if not octets.startswith(_PERMANENT_IDENTIFIER):
+        return None
+    inner = octets[len(_PERMANENT_IDENTIFIER) :]
+    for tag in (0xA0, 0x30, 0x0C):
+        whole = reader.only(inner, tag)
+        inner = inner[whole.content : whole.end]
+    try:
+        text = inner.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text and text.isprintable() else None
 
 
 def _same(read: Name, meant: Name) -> bool:
