@@ -134,15 +134,42 @@ def test_sqlite_files_are_ours_alone_and_every_commit_reaches_the_disk(tmp_path:
     opened.close()
 
 
-def test_postgresql_commits_are_durable_where_the_server_says_otherwise(postgres: Cluster) -> None:
+def test_R27_a_repaired_sqlite_switches_to_wal_and_an_affected_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path / 'fleetca.db'}"
+    migrate(url)
+    for version, mode, synchronous in [((3, 51, 3), "wal", 2), ((3, 51, 2), "delete", 3)]:
+        monkeypatch.setattr("sqlite3.sqlite_version_info", version)
+        opened = open_store(url)
+        assert opened.journal_mode == mode
+        with opened.ledger.writing() as writing:
+            writing.raise_high_time(version[2])
+            assert (tmp_path / "fleetca.db-wal").exists() == (mode == "wal")
+        connection = opened.databases[1].connect()
+        cursor = opened.databases[1].cursor(connection)
+        assert cursor.execute("PRAGMA journal_mode").fetchone() == (mode,)
+        assert cursor.execute("PRAGMA synchronous").fetchone() == (synchronous,)
+        connection.close()
+        opened.close()
+
+
+@pytest.mark.parametrize(
+    ("server", "ours"),
+    [
+        pytest.param("off", "on", id="off is raised"),
+        pytest.param("local", "on", id="local is raised: a standby counts"),
+        pytest.param("remote_apply", "remote_apply", id="more than we need stays"),
+    ],
+)
+def test_postgresql_commits_are_durable_where_the_server_says_otherwise(postgres: Cluster, server: str, ours: str) -> None:
     url = postgres.database()
     name = url.split("@/")[1].split("?")[0]
-    postgres.command(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    postgres.command(f"ALTER DATABASE {name} SET synchronous_commit = {server}")
     opened = open_store(url)
     connection = opened.databases[1].connect()
-    assert opened.databases[1].cursor(connection).execute("SHOW synchronous_commit").fetchone() == ("on",)
+    assert opened.databases[1].cursor(connection).execute("SHOW synchronous_commit").fetchone() == (ours,)
     connection.close()
     opened.close()
+    postgres.drop(url)
 
 
 @pytest.mark.parametrize(
