@@ -88,7 +88,9 @@ def revoke(tx: Writing, record: Certificate, by: RevocationGrant, *, now: UnixTi
     if wanted is None:
         assert record.revocation is not None
         return record.revocation, ()
-    made = tx.add_revocation(record.ref, reason=wanted.reason, now=wanted.revoked_at, not_after=record.not_after, listed=record.revocable)
+    made = tx.add_revocation(
+        record.ref, reason=wanted.reason, now=wanted.revoked_at, not_after=record.not_after, listed=record.revocable, actor=by.actor
+    )
     tx.append_leaf(leaf.revocation(made, by, at=now))
     return made, (testimony.Changed(made, by, now),)
 

@@ -185,8 +185,10 @@ class Writing(Protocol):
 
     def mark_superseded(self, ref: CertificateRef, *, now: UnixTime) -> None: ...
 
-    def add_revocation(self, ref: CertificateRef, *, reason: Reason, now: UnixTime, not_after: UnixTime, listed: bool) -> Revocation:
-        """Append a row with the next change number."""
+    def add_revocation(
+        self, ref: CertificateRef, *, reason: Reason, now: UnixTime, not_after: UnixTime, listed: bool, actor: str = ""
+    ) -> Revocation:
+        """Append a row with the next change number. `actor` is who had it revoked, for people who look."""
         ...
 
     def change_number(self) -> ChangeNumber:

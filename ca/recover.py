@@ -25,6 +25,7 @@ from ca.model import (
     Draft,
     IssuerId,
     TenantId,
+    UnixTime,
 )
 from ca.ports import Clock, Failpoint, Journal, Ledger, Writing
 from ca.rules import leaf, testimony
@@ -100,6 +101,19 @@ class Recovery:
         self._spend_crl_numbers(work)
         self._give_up(work)
         return _report(work)
+
+    def accept_clock(self, *, actor: str) -> UnixTime | None:
+        """Believe today's clock though work is on record from later: a clock ran ahead then. Returns the time that stood there.
+
+        For a person to decide: if it is today's clock that is wrong, certificates will be dated before their own intent (incident R24).
+        """
+        with self._ledger.writing() as tx:
+            now, before = self._clock.now(), tx.high_time()
+            if now >= before:
+                return None
+            tx.set_high_time(now)
+            tx.append_leaf(leaf.clock(before=before, actor=actor, at=now))
+        return before
 
     def _records(self, work: _Work) -> Iterable[testimony.Record]:
         return _readable(self._journal.records(), work)
@@ -222,7 +236,9 @@ def _changed(tx: Writing, record: testimony.Changed, work: _Work) -> None:
     have = found.revocation
     if have is not None and (have.change >= told.change or (have.reason, have.revoked_at) == (told.reason, told.revoked_at)):
         return
-    made = tx.add_revocation(told.ref, reason=told.reason, now=told.revoked_at, not_after=told.not_after, listed=told.listed)
+    made = tx.add_revocation(
+        told.ref, reason=told.reason, now=told.revoked_at, not_after=told.not_after, listed=told.listed, actor=record.by.actor
+    )
     tx.append_leaf(leaf.revocation(made, record.by, at=record.at))
     work.revocations += 1
 

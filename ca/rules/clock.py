@@ -26,7 +26,8 @@ def trusted(now: UnixTime, *, high_time: UnixTime) -> UnixTime:
             "clock-set-back",
             "The clock of the signer's host went backwards.",
             why=f"It says {now}, and work is on record up to {high_time}, {high_time - now} seconds later.",
-            fix="Set the clock right (`chronyc tracking` or `timedatectl` say how it is kept); nothing needs a restart.",
+            fix="Set the clock right (chronyc tracking says how it is kept); nothing needs a restart. If it is right now and ran ahead before:"
+            " stop the signer and run `fleetca recover --accept-clock`.",
             retry_after=30,
         )
     return max(now, high_time)

@@ -156,6 +156,11 @@ def key_event(issuer_id: IssuerId, *, event: str, algorithm: str, spki_sha256: D
     return _leaf("key", at, issuer=issuer_id, event=event, algorithm=algorithm, spki_sha256=spki_sha256.hex())
 
 
+def clock(*, before: UnixTime, actor: str, at: UnixTime) -> LogLeaf:
+    """A person said that the clock was wrong before and is right now."""
+    return _leaf("clock", at, before=before, actor=actor)
+
+
 def ceremony(name: str, *, transcript_sha256: Digest, outputs: Mapping[str, str], at: UnixTime) -> LogLeaf:
     """The outputs of a ceremony came into this deployment: file name -> SHA-256 hex."""
     return _leaf("ceremony", at, name=name, transcript_sha256=transcript_sha256.hex(), outputs=dict(outputs))

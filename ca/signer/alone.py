@@ -1,4 +1,4 @@
-"""One signer at a time, and nobody who looks into its memory. Edge.
+"""One signer at a time. Edge.
 
 The lock lies beside the journal: who writes the journal or acts as the signer (`import`, `recover`, `restore`) holds it. It ends with the
 process, however that ends.
@@ -6,17 +6,13 @@ process, however that ends.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
-import resource
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ca.errors import Conflict, StoreUnavailable
-
-_PR_SET_DUMPABLE = 4
 
 
 class SignerLock:
@@ -63,12 +59,3 @@ class SignerLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def keep_memory_private() -> bool:
-    """No core dumps, and no other process of this user may read our memory (P3). False where the system cannot."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        return bool(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
-    except (OSError, AttributeError):
-        return False

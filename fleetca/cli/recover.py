@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from fleetca.cli import output, reach
     " Runs as the signer's user while the signer is stopped, and may be repeated. Exits with 8 when the journal holds records it could not use."
 )
 @output.settings_option
+@click.option("--accept-clock", is_flag=True, help="Believe today's clock though work is on record from later: an earlier clock ran ahead.")
 @output.json_option
-def recover(settings: str, as_json: bool) -> int:
+def recover(settings: str, accept_clock: bool, as_json: bool) -> int:
     from fleetca import wiring
     from fleetca.forms import read_settings
 
     read = read_settings(Path(settings))
     with wiring.recovery(read) as recovery:
+        if accept_clock and (before := recovery.accept_clock(actor=f"uid:{os.getuid()}")) is not None:
+            output.note(f"The clock is believed; work stood on record up to {output.iso(before)}.")
         report = recovery.recover()
         leaves = wiring.adopted_leaves(read)
     document: dict[str, Any] = {

@@ -34,7 +34,7 @@ from ca.model import (
 )
 from ca.recover import Verdict
 from ca.rules.renewal import revoked
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.databases import database_url, postgres, sqlite_url, started  # noqa: F401
 from tests.fakes.signer_world import ISSUING, CountingKey, Keypair, World, der_of
 
 ISSUE = (
@@ -313,6 +313,30 @@ def test_R26_a_full_disk_under_the_database_refuses_and_recovers(tmp_path: Path)
         world.close()
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_R14_a_database_that_crashes_is_unavailable_and_found_again_without_restart(tmp_path: Path) -> None:
+    cluster = started()
+    try:
+        world = watched(tmp_path, cluster.database())
+        desk = world.server(tmp_path / "s", users={})._desk
+        desk.start()
+        requests = [IssueRequest(Keypair().csr(), TokenEvidence(world.token(f"pump-{n}").text)) for n in range(2)]
+        first, second = (world.issuing.prepare(request, world.peer(Role.enroll)) for request in requests)
+        assert desk.do(first)
+        cluster.stop("immediate")
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable) as caught:
+                desk.do(second)
+            assert caught.value.fix
+        cluster.start()
+        assert desk.do(second).repeated is False
+        assert desk.do(first).repeated is True
+        desk.stop()
+        classified(world, tmp_path)
+        world.close()
+    finally:
+        cluster.remove()
 
 
 # ---- A lost database ------------------------------------------------------------------------------------------------

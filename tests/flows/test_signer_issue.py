@@ -574,6 +574,17 @@ def test_R24_a_clock_set_back_stops_issuing_and_revoking_until_it_is_right(both:
     refused("clock-set-back", lambda: both.renew(pair))
 
 
+def test_R24_a_clock_that_ran_ahead_is_forgiven_by_a_person_and_on_the_record(world: World) -> None:
+    world.clock.at = NOW + 4 * 365 * DAY
+    world.token()
+    world.clock.at = NOW
+    refused("clock-set-back", world.enrol)
+    assert world.recovery.accept_clock(actor="uid:0") == NOW + 4 * 365 * DAY
+    assert world.recovery.accept_clock(actor="uid:0") is None
+    assert world.enrol()
+    assert [leaf["actor"] for leaf in world.leaves("clock")] == ["uid:0"]
+
+
 def test_R23_a_certificate_that_would_outlive_its_issuer_is_refused_with_the_date_that_works(world: World) -> None:
     world.clock.at = issuing().not_after - DAY
     error = refused("outlives-issuer", world.enrol)
