@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import operator
 import types
 import typing
 from collections.abc import Callable
@@ -20,26 +21,12 @@ from ca.errors import Malformed
 
 T = TypeVar("T")
 _Reader = Callable[[Any], Any]
+_Writer = Callable[[Any], Any]
 
 
 def write(value: Any) -> Any:
     """The JSON form of a word."""
-    kind = type(value)
-    if kind is str or kind is int or value is None or kind is bool or kind is float:
-        return value
-    if kind is bytes:
-        return base64.b64encode(value).decode("ascii")
-    if is_dataclass(value):
-        return {name: write(getattr(value, name)) for name in _names(cast("Any", kind))}
-    if isinstance(value, IntEnum):
-        return value.name
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, (list, tuple)):
-        return [write(item) for item in value]
-    if kind is dict:
-        return {name: write(item) for name, item in value.items()}
-    raise TypeError(f"no JSON form for {kind.__name__}")
+    return _writer(type(value))(value)
 
 
 def read(kind: type[T], document: Any) -> T:
@@ -49,11 +36,6 @@ def read(kind: type[T], document: Any) -> T:
         Malformed: `bad-request`.
     """
     return cast("T", _reader(cast("Any", kind))(document))
-
-
-@cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
 
 
 def bad(why: str) -> Malformed:
@@ -84,6 +66,66 @@ def _octets(value: Any) -> bytes:
     except (binascii.Error, ValueError):
         raise bad("It is not base64.") from None
 
+
+# ---- Writing: one function for each class, made at its first use from its fields' types ---------------------------------
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+_AS_IT_IS = frozenset({str, int, bool, float, types.NoneType})
+
+
+@cache
+def _writer(kind: Any) -> _Writer:
+    if kind in _AS_IT_IS:
+        return _as_it_is
+    if kind is bytes:
+        return _base64
+    if is_dataclass(kind):
+        return _object_writer(cast("type", kind))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return operator.attrgetter("name" if issubclass(kind, IntEnum) else "value")
+    if kind in {list, tuple}:
+        return lambda value: [write(item) for item in value]
+    if kind is dict:
+        return lambda value: {name: write(item) for name, item in value.items()}
+    raise TypeError(f"no JSON form for {kind}")
+
+
+def _object_writer(kind: type) -> _Writer:
+    """Fields that are JSON already are copied together; only the others cost a call each: every certificate is written three times."""
+    hints = typing.get_type_hints(kind)
+    names = tuple(field.name for field in fields(kind))
+    others = tuple((name, inner) for name in names if (inner := _field_writer(hints[name])) is not _as_it_is)
+    values = operator.attrgetter(*names) if len(names) > 1 else lambda value: tuple(getattr(value, name) for name in names)
+
+    def written(value: Any) -> Any:
+        made = dict(zip(names, values(value), strict=True))
+        for name, inner in others:
+            if made[name] is not None:
+                made[name] = inner(made[name])
+        return made
+
+    return written
+
+
+def _field_writer(kind: Any) -> _Writer:
+    """By the type that a field declares; where that is not one class, by the class of each value."""
+    while isinstance(kind, typing.NewType):
+        kind = kind.__supertype__
+    if typing.get_origin(kind) in {types.UnionType, typing.Union}:
+        arms = [arm for arm in typing.get_args(kind) if arm is not types.NoneType]
+        return _field_writer(arms[0]) if len(arms) == 1 else write
+    return _writer(kind) if isinstance(kind, type) and kind not in {list, tuple, dict} and typing.get_origin(kind) is None else write
+
+
+# ---- Reading ------------------------------------------------------------------------------------------------------------
 
 _PLAIN: dict[Any, _Reader] = {
     str: _plain(str, "a string"),
