@@ -131,7 +131,8 @@ class Secret:
     def _check(self, path: Path, about: os.stat_result) -> None:
         if not stat.S_ISREG(about.st_mode):
             raise SecretUnavailable("secret-missing", f"The secret {self.reference} cannot be read.", why=f"{path} is not a file.")
-        if stat.S_IMODE(about.st_mode) & 0o077:
+        # systemd lets the service in by an ACL, whose mask shows as group access.
+        if stat.S_IMODE(about.st_mode) & (0o037 if self.scheme == "credential" else 0o077):
             raise SecretUnavailable(
                 "secret-exposed",
                 f"The secret {self.reference} can be read by others.",

@@ -12,16 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from cryptography import x509
-
 from ca.der import pem
-from ca.der.algorithms import load_public_key, verify
-from ca.der.certificate import read_certificate
-from ca.errors import KeyUnavailable, Malformed, Misconfigured, Refused
-from ca.model import Issuer, IssuerId, KeyName, Name, NameKind, Profile, ProfileName, Role
+from ca.errors import KeyUnavailable, Malformed, Misconfigured
+from ca.model import Issuer, KeyName, Name, NameKind, Profile, ProfileName, Role
 from ca.ports import KeyStore
 from ca.rules.caps import Caps
 from ca.rules.certificate import issuer_from_certificate
+from ca.rules.issuers import arranged
 from ca.rules.profile import accept
 from config.errors import ConfigurationError, SecretUnavailable
 from config.profiles import ProfileForm, read_profiles
@@ -199,59 +196,39 @@ def certificate_file(path: Path, *, key: str) -> bytes:
         raise Misconfigured("bad-certificate", f"{path} (setting {key}) is not a certificate.", why=error.what) from None
 
 
-def issuers(settings: Settings) -> tuple[Issuer, ...]:
+def issuers(settings: Settings, certificates: Mapping[str, bytes] | None = None) -> tuple[Issuer, ...]:
     """The issuers of a deployment, in the settings' order, each with what stands in the certificates it signs.
+
+    Args:
+        settings: the deployment's.
+        certificates: DER by issuer id, where they are not in place yet.
 
     Raises:
         Misconfigured: a certificate is absent or wrong, or a root has a key here (P4).
     """
     found: list[Issuer] = []
     for number, setting in enumerate(settings.issuers, start=1):
-        der = certificate_file(setting.certificate, key=f"issuers[{number}].certificate")
-        issuer = issuer_from_certificate(
-            der,
-            id=setting.id,
-            key=KeyName(setting.key.name) if setting.key else None,
-            crl_url=f"{settings.status.url}/crl/{setting.id}.crl",
-            ocsp_url=f"{settings.status.url}/ocsp",
-            issuer_url=f"{settings.status.url}/ca/{setting.id}.cer",
-            parent=parent_of(der, found, file=setting.certificate),
-        )
-        if issuer.parent is None and setting.key is not None:
-            raise Misconfigured(
-                "root-key-online",
-                f"{settings.file}: issuers[{number}].key names the key of a root.",
-                why="A root is offline: no process of a deployment opens its key (P4).",
-                fix=f"Take key and passphrase out of the issuer {setting.id}, and let an issuing CA sign.",
+        key = f"issuers[{number}].certificate"
+        with _naming(settings.file, key):
+            found.append(
+                issuer_from_certificate(
+                    certificate_file(setting.certificate, key=key) if certificates is None else certificates[setting.id],
+                    id=setting.id,
+                    key=KeyName(setting.key.name) if setting.key else None,
+                    crl_url=f"{settings.status.url}/crl/{setting.id}.crl",
+                    ocsp_url=f"{settings.status.url}/ocsp",
+                    issuer_url=f"{settings.status.url}/ca/{setting.id}.cer",
+                )
             )
-        found.append(issuer)
-    return tuple(found)
+    with _naming(settings.file, "issuers"):
+        return arranged(found)
 
 
-def parent_of(der: bytes, known: Sequence[Issuer], *, file: Path) -> IssuerId | None:
-    """The issuer that signed a CA certificate; None for a self-signed one.
-
-    Raises:
-        Misconfigured: nobody known signed it (`unknown-parent`).
-    """
-    facts = read_certificate(der)
-    if facts.issuer == facts.subject:
-        return None
-    for issuer in known:
-        if issuer.subject == facts.issuer and signed_by(der, issuer.spki):
-            return issuer.id
-    raise Misconfigured(
-        "unknown-parent",
-        f"{file} was signed by a CA that is not among the issuers before it.",
-        fix="List the root first, and check that the certificates belong together.",
-    )
-
-
-def signed_by(der: bytes, spki: bytes) -> bool:
-    """Whether a certificate's signature is this key's."""
-    loaded = x509.load_der_x509_certificate(der)
+@contextmanager
+def _naming(file: Path, key: str) -> Iterator[None]:
+    """What a rule says about something that stands in a file, with that file and key."""
     try:
-        verify(load_public_key(spki), loaded.signature, loaded.tbs_certificate_bytes)
-    except Refused:
-        return False
-    return True
+        yield
+    except (Misconfigured, Malformed) as error:
+        what = error.what if str(file) in error.what or key in error.what else f"{file}: {key}: {error.what}"
+        raise Misconfigured(error.code, what, why=error.why, fix=error.fix) from None

@@ -105,17 +105,18 @@ def import_ceremony(settings: Settings, folder: Path, *, clock: Clock, chance: C
             fix="Compare with the paper from the ceremony; use its outputs only.",
         )
     certificates = _certificates(settings, verified)
+    # Judged as they will be, before a key is opened or a file is placed: a root's key would be refused here (P4).
+    issuers = forms.issuers(settings, certificates)
     with SignerLock(settings.signer.journal):
-        return _import(settings, verified, certificates, fingerprint, clock=clock, chance=chance)
+        return _import(settings, verified, issuers, fingerprint, clock=clock, chance=chance)
 
 
 def _import(
-    settings: Settings, verified: Verified, certificates: Mapping[str, bytes], fingerprint: Digest, *, clock: Clock, chance: Chance
+    settings: Settings, verified: Verified, issuers: Sequence[Issuer], fingerprint: Digest, *, clock: Clock, chance: Chance
 ) -> Imported:
     now = clock.now()
-    keys = _matching_keys(settings, certificates)
-    placed = [_place_certificate(settings.issuer(id_).certificate, der, id_) for id_, der in certificates.items()]
-    issuers = forms.issuers(settings)
+    keys = _matching_keys(settings, issuers)
+    placed = [_place_certificate(settings.issuer(issuer.id).certificate, issuer) for issuer in issuers]
     placed += [_place_crl(settings, output, issuers, now=now) for output in verified.outputs if output.is_crl]
     url = forms.store_url(settings)
     migrate(url)
@@ -125,7 +126,7 @@ def _import(
         written = _certify_operators(settings, store, issuers, keys, clock=clock, chance=chance)
     finally:
         store.close()
-    return Imported(verified.name, fingerprint, tuple(placed), issuers, tuple(written))
+    return Imported(verified.name, fingerprint, tuple(placed), tuple(issuers), tuple(written))
 
 
 def _sha256(octets: bytes) -> bytes:
@@ -184,32 +185,33 @@ def _in_place(setting: IssuerSetting) -> bytes | None:
     return forms.certificate_file(setting.certificate, key=f"issuers.{setting.id}.certificate")
 
 
-def _matching_keys(settings: Settings, certificates: Mapping[str, bytes]) -> Mapping[IssuerId, SigningKey]:
+def _matching_keys(settings: Settings, issuers: Sequence[Issuer]) -> Mapping[IssuerId, SigningKey]:
     keys: dict[IssuerId, SigningKey] = {}
-    for setting in settings.issuers:
+    for issuer in issuers:
+        setting = settings.issuer(issuer.id)
         if setting.key is None or setting.passphrase is None:
             continue
         store, name = forms.key_store(setting.key, setting.passphrase)
         key = store.open(name)
-        if key.spki != read_certificate(certificates[setting.id]).spki:
+        if key.spki != issuer.spki:
             raise Misconfigured(
                 "key-of-another-issuer",
-                f"The key {setting.key.path} is not the one in the certificate of {setting.id}.",
+                f"The key {setting.key.path} is not the one in the certificate of {issuer.id}.",
                 why="The ceremony signed the CSR of another key.",
                 fix="Run a ceremony with the CSR that fleetca init made for this deployment.",
             )
-        keys[IssuerId(setting.id)] = key
+        keys[issuer.id] = key
     return keys
 
 
 # ---- Place --------------------------------------------------------------------------------------------------------------
 
 
-def _place_certificate(path: Path, der: bytes, id_: str) -> Placed:
+def _place_certificate(path: Path, issuer: Issuer) -> Placed:
     new = not path.exists()
     if new:
-        put_new(path, forms.pem_of(der).encode())
-    return Placed(f"certificate of {id_}", path, Digest(_sha256(der)), read_certificate(der).not_after, new)
+        put_new(path, forms.pem_of(issuer.certificate).encode())
+    return Placed(f"certificate of {issuer.id}", path, Digest(_sha256(issuer.certificate)), issuer.not_after, new)
 
 
 def _place_crl(settings: Settings, output: Output, issuers: Sequence[Issuer], *, now: UnixTime) -> Placed:

@@ -113,7 +113,7 @@ HARM: list[Any] = [
     pytest.param(lambda base: shutil.copy(base / "keys/log.key", base / "keys/root.key"), "keys", "root's key lies on this machine", "offline", id="a root key on the machine (P4)"),
     pytest.param(lambda base: (base / "ca/issuing.pem").unlink(), "chain", "issuing.pem", "", id="a missing certificate"),
     pytest.param(lambda base: shutil.copy(base / "operators/admin.pem", base / "ca/issuing.pem"), "chain", "", "", id="an end-entity certificate in place of a CA's"),
-    pytest.param(lambda base: edit(base, 'certificate = "ca/root.pem"               # offline: no key here', 'certificate = "ca/root.pem"\nkey = "sealed:keys/log.key"\npassphrase = "file:secrets/log.passphrase"'), "chain", "names the key of a root", "Take key and passphrase out", id="a setting that names a root's key (P4)"),
+    pytest.param(lambda base: edit(base, 'certificate = "ca/root.pem"               # offline: no key here', 'certificate = "ca/root.pem"\nkey = "sealed:keys/log.key"\npassphrase = "file:secrets/log.passphrase"'), "chain", "name a key for root", "Take key and passphrase out", id="a setting that names a root's key (P4)"),
     pytest.param(unknown_to_the_database, "database", "", "", id="a missing database"),
     pytest.param(later_than_the_clock, "database", "behind what is on record", "Set the clock", id="a clock set back"),
     pytest.param(lambda base: (base / "state/fleetca.db").chmod(0o644), "disks", "open to others", "chmod 600", id="a database that others can read"),

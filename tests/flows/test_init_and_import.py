@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -343,6 +345,7 @@ BROKEN: list[Any] = [
     pytest.param(lambda made: (made.outputs / "root-crl.crl").unlink(), Unacceptable, "output-missing", id="a missing output"),
     pytest.param(lambda made: shutil.copy(made.outputs / "root.pem", made.outputs / "issuing.pem"), Unacceptable, "output-changed", id="a replaced output"),
     pytest.param(_another_csr, Misconfigured, "key-of-another-issuer", id="a ceremony over the CSR of another deployment"),
+    pytest.param(lambda made: _settings(made, 'certificate = "ca/root.pem"               # offline: no key here', 'certificate = "ca/root.pem"\nkey = "sealed:keys/log.key"\npassphrase = "file:secrets/log.passphrase"'), Misconfigured, "root-key-online", id="a setting that gives the root a key (P4)"),
     pytest.param(lambda made: (made.settings.parent / "secrets/issuing.passphrase").write_text("wrong"), KeyUnavailable, "wrong-passphrase", id="a wrong passphrase"),
     pytest.param(lambda made: (made.settings.parent / "secrets/issuing.passphrase").unlink(), KeyUnavailable, "secret-missing", id="a missing passphrase"),
     pytest.param(lambda made: (made.settings.parent / "secrets/issuing.passphrase").chmod(0o640), KeyUnavailable, "secret-exposed", id="a passphrase that others can read"),
@@ -415,3 +418,13 @@ def test_the_commands_print_one_document_each(made: deployment.Created) -> None:
     imported = json.loads(run("import", str(made.outputs), *settings).stdout)
     assert imported["issuers"] == ["root", "issuing"]
     assert json.loads(run("migrate", *settings).stdout)["revision"]
+
+
+@pytest.mark.req("REQ-KEY-002")
+def test_P4_what_serves_has_no_code_path_to_a_root_key() -> None:
+    code = (
+        "import sys, fleetca.wiring, fleetca.serve, fleetca.process, fleetca.server\n"
+        "print(*sorted(m for m in sys.modules if 'ceremon' in m or m == 'ca.keys.sealed_file'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

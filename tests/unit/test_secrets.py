@@ -32,7 +32,7 @@ def test_environment_credential_and_descriptor_are_read(tmp_path: Path, monkeypa
     monkeypatch.setenv("A_SECRET", VALUE.decode())
     assert forms.secret(reference("env:A_SECRET", tmp_path))() == VALUE
     (tmp_path / "issuing").write_bytes(VALUE)
-    (tmp_path / "issuing").chmod(0o400)
+    (tmp_path / "issuing").chmod(0o440)  # as systemd's access control list shows itself
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert forms.secret(reference("credential:issuing", Path("/")))() == VALUE
     ours, theirs = os.pipe()
