@@ -5,16 +5,14 @@ Each function returns when the judge agrees and fails the test with the judge's 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import subprocess
-import warnings
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
+from tests import second_lint
 from tests.parts import need
 
 HERE = Path(__file__).parent
@@ -71,31 +69,11 @@ def java(mode: str, certificate: Path, *, root: Path, issuing: Path) -> str:
     return run("java", "-cp", _java(), "Pkix", mode, root, issuing, certificate, timeout=120).strip().splitlines()[-1]
 
 
-# Findings above INFO that stay, with the reason; keyed by the finding's code.
-ACCEPTED: dict[str, str] = {}
-
-
 def pkilint(kind: str, document: Path, *options: str) -> None:
-    """pkilint on a DER or PEM file: `pkix_cert`, `crl` or `ocsp_response`; any finding above INFO that is not accepted fails."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = __import__(f"pkilint.bin.lint_{kind}", fromlist=["main"])
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            module.main(["lint", *options, "-s", "NOTICE", "-f", "JSON", str(document)])
-    text = out.getvalue()
-    try:
-        results = json.loads(text)["results"]
-    except (ValueError, KeyError):
-        pytest.fail(f"pkilint could not read {document}: {text}")
-    findings = [
-        f"{finding['severity']} {finding['code']} at {result.get('node_path')}: {finding.get('message', '')}"
-        for result in results
-        for finding in result["finding_descriptions"]
-        if finding["code"] not in ACCEPTED
-    ]
-    if findings:
-        pytest.fail(f"pkilint on {document}:\n" + "\n".join(findings))
+    """pkilint on a DER or PEM file: `pkix_cert`, `crl` or `ocsp_response`; any finding above INFO that does not stay fails."""
+    found = second_lint.objections(kind, document, *options)
+    if found:
+        pytest.fail(f"pkilint on {document}:\n" + "\n".join(f"{one.severity} {one.code} at {one.where}: {one.message}" for one in found))
 
 
 def node() -> Path:

@@ -1,57 +1,67 @@
-"""What every shipped profile gives, judged by pkilint; and the findings above INFO that stay, each with its reason."""
+"""What every shipped profile gives for every algorithm, judged by pkilint: nothing above INFO but what stays, with its reason."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
-import json
-import warnings
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from ca.der.certificate import assemble
 from ca.der.crl import tbs_crl
-from ca.model import CrlEntry, Reason
-from tests.fakes.certificates import DAY, NOW, drafted, issuing, key, root, serial, signed
+from ca.model import CrlEntry, Name, NameKind, Reason
+from fleetca.forms import shipped_profiles
+from tests.fakes.certificates import DAY, KINDS, NOW, drafted, issuing, key, root, serial, signed
+from tests.fakes.certificates import profile as shipped_profile
+from tests.second_lint import STAYS, findings, objections
 
-STAYS = {
-    # RFC 5280 4.2.1.6 asks for an absolute URI; a URN (RFC 8141) is one. pkilint asks a validator of locators that knows nine
-    # schemes (http, ftp, ssh ...) and so refuses every URN and SPIFFE id.
-    ("pkix.invalid_uri_syntax", 'Invalid URI syntax: "urn:fleetca:'),
-    # RFC 5280 4.2.1.1 lets a self-signed certificate leave the AKI out; pkilint cannot see that an ML-DSA root signed itself.
-    ("pkix.aki_absent_self_issued_and_unsupported_algorithm", "Self-issued CA certificate uses unsupported public key algorithm"),
-}
+END_ENTITIES = ("device", "device-short", "service", "operator", "ocsp-responder")
+MADE = {"root", "issuing-ca", *END_ENTITIES}
 
 
-def findings(kind: str, octets: bytes, folder: Path, *options: str) -> list[str]:
-    file = folder / "document.der"
-    file.write_bytes(octets)
-    out = io.StringIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(out):
-        warnings.simplefilter("ignore")
-        importlib.import_module(f"pkilint.bin.lint_{kind}").main(["lint", *options, "-s", "NOTICE", "-f", "JSON", str(file)])
-    return [
-        f"{one['severity']} {one['code']}: {one['message']}"
-        for result in json.loads(out.getvalue())["results"]
-        for one in result["finding_descriptions"]
-        if not any(one["code"] == code and one["message"].startswith(text) for code, text in STAYS)
-    ]
+def made(profile: str, kind: str) -> bytes:
+    """A certificate of that profile; its key and its issuer's are of that kind."""
+    if profile == "root":
+        return root(kind).certificate
+    if profile == "issuing-ca":
+        return issuing(kind).certificate
+    return signed(drafted(profile, issuer=issuing(kind), kind=kind), key(kind, "issuing"))
 
 
-@pytest.mark.parametrize("kind", ["p256", "rsa-3072", "ed25519", "ml-dsa-65"])
-def test_no_profile_gives_a_finding_above_info(kind: str, tmp_path: Path) -> None:
-    made = [root(kind).certificate, issuing(kind).certificate]
-    names = ("device", "device-short", "service", "operator", "ocsp-responder")
-    made.extend(signed(drafted(name, issuer=issuing(kind), kind=kind), key(kind, "issuing")) for name in names)
-    assert [findings("pkix_cert", octets, tmp_path) for octets in made] == [[]] * len(made)
+def test_every_shipped_profile_is_judged() -> None:
+    assert set(shipped_profiles()) == MADE
 
 
-def test_no_crl_gives_a_finding_above_info(tmp_path: Path) -> None:
-    issuer = issuing()
-    entries = [CrlEntry(serial(4), NOW - 4, Reason.keyCompromise), CrlEntry(serial(5), NOW - 4, Reason.unspecified)]
-    for listed in ([], entries):
-        made = tbs_crl(issuer, number=3, this_update=NOW, next_update=NOW + DAY - 1, entries=listed)
-        octets = assemble(made, issuer.algorithm, key("p256", "issuing").sign(made))
-        assert findings("crl", octets, tmp_path, "-t", "CRL", "-p", "PKIX") == []
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("profile", sorted(MADE))
+def test_no_certificate_gives_a_finding_above_info(profile: str, kind: str) -> None:
+    assert objections("pkix_cert", made(profile, kind)) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "entries",
+    [
+        pytest.param([], id="nobody revoked"),
+        pytest.param(
+            [CrlEntry(serial(4), NOW - 4, Reason.keyCompromise), CrlEntry(serial(5), NOW - 4, Reason.unspecified)], id="two revoked"
+        ),
+    ],
+)
+def test_no_crl_gives_a_finding_above_info(entries: list[CrlEntry], kind: str) -> None:
+    issuer = issuing(kind)
+    tbs = tbs_crl(issuer, number=3, this_update=NOW, next_update=NOW + DAY - 1, entries=entries)
+    assert objections("crl", assemble(tbs, issuer.algorithm, key(kind, "issuing").sign(tbs)), "-t", "CRL", "-p", "PKIX") == []
+
+
+def test_what_stays_is_still_found_and_has_a_reason() -> None:
+    loopback = signed(drafted("service", names=(Name(NameKind.dns, "localhost"),)), key("p256", "issuing"))
+    found = [one.stays for kind in ("ml-dsa-44", "ml-dsa-65", "ml-dsa-87") for one in findings("pkix_cert", root(kind).certificate)]
+    found += [one.stays for one in findings("pkix_cert", loopback)]
+    assert found == [STAYS[0]] * 3 + [STAYS[1]]
+    assert all(row.reason.startswith("RFC ") for row in STAYS)
+
+
+def test_the_judge_sees_what_a_urn_would_be() -> None:
+    # Why devices are named by permanentIdentifier (RFC 4043): pkilint takes no URI that is not a locator it knows.
+    urn = replace(shipped_profile("device"), permanent_identifier=None, uris=("urn:fleetca:{tenant}:device:{device}",))
+    assert [one.code for one in objections("pkix_cert", signed(drafted(urn), key("p256", "issuing")))] == ["pkix.invalid_uri_syntax"]
