@@ -1,0 +1,104 @@
+"""`fleetca operators` over the real signer process of a deployment that init, ceremony and import made."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from ca.errors import FleetcaError
+from ca.model import Role
+from ca.signer.client import SignerClient
+from ca.system import SystemChance, SystemClock
+from fleetca import ceremonies, deployment, forms, importing
+
+COMMAND = [sys.executable, "-m", "fleetca.cli.main"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("operators") / "fleet"
+    made = deployment.create(folder, deployment.Wanted(), chance=SystemChance())
+    ceremonies.run(
+        made.sheet, out=made.outputs, passphrase=lambda: b"correct horse battery", confirm=lambda step: True, clock=SystemClock(),
+        chance=SystemChance(),
+    )  # fmt: skip
+    settings = forms.read_settings(made.settings)
+    importing.import_ceremony(settings, made.outputs, clock=SystemClock(), chance=SystemChance())
+    with subprocess.Popen([*COMMAND, "process", "signer", "--settings", str(made.settings)], stderr=subprocess.DEVNULL) as signer:
+        client = SignerClient(settings.signer.socket, Role.operator)
+        for _ in range(300):
+            try:
+                client.ping()
+                break
+            except FleetcaError:
+                threading.Event().wait(0.1)
+        client.close()
+        yield folder
+        signer.send_signal(signal.SIGTERM)
+        assert signer.wait(30) == 0
+
+
+def run(base: Path, *arguments: str) -> tuple[int, Any, str]:
+    done = subprocess.run(
+        [*COMMAND, "operators", *arguments, "--settings", str(base / "fleetca.toml"), "--json"],
+        capture_output=True, text=True, check=False, env=os.environ | {"NO_COLOR": "1"},
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+
+def test_an_operator_is_added_certified_and_disabled(base: Path) -> None:
+    code, found, _ = run(base, "list")
+    assert (code, [operator["name"] for operator in found]) == (0, ["admin"])
+
+    # Any CSR with a fresh key will do.
+    other = deployment.create(base.parent / "another", deployment.Wanted(operator="bob"), chance=SystemChance())
+    csr = other.settings.parent / "operators/bob.csr"
+    code, added, _ = run(base, "add", "bob", "--role", "revoker", "--role", "auditor", "--csr", str(csr))
+    assert code == 0
+    assert added["roles"] == ["revoker", "auditor"]
+    certificate, issuing = x509.load_pem_x509_certificates(Path(added["certificate"]).read_bytes())
+    certificate.verify_directly_issued_by(issuing)
+
+    code, refused, said = run(base, "add", "bob", "--role", "admin")
+    assert (code, refused["error"]["code"]) == (4, "operator-exists")
+    assert "[operator-exists]" in said
+
+    assert run(base, "disable", "bob", "--confirm", "bo")[0] == 2
+    code, disabled, _ = run(base, "disable", "bob", "--confirm", "bob")
+    assert code == 0
+    assert disabled["disabled_at"] is not None
+    assert [operator["disabled_at"] is None for operator in run(base, "list")[1]] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        pytest.param(("add", "../x", "--role", "admin"), 2, id="an operator is no path (R30)"),
+        pytest.param(("add", "eve", "--role", "root"), 2, id="an unknown role"),
+        pytest.param(("add", "eve", "--role", "admin", "--csr", "nowhere.csr"), 2, id="a CSR that is not there"),
+        pytest.param(("disable", "eve", "--confirm", "eve"), 3, id="an operator that is not there"),
+    ],
+)
+def test_bad_input_has_its_exit_code_and_changes_nothing(base: Path, arguments: tuple[str, ...], code: int) -> None:
+    before = run(base, "list")
+    assert run(base, *arguments)[0] == code
+    assert run(base, "list") == before
+
+
+def test_import_and_migrate_wait_for_the_signer_to_be_stopped(base: Path) -> None:
+    for command in (["migrate"], ["import", str(base / "ceremony/root-and-issuing")]):
+        done = subprocess.run([*COMMAND, *command, "--settings", str(base / "fleetca.toml")], capture_output=True, text=True, check=False)
+        assert done.returncode == 4
+        assert "[signer-running]" in done.stderr
+        assert "fix: " in done.stderr
