@@ -29,7 +29,7 @@ def _matched(pattern: re.Pattern[str], text: str, what: str) -> str:
     if not pattern.fullmatch(text):
         raise Malformed(
             f"bad-{what}-id",
-            f"This is not a {what} id.",
+            f"This is no {what} id.",
             why=f"It must match {pattern.pattern}.",
         )
     return text
@@ -53,7 +53,7 @@ def issuer_id(text: str) -> IssuerId:
 def operator_name(text: str) -> OperatorName:
     """An operator's name, or `Malformed`. Shorter than a device id, since its certificates stand under one."""
     if len(text) > 40:
-        raise Malformed("bad-operator-id", "This is not an operator id.", why="It is longer than 40 characters.")
+        raise Malformed("bad-operator-id", "This is no operator id.", why="It is longer than 40 characters.")
     return OperatorName(_matched(_SHORT, text, "operator"))
 
 

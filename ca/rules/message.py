@@ -38,7 +38,7 @@ WINDOW: Final = {Act.renew: 3600, Act.confirm: 300, Act.revoke: 300, Act.create_
 """Seconds around `issued_at` in which a message counts. A renewal may be retried for an hour with the same octets, and gets one certificate."""
 
 _COMMON: Final = frozenset({"act", "audience", "issued_at", "id"})
-_FIELDS: Final = {
+FIELDS: Final = {
     Act.renew: (frozenset({"csr"}), frozenset[str]()),
     Act.confirm: (frozenset[str](), frozenset[str]()),
     Act.revoke: (frozenset({"reason"}), frozenset({"issuer", "serial", "device"})),
@@ -147,7 +147,7 @@ def read_message(payload: bytes) -> Message:
         act = Act(word)
     except ValueError:
         raise _bad(f"`act` must be one of {', '.join(act.value for act in Act)}.") from None
-    required, optional = _FIELDS[act]
+    required, optional = FIELDS[act]
     fields = set(document) - _COMMON
     if not required <= fields or not fields <= required | optional:
         raise _bad(f"`{act.value}` takes {', '.join(sorted(required)) or 'nothing'}; optional: {', '.join(sorted(optional)) or 'nothing'}.")

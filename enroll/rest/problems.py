@@ -29,7 +29,7 @@ _STATUSES: Final[tuple[tuple[type[errors.FleetcaError], int], ...]] = (
 )
 
 # A code whose status HTTP itself has a better word for.
-_BY_CODE: Final[Mapping[str, int]] = {"body-too-large": 413, "unsupported-media-type": 415, "signer-queue-full": 503}
+_BY_CODE: Final[Mapping[str, int]] = {"body-too-large": 413, "unsupported-media-type": 415, "signer-busy": 503}
 
 _OURS: Final[Mapping[int, str]] = {
     429: "Too many requests at the moment; the same request may be sent again later.",
@@ -37,7 +37,7 @@ _OURS: Final[Mapping[int, str]] = {
     503: "The service cannot do this now; the same request may be sent again later.",
 }
 
-_HTTP_CODES: Final[Mapping[int, tuple[str, str]]] = {
+HTTP_CODES: Final[Mapping[int, tuple[str, str]]] = {
     400: ("bad-request", "The request cannot be read."),
     404: ("no-such-resource", "There is nothing at this address."),
     405: ("method-not-allowed", "This address does not take this method."),
@@ -90,7 +90,7 @@ def problem_of(error: errors.FleetcaError) -> Problem:
 
 def problem_of_status(status: int) -> Problem:
     """For what the HTTP library refused before any of our code saw it."""
-    code, detail = _HTTP_CODES.get(status, ("internal", _OURS[500]) if status >= 500 else _HTTP_CODES[400])
+    code, detail = HTTP_CODES.get(status, ("internal", _OURS[500]) if status >= 500 else HTTP_CODES[400])
     return Problem(status, code, detail, "")
 
 

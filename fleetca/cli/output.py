@@ -1,7 +1,7 @@
 """The manners of the command line: what goes where, and which number it ends with.
 
 stdout holds the result only; stderr holds talk, progress and errors. `--json` prints exactly one JSON document on stdout. Exit codes are
-in `EXIT_CODES` and docs/reference/exit-codes.md. Colour and bars only on a terminal, and NO_COLOR is honoured (rich does both).
+in `EXIT_CODES` and docs/reference/cli.md. Colour and bars only on a terminal, and NO_COLOR is honoured (rich does both).
 """
 
 from __future__ import annotations

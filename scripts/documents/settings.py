@@ -1,8 +1,7 @@
-"""docs/reference/settings.md, made from the forms: `python -m config.reference > docs/reference/settings.md`."""
+"""docs/reference/settings.md: every setting, from the forms that read it."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -12,11 +11,12 @@ from pydantic.fields import FieldInfo
 from config.secrets import Secret
 from config.settings import Settings
 from config.strict import Address, Form, KeyReference, duration_text, forms_in
+from documents import markdown
 
-_HEAD = """# Settings
-
-Made from the code by `python -m config.reference`; a test keeps it fresh.
-
+_HEAD = markdown.head(
+    "Settings",
+    "`config/settings.py`",
+    """
 One TOML file describes a deployment; `fleetca init` writes it. It is read strictly: an unknown key, a wrong type or a missing value is
 an error that names the file and the key, and nothing starts with it. Relative paths start at the file. `SIGHUP` makes `fleetca serve`
 read it again; a wrong one is refused and the old one stays.
@@ -24,7 +24,8 @@ read it again; a wrong one is refused and the old one stays.
 A **secret** is never written here but named: `file:PATH` (mode 0600), `env:NAME`, `credential:NAME` (a systemd credential) or `fd:N` (an
 inherited file descriptor). A **duration** is a whole number and a unit in quotes: `"30s"`, `"5m"`, `"24h"`, `"7d"`. A **key** is
 `sealed:PATH`: an encrypted PKCS#8 file (PBES2, scrypt, AES-256).
-"""
+""",
+)
 
 _TYPES: dict[Any, str] = {
     Path: "path",
@@ -38,7 +39,7 @@ _TYPES: dict[Any, str] = {
 }
 
 
-def markdown() -> str:
+def page() -> str:
     """The page."""
     parts = [_HEAD]
     for name, field in Settings.model_fields.items():
@@ -102,7 +103,3 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, tuple):
         return "`[" + ", ".join(f'"{each}"' for each in value) + "]`"
     return f"`{value}`" if isinstance(value, int | float) else f'`"{value}"`'
-
-
-if __name__ == "__main__":
-    sys.stdout.write(markdown())

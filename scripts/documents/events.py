@@ -1,0 +1,96 @@
+"""docs/reference/log-lines.md: every event that a process may log, found by reading the sources (AST)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from typing import Final
+
+from documents import markdown
+
+LEVELS: Final = ("info", "warning", "error", "exception")
+
+MEANINGS: Final = {
+    "listening": "The signer takes requests.",
+    "stopped": "The signer has drained and ended.",
+    "refused": "The signer refused what one of our own processes or commands asked: code, what and why.",
+    "internal": "Something failed inside the signer that should not; nothing was released. Report it.",
+    "issued": "A certificate was issued.",
+    "repeated": "An equal request was granted before; its certificate was given again.",
+    "revoked": "Certificates were revoked.",
+    "token-created": "A one-time token was made; only the beginning of its hash is shown.",
+    "crl-signed": "The signer signed a CRL; it is not visible before the publisher's gate has read it.",
+    "journal-waits": "Records wait for the journal's disk; nothing new is signed until they are written.",
+    "recovered": "At its start the signer classified an intent that a crash had left.",
+    "crl.look-failed": "The publisher failed in a way that should not be; it tries again. Report it.",
+    "crl.not-published": "No new CRL could be published; the one in force stays, and the publisher tries again in `again_in` seconds.",
+    "crl.published": "A new CRL is visible.",
+    "crl.clock-went-back": "The publisher's clock is behind what it published before.",
+    "request": "One request to the enrolment service: status, code, and what it was about. Never bodies, tokens or queries.",
+    "failed": "A request failed for a reason of ours; the client learned the request id only.",
+    "crashed": "A request met a mistake of ours. Report it.",
+    "identity-obtained": "The enrolment service has a new TLS certificate.",
+    "identity-refused": "The enrolment service got no new TLS certificate; it tries again in `retry_in` seconds.",
+    "handshake-refused": "A TLS client was turned away, and why: expired, foreign or look-alike certificate, old protocol.",
+    "sequencer-failed": "The record is not published further; issuing goes on. Said once until it changes.",
+    "process-died": "A process ended by itself and is started again.",
+    "process-failed": "A process did not start with the new settings.",
+    "process-killed": "A process did not drain in time.",
+    "settings-refused": "SIGHUP met settings that are wrong; the old ones stay.",
+    "settings-reloaded": "New settings are in force.",
+}
+"""What each event tells; a sentence that is logged as such needs none."""
+
+_ABOUT = """
+Every process writes one JSON object a line to stderr: `at` (UTC), `level`, `process`, `event`, and fields of its own. Secrets never reach a
+line: fields that could hold one say `(not shown)`. `fleetca demo` keeps the lines in `logs/`; with `fleetca serve` they go where its stderr goes.
+"""
+
+
+def page() -> str:
+    """The page."""
+    rows = [(_shown(event), level, ", ".join(fields) or "-", MEANINGS.get(event, "as it says")) for event, level, fields in events()]
+    return (
+        markdown.head("Log lines", "the sources", _ABOUT)
+        + "\n"
+        + markdown.table(("event", "level", "fields", "what it tells"), rows)
+        + "\n"
+    )
+
+
+def events() -> list[tuple[str, str, list[str]]]:
+    """Every event with its levels and fields, by name; sentences (from modules that log those) have values as words in capitals."""
+    levels: dict[str, set[str]] = defaultdict(set)
+    fields: dict[str, dict[str, None]] = defaultdict(dict)
+    for _, module in markdown.modules():
+        for node in ast.walk(module):
+            if not isinstance(node, ast.Call) or not _is_logging(node.func):
+                continue
+            for event in _names(node.args[0]):
+                levels[event].add({"exception": "error"}.get(_method(node.func), _method(node.func)))
+                fields[event] |= {f"`{each.arg}`": None for each in node.keywords if each.arg}
+    return [(event, "/".join(sorted(levels[event])), list(fields[event])) for event in sorted(levels, key=lambda text: (" " in text, text))]
+
+
+def _shown(event: str) -> str:
+    return f"`{event}`" if event in MEANINGS else re.sub("%[sd]", "...", event)
+
+
+def _is_logging(function: ast.expr) -> bool:
+    if _method(function) not in LEVELS or not isinstance(function, ast.Attribute):
+        return False
+    owner = function.value
+    name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+    return name in {"log", "_log"}
+
+
+def _names(node: ast.expr) -> list[str]:
+    if isinstance(node, ast.IfExp):
+        return [*_names(node.body), *_names(node.orelse)]
+    assert isinstance(node, ast.Constant) and isinstance(node.value, str), f"an event without a fixed name: {ast.unparse(node)}"
+    return [node.value]
+
+
+def _method(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else ""
