@@ -248,6 +248,13 @@ def test_the_high_time_only_rises(store: Store) -> None:
         assert store.reading.high_time() == high
 
 
+def test_the_high_time_is_set_back_only_by_its_own_name(store: Store) -> None:
+    with store.ledger.writing() as writing:
+        writing.raise_high_time(NOW)
+        writing.set_high_time(NOW - 500)
+    assert store.reading.high_time() == NOW - 500
+
+
 # ---- tokens, messages, devices, keys
 
 

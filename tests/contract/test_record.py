@@ -277,7 +277,7 @@ def test_P8_the_audit_names_whoever(store: Store, database_url: str, log: Path, 
 
 
 def test_a_certificate_slipped_into_the_database_is_named_by_issuer_and_serial(store: Store, database_url: str, log: Path) -> None:
-    columns = "issuer, shard, state, tenant, device, profile, actor, subject, names, spki_sha256, not_before, not_after, revocable, leaf, intended_at"
+    columns = "issuer, shard, state, tenant, device, profile, actor, subject, names, spki_sha256, not_before, not_after, revocable, revoked, leaf, intended_at"
     octets = f"X'{'61' * 20}'" if store.backend == "sqlite" else "'aaaaaaaaaaaaaaaaaaaa'"
     tamper(
         database_url,
