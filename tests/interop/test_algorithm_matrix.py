@@ -37,11 +37,15 @@ from ca.model import (
     Role,
     TokenEvidence,
 )
+from ca.rules.certificate import draft_ca
+from ca.rules.lint.certificate import lint
+from ca.rules.reread import reread
 from ocsp.model import Policy
 from ocsp.serve import ResponderService
 from tests.databases import sqlite_url
 from tests.fakes import ocsp as requests
-from tests.fakes.certificates import root
+from tests.fakes.certificates import DAY, NOW, key, root, serial, signed
+from tests.fakes.certificates import profile as shipped_profile
 from tests.fakes.signer_world import ISSUING, Keypair, World, der_of
 from tests.interop import judges
 from tests.parts import need
@@ -259,6 +263,27 @@ def test_openssl_3_5_verifies_the_crl_and_it_lists_exactly_who_was_revoked(autho
     assert authority.node["forged"] == "does not verify"
     listed = x509.load_der_x509_crl(authority.crl)
     assert {one.serial_number for one in listed} == {authority.ref(subject, "revoked").serial for subject in KINDS}
+
+
+@pytest.mark.parametrize("above", KINDS)
+def test_openssl_3_5_verifies_what_a_root_of_each_algorithm_signs_itself_and_below(above: str) -> None:
+    anchor, profile = root(above), shipped_profile("issuing-ca")
+    chains: dict[str, tuple[bytes, bytes]] = {}
+    for below in KINDS:
+        made = draft_ca(
+            profile=profile,
+            issuer=anchor,
+            subject={"common_name": f"Issuing CA {below}"},
+            spki=key(below, "issuing").spki,
+            serial=serial(2),
+            not_before=NOW,
+            not_after=NOW + DAY,
+        )
+        lint(made, profile, anchor)
+        der = signed(made, key(above, "root"))
+        reread(made, der, anchor)
+        chains[below] = (der, anchor.certificate)
+    assert judges.node(signatures={}, chains=chains) == dict.fromkeys(KINDS, "")
 
 
 @pairs(KINDS)
