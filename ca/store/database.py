@@ -30,7 +30,6 @@ from sqlalchemy.pool import NullPool, PoolProxiedConnection, QueuePool
 
 from ca.errors import Misconfigured, StoreUnavailable
 from ca.store.failures import named
-from ca.store.migrating import begin_immediately
 
 BUSY_SECONDS = 10
 """How long a statement waits for another's lock before it gives up."""
@@ -154,11 +153,19 @@ def _postgresql_engine(url: sa.URL, *, writes: bool) -> sa.Engine:
     return engine
 
 
+def _begin_immediately(engine: sa.Engine) -> None:
+    """Make SQLAlchemy's transactions on SQLite real ones, and writers from the start: the driver's own begin comes too late for DDL."""
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
 def migrating_engine(url: sa.URL) -> sa.Engine:
     """An engine for the tables themselves, used by one connection for a short time."""
     if url.drivername == "sqlite":
         engine = _sqlite_engine(Path(url.database or ""), writes=True)
-        begin_immediately(engine)
+        _begin_immediately(engine)
         return engine
     # No time-outs here: a migration may take as long as it takes, and waits for another one.
     return sa.create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5, "application_name": "fleetca-migrate"})

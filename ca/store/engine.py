@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sqlalchemy import exc
 
-from ca.store import migrating
 from ca.store.database import Database, create_file, journal_mode_of, migrating_engine, parsed
 from ca.store.failures import named
 from ca.store.ledger import SqlLedger
@@ -63,6 +62,8 @@ def migrate(url: str) -> str:
         StoreUnavailable: it cannot be reached or written.
         Misconfigured: its tables are newer than this program (`store-newer`).
     """
+    from ca.store import migrating  # noqa: PLC0415 - Alembic, which a service that only opens the store must not wait for
+
     parts = parsed(url)
     if parts.drivername == "sqlite":
         create_file(Path(parts.database or ""))
@@ -81,6 +82,8 @@ def revision(url: str) -> tuple[str | None, str]:
     Raises:
         StoreUnavailable: it cannot be reached.
     """
+    from ca.store import migrating  # noqa: PLC0415 - as above
+
     engine = migrating_engine(parsed(url))
     try:
         return migrating.current(engine), migrating.head()

@@ -14,7 +14,6 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import event
 
 from ca.errors import Misconfigured
 
@@ -37,14 +36,6 @@ def head() -> str:
     if found is None:
         raise Misconfigured("store-revisions", "This installation holds no migrations.", fix="Install fleetca anew.")
     return found
-
-
-def begin_immediately(engine: sa.Engine) -> None:
-    """Make SQLAlchemy's transactions on SQLite real ones, and writers from the start: the driver's own begin comes too late for DDL."""
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def upgrade(engine: sa.Engine) -> str:

@@ -112,6 +112,8 @@ CERTIFICATE_COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
     _c.issued_at,
     _c.superseded_at,
     _c.first_used_at,
+    _c.delivered_at,
+    _c.grace_ends_at,
     _c.revocable,
     _c.leaf,
     _c.id,
@@ -120,7 +122,7 @@ CERTIFICATE_COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
     _r.revoked_at,
     _r.listed,
 )
-CERTIFICATE_ROW = 22
+CERTIFICATE_ROW = 24
 """Where the row number stands in a certificate's row."""
 
 CERTIFICATES = t.certificates.outerjoin(t.revocations, _r.change == _c.revocation)
@@ -129,7 +131,7 @@ CERTIFICATES = t.certificates.outerjoin(t.revocations, _r.change == _c.revocatio
 
 def certificate_of(row: Row) -> Certificate:
     ref = CertificateRef(row[0], serial_of(row[1]))
-    change = row[23]
+    change = row[25]
     return Certificate(
         ref=ref,
         state=_STATES[row[2]],
@@ -149,9 +151,11 @@ def certificate_of(row: Row) -> Certificate:
         issued_at=row[17],
         superseded_at=row[18],
         first_used_at=row[19],
-        revocable=bool(row[20]),
-        leaf=row[21],
-        revocation=None if change is None else Revocation(change, ref, _REASONS[row[24]], row[25], not_after=row[10], listed=bool(row[26])),
+        delivered_at=row[20],
+        grace_ends_at=row[21],
+        revocable=bool(row[22]),
+        leaf=row[23],
+        revocation=None if change is None else Revocation(change, ref, _REASONS[row[26]], row[27], not_after=row[10], listed=bool(row[28])),
     )
 
 

@@ -134,6 +134,8 @@ certificates = sa.Table(
     sa.Column("voided_at", NUMBER),
     sa.Column("first_used_at", NUMBER),
     sa.Column("superseded_at", NUMBER),
+    sa.Column("delivered_at", NUMBER),
+    sa.Column("grace_ends_at", NUMBER),
     sa.Column("revocation", NUMBER),  # change number of its latest row in revocations
     sa.Column("revoked", TRUTH, nullable=False),  # and that row is no release
     sa.Column("grant", TEXT, nullable=False),  # canonical JSON
@@ -171,6 +173,12 @@ certificates = sa.Table(
         "id",
         sqlite_where=sa.text("superseded_at IS NOT NULL"),
         postgresql_where=sa.text("superseded_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "certificates_in_grace",
+        "grace_ends_at",
+        sqlite_where=sa.text("grace_ends_at IS NOT NULL AND superseded_at IS NULL"),
+        postgresql_where=sa.text("grace_ends_at IS NOT NULL AND superseded_at IS NULL"),
     ),
 )
 

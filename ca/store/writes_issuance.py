@@ -80,6 +80,15 @@ RECORD_ISSUED = (
 )
 RECORD_VOID = sa.update(t.certificates).where(*_THIS, _INTENDED).values(state=sa.literal_column("'void'"), voided_at=param("now"))
 MARK_FIRST_USED = sa.update(t.certificates).where(*_THIS, _c.first_used_at.is_(None)).values(first_used_at=param("now"))
+MARK_DELIVERED = sa.update(t.certificates).where(*_THIS, _c.delivered_at.is_(None)).values(delivered_at=param("now"))
+BEGIN_GRACE = sa.update(t.certificates).where(*_THIS, _c.grace_ends_at.is_(None)).values(grace_ends_at=param("ends_at"))
+GRACES_ENDED = (
+    sa.select(*rows.CERTIFICATE_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(sa.text("certificates.grace_ends_at IS NOT NULL AND certificates.superseded_at IS NULL"), _c.grace_ends_at <= param("now"))
+    .order_by(_c.grace_ends_at)
+    .limit(param("limit"))
+)
 MARK_SUPERSEDED = sa.update(t.certificates).where(*_THIS, _c.superseded_at.is_(None)).values(superseded_at=param("now"))
 
 
@@ -262,6 +271,18 @@ class IssuanceWrites(Writes):
     def mark_first_used(self, ref: CertificateRef, *, now: UnixTime) -> None:
         """Its key has authenticated to us. The first time stays."""
         self._change(MARK_FIRST_USED, {"the_serial": rows.octets_of(ref.serial), "the_issuer": ref.issuer, "now": now})
+
+    def mark_delivered(self, ref: CertificateRef, *, now: UnixTime) -> None:
+        """The holder of its parent's key has it. The first time stays."""
+        self._change(MARK_DELIVERED, {"the_serial": rows.octets_of(ref.serial), "the_issuer": ref.issuer, "now": now})
+
+    def begin_grace(self, ref: CertificateRef, *, ends_at: UnixTime) -> None:
+        """From `ends_at` on it is superseded (P9). The first end stays."""
+        self._change(BEGIN_GRACE, {"the_serial": rows.octets_of(ref.serial), "the_issuer": ref.issuer, "ends_at": ends_at})
+
+    def graces_ended(self, now: UnixTime, *, limit: int) -> Sequence[Certificate]:
+        """Those whose grace is over and that are not marked as superseded, earliest end first."""
+        return [rows.certificate_of(row) for row in self._all(GRACES_ENDED, {"now": now, "limit": limit})]
 
     def mark_superseded(self, ref: CertificateRef, *, now: UnixTime) -> None:
         """Its successor took over (P9). The first time stays."""

@@ -113,6 +113,8 @@ def upgrade() -> None:
         sa.Column("voided_at", NUMBER),
         sa.Column("first_used_at", NUMBER),
         sa.Column("superseded_at", NUMBER),
+        sa.Column("delivered_at", NUMBER),
+        sa.Column("grace_ends_at", NUMBER),
         sa.Column("revocation", NUMBER),  # change number of its latest row in revocations
         sa.Column("revoked", TRUTH, nullable=False),  # and that row is no release
         sa.Column("grant", TEXT, nullable=False),  # canonical JSON
@@ -223,6 +225,13 @@ def upgrade() -> None:
         ["id"],
         sqlite_where=sa.text("superseded_at IS NOT NULL"),
         postgresql_where=sa.text("superseded_at IS NOT NULL"),
+    )
+    op.create_index(
+        "certificates_in_grace",
+        "certificates",
+        ["grace_ends_at"],
+        sqlite_where=sa.text("grace_ends_at IS NOT NULL AND superseded_at IS NULL"),
+        postgresql_where=sa.text("grace_ends_at IS NOT NULL AND superseded_at IS NULL"),
     )
     op.create_index(
         "revocations_by_serial",
