@@ -1,0 +1,118 @@
+"""Every `sh` block of README.md and docs/ works as it stands: each page's blocks run in their order, in one shell, in a fresh folder.
+
+The folder looks like the checkout, with nothing copied: what a page makes goes beside links to what it needs. Exempt are `scripts/test` itself (it runs
+us) and blocks below a comment `<!-- not run: REASON -->`. A page that listens on ports has a range of its own, so that pages and tests
+in parallel do not meet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.parts import need
+
+ROOT = Path(__file__).parents[2]
+NEEDED = ("scripts", "config", "docs", "pyproject.toml", "requirements.lock", "requirements-dev.lock", "README.md")
+SECONDS = 90
+BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\s*)?^```(?P<kind>\S*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+KINDS = {"sh", "text", "toml", "json", "ini", "sql", "console"}
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path) -> list[str]:
+    """The blocks of a page that run."""
+    found = BLOCK.finditer(page.read_text())
+    return [one["text"] for one in found if one["kind"] == "sh" and not one["reason"] and one["text"].strip() != "scripts/test"]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder in which everything a page names is where a checkout has it."""
+    folder = tmp_path / "fleetca"
+    folder.mkdir()
+    for name in NEEDED:
+        (folder / name).symlink_to(ROOT / name)
+    # An environment that counts as installed, so that scripts/environment installs nothing from here.
+    (folder / ".venv").mkdir()
+    (folder / ".venv/bin").symlink_to(ROOT / ".venv/bin")
+    for stamp in (".installed-run", ".installed-dev"):
+        (folder / ".venv" / stamp).touch()
+    return folder
+
+
+def _alive(folder: Path, group: int) -> bool:
+    try:
+        state, _, pgrp, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return int(pgrp) == group and state != "Z"
+
+
+def _over(group: int) -> bool:
+    """Does every process of the group end by itself, soon after the page?"""
+    for _ in range(50):
+        if not any(_alive(folder, group) for folder in Path("/proc").glob("[0-9]*")):
+            return True
+        threading.Event().wait(0.1)
+    return False
+
+
+def follow(script: Path, folder: Path) -> tuple[int, str]:
+    """Run a page's script; its exit code and all it said. Nothing that it started outlives it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLEETCA_")}
+    environment["PATH"] = f"{folder / '.venv/bin'}:{environment['PATH']}"
+    with script.with_suffix(".log").open("w+") as log:
+        process = subprocess.Popen(
+            ["sh", "-eu", script], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            code = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            code = -1
+            log.write(f"\nstill running after {SECONDS} s\n")
+        left = code == 0 and not _over(process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+        log.seek(0)
+        said = log.read()
+    assert not left, f"the page leaves processes behind:\n{said[-4000:]}"
+    return code, said
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if blocks(page)], ids=name_of)
+def test_the_page_can_be_followed(page: Path, checkout: Path, tmp_path: Path) -> None:
+    need("openssl")
+    script = tmp_path / "page.sh"
+    script.write_text("\n".join(f"echo '@@ block {number}' >&2\n{block}" for number, block in enumerate(blocks(page), 1)))
+    code, said = follow(script, checkout)
+    assert code == 0, said[-4000:]
+    assert "Traceback" not in said, said
+
+
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    assert {one["kind"] for one in BLOCK.finditer(page.read_text())} <= KINDS
+
+
+def test_no_two_pages_listen_on_the_same_ports() -> None:
+    bases: dict[str, str] = {}
+    for page in pages():
+        for base in set(re.findall(r"--port-base (\d+)", "\n".join(blocks(page)))):
+            assert base not in bases, f"{name_of(page)} and {bases[base]} use {base}"
+            bases[base] = name_of(page)
