@@ -20,7 +20,8 @@ _ALIASES: Final = {
     CERTIFICATE: (CERTIFICATE, "X509 CERTIFICATE"),
     CRL: (CRL, "CRL"),
 }
-_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----[ \t]*\r?\n(.*?)-----END ([A-Z0-9 ]{1,64})-----", re.DOTALL)
+_BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----[ \t]*\r?\n")
+_END: Final = re.compile(rb"-----END ([A-Z0-9 ]{1,64})-----")
 
 
 def pem(label: str, der: bytes) -> str:
@@ -38,8 +39,11 @@ def ders_of(data: bytes, label: str) -> list[bytes]:
     """
     wanted = {name.encode() for name in _ALIASES.get(label, (label,))}
     found: list[bytes] = []
-    for match in _BLOCK.finditer(data):
-        begin, body, end = match.groups()
+    at = 0
+    # Each octet is looked at once, also where a thousand blocks begin and none ends.
+    while (begins := _BEGIN.search(data, at)) and (ends := _END.search(data, begins.end())):
+        begin, body, end = begins[1], data[begins.end() : ends.start()], ends[1]
+        at = ends.end()
         if begin not in wanted:
             continue
         if end != begin:

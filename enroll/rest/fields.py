@@ -104,7 +104,8 @@ def _depth(text: str) -> int:
     if most <= _DEPTH_LIMIT:
         return most
     deepest = level = 0
-    for bracket in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
+    # A string is taken whole and never given back, closed or not: otherwise each quote in one that never ends would begin the search anew.
+    for bracket in re.finditer(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', text, re.DOTALL):
         sign = bracket.group()
         if sign in "[{":
             level += 1

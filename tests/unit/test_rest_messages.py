@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -177,3 +178,21 @@ def test_every_body_is_its_own_schema() -> None:
         schema = body.schema()
         assert schema["additionalProperties"] is False
         assert set(schema["properties"]) == {one.name for one in body.fields}
+
+
+HOSTILE = [
+    pytest.param(b"[" * 17 + b'"' + b'\\"' * 32_000, "bad-json", id="a string full of escaped quotes that never ends"),
+    pytest.param(b"[" * 17 + b'"' + b'\\"' * 32_000 + b"\\", "bad-json", id="the same, cut inside an escape"),
+    pytest.param(b'{"csr": "' + b"-----BEGIN A-----\\n" * 3_000 + b'", "token": "x"}', "bad-pem", id="thousands of PEM blocks begin, none ends"),
+]
+
+
+@pytest.mark.parametrize(("raw", "code"), HOSTILE)
+def test_R22_no_body_of_a_stranger_costs_more_than_reading_it(raw: bytes, code: str) -> None:
+    """Not a measurement: before these were read in one walk, they held the process (and every other request) for up to 25 seconds."""
+    assert len(raw) <= fields.BODY_LIMIT
+    before = time.process_time()
+    with pytest.raises(Malformed) as refused:
+        messages.read_body(raw, messages.ENROLL)
+    assert refused.value.code == code
+    assert time.process_time() - before < 1
