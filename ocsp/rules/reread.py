@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import ocsp
 
-from ca.der import algorithms
+from ca.der import algorithms, reader
 from ca.errors import Broken, FleetcaError
 from ca.model import Reason, UnixTime
 from ocsp.model import CertificateId, Responder, Status, Verdict, Window
@@ -64,6 +64,8 @@ def _problem(
     if found.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
         return "its status is not successful"
     algorithms.verify(algorithms.cached_public_key(responder.spki), found.signature, found.tbs_response_bytes)
+    if _outside(body) != (responder.signature_algorithm, found.signature):
+        return "another reader finds another algorithm or signature in it"
     if found.responder_key_hash != responder.key_hash or found.responder_name is not None:
         return "its responder is not named by the hash of its key"
     if [one.public_bytes(serialization.Encoding.DER) for one in found.certificates] != [responder.certificate]:
@@ -89,6 +91,24 @@ def _problem(
             if single.revocation_time_utc != _moment(status.since) or said is not status.reason:
                 return "its revocation differs"
     return ""
+
+
+def _outside(body: bytes) -> tuple[bytes, bytes]:
+    """The signatureAlgorithm and the octets of the signature (RFC 6960 4.2.1).
+
+    cryptography compares the first with nothing, and lets the BIT STRING of the second claim unused bits that happen to be zero.
+    """
+    at = reader.only(body, 0x30)
+    status = reader.expect(body, at.content, at.end, 0x0A)
+    wrapper = reader.expect(body, status.end, at.end, 0xA0)
+    typed = reader.expect(body, wrapper.content, wrapper.end, 0x30)
+    kind = reader.expect(body, typed.content, typed.end, 0x06)
+    octets = reader.expect(body, kind.end, typed.end, 0x04)
+    basic = reader.expect(body, octets.content, octets.end, 0x30)
+    tbs = reader.expect(body, basic.content, basic.end, 0x30)
+    algorithm = reader.expect(body, tbs.end, basic.end, 0x30)
+    signature = reader.expect(body, algorithm.end, basic.end, 0x03)
+    return body[algorithm.start : algorithm.end], reader.bit_string(body, signature)
 
 
 _REASONS = {x509.ReasonFlags.ca_compromise: "cACompromise", x509.ReasonFlags.aa_compromise: "aACompromise"}

@@ -244,6 +244,20 @@ def test_P11_reading_again_notices(spoil: Any, why: str) -> None:
         reread(**{**answer, **spoil(answer)})
 
 
+@pytest.mark.parametrize("mask", [1, 2, 0x80], ids="bit {:#04x}".format)
+def test_P11_every_flipped_octet_of_an_answer_is_found(mask: int) -> None:
+    responder, key, one, window = seated_answer()
+    tbs = response.tbs_response(responder, [(one, GOOD)], produced_at=NOW, window=window, nonce=b"n", extended_revoke=False)
+    # ECDSA draws anew each time; one whose last bits are zero could claim that they are unused.
+    signature = next(octets for octets in iter(lambda: key.sign(tbs), None) if octets[-1] & 3 == 0)
+    body = response.response(responder, tbs, signature)
+    reread(body, responder, [(one, GOOD)], produced_at=NOW, window=window, nonce=b"n")
+    for at in range(len(body)):
+        odd = body[:at] + bytes([body[at] ^ mask]) + body[at + 1 :]
+        with pytest.raises(Broken):
+            reread(odd, responder, [(one, GOOD)], produced_at=NOW, window=window, nonce=b"n")
+
+
 def test_P11_the_sampled_share_is_about_what_was_asked_for() -> None:
     bodies = [writer.integer(number) for number in range(4000)]
     assert sum(chosen(body, 0.0) for body in bodies) == 0
