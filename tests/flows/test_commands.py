@@ -208,6 +208,8 @@ def test_issue_show_revoke(world: World, run: Run, tmp_path: Path) -> None:
         ("--certificate", "pump-1.pem"),
     ):
         assert run("certificates", "show", *named, "--json").json["device"] == "pump-1"
+    assert "permanent-identifier:pump-1" in run("certificates", "show", serial).out
+    assert [row["serial"] for row in run("certificates", "search", "--san", "pump-1", "--json").json["certificates"]] == [serial]
     revoked = run("revoke", "--certificate", "pump-1.pem", "--reason", "keyCompromise", "--json")
     assert [one["serial"] for one in revoked.json["revoked"]] == [serial]
     again = run("revoke", serial, "--reason", "keyCompromise", "--json")
@@ -287,6 +289,7 @@ def test_profiles_and_issuers_are_shown(world: World, run: Run) -> None:
     assert {row["name"] for row in run("profiles", "list", "--json").json["profiles"]} >= {"device", "device-short", "service", "operator"}
     assert run("profiles", "show", "device", "--json").json["lifetime"] == "7d"
     assert "7d" in run("profiles", "show", "device").out
+    assert run("profiles", "show", "device", "--json").json["permanent_identifier"] == "{device}"
     assert [row["id"] for row in run("issuers", "list", "--json").json["issuers"]] == ["issuing", "root"]
     assert run("issuers", "show", "root", "--json").json["parent"] is None
     assert x509.load_pem_x509_certificate(run("issuers", "show", "issuing", "--pem").out.encode())
