@@ -11,8 +11,9 @@ Knows rules and ports only. A batch of requests shares each durable step, every 
     one transaction   results recorded
                       -- only now does anyone get a certificate --
 
-A repeated request gets the stored result. One whose intent never got a result is given up and decided anew: the old serial is void and
-revoked, for a signature may exist. Nothing is ever signed twice.
+Under load the results of one batch and the intents of the next are one transaction (`commit`), and one batch is signed (`sign`) while another
+is decided. A repeated request gets the stored result. One whose intent never got a result is given up and decided anew: the old serial is
+void and revoked, for a signature may exist. Nothing is ever signed twice.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from ca import lineage
 from ca.der.certificate import assemble
 from ca.der.csr import Csr, read_csr
-from ca.errors import Broken, Busy, Conflict, FleetcaError, KeyUnavailable, Misconfigured, NotFound, Unavailable
+from ca.errors import Broken, Busy, Conflict, Denied, FleetcaError, KeyUnavailable, Misconfigured, NotFound, Unavailable
 from ca.lineage import Issuers
 from ca.model import (
     Certificate,
@@ -98,8 +100,33 @@ class _Same:
 _Outcome = Issued | FleetcaError | _Pending | _Same
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A batch whose intents are committed."""
+
+    outcomes: Sequence[_Outcome]
+    pending: Mapping[int, _Pending]
+    now: UnixTime
+
+    @property
+    def keys(self) -> frozenset[Digest]:
+        """The request keys that are in flight until its results are on record."""
+        return frozenset(item.intent.request_key for item in self.pending.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A decided batch with what came of signing; nobody gets it before it is on record."""
+
+    decided: Decided
+    results: Mapping[int, Issued | FleetcaError]
+
+
+NOTHING: Final = Decided((), {}, 0)
+
+
 class Issuing:
-    """Safe to call from one thread at a time; `prepare` from any.
+    """`commit` belongs to one thread at a time and `sign` to one, which may be another; `prepare` may be called from any.
 
     Args:
         keys: the opened issuing keys. An issuer without one here cannot issue (the offline root, P4).
@@ -158,39 +185,79 @@ class Issuing:
 
     def issue_prepared(self, batch: Sequence[Prepared]) -> list[Issued | FleetcaError]:
         """As `issue`, for requests that were prepared."""
-        if not batch:
-            return []
+        _, decided = self.commit(batch)
+        settled, _ = self.commit((), self.sign(decided))
+        return settled
+
+    # ---- The transaction: results of the batch before, intents of this one ------------------------------------------
+
+    def commit(self, batch: Sequence[Prepared], signed: Signed | None = None) -> tuple[list[Issued | FleetcaError], Decided]:
+        """Record what was signed, and decide a batch, in one transaction. Returns the outcomes of the one, and the other to be signed.
+
+        A request whose key is in flight (`Decided.keys`) must not be in the batch before its results are recorded.
+
+        Raises:
+            Unavailable: only when both were given: a clock that went back, say, stops the one and must not cost the other. Call again for each
+                alone; what the failed commit kept after all is found: a result is the same result, an intent is given up.
+        """
+        signed = signed or Signed(NOTHING, {})
         try:
-            outcomes, now = self._commit_intents(batch)
+            return self._commit(batch, signed)
         except Unavailable as error:
-            # Nothing is signed. The commit itself may have gone through: then the requests, repeated, find intents and give them up.
-            return [error] * len(batch)
-        pending = {index: item for index, item in enumerate(outcomes) if isinstance(item, _Pending)}
-        if pending:
-            self._failpoint("issue.after-intent-commit")
-            outcomes = [*outcomes]
-            for index, outcome in self._finish(pending, now).items():
-                outcomes[index] = outcome
-        return [_settled(outcome, outcomes) for outcome in outcomes]
+            if batch and signed.results:
+                raise
+            # Nobody gets what is not on record, and nothing more is signed. Again, the commit may have gone through: a repeated request
+            # finds its result, or an intent to give up; recovery does the same.
+            failed = {index: result if isinstance(result, FleetcaError) else error for index, result in signed.results.items()}
+            return _settled(signed.decided, failed), Decided([error] * len(batch), {}, 0)
 
-    # ---- The first transaction: intents -----------------------------------------------------------------------------
-
-    def _commit_intents(self, batch: Sequence[Prepared]) -> tuple[list[_Outcome], UnixTime]:
+    def _commit(self, batch: Sequence[Prepared], signed: Signed) -> tuple[list[Issued | FleetcaError], Decided]:
+        results, now = dict(signed.results), 0
         outcomes: list[_Outcome] = []
         said: list[testimony.Record] = []
-        in_flight: dict[Digest, int] = {}
-        self._failpoint("issue.before-intent")
-        with self._ledger.writing() as tx:
-            now = trusted(self._clock.now(), high_time=tx.high_time())
-            for index, item in enumerate(batch):
-                outcome = self._same(item, in_flight) or self._decided(tx, item, said, now=now)
-                outcomes.append(outcome)
-                if isinstance(outcome, _Pending):
-                    in_flight[item.key] = index
-            if in_flight:
-                tx.raise_high_time(now)
+        if results:
+            self._failpoint("issue.before-result-commit")
+        if batch:
+            self._failpoint("issue.before-intent")
+        if results or batch:
+            with self._ledger.writing() as tx:
+                self._record(tx, signed.decided, results, said)
+                if batch:
+                    now = trusted(self._clock.now(), high_time=tx.high_time())
+                    self._intend(tx, batch, outcomes, said, now=now)
+        if results:
+            self._failpoint("issue.after-result-commit")
         self._witness.later(said)
-        return outcomes, now
+        pending = {index: item for index, item in enumerate(outcomes) if isinstance(item, _Pending)}
+        return _settled(signed.decided, results), Decided(outcomes, pending, now)
+
+    def _record(self, tx: Writing, decided: Decided, results: dict[int, Issued | FleetcaError], said: list[testimony.Record]) -> None:
+        now = decided.now
+        for index, result in results.items():
+            if not isinstance(result, Issued):
+                said += _give_up(tx, decided.pending[index].intent, now=now)
+                continue
+            ref, der = result.certificate.ref, result.certificate.der
+            assert der is not None
+            try:
+                tx.record_issued(ref, der, now=now)
+            except Conflict:
+                # While we signed, its device was revoked: that gave the intent up and revoked it, and this certificate goes nowhere.
+                results[index] = Denied("device-revoked", "The device was revoked.", why=f"Certificate {ref} was being made; it is void.")
+            else:
+                said.append(testimony.Signed(ref, der, now))
+
+    def _intend(
+        self, tx: Writing, batch: Sequence[Prepared], outcomes: list[_Outcome], said: list[testimony.Record], *, now: UnixTime
+    ) -> None:
+        in_flight: dict[Digest, int] = {}
+        for index, item in enumerate(batch):
+            outcome = self._same(item, in_flight) or self._decided(tx, item, said, now=now)
+            outcomes.append(outcome)
+            if isinstance(outcome, _Pending):
+                in_flight[item.key] = index
+        if in_flight:
+            tx.raise_high_time(now)
 
     def _same(self, item: Prepared, in_flight: Mapping[Digest, int]) -> _Same | None:
         index = in_flight.get(item.key)
@@ -224,7 +291,7 @@ class Issuing:
         if found is not None and found.state is CertificateState.issued:
             return _repeated(item, found, now=now)
         if found is not None:
-            # Only this worker signs, and this request is not in flight: its intent was left by a crash or a failure.
+            # Only this process signs, and this request is not in flight: its intent was left by a crash or a failure.
             said += lineage.give_up(tx, found, now=now)
         claim, policy = item.claim, self._policy
         record = self._issuers.record_of(claim, tx)
@@ -311,36 +378,20 @@ class Issuing:
         tx.reserve(intent, tenant=given.tenant, revocable=revocable, leaf=leaf_hash)
         return _Pending(intent, issuer, revocable, leaf_hash)
 
-    # ---- Journal, signatures, and the second transaction: results ---------------------------------------------------
+    # ---- Journal and signatures -------------------------------------------------------------------------------------
 
-    def _finish(self, pending: Mapping[int, _Pending], now: UnixTime) -> dict[int, Issued | FleetcaError]:
-        outcomes: dict[int, Issued | FleetcaError] = {}
+    def sign(self, decided: Decided) -> Signed:
+        """Journal, sign and re-read what was decided."""
+        pending = decided.pending
+        if not pending:
+            return Signed(decided, {})
+        self._failpoint("issue.after-intent-commit")
         try:
             self._witness.testify([testimony.Intended(item.intent, item.revocable, item.leaf) for item in pending.values()])
         except Unavailable as error:
-            outcomes = dict.fromkeys(pending, error)
-        else:
-            self._failpoint("issue.after-journal")
-            outcomes = self._signed(pending, now)
-            self._failpoint("issue.before-result-commit")
-        said: list[testimony.Record] = []
-        try:
-            with self._ledger.writing() as tx:
-                for index, outcome in outcomes.items():
-                    item = pending[index]
-                    if isinstance(outcome, Issued):
-                        der = outcome.certificate.der
-                        assert der is not None
-                        tx.record_issued(outcome.certificate.ref, der, now=now)
-                        said.append(testimony.Signed(outcome.certificate.ref, der, now))
-                    else:
-                        said += lineage.give_up(tx, _record(item, None, now), now=now)
-        except Unavailable as error:
-            # Nobody gets what is not on record. The intents stay; a repeated request or recovery gives them up.
-            return {index: outcome if isinstance(outcome, FleetcaError) else error for index, outcome in outcomes.items()}
-        self._failpoint("issue.after-result-commit")
-        self._witness.later(said)
-        return outcomes
+            return Signed(decided, dict.fromkeys(pending, error))
+        self._failpoint("issue.after-journal")
+        return Signed(decided, self._signed(pending, decided.now))
 
     def _signed(self, pending: Mapping[int, _Pending], now: UnixTime) -> dict[int, Issued | FleetcaError]:
         outcomes: dict[int, Issued | FleetcaError] = {}
@@ -366,12 +417,24 @@ class Issuing:
         return outcomes
 
 
-def _settled(outcome: _Outcome, outcomes: Sequence[_Outcome]) -> Issued | FleetcaError:
+def _give_up(tx: Writing, intent: Intent, *, now: UnixTime) -> tuple[testimony.Record, ...]:
+    """Unless revoking its device did so while we signed."""
+    tx.lock_device(intent.grant.device)
+    found = tx.find_certificate(CertificateRef(intent.draft.issuer, intent.draft.serial))
+    return lineage.give_up(tx, found, now=now) if found is not None and found.state is CertificateState.intended else ()
+
+
+def _settled(decided: Decided, results: Mapping[int, Issued | FleetcaError]) -> list[Issued | FleetcaError]:
+    return [_settle(decided.outcomes, results, index) for index in range(len(decided.outcomes))]
+
+
+def _settle(outcomes: Sequence[_Outcome], results: Mapping[int, Issued | FleetcaError], index: int) -> Issued | FleetcaError:
+    outcome = outcomes[index]
     if isinstance(outcome, _Same):
-        first = _settled(outcomes[outcome.index], outcomes)
+        first = _settle(outcomes, results, outcome.index)
         return replace(first, repeated=True) if isinstance(first, Issued) else first
     if isinstance(outcome, _Pending):
-        return Broken("unfinished", "A request was left without an outcome.")
+        return results.get(index) or Broken("unfinished", "A request was left without an outcome.")
     return outcome
 
 
@@ -399,13 +462,13 @@ def _repeated(item: Prepared, found: Certificate, *, now: UnixTime) -> Issued:
     return Issued(found, found.leaf, repeated=True)
 
 
-def _record(item: _Pending, der: bytes | None, now: UnixTime) -> Certificate:
-    """The row as the store has it: intended without octets, issued with them."""
+def _record(item: _Pending, der: bytes, now: UnixTime) -> Certificate:
+    """The row as the store will have it."""
     made: Draft = item.intent.draft
     given = item.intent.grant
     return Certificate(
         ref=CertificateRef(made.issuer, Serial(made.serial)),
-        state=CertificateState.intended if der is None else CertificateState.issued,
+        state=CertificateState.issued,
         tenant=given.tenant,
         device=DeviceId(given.device),
         profile=given.profile,
@@ -419,7 +482,7 @@ def _record(item: _Pending, der: bytes | None, now: UnixTime) -> Certificate:
         parent=given.parent,
         request_key=item.intent.request_key,
         intended_at=item.intent.intended_at,
-        issued_at=None if der is None else now,
+        issued_at=now,
         superseded_at=None,
         first_used_at=None,
         revocable=item.revocable,

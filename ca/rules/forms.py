@@ -26,7 +26,7 @@ _Writer = Callable[[Any], Any]
 
 def write(value: Any) -> Any:
     """The JSON form of a word."""
-    return _writer(type(value))(value)
+    return _writer(cast("Any", type(value)))(value)
 
 
 def read(kind: type[T], document: Any) -> T:
@@ -103,7 +103,7 @@ def _object_writer(kind: type) -> _Writer:
     hints = typing.get_type_hints(kind)
     names = tuple(field.name for field in fields(kind))
     others = tuple((name, inner) for name in names if (inner := _field_writer(hints[name])) is not _as_it_is)
-    values = operator.attrgetter(*names) if len(names) > 1 else lambda value: tuple(getattr(value, name) for name in names)
+    values: _Writer = operator.attrgetter(*names) if len(names) > 1 else lambda value: tuple(getattr(value, name) for name in names)
 
     def written(value: Any) -> Any:
         made = dict(zip(names, values(value), strict=True))

@@ -291,13 +291,14 @@ def test_requests_share_commits_under_load_and_wait_for_nobody_alone(running: Ru
     client = running.client(Role.enroll)
     requests = [IssueRequest(Keypair().csr(), TokenEvidence(new_token(running.client(Role.operator), f"pump-{n}"))) for n in range(60)]
     batches: list[int] = []
-    real = running.world.issuing.issue_prepared
+    real = running.world.issuing.commit
 
-    def counted(batch: Any) -> Any:
-        batches.append(len(batch))
-        return real(batch)
+    def counted(batch: Any, signed: Any = None) -> Any:
+        if batch:
+            batches.append(len(batch))
+        return real(batch, signed)
 
-    running.world.issuing.issue_prepared = counted  # type: ignore[method-assign]
+    running.world.issuing.commit = counted  # type: ignore[method-assign]
     client.issue(requests[0])
     assert batches == [1]
     with ThreadPoolExecutor(30) as pool:
