@@ -320,6 +320,7 @@ class _Database:
 _WORDS = {
     "issuance": "certificate",
     "void": "voided certificate",
+    "delivery": "delivered successor of certificate",
     "supersede": "superseded certificate",
     "revocation": "revocation",
     "crl": "CRL",

@@ -1,9 +1,12 @@
-"""Confirming: a new certificate's key authenticates to us for the first time, and its ancestors are superseded (P9). Safe to repeat."""
+"""Confirming: a certificate's key authenticates to us, and says perhaps that it has its successor (P9). Safe to repeat.
+
+A first use supersedes all ancestors at once. A confirmed delivery begins the grace of the certificate that speaks: when it is over, the
+certificate is superseded too, whether its successor was used or not.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 
 from ca import lineage
 from ca.errors import Unavailable
@@ -20,20 +23,25 @@ class Confirming:
         self._ledger, self._witness, self._issuers, self._policy, self._clock = ledger, witness, issuers, policy, clock
 
     def confirm(self, request: ConfirmRequest, peer: Peer) -> Certificate:
-        """The certificate whose first use this was, as it now is.
+        """The certificate that spoke, as it now is.
 
         Raises:
-            Denied: it was superseded itself, it does not hold, or its device was revoked.
+            Denied: it was superseded itself, it does not hold, its device was revoked, or it has no such successor.
         """
         claim = evidence.claim(evidence.Verb.confirm, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
-            own = grant.confirmation(claim, record=self._issuers.record_of(claim, tx), now=now)
+            successor = None if request.successor is None else tx.find_certificate(request.successor)
+            record = self._issuers.record_of(claim, tx)
+            own = grant.confirmation(claim, request, self._policy, record=record, successor=successor, now=now)
             renewal.active(tx.lock_device(own.device))
             said = lineage.first_use(tx, own, self._policy.profiles, now=now)
+            if successor is not None:
+                said += lineage.delivered(tx, own, successor, self._policy.profiles, now=now)
             tx.raise_high_time(now)
+            own = tx.find_certificate(own.ref) or own
         self._witness.later(said)
         with suppress(Unavailable):
             # Committed and in force already; what the journal cannot take now it gets with its next write.
             self._witness.settle()
-        return own if own.first_used_at is not None else replace(own, first_used_at=now)
+        return own

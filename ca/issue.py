@@ -485,6 +485,8 @@ def _record(item: _Pending, der: bytes, now: UnixTime) -> Certificate:
         issued_at=now,
         superseded_at=None,
         first_used_at=None,
+        delivered_at=None,
+        grace_ends_at=None,
         revocable=item.revocable,
         revocation=None,
         leaf=item.leaf,

@@ -1,5 +1,5 @@
-"""What several verbs do to certificates on record, inside a write transaction of theirs: find what was shown, note a first use, change a
-status, give an intent up. Each appends its leaf (P8) and returns what belongs into the journal. Knows rules and ports only.
+"""What several verbs do to certificates on record, inside a write transaction of theirs: find what was shown, note a first use or a delivery,
+change a status, give an intent up. Each appends its leaf (P8) and returns what belongs into the journal. Knows rules and ports only.
 """
 
 from __future__ import annotations
@@ -102,14 +102,40 @@ def first_use(tx: Writing, record: Certificate, profiles: Mapping[ProfileName, P
         tx.mark_first_used(record.ref, now=now)
         said.append(testimony.FirstUsed(record.ref, now))
     for ancestor in renewal.ancestors(record, tx.find_certificate):
-        tx.mark_superseded(ancestor.ref, now=now)
-        tx.append_leaf(leaf.supersede(ancestor.ref, by=record.ref, at=now))
-        said.append(testimony.Superseded(ancestor.ref, record.ref, now))
-        profile = profiles.get(ancestor.profile)
-        if profile is not None and profile.on_superseded is OnSuperseded.revoke and renewal.live(ancestor, now=now):
-            by = by_the_signer(ancestor.tenant, reason=Reason.superseded, why="superseded", now=now)
-            said += revoke(tx, ancestor, by, now=now)[1]
+        said += supersede(tx, ancestor, record.ref, profiles, now=now)
     return tuple(said)
+
+
+def delivered(
+    tx: Writing, record: Certificate, successor: Certificate, profiles: Mapping[ProfileName, Profile], *, now: UnixTime
+) -> tuple[testimony.Record, ...]:
+    """The holder of `record` has its successor: its grace begins (P9). A second successor does not prolong it."""
+    if successor.delivered_at is not None:
+        return ()
+    profile = profiles.get(record.profile)
+    ends = now + (profile.grace if profile is not None else 0) if record.grace_ends_at is None else record.grace_ends_at
+    tx.mark_delivered(successor.ref, now=now)
+    tx.begin_grace(record.ref, ends_at=ends)
+    tx.append_leaf(leaf.delivery(record.ref, successor=successor.ref, grace_ends_at=ends, at=now))
+    said: tuple[testimony.Record, ...] = (testimony.Delivered(record.ref, successor.ref, ends, now),)
+    record = replace(record, grace_ends_at=ends)
+    if record.superseded_at is None and renewal.superseded(record, now=now):
+        said += supersede(tx, record, successor.ref, profiles, now=now)
+    return said
+
+
+def supersede(
+    tx: Writing, record: Certificate, by: CertificateRef, profiles: Mapping[ProfileName, Profile], *, now: UnixTime
+) -> tuple[testimony.Record, ...]:
+    """Write down that a certificate is superseded, since now or since its grace ended, and revoke it where its profile says so."""
+    since = now if record.grace_ends_at is None else min(now, record.grace_ends_at)
+    tx.mark_superseded(record.ref, now=since)
+    tx.append_leaf(leaf.supersede(record.ref, by=by, at=since))
+    said: tuple[testimony.Record, ...] = (testimony.Superseded(record.ref, by, since),)
+    profile = profiles.get(record.profile)
+    if profile is not None and profile.on_superseded is OnSuperseded.revoke and renewal.live(record, now=now):
+        said += revoke(tx, record, by_the_signer(record.tenant, reason=Reason.superseded, why="superseded", now=now), now=now)[1]
+    return said
 
 
 def give_up(tx: Writing, record: Certificate, *, now: UnixTime) -> tuple[testimony.Record, ...]:

@@ -363,9 +363,13 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmRequest:
-    """The successor's key authenticates to us: its ancestors are superseded (P9)."""
+    """A key authenticates to us (P9): the ancestors of its certificate are superseded.
+
+    With `successor`, its holder says that it has that renewal of its certificate: the grace of its profile begins.
+    """
 
     evidence: Evidence
+    successor: CertificateRef | None = None
 
 
 # ---- Drafts, certificates, revocations ------------------------------------------------------------------------------
@@ -443,7 +447,12 @@ class Certificate:
     intended_at: UnixTime
     issued_at: UnixTime | None
     superseded_at: UnixTime | None
+    """Ask `ca.rules.renewal.superseded`: it is so from `grace_ends_at` on, and this field follows."""
     first_used_at: UnixTime | None
+    delivered_at: UnixTime | None
+    """When the holder of its parent's key said that it has it."""
+    grace_ends_at: UnixTime | None
+    """Set when the delivery of a successor was confirmed: the first second at which it is superseded, used or not."""
     revocable: bool
     revocation: Revocation | None
     leaf: Digest

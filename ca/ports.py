@@ -183,6 +183,16 @@ class Writing(Protocol):
 
     def mark_first_used(self, ref: CertificateRef, *, now: UnixTime) -> None: ...
 
+    def mark_delivered(self, ref: CertificateRef, *, now: UnixTime) -> None: ...
+
+    def begin_grace(self, ref: CertificateRef, *, ends_at: UnixTime) -> None:
+        """From `ends_at` on it is superseded. The first end stays."""
+        ...
+
+    def graces_ended(self, now: UnixTime, *, limit: int) -> Sequence[Certificate]:
+        """Those whose grace is over and that are not marked as superseded, earliest end first."""
+        ...
+
     def mark_superseded(self, ref: CertificateRef, *, now: UnixTime) -> None: ...
 
     def add_revocation(

@@ -148,6 +148,8 @@ class Recovery:
                         _changed(tx, record, work)
                     case testimony.FirstUsed():
                         tx.mark_first_used(record.ref, now=record.at)
+                    case testimony.Delivered():
+                        _delivered(tx, record)
                     case testimony.Superseded():
                         _superseded(tx, record)
                     case testimony.DeviceRevoked():
@@ -241,6 +243,15 @@ def _changed(tx: Writing, record: testimony.Changed, work: _Work) -> None:
     )
     tx.append_leaf(leaf.revocation(made, record.by, at=record.at))
     work.revocations += 1
+
+
+def _delivered(tx: Writing, record: testimony.Delivered) -> None:
+    found = tx.find_certificate(record.successor)
+    if found is None or found.delivered_at is not None:
+        return
+    tx.mark_delivered(record.successor, now=record.at)
+    tx.begin_grace(record.ref, ends_at=record.grace_ends_at)
+    tx.append_leaf(leaf.delivery(record.ref, successor=record.successor, grace_ends_at=record.grace_ends_at, at=record.at))
 
 
 def _superseded(tx: Writing, record: testimony.Superseded) -> None:

@@ -38,6 +38,7 @@ from ca.signer.questions import Questions
 from ca.signer.server import SignerServer, Verbs
 from ca.store.engine import Store, open_store
 from ca.store.file_journal import FileJournal
+from ca.supersede import Superseding
 from ca.system import SystemChance, SystemClock
 from ca.tokens import Tokens
 from ca.witness import Witness
@@ -136,6 +137,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                 revoking=revoking,
                 tokens=Tokens(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, chance=chance),
                 confirming=Confirming(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
+                superseding=Superseding(ledger=store.ledger, witness=witness, policy=rules, clock=clock),
                 crls=CrlSigning(
                     ledger=store.ledger,
                     reading=store.reading,

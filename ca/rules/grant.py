@@ -19,6 +19,7 @@ from ca.model import (
     OWN_SERVICES,
     Certificate,
     CertificateRef,
+    ConfirmRequest,
     Device,
     DeviceId,
     Digest,
@@ -168,11 +169,15 @@ def _by_token(request: IssueRequest, policy: Policy, token: Token) -> Asked:
 
 def _by_presented(found: Claim, request: IssueRequest, policy: Policy, record: Certificate | None, *, now: UnixTime) -> Asked:
     own = _shown(found, record, now=now)
+    _by_presenting(found, own, policy)
+    return _renewal(request, policy, own, renew_from=policy.caps_of(found.peer.role).renew_from, now=now)
+
+
+def _by_presenting(found: Claim, own: Certificate, policy: Policy) -> None:
+    """May this role speak for that certificate, whose key it only says it saw at work?"""
     if own.device.startswith(OWN_SERVICES):
         raise Denied("not-by-presenting", "Our own services and operators do not renew by presenting a certificate.")
-    caps = policy.caps_of(found.peer.role)
-    within(caps, device=own.device, profile=own.profile)
-    return _renewal(request, policy, own, renew_from=caps.renew_from, now=now)
+    within(policy.caps_of(found.peer.role), device=own.device, profile=own.profile)
 
 
 def _by_message(
@@ -186,6 +191,7 @@ def _by_message(
         if own.device.startswith(OWN_SERVICES):
             _operator(own, operator)
         return _renewal(request, policy, own, renew_from=0.0, now=now)
+    renewal.newest(own, now=now)
     name = _operator(own, operator, power=Power.issue)
     if message.device is None or message.profile is None:
         raise Malformed("bad-message", "The signed message must name device and profile.")
@@ -444,6 +450,7 @@ def _by_signed_revocation(
     if message is None or message.reason is not request.reason or (message.target, message.device) != (request.target, request.device):
         raise Unauthenticated("message-for-another-act", "The signed message asks for another revocation.")
     if operator_of(own.device) is not None:
+        renewal.newest(own, now=now)
         return f"operator:{_operator(own, operator, power=Power.revoke)}"
     if target is None or target.device != own.device:
         raise Denied("not-your-certificate", "A device revokes its own certificates only.")
@@ -457,7 +464,7 @@ def _for_oneself(request: RevokeRequest) -> None:
         raise Denied("reason-not-yours", f"A device may not revoke for {request.reason.name}.", why=f"It may say {words}.")
 
 
-# ---- Tokens and first use -------------------------------------------------------------------------------------------
+# ---- Tokens, first use and delivery ---------------------------------------------------------------------------------
 
 
 def token(
@@ -469,6 +476,7 @@ def token(
             actor = _role_actor(found)
         case EvidenceKind.message:
             own = _shown(found, record, now=now)
+            renewal.newest(own, now=now)
             actor = f"operator:{_operator(own, operator, power=Power.create_token)}"
             message = found.message
             said = None if message is None else (message.device, message.profile, message.names, message.lifetime)
@@ -480,11 +488,23 @@ def token(
     return actor
 
 
-def confirmation(found: Claim, *, record: Certificate | None, now: UnixTime) -> Certificate:
-    """The certificate whose key authenticated to us."""
+def confirmation(
+    found: Claim, request: ConfirmRequest, policy: Policy, *, record: Certificate | None, successor: Certificate | None, now: UnixTime
+) -> Certificate:
+    """The certificate whose key authenticated to us, and may say what the request says.
+
+    Args:
+        successor: the row of `request.successor`, where one is named.
+    """
     if found.kind not in {EvidenceKind.presented, EvidenceKind.message}:
         raise Denied("evidence-unknown", "This kind of evidence confirms nothing.")
     own = _shown(found, record, now=now)
-    if own.superseded_at is not None:
-        raise Denied("superseded", "The certificate was superseded: a newer one of this device has been used.")
+    if found.message is not None and found.message.target != request.successor:
+        raise Unauthenticated("message-for-another-act", "The signed message confirms something else.")
+    if request.successor is None:
+        renewal.newest(own, now=now)
+    else:
+        if found.kind is EvidenceKind.presented:
+            _by_presenting(found, own, policy)
+        renewal.delivery(own, successor, now=now)
     return own

@@ -131,8 +131,13 @@ def token(made: Token) -> LogLeaf:
     )
 
 
+def delivery(ref: CertificateRef, *, successor: CertificateRef, grace_ends_at: UnixTime, at: UnixTime) -> LogLeaf:
+    """The holder of a certificate said that it has its successor (P9)."""
+    return _leaf("delivery", at, issuer=ref.issuer, serial=_hex(ref.serial), successor=str(successor), grace_ends_at=grace_ends_at)
+
+
 def supersede(ref: CertificateRef, *, by: CertificateRef, at: UnixTime) -> LogLeaf:
-    """A certificate's successor was used first (P9)."""
+    """A certificate's successor was used, or its grace was over (P9)."""
     return _leaf("supersede", at, issuer=ref.issuer, serial=_hex(ref.serial), by=str(by))
 
 

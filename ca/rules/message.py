@@ -40,7 +40,7 @@ WINDOW: Final = {Act.renew: 3600, Act.confirm: 300, Act.revoke: 300, Act.create_
 _COMMON: Final = frozenset({"act", "audience", "issued_at", "id"})
 FIELDS: Final = {
     Act.renew: (frozenset({"csr"}), frozenset[str]()),
-    Act.confirm: (frozenset[str](), frozenset[str]()),
+    Act.confirm: (frozenset[str](), frozenset({"issuer", "serial"})),
     Act.revoke: (frozenset({"reason"}), frozenset({"issuer", "serial", "device"})),
     Act.create_token: (frozenset({"device", "profile", "lifetime"}), frozenset({"names"})),
     Act.issue: (frozenset({"device", "profile", "csr"}), frozenset({"names"})),
@@ -154,7 +154,7 @@ def read_message(payload: bytes) -> Message:
     identifier = _text(document, "id")
     if not 16 <= len(identifier) <= 128:
         raise _bad("`id` must be 16 to 128 characters.")
-    has_target = "serial" in document or "issuer" in document
+    has_target = bool(fields & {"issuer", "serial"})
     if act is Act.revoke and has_target == ("device" in document):
         raise _bad("`revoke` names either `issuer` and `serial`, or `device`.")
     if has_target and not {"issuer", "serial"} <= fields:

@@ -60,6 +60,46 @@ def speaks(record: Certificate, *, now: UnixTime) -> None:
         )
 
 
+def superseded(record: Certificate, *, now: UnixTime) -> bool:
+    """Has a newer certificate of its device taken over: was it used, or is the grace over that began when its delivery was confirmed?"""
+    return record.superseded_at is not None or (record.grace_ends_at is not None and now >= record.grace_ends_at)
+
+
+def newest(record: Certificate, *, now: UnixTime) -> None:
+    """May it still act for its holder, as far as its successors go?
+
+    Raises:
+        Denied: `superseded`.
+    """
+    if superseded(record, now=now):
+        raise Denied(
+            "superseded",
+            "The certificate was superseded: it neither renews nor asks for anything any more.",
+            why="A newer certificate of this device was used, or the time is over since its delivery was confirmed.",
+            fix="Use the newest certificate.",
+        )
+
+
+def delivery(record: Certificate, successor: Certificate | None, *, now: UnixTime) -> Certificate:
+    """The successor whose delivery the holder of `record` may confirm. Said again, it is granted whatever became of either since.
+
+    Raises:
+        Denied: `not-your-successor`: also where there is no such certificate; `superseded`; `successor-ended`.
+    """
+    if successor is None or successor.state is not CertificateState.issued or successor.parent != record.ref:
+        raise Denied(
+            "not-your-successor",
+            "The certificate is not the successor of the one that speaks.",
+            why="Only the holder of the certificate that was renewed may say that its successor arrived.",
+        )
+    if successor.delivered_at is None:
+        newest(record, now=now)
+        if not live(successor, now=now):
+            # It must not retire the one certificate that still holds.
+            raise Denied("successor-ended", "The successor does not hold any more.", fix="Renew again.")
+    return successor
+
+
 def active(device: Device | None) -> Device:
     """The device, if it may act.
 
@@ -86,13 +126,7 @@ def renewable(record: Certificate, profile: Profile, *, renew_from: float, now: 
         Denied: `superseded`, `not-renewable`.
         Unacceptable: `too-early`.
     """
-    if record.superseded_at is not None:
-        raise Denied(
-            "superseded",
-            "The certificate was superseded and may not renew.",
-            why="A newer certificate of this device has been used.",
-            fix="Renew with the newest certificate.",
-        )
+    newest(record, now=now)
     if not profile.renewable:
         raise Denied("not-renewable", "Certificates of this profile are not renewed.", why=f"Profile {profile.name!r} says so.")
     share = max(profile.renew_from, renew_from)

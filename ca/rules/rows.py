@@ -19,6 +19,7 @@ from ca.rules.leaf import canonical
 _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "issuance": (("issuer", "serial"), ("at", "tbs_sha256", "device", "profile", "tenant", "names", "request_key", "parent")),
     "void": (("issuer", "serial"), ()),
+    "delivery": (("issuer", "serial"), ("grace_ends_at",)),
     "supersede": (("issuer", "serial"), ()),
     "revocation": (("change",), ("issuer", "serial", "reason", "revoked_at")),
     "crl": (("issuer", "shard", "number"), ("as_of", "count", "tbs_sha256", "this_update", "next_update")),
@@ -76,7 +77,7 @@ def octets(value: object) -> bytes:
 
 
 def of_certificate(row: Certificate) -> list[Fact]:
-    """One for its issuance, one more when it is void, one more when it is superseded."""
+    """One for its issuance, one more each when it is void, when its successor was delivered, and when it is superseded."""
     key = f"{row.ref.issuer}/{row.ref.serial:040x}"
     fields = {
         "at": row.intended_at,
@@ -91,6 +92,8 @@ def of_certificate(row: Certificate) -> list[Fact]:
     facts = [_fact("issuance", key, fields)]
     if row.state is CertificateState.void:
         facts.append(Fact("void", key, {}))
+    if row.grace_ends_at is not None:
+        facts.append(Fact("delivery", key, {"grace_ends_at": row.grace_ends_at}))
     if row.superseded_at is not None:
         facts.append(Fact("supersede", key, {}))
     return facts

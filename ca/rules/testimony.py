@@ -59,8 +59,18 @@ class FirstUsed:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """The holder of a certificate said that it has its successor."""
+
+    ref: CertificateRef
+    successor: CertificateRef
+    grace_ends_at: UnixTime
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
 class Superseded:
-    """A certificate's successor was used first."""
+    """A certificate's successor was used, or its grace was over."""
 
     ref: CertificateRef
     by: CertificateRef
@@ -100,7 +110,7 @@ class CrlIntended:
 
 
 Record: TypeAlias = (
-    Intended | Signed | GivenUp | Changed | FirstUsed | Superseded | DeviceRevoked | TokenMade | OperatorChanged | CrlIntended
+    Intended | Signed | GivenUp | Changed | FirstUsed | Delivered | Superseded | DeviceRevoked | TokenMade | OperatorChanged | CrlIntended
 )
 
 _KINDS: dict[str, type[Any]] = {
@@ -109,6 +119,7 @@ _KINDS: dict[str, type[Any]] = {
     "void": GivenUp,
     "revocation": Changed,
     "first-use": FirstUsed,
+    "delivery": Delivered,
     "supersede": Superseded,
     "device-revoked": DeviceRevoked,
     "token": TokenMade,

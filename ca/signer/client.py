@@ -85,7 +85,7 @@ class SignerClient:
         return forms.read(CreatedToken, self._ask("create-token", messages.write_token(asked)))
 
     def confirm(self, asked: ConfirmRequest) -> Certificate:
-        """A new certificate was used: its ancestors are superseded. Returns the certificate that confirmed itself."""
+        """A certificate was used, or its successor delivered. Returns the certificate that spoke."""
         return forms.read(Certificate, self._ask("confirm", messages.write_confirm(asked)))
 
     def sign_crl(self, issuer: IssuerId, *, above: CrlNumber, fence: int, sink_fd: int, shard: int = 0) -> CrlIntent:

@@ -278,12 +278,15 @@ def read_token(body: Mapping[str, Any], peer: Peer) -> TokenRequest:
 
 
 def write_confirm(asked: ConfirmRequest) -> dict[str, Any]:
-    return {"evidence": write_evidence(asked.evidence)}
+    body: dict[str, Any] = {"evidence": write_evidence(asked.evidence)}
+    if asked.successor is not None:
+        body["successor"] = write_ref(asked.successor)
+    return body
 
 
 def read_confirm(body: Mapping[str, Any], peer: Peer) -> ConfirmRequest:
-    _only(body, required=frozenset({"evidence"}))
-    return ConfirmRequest(read_evidence(body["evidence"], peer))
+    _only(body, required=frozenset({"evidence"}), optional=frozenset({"successor"}))
+    return ConfirmRequest(read_evidence(body["evidence"], peer), read_ref(body["successor"]) if "successor" in body else None)
 
 
 def write_crl(issuer: IssuerId, *, shard: int, above: int, fence: int) -> dict[str, Any]:

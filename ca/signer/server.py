@@ -29,11 +29,14 @@ from ca.sign_crl import CrlSigning
 from ca.signer import messages
 from ca.signer.desk import Desk, Log, Silence
 from ca.signer.questions import Questions
+from ca.supersede import Superseding
 from ca.tokens import Tokens
 
 MOST_CONNECTIONS: Final = 512
 PATIENCE: Final = 10.0
 """Seconds for the rest of a frame that has begun. Between frames a peer may be silent for ever."""
+HOUSEKEEPING: Final = 60.0
+"""Seconds between two looks for what became due without anybody asking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Verbs:
     revoking: Revoking
     tokens: Tokens
     confirming: Confirming
+    superseding: Superseding
     crls: CrlSigning
     operators: Operators
     questions: Questions
@@ -130,6 +134,7 @@ class SignerServer:
         self._listener = listener
         self._desk.start()
         threading.Thread(target=self._accept, name="signer-accept", daemon=True).start()
+        threading.Thread(target=self._keep_house, name="signer-housekeeping", daemon=True).start()
         self._log.info("listening", socket=str(self._path))
 
     def stop(self) -> None:
@@ -147,6 +152,15 @@ class SignerServer:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
         self._log.info("stopped")
+
+    def _keep_house(self) -> None:
+        """At the desk, like everything that decides."""
+        while not self._stopping.wait(HOUSEKEEPING):
+            try:
+                for ref in self._desk.do(self._verbs.superseding.end_graces):
+                    self._log.info("superseded", certificate=str(ref))
+            except FleetcaError as error:
+                self._log.warning("housekeeping-waits", code=error.code, what=error.what, why=error.why)
 
     def _accept(self) -> None:
         listener = self._listener
@@ -275,7 +289,10 @@ class SignerServer:
 
     def _confirm(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         asked = messages.read_confirm(_plain(body), peer)
-        return self._desk.do(lambda: self._verbs.confirming.confirm(asked, peer))
+        spoke = self._desk.do(lambda: self._verbs.confirming.confirm(asked, peer))
+        if asked.successor is not None:
+            self._log.info("delivered", role=peer.role.value, uid=peer.uid, certificate=str(asked.successor), device=spoke.device)
+        return spoke
 
     def _sign_crl(self, body: dict[str, Any], peer: Peer, descriptor: int | None) -> Any:
         issuer, shard, above, fence = messages.read_crl(_plain(body))

@@ -96,9 +96,13 @@ class Enrolment:
         return self._issuance(self._signer.issue(request))
 
     def confirm(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> Certificate:
-        """The successor's key has been used: its ancestors are superseded (P9)."""
-        given = self._message(members, Act.confirm)[0] if "message" in members else evidence.presented(certificate)
-        return self._signer.confirm(ConfirmRequest(given))
+        """The successor's key has been used, or its predecessor's holder has it: see `ca.confirm` (P9)."""
+        named = members.get("successor")
+        successor = None if named is None else CertificateRef(ids.issuer_id(named["issuer"]), ids.serial_from_hex(named["serial"]))
+        if "message" not in members:
+            return self._signer.confirm(ConfirmRequest(evidence.presented(certificate), successor))
+        given, message = self._message(members, Act.confirm)
+        return self._signer.confirm(ConfirmRequest(given, message.target if successor is None else successor))
 
     # ---- Revoking and tokens ----------------------------------------------------------------------------------------
 

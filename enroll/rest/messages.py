@@ -23,7 +23,7 @@ from ca.model import (
     Standing,
     UnixTime,
 )
-from ca.rules import ids
+from ca.rules import ids, renewal
 from enroll.model import CertificateQuery, Issuance
 from enroll.rest import fields
 from enroll.rest.fields import Body, Field, timestamp
@@ -102,8 +102,19 @@ RENEW: Final = Body(
     (_optional(_CSR), _OPTIONAL_MESSAGE),
     one_of=("csr", "message"),
 )
+_SUCCESSOR: Final = Body(
+    "Successor",
+    "The certificate that renewed the one presented in TLS. A message names it in its payload.",
+    (
+        fields.text("issuer", pattern=r"[a-z0-9][a-z0-9-]{0,62}", should="an issuer's id", about="Its issuer's id."),
+        fields.text("serial", pattern=SERIAL, should="1 to 40 hexadecimal digits", about="Its serial number."),
+    ),
+)
 CONFIRM: Final = Body(
-    "ConfirmRequest", "Nothing, with the new certificate presented in TLS; or a message signed with its key.", (_OPTIONAL_MESSAGE,)
+    "ConfirmRequest",
+    "Nothing, with the new certificate presented in TLS, or a message signed with its key: it works. With the old one, and the successor named:"
+    " it has arrived.",
+    (fields.member("successor", _SUCCESSOR, required=False), _OPTIONAL_MESSAGE),
 )
 REVOKE: Final = Body(
     "RevokeRequest",
@@ -204,11 +215,11 @@ def pem_chain(certificates: Sequence[bytes]) -> str:
     return "".join(pem(CERTIFICATE, der) for der in certificates)
 
 
-def standing(certificate: Certificate) -> Standing:
+def standing(certificate: Certificate, *, now: UnixTime) -> Standing:
     """What a search for it by state would have to say."""
-    if certificate.revocation is not None and certificate.revocation.reason is not Reason.removeFromCRL:
+    if renewal.revoked(certificate):
         return Standing.revoked
-    if certificate.state is CertificateState.issued and certificate.superseded_at is not None:
+    if certificate.state is CertificateState.issued and renewal.superseded(certificate, now=now):
         return Standing.superseded
     return Standing(certificate.state.value)
 
@@ -238,7 +249,7 @@ def render_certificate(certificate: Certificate, *, now: UnixTime, with_octets: 
     made: dict[str, Any] = {
         "issuer": certificate.ref.issuer,
         "serial": f"{certificate.ref.serial:040x}",
-        "state": standing(certificate).value,
+        "state": standing(certificate, now=now).value,
         "expired": now > certificate.not_after,  # notAfter is inclusive (RFC 5280, section 4.1.2.5)
         "device": certificate.device,
         "profile": certificate.profile,
@@ -248,7 +259,9 @@ def render_certificate(certificate: Certificate, *, now: UnixTime, with_octets: 
         "not_before": timestamp(certificate.not_before),
         "not_after": timestamp(certificate.not_after),
         "issued_at": _when(certificate.issued_at),
+        "delivered_at": _when(certificate.delivered_at),
         "first_used_at": _when(certificate.first_used_at),
+        "grace_ends_at": _when(certificate.grace_ends_at),
         "superseded_at": _when(certificate.superseded_at),
         "renews": None if certificate.parent is None else str(certificate.parent),
         "revocation": None if revocation is None else render_revocation(revocation.reason, revocation.revoked_at),

@@ -63,7 +63,8 @@ OPERATIONS: Final = (
         "/renew",
         "renew",
         "Get the successor of a current certificate.",
-        "The current certificate is presented in TLS, or has signed the message. The predecessor is superseded when the successor is first used.",
+        "The current certificate is presented in TLS, or has signed the message. The predecessor is superseded when the successor is first used,"
+        " or when its profile's grace after a confirmed delivery ends.",
         {201: _ISSUED, 200: _ISSUED},
         _POST,
         body=messages.RENEW,
@@ -74,8 +75,10 @@ OPERATIONS: Final = (
         "POST",
         "/confirm",
         "confirm",
-        "Say that a new certificate works.",
-        "Presented in TLS or by a message of its key. What it renewed is superseded.",
+        "Say that a new certificate works, or that it has arrived.",
+        "By the new certificate, presented in TLS or by a message of its key: it works, and what it renewed is superseded. By the old one, naming"
+        " the new one as `successor`: it has arrived, and the old one is superseded when its profile's grace ends. The answer is the certificate"
+        " that spoke.",
         {200: {JSON: "Certificate"}},
         _POST,
         body=messages.CONFIRM,
@@ -215,7 +218,9 @@ _ROW: Final = {
     "not_before": _TIME,
     "not_after": {**_TIME, "description": "Inclusive: the last second at which it holds."},
     "issued_at": _or_null(_TIME),
+    "delivered_at": {**_or_null(_TIME), "description": "When the holder of what it renews said that it has arrived."},
     "first_used_at": _or_null(_TIME),
+    "grace_ends_at": {**_or_null(_TIME), "description": "The first second at which it is superseded because its successor has arrived."},
     "superseded_at": _or_null(_TIME),
     "renews": _or_null(_text("ISSUER/SERIAL of the certificate it renewed.")),
     "revocation": {"anyOf": [_REVOCATION, {"type": "null"}]},

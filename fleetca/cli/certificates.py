@@ -90,7 +90,14 @@ def _facts(found: Certificate, now: UnixTime) -> list[tuple[str, str]]:
         facts.append(("SHA-256", reach.fingerprint(found.der)))
     if found.parent is not None:
         facts.append(("renews", str(found.parent)))
-    for name, when in (("issued", found.issued_at), ("first used", found.first_used_at), ("superseded", found.superseded_at)):
+    moments = (
+        ("issued", found.issued_at),
+        ("delivered", found.delivered_at),
+        ("first used", found.first_used_at),
+        ("grace ends", found.grace_ends_at),
+        ("superseded", found.superseded_at),
+    )
+    for name, when in moments:
         if when is not None:
             facts.append((name, output.iso(when)))
     if found.revocation is not None:

@@ -261,5 +261,5 @@ def state_of(certificate: Certificate, at: UnixTime) -> str:
     """One word for people: `revoked`, `expired`, `superseded`, `issued` ..."""
     from enroll.rest.messages import standing
 
-    word = standing(certificate).value
+    word = standing(certificate, now=at).value
     return "expired" if word in {"issued", "superseded"} and at > certificate.not_after else word

@@ -333,6 +333,34 @@ def test_P9_first_use_and_supersession_keep_their_first_time(store: Store) -> No
     assert (found.first_used_at, found.superseded_at) == (NOW + 5, NOW + 6)
 
 
+def test_P9_a_delivery_and_the_end_of_a_grace_keep_their_first_time(store: Store) -> None:
+    ref = issue(store, intent())
+    for now in (NOW + 5, NOW + 6):
+        with store.ledger.writing() as writing:
+            writing.mark_delivered(ref, now=now)
+            writing.begin_grace(ref, ends_at=now + 100)
+    found = store.reading.find_certificate(ref)
+    assert found is not None
+    assert (found.delivered_at, found.grace_ends_at, found.superseded_at) == (NOW + 5, NOW + 105, None)
+
+
+def test_P9_graces_that_have_ended_come_earliest_first_until_they_are_marked(store: Store) -> None:
+    refs = [issue(store, intent()) for _ in range(4)]
+    with store.ledger.writing() as writing:
+        for ref, ends_at in zip(refs, (NOW + 3, NOW + 1, NOW + 2, None), strict=True):
+            if ends_at is not None:
+                writing.begin_grace(ref, ends_at=ends_at)
+
+        def ended(now: int, limit: int = 9) -> list[CertificateRef]:
+            return [one.ref for one in writing.graces_ended(now, limit=limit)]
+
+        assert ended(NOW) == []
+        assert ended(NOW + 2) == [refs[1], refs[2]]
+        assert ended(NOW + 9, limit=1) == [refs[1]]
+        writing.mark_superseded(refs[1], now=NOW + 1)
+        assert ended(NOW + 9) == [refs[2], refs[0]]
+
+
 # ---- revocations and CRLs
 
 

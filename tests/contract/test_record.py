@@ -143,6 +143,9 @@ def history(store: Store) -> None:
         issue(tx, 4, finish=False)
     with store.ledger.writing() as tx:
         renewed = issue(tx, 5, parent=first)
+        tx.mark_delivered(renewed, now=NOW)
+        tx.begin_grace(first, ends_at=NOW + 60)
+        tx.append_leaf(leaf.delivery(first, successor=renewed, grace_ends_at=NOW + 60, at=NOW))
         tx.mark_superseded(first, now=NOW)
         tx.append_leaf(leaf.supersede(first, by=renewed, at=NOW))
         revoke(tx, held, Reason.keyCompromise)
@@ -194,7 +197,7 @@ def test_an_honest_database_has_no_findings(store: Store, log: Path) -> None:
     report = judge(store, log)
     assert report.findings == ()
     assert report.notes == ()
-    assert report.size == 16
+    assert report.size == 17
 
 
 def test_rows_whose_leaves_wait_for_the_sequencer_are_no_findings(store: Store, log: Path) -> None:
@@ -243,6 +246,19 @@ def test_rows_whose_leaves_wait_for_the_sequencer_are_no_findings(store: Store, 
         ),
         pytest.param(
             ["UPDATE certificates SET superseded_at = 1 WHERE device = 'pump-2'"], {"row-without-leaf"}, id="supersedes without a trace"
+        ),
+        pytest.param(
+            ["UPDATE certificates SET grace_ends_at = 9999999999 WHERE device = 'pump-1' AND grace_ends_at IS NOT NULL"],
+            {"row-differs"},
+            id="prolongs a grace",
+        ),
+        pytest.param(
+            ["UPDATE certificates SET grace_ends_at = 1 WHERE device = 'pump-2'"], {"row-without-leaf"}, id="ends a grace that never began"
+        ),
+        pytest.param(
+            ["UPDATE certificates SET grace_ends_at = NULL WHERE device = 'pump-1' AND grace_ends_at IS NOT NULL"],
+            {"leaf-without-row"},
+            id="forgets a delivery",
         ),
         pytest.param(["UPDATE devices SET state = 'active' WHERE id = 'pump-6'"], {"row-differs"}, id="revives a revoked device"),
         pytest.param(
@@ -304,7 +320,7 @@ def test_a_second_leaf_for_the_same_certificate_is_named(store: Store, log: Path
     sequencer(store, log).run()
     findings = judge(store, log).findings
     assert [finding.kind.value for finding in findings] == ["inserted"]
-    assert "leaf 16 tells again" in findings[0].what
+    assert "leaf 17 tells again" in findings[0].what
 
 
 def test_the_sequencer_goes_on_where_it_was_and_refuses_a_database_set_back(store: Store, database_url: str, log: Path) -> None:
@@ -312,8 +328,8 @@ def test_the_sequencer_goes_on_where_it_was_and_refuses_a_database_set_back(stor
         revoke(tx, CertificateRef(ISSUER, PUMPS[0]), Reason.superseded)
     done = sequencer(store, log).run()
     assert done is not None
-    assert (done.assigned, done.checkpoint.size) == (1, 17)
-    tamper(database_url, "DELETE FROM leaves WHERE position >= 16", "DELETE FROM checkpoints WHERE size = 17")
+    assert (done.assigned, done.checkpoint.size) == (1, 18)
+    tamper(database_url, "DELETE FROM leaves WHERE position >= 17", "DELETE FROM checkpoints WHERE size = 18")
     with pytest.raises(Broken) as refused:
         sequencer(store, log).run()
     assert refused.value.code == "record-ahead"
@@ -344,6 +360,6 @@ def test_receipts_for_certificates_on_record(store: Store, log: Path) -> None:
     leaf_hash = store.reading.leaf_of(CertificateRef(ISSUER, PUMPS[4]))
     assert leaf_hash is not None
     made = receipts.of(leaf_hash)
-    assert receipt.verify(made, [key]).size == 16
+    assert receipt.verify(made, [key]).size == 17
     assert receipt.is_for(made, b"tbs 5")
     assert not receipt.is_for(made, b"tbs 1")

@@ -204,6 +204,8 @@ class Door:
                 issued_at=now,
                 superseded_at=None,
                 first_used_at=None,
+                delivered_at=None,
+                grace_ends_at=None,
                 revocable=True,
                 revocation=None,
             )
@@ -249,8 +251,11 @@ class Door:
         with self._lock:
             now, peer = self._enter("confirm", request.evidence)
             claim = evidence.claim(Verb.confirm, request.evidence, peer, deployment=self.policy.deployment, now=now)
-            own = grant.confirmation(claim, record=self._record(claim), now=now)
+            successor = None if request.successor is None else self.rows.get(request.successor)
+            own = grant.confirmation(claim, request, self.policy, record=self._record(claim), successor=successor, now=now)
             self._first_use(own, now)
+            if successor is not None:
+                self._delivered(self.rows[own.ref], successor, now)
             return self.rows[own.ref]
 
     def create_token(self, request: TokenRequest, /) -> CreatedToken:
@@ -306,6 +311,11 @@ class Door:
         for one in older:
             self.rows[one.ref] = dataclasses.replace(one, superseded_at=now)
 
+    def _delivered(self, row: Certificate, successor: Certificate, now: UnixTime) -> None:
+        ends = now + self.policy.profile(row.profile).grace
+        self.rows[successor.ref] = dataclasses.replace(successor, delivered_at=successor.delivered_at or now)
+        self.rows[row.ref] = dataclasses.replace(row, grace_ends_at=row.grace_ends_at or ends)
+
     # ---- The reader -------------------------------------------------------------------------------------------------
 
     def ping(self) -> None:
@@ -348,7 +358,7 @@ class Door:
             and (san is None or san in {name.value for name in row.names})
             and serial in (None, row.ref.serial)
             and spki_sha256 in (None, row.spki_sha256)
-            and state in (None, standing(row))
+            and state in (None, standing(row, now=self.clock.now()))
             and (expires_after is None or row.not_after >= expires_after)
             and (expires_before is None or row.not_after < expires_before)
         ]

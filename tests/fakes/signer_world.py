@@ -57,6 +57,7 @@ from ca.signer.questions import Questions
 from ca.signer.server import SignerServer, Verbs
 from ca.store.engine import Store, open_store
 from ca.store.file_journal import FileJournal
+from ca.supersede import Superseding
 from ca.system import SystemChance
 from ca.tokens import Tokens
 from ca.witness import Witness
@@ -188,6 +189,7 @@ class World:
         self.revoking = Revoking(**shared, witness=self.witness, failpoint=self.failpoint)
         self.tokens = Tokens(**shared, witness=self.witness, chance=SystemChance())
         self.confirming = Confirming(**shared, witness=self.witness)
+        self.superseding = Superseding(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
         self.operators = Operators(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.crls = CrlSigning(
             ledger=ledger,
@@ -224,6 +226,7 @@ class World:
             revoking=self.revoking,
             tokens=self.tokens,
             confirming=self.confirming,
+            superseding=self.superseding,
             crls=self.crls,
             operators=self.operators,
             questions=Questions(reading=self.store.reading, policy=self.policy, witness=self.witness, keys=frozenset({ISSUING})),
@@ -268,6 +271,10 @@ class World:
 
     def confirm(self, pair: Keypair) -> Certificate:
         return self.confirming.confirm(ConfirmRequest(PresentedCertificate(pair.certificate)), self.peer(Role.enroll))
+
+    def deliver(self, current: Keypair, successor: Keypair) -> Certificate:
+        asked = ConfirmRequest(PresentedCertificate(current.certificate), self.row(successor).ref)
+        return self.confirming.confirm(asked, self.peer(Role.enroll))
 
     def operator(self, name: str = "ada", *roles: str) -> Keypair:
         self.operators.add(OperatorName(name), roles or ("admin",), self.peer(Role.operator))

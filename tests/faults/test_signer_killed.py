@@ -373,6 +373,8 @@ def test_R12_a_restored_database_gets_back_from_the_journal_what_it_had_forgotte
         intent = world.crls.sign(ISSUING, shard=0, above=700, fence=lease.fence, sink=sink, peer=world.peer(Role.publisher))
     world.witness.settle()
     world.confirm(renewed)
+    ready = world.renew(renewed)
+    world.deliver(renewed, ready)
     world.token("pump-5")
     world.operator("ada", "auditor")
     world.operators.disable(OperatorName("ada"), world.peer(Role.operator))
@@ -386,9 +388,9 @@ def test_R12_a_restored_database_gets_back_from_the_journal_what_it_had_forgotte
     world._open()
     assert len(world.rows()) == 1
     report = world.recovery.recover()
-    assert report.forgotten == 5
+    assert report.forgotten == 6
     assert report.unreadable == ()
-    assert [verdict for _, verdict in report.intents] == [Verdict.issued] * 5
+    assert [verdict for _, verdict in report.intents] == [Verdict.issued] * 6
     assert report.revocations == 4
     assert report.devices == 1
     for row in world.rows():

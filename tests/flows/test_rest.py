@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from ca.errors import Broken, Busy, ClockUntrusted, KeyUnavailable, StoreUnavailable, Unavailable
 from ca.model import CertificateRef, IssuerId, ProfileName, Reason, Serial
 from ca.rules.message import Act
+from enroll.rest.fields import timestamp
 from enroll.rest.openapi import OPERATIONS, PREFIX
 from tests.fakes.door import NOW, Authority
 from tests.fakes.rest import DOCUMENT, Holder, Rest
@@ -193,6 +194,59 @@ def test_P9_the_predecessor_is_superseded_by_the_first_use_of_its_successor(rest
     assert rest.post("/confirm", certificate=new.certificate).status_code == 200
     answer = rest.post("/renew", {"csr": Holder().csr_text()}, certificate=old.certificate)
     assert (answer.status_code, answer.json["code"]) == (403, "superseded")
+
+
+def _renewed(rest: Rest, old: Holder) -> Holder:
+    new = Holder()
+    headers = {"Accept": "application/pkix-cert"}
+    new.certificate = rest.post("/renew", {"csr": new.csr_text()}, certificate=old.certificate, headers=headers).data
+    return new
+
+
+def _named(holder: Holder) -> dict[str, str]:
+    assert holder.certificate is not None
+    found = ref(holder.certificate)
+    return {"issuer": found.issuer, "serial": f"{found.serial:x}"}
+
+
+@pytest.mark.parametrize("by", ["presented", "message"])
+def test_P9_a_confirmed_delivery_begins_the_grace_of_the_predecessor(rest: Rest, by: str) -> None:
+    old = rest.enrolled()
+    new = _renewed(rest, old)
+    for _ in range(2):
+        rest.clock.at += 60
+        if by == "presented":
+            spoke = rest.post("/confirm", {"successor": _named(new)}, certificate=old.certificate).json
+        else:
+            message = old.message(Act.confirm, target=ref(new.certificate), at=rest.clock.at)
+            spoke = rest.post("/confirm", {"message": message}).json
+        assert (spoke["state"], spoke["grace_ends_at"]) == ("issued", timestamp(NOW + 60 + DAY))
+    shown = rest.get(f"/certificates/{ref(new.certificate)}", certificate=new.certificate).json
+    assert shown["delivered_at"] == timestamp(NOW + 60)
+    rest.clock.at = NOW + 60 + DAY
+    answer = rest.post("/renew", {"csr": Holder().csr_text()}, certificate=old.certificate)
+    assert (answer.status_code, answer.json["code"]) == (403, "superseded")
+    assert rest.get(f"/certificates/{ref(old.certificate)}", certificate=new.certificate).json["state"] == "superseded"
+
+
+def test_P9_a_delivery_that_is_not_ones_own_is_refused(rest: Rest) -> None:
+    old, other = rest.enrolled(), rest.enrolled("pump-18")
+    new = _renewed(rest, old)
+    message = old.message(Act.confirm, target=ref(new.certificate))
+    unknown = {"issuer": "issuing", "serial": "1234"}
+    refusals: list[tuple[dict[str, Any], bytes | None, str]] = [
+        ({"successor": _named(new)}, other.certificate, "not-your-successor"),
+        ({"successor": _named(new)}, new.certificate, "not-your-successor"),
+        ({"successor": unknown}, old.certificate, "not-your-successor"),
+        ({"successor": _named(new)}, None, "certificate-required"),
+        ({"successor": unknown, "message": message}, None, "message-for-another-act"),
+    ]
+    for body, certificate, code in refusals:
+        answer = rest.post("/confirm", body, certificate=certificate)
+        assert (answer.status_code, answer.json["code"]) == (403, code)
+    for successor in ({"issuer": "issuing"}, {"issuer": "../x", "serial": "1"}, {"issuer": "issuing", "serial": "0"}, "issuing/1", None):
+        assert rest.post("/confirm", {"successor": successor}, certificate=old.certificate).status_code == 400
+    assert rest.door.rows[ref(old.certificate)].grace_ends_at is None
 
 
 def test_a_signed_message_renews_where_tls_cannot(rest: Rest) -> None:

@@ -17,6 +17,7 @@ from flask import Flask
 from ca.errors import Unavailable
 from ca.model import Digest, Role
 from ca.rules.message import Act, Message, write_message
+from ca.signer import server
 from ca.signer.client import SignerClient
 from ca.system import SystemChance
 from enroll.rest.flow import Enrolment
@@ -100,6 +101,28 @@ def test_enrol_renew_confirm_revoke(service: Service) -> None:
     assert service.post("/renew", {"csr": _text(Keypair().csr())}, certificate=old.certificate)[1]["code"] == "superseded"
     assert service.post("/revoke", {"reason": "keyCompromise"}, certificate=new.certificate)[0] == 200
     assert service.post("/renew", {"csr": _text(Keypair().csr())}, certificate=new.certificate)[1]["code"] == "certificate-revoked"
+
+
+def test_P9_a_delivery_is_confirmed_and_the_grace_ends_by_itself(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = service.enrol()
+    new = Keypair()
+    _, made = service.post("/renew", {"csr": _text(new.csr())}, certificate=old.certificate)
+    new.certificate = _der(made)
+    named = {"issuer": made["issuer"], "serial": made["serial"]}
+    assert service.post("/confirm", {"successor": named}, certificate=old.certificate)[0] == 200
+    service.world.clock.at += 24 * 3600
+    assert service.post("/renew", {"csr": _text(Keypair().csr())}, certificate=old.certificate)[1]["code"] == "superseded"
+    assert service.world.row(old).superseded_at is None
+    # Nobody asks for anything any more: the signer's own housekeeping writes it down.
+    service.server.stop()
+    monkeypatch.setattr(server, "HOUSEKEEPING", 0.01)
+    service.server = service.world.server(service.socket, users={os.getuid(): ALL})
+    service.server.start()
+    for _ in range(500):
+        if service.world.row(old).superseded_at is not None:
+            break
+        threading.Event().wait(0.01)
+    assert service.world.row(old).superseded_at == service.world.row(old).grace_ends_at
 
 
 def test_R02_a_hundred_repeats_at_once_get_one_certificate(service: Service) -> None:

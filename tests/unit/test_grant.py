@@ -11,6 +11,7 @@ import pytest
 from ca.errors import Denied, FleetcaError
 from ca.model import (
     DEFAULT_TENANT,
+    ConfirmRequest,
     DeviceId,
     Digest,
     EvidenceKind,
@@ -123,7 +124,8 @@ def test_R17_a_claim_of_an_unknown_kind_is_denied_in_every_second_half(kind: Any
     with pytest.raises(Denied):
         grant.revocation(claim, revoke, policy(), record=None, operator=None, target=None, now=NOW)
     with pytest.raises(Denied):
-        grant.confirmation(claim, record=None, now=NOW)
+        confirm = ConfirmRequest(LocalEvidence(Role.enroll, 1))
+        grant.confirmation(claim, confirm, policy(), record=None, successor=None, now=NOW)
 
 
 def test_local_evidence_speaks_for_the_peer_of_the_socket_only() -> None:

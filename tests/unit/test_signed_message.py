@@ -23,6 +23,9 @@ REVOKE = {**BASE, "act": "revoke", "reason": "keyCompromise"}
         pytest.param(Message(Act.renew, "test", NOW, ID, csr=b"\x30\x00"), id="renew"),
         pytest.param(Message(Act.confirm, "test", NOW, ID), id="confirm"),
         pytest.param(
+            Message(Act.confirm, "test", NOW, ID, target=CertificateRef(IssuerId("issuing"), Serial(77))), id="confirm a delivery"
+        ),
+        pytest.param(
             Message(Act.revoke, "test", NOW, ID, reason=Reason.superseded, target=CertificateRef(IssuerId("issuing"), Serial(77))),
             id="revoke a certificate",
         ),
@@ -67,6 +70,10 @@ def test_what_is_written_reads_back_as_the_same(message: Message) -> None:
         pytest.param({**BASE, "issued_at": True}, "bad-message", id="a time that is true"),
         pytest.param({**BASE, "issued_at": 1.5}, "bad-message", id="a time that is not whole"),
         pytest.param({**BASE, "issued_at": -1}, "bad-message", id="a negative time"),
+        pytest.param({**BASE, "issuer": "issuing"}, "bad-message", id="the delivery of an issuer"),
+        pytest.param({**BASE, "serial": "01"}, "bad-message", id="the delivery of a serial of any issuer"),
+        pytest.param({**BASE, "device": "pump-1"}, "bad-message", id="the delivery of a device"),
+        pytest.param({**BASE, "act": "renew", "csr": "MAA=", "issuer": "a", "serial": "01"}, "bad-message", id="a renewal that names one"),
         pytest.param(REVOKE, "bad-message", id="a revocation of nothing"),
         pytest.param({**REVOKE, "serial": "01"}, "bad-message", id="a serial without an issuer"),
         pytest.param({**REVOKE, "serial": "01", "issuer": "a", "device": "b"}, "bad-message", id="a certificate and a device at once"),

@@ -18,6 +18,7 @@ from ca.model import (
     Certificate,
     CertificateRef,
     CertificateState,
+    ConfirmRequest,
     CrlIntent,
     Device,
     DeviceId,
@@ -83,6 +84,8 @@ CERTIFICATE = st.builds(
     issued_at=st.none() | TIME,
     superseded_at=st.none() | TIME,
     first_used_at=st.none() | TIME,
+    delivered_at=st.none() | TIME,
+    grace_ends_at=st.none() | TIME,
     revocable=st.booleans(),
     revocation=st.none() | REVOCATION,
     leaf=DIGEST,
@@ -136,6 +139,7 @@ RECORDS = st.one_of(
     st.builds(testimony.GivenUp, REF, TIME),
     st.builds(testimony.Changed, REVOCATION, BY, TIME),
     st.builds(testimony.FirstUsed, REF, TIME),
+    st.builds(testimony.Delivered, REF, REF, TIME, TIME),
     st.builds(testimony.Superseded, REF, REF, TIME),
     st.builds(testimony.DeviceRevoked, st.builds(Device, DEVICE, TENANT, st.sampled_from(DeviceState), TIME), SHORT, TIME),
     st.builds(testimony.TokenMade, TOKEN),
@@ -177,11 +181,13 @@ PEER = Peer(Role.enroll, 7)
     st.builds(IssueRequest, OCTETS, EVIDENCE, st.none() | DEVICE, st.none() | PROFILE, NAMES, st.none() | SHORT.map(IssuerId)),
     st.builds(RevokeRequest, EVIDENCE, st.sampled_from(Reason), st.none() | REF, st.none() | DEVICE),
     st.builds(TokenRequest, EVIDENCE, DEVICE, PROFILE, NAMES, TIME),
+    st.builds(ConfirmRequest, EVIDENCE, st.none() | REF),
 )
-def test_requests_read_back(issue: IssueRequest, revoke: RevokeRequest, token: TokenRequest) -> None:
+def test_requests_read_back(issue: IssueRequest, revoke: RevokeRequest, token: TokenRequest, confirm: ConfirmRequest) -> None:
     assert messages.read_issue(travelled(messages.write_issue(issue)), PEER) == issue
     assert messages.read_revoke(travelled(messages.write_revoke(revoke)), PEER) == revoke
     assert messages.read_token(travelled(messages.write_token(token)), PEER) == token
+    assert messages.read_confirm(travelled(messages.write_confirm(confirm)), PEER) == confirm
 
 
 @settings(max_examples=200, deadline=None)

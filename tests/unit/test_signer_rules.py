@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -201,6 +203,8 @@ def _certificate(
         issued_at=NOW - 60,
         superseded_at=None,
         first_used_at=None,
+        delivered_at=None,
+        grace_ends_at=None,
         revocable=True,
         revocation=None if latest is None else Revocation(3, ref, latest, NOW - 30, not_after, listed=True),
         leaf=Digest(bytes(32)),
@@ -280,6 +284,65 @@ def test_a_certificate_is_live_when_issued_in_its_time_and_not_revoked(
     latest: Reason | None, state: CertificateState, now: int, holds: bool
 ) -> None:
     assert renewal.live(_certificate(latest, state=state), now=now) is holds
+
+
+# ---- Superseding ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("superseded_at", "grace_ends_at", "expected"),
+    [
+        pytest.param(None, None, False, id="no successor was used or delivered"),
+        pytest.param(NOW - 1, None, True, id="its successor was used"),
+        pytest.param(None, NOW + 1, False, id="the last second of its grace"),
+        pytest.param(None, NOW, True, id="its grace has just ended, though nobody wrote that down yet"),
+        pytest.param(NOW - 1, NOW + 99, True, id="its successor was used within the grace"),
+    ],
+)
+def test_P9_superseded_is_decided_by_the_record_and_the_time(superseded_at: int | None, grace_ends_at: int | None, expected: bool) -> None:
+    record = replace(_certificate(), superseded_at=superseded_at, grace_ends_at=grace_ends_at)
+    assert renewal.superseded(record, now=NOW) is expected
+
+
+OLD = CertificateRef(IssuerId("issuing"), Serial(7))
+NEXT: dict[str, Any] = {"ref": CertificateRef(IssuerId("issuing"), Serial(8)), "parent": OLD}
+
+
+@pytest.mark.parametrize(
+    ("old", "successor", "code"),
+    [
+        pytest.param({}, NEXT, None, id="its own live successor"),
+        pytest.param({"grace_ends_at": NOW + 9}, NEXT, None, id="a second successor within the grace of the first"),
+        pytest.param({}, None, "not-your-successor", id="a certificate that nobody knows"),
+        pytest.param({}, {**NEXT, "parent": None}, "not-your-successor", id="one that renewed nothing"),
+        pytest.param({}, {**NEXT, "parent": NEXT["ref"]}, "not-your-successor", id="the successor of another"),
+        pytest.param({}, {**NEXT, "state": CertificateState.intended}, "not-your-successor", id="one that was not signed yet"),
+        pytest.param({}, {**NEXT, "state": CertificateState.void}, "not-your-successor", id="one that was given up"),
+        pytest.param({"superseded_at": NOW - 1}, NEXT, "superseded", id="said by a superseded one"),
+        pytest.param({"grace_ends_at": NOW}, NEXT, "superseded", id="a second successor after the grace of the first"),
+        pytest.param({}, {**NEXT, "not_after": NOW - 1}, "successor-ended", id="a successor that has expired"),
+        pytest.param({"superseded_at": NOW - 1}, {**NEXT, "delivered_at": NOW - 9}, None, id="said again after it was superseded"),
+        pytest.param({}, {**NEXT, "delivered_at": NOW - 9, "not_after": NOW - 1}, None, id="said again after the successor expired"),
+    ],
+)
+def test_P9_a_delivery_is_confirmed_by_the_holder_of_what_was_renewed(
+    old: dict[str, Any], successor: dict[str, Any] | None, code: str | None
+) -> None:
+    record = replace(_certificate(), **old)
+    found = None if successor is None else replace(_certificate(), **successor)
+    if code is None:
+        assert renewal.delivery(record, found, now=NOW) is found
+        return
+    with pytest.raises(Denied) as caught:
+        renewal.delivery(record, found, now=NOW)
+    assert caught.value.code == code
+
+
+def test_P9_a_revoked_successor_retires_nobody() -> None:
+    found = replace(_certificate(KEY_LOST), **NEXT)
+    with pytest.raises(Denied) as caught:
+        renewal.delivery(_certificate(), found, now=NOW)
+    assert caught.value.code == "successor-ended"
 
 
 # ---- Ids ------------------------------------------------------------------------------------------------------------
