@@ -35,6 +35,14 @@ BODY_LIMIT = 64 * 1024
 """Octets of a body that an application gets to see; with more it sees one octet too many, and refuses."""
 DRAIN_LIMIT = 32 * 1024 * 1024
 """Octets beyond the limit that are read and dropped, so that the sender lives to read the refusal."""
+HEAD_LIMIT = 64 * 1024
+"""Octets of a request that are not its body: request line, headers, framing of chunks, trailers."""
+CHUNK_SHARE = 8
+"""Octets of framing that one octet of a chunked body may cost: one alone in a chunk costs five."""
+PIPELINED = 32
+"""Requests that may wait on one connection behind the one that is answered."""
+STALLED_SECONDS = 20.0
+"""A connection whose reader took nothing of what waits for it in that time is closed."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Any]
@@ -42,9 +50,15 @@ Send = Callable[[MutableMapping[str, Any]], Any]
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with the client certificate and a limit on how long a request may take to arrive."""
+    """uvicorn's protocol, with the client certificate, and with limits where it has none (R22): how long a request may take to arrive, how
+    much of it may come that is no body, how many may wait, and how long an answer may lie unread."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _watch: asyncio.TimerHandle | None = None
+    _framing = 0
+    """Octets since the message began that are not its body."""
+    _headed = False
+    """The headers are complete: what comes as a header now is a trailer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
         super().connection_made(transport)
@@ -68,23 +82,74 @@ class Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.abort()
 
+    def data_received(self, data: bytes) -> None:
+        self._framing += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._framing > HEAD_LIMIT:
+            self._too_much()
+        elif self._deadline is None and not self._answering():
+            # Octets that begin no request (an empty line) have ended the idle time all the same.
+            self._arm()
+
+    def _answering(self) -> bool:
+        return bool(self.cycle) and not self.cycle.response_complete
+
+    def _too_much(self) -> None:
+        if self._answering():
+            self.transport.abort()
+            return
+        self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        self.transport.close()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._framing, self._headed = 0, False
         self._arm()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # A trailer is never a header (RFC 9110 6.5.1): what checked the headers in front of us did not see it.
+        if not self._headed:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        self._headed = True
+        if len(self.pipeline) >= PIPELINED:
+            raise ValueError("too many requests wait")  # answered by 400, and the connection ends
         super().on_headers_complete()
         # parse_url drops what it takes for a scheme or host; the responder needs the target exactly as it came (RFC 6960 A.1).
         state = self.scope.get("state")
         assert state is not None, "uvicorn gives every scope its state"
         state["target"] = self.url
 
+    def on_body(self, body: bytes) -> None:
+        self._framing = max(0, self._framing - CHUNK_SHARE * len(body))
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._disarm()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._watch is None and not self.transport.is_closing():
+            self._look_again(self.transport.get_write_buffer_size())
+
+    def _look_again(self, waiting: int) -> None:
+        """Whoever asks and does not read holds memory and a descriptor; closing would wait for them for ever."""
+        self._watch = self.loop.call_later(STALLED_SECONDS, self._unread, waiting) if waiting else None
+
+    def _unread(self, before: int) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        if waiting and waiting >= before:
+            self.transport.abort()
+        self._look_again(waiting)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        if self._watch is not None:
+            self._watch.cancel()
         super().connection_lost(exc)
 
 

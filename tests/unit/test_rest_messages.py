@@ -183,7 +183,9 @@ def test_every_body_is_its_own_schema() -> None:
 HOSTILE = [
     pytest.param(b"[" * 17 + b'"' + b'\\"' * 32_000, "bad-json", id="a string full of escaped quotes that never ends"),
     pytest.param(b"[" * 17 + b'"' + b'\\"' * 32_000 + b"\\", "bad-json", id="the same, cut inside an escape"),
-    pytest.param(b'{"csr": "' + b"-----BEGIN A-----\\n" * 3_000 + b'", "token": "x"}', "bad-pem", id="thousands of PEM blocks begin, none ends"),
+    pytest.param(
+        b'{"csr": "' + b"-----BEGIN A-----\\n" * 3_000 + b'", "token": "x"}', "bad-pem", id="thousands of PEM blocks begin, none ends"
+    ),
 ]
 
 

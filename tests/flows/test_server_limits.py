@@ -1,0 +1,158 @@
+"""What strangers may do to the one web server of all our processes: it closes, it forgets, and it goes on answering (R22, R18)."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask, request
+
+from fleetca import server
+from fleetca.server import HEAD_LIMIT, PIPELINED, listening_socket, make_server
+
+BIG = 4 << 20
+Address = tuple[str, int]
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[Address]:
+    """A running server with short patience."""
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(server, "STALLED_SECONDS", 0.3)
+    app = Flask("limits")
+    app.add_url_rule("/headers", "headers", lambda: dict(request.headers), methods=["GET", "POST"])
+    app.add_url_rule("/big", "big", lambda: bytes(BIG))
+    app.add_url_rule("/length", "length", lambda: str(len(request.get_data())), methods=["POST"])
+    listener = listening_socket("127.0.0.1:0", setting="test")
+    ready = threading.Event()
+    running = make_server(app, threads=2, ready=ready.set)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield listener.getsockname()
+    finally:
+        running.stop()
+        thread.join(10)
+
+
+def _connected(address: Address) -> socket.socket:
+    connection = socket.create_connection(address)
+    connection.settimeout(10)
+    return connection
+
+
+def _all(connection: socket.socket) -> bytes:
+    """What comes until the server closes; a reset is an end too."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+def _send(connection: socket.socket, part: bytes, *, most: int) -> int:
+    """Send again and again until the server has had enough; how much that was."""
+    sent = 0
+    try:
+        while sent < most:
+            connection.sendall(part)
+            sent += len(part)
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+    return sent
+
+
+ENDLESS = [
+    pytest.param(b"GET /headers HTTP/1.1\r\nHost: a\r\n", b"x: " + b"v" * 1000 + b"\r\n", id="headers without end"),
+    pytest.param(b"GET /headers HTTP/1.1\r\nx: ", b"v" * 4096, id="one header without end"),
+    pytest.param(b"GET /", b"a" * 4096, id="an address without end"),
+    pytest.param(
+        b"POST /length HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n",
+        b"x: " + b"v" * 1000 + b"\r\n",
+        id="trailers without end",
+    ),
+    pytest.param(
+        b"POST /length HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"v" * 4096, id="a chunk extension without end"
+    ),
+]
+
+
+@pytest.mark.parametrize(("begin", "part"), ENDLESS)
+def test_R22_what_is_no_body_is_not_taken_without_end(address: Address, begin: bytes, part: bytes) -> None:
+    with _connected(address) as connection:
+        connection.sendall(begin)
+        assert _send(connection, part, most=1000 * HEAD_LIMIT) < 1000 * HEAD_LIMIT
+
+
+def test_R22_headers_over_the_limit_are_told_so(address: Address) -> None:
+    with _connected(address) as connection:
+        connection.sendall(b"GET /headers HTTP/1.1\r\nx: ")
+        # Octets that arrive after the close would reset the connection, and the answer would be lost.
+        while not select.select([connection], [], [], 0.01)[0]:
+            connection.sendall(b"v" * 4096)
+        assert b"431" in _all(connection)
+
+
+def test_a_body_in_chunks_of_one_octet_is_read(address: Address) -> None:
+    with _connected(address) as connection:
+        octets = b"1\r\nx\r\n" * (HEAD_LIMIT // 2)
+        connection.sendall(b"POST /length HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + octets + b"0\r\n\r\n")
+        assert _all(connection).endswith(b"\r\n\r\n%d" % (HEAD_LIMIT // 2))
+
+
+def test_R18_a_trailer_is_never_a_header(address: Address) -> None:
+    with _connected(address) as connection:
+        connection.sendall(
+            b"POST /headers HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+            b"Authorization: Bearer smuggled\r\n\r\n"
+        )
+        answer = _all(connection)
+    assert b"200 OK" in answer
+    assert b"smuggled" not in answer
+
+
+def test_R22_many_requests_on_one_connection_wait_their_turn_up_to_a_limit(address: Address) -> None:
+    ask = b"GET /headers HTTP/1.1\r\n\r\n"
+    with _connected(address) as connection:
+        connection.sendall(ask * (PIPELINED // 2))
+        assert _all(connection).count(b"200 OK") == PIPELINED // 2
+    with _connected(address) as connection:
+        connection.sendall(ask * 20 * PIPELINED)
+        assert _all(connection).count(b"200 OK") <= PIPELINED + 1
+
+
+def test_R22_an_empty_line_does_not_keep_an_idle_connection_open(address: Address) -> None:
+    with _connected(address) as connection:
+        connection.sendall(b"GET /headers HTTP/1.1\r\n\r\n")
+        assert b"200 OK" in connection.recv(65536)
+        connection.sendall(b"\r\n")
+        assert _all(connection) == b""
+
+
+def test_R22_an_answer_that_nobody_reads_ends_its_connection(address: Address) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(address)
+        connection.settimeout(10)
+        connection.sendall(b"GET /big HTTP/1.1\r\n\r\n")
+        threading.Event().wait(1.5)
+        assert len(_all(connection)) < BIG
+
+
+def test_an_answer_that_is_read_slowly_arrives_whole(address: Address) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(address)
+        connection.settimeout(10)
+        connection.sendall(b"GET /big HTTP/1.1\r\nConnection: close\r\n\r\n")
+        got = 0
+        while part := connection.recv(1 << 18):
+            got += len(part)
+            threading.Event().wait(0.01)
+        assert got > BIG
