@@ -12,6 +12,7 @@ from ca.model import Role
 from ca.outlets.directory import DirectoryOutlet
 from ca.rules import note as notes
 from ca.signer.client import SignerClient
+from ca.store.engine import open_store
 from config.settings import Settings
 from config.strict import Address
 from crl.model import file_name
@@ -89,8 +90,24 @@ def record(patient: Patient) -> Iterator[Verdict]:
     if checkpoint.exists():
         said = notes.read_checkpoint(checkpoint.read_bytes(), [key])
         yield ok(f"The record has {said.size} entries and a checkpoint of its key.")
+        yield from _set_back(settings, said.size)
     else:
         yield patient.missing("The record has no checkpoint yet.", "The publisher makes it.")
+
+
+def _set_back(settings: Settings, published: int) -> Iterator[Verdict]:
+    """A checkpoint is recorded before anyone sees it: a database that has not recorded it is an older one."""
+    store = open_store(forms.store_url(settings), readonly=True)
+    try:
+        recorded = store.reading.last_checkpoint()
+    finally:
+        store.close()
+    if recorded is None or recorded.size < published:
+        yield bad(
+            f"The record has {published} entries, and the database knows of {recorded.size if recorded else 0}: it was set back.",
+            "It does not know what was issued and revoked since, so certificates that were revoked may count as good.",
+            f"Stop everything, then: fleetca recover --settings {settings.file}",
+        )
 
 
 def signer_health(settings: Settings) -> dict[str, Any] | None:

@@ -27,6 +27,8 @@ from fleetca.folder import make_folder, put_new
 
 SETTINGS_FILE: Final = "fleetca.toml"
 ISSUING: Final = "issuing"
+_FOLDERS: Final = ("state", "journal", "keys", "secrets", "ca", "public", "run", "ceremony", "profiles")
+_MAY_BE_THERE: Final = {*_FOLDERS, SETTINGS_FILE, "operators", "lost+found"}
 SEALED_BY_FILE: Final = "file:secrets/issuing.passphrase"
 
 
@@ -87,7 +89,7 @@ def create(directory: Path, wanted: Wanted, *, chance: Chance) -> Created:
         )
     text = _settings_text(wanted)
     _check(directory, wanted)
-    for folder in ("state", "journal", "keys", "secrets", "ca", "public", "run", "ceremony", "profiles"):
+    for folder in _FOLDERS:
         make_folder(directory / folder, mode=0o755 if folder in {"ca", "public"} else 0o700)
 
     def fresh() -> bytes:
@@ -112,6 +114,23 @@ def create(directory: Path, wanted: Wanted, *, chance: Chance) -> Created:
     # Last: from here on this is a deployment, and nothing above is made again.
     put_new(settings, text.encode())
     return Created(settings, sheet, csr, directory / "ceremony" / wanted.sheet, operator_key)
+
+
+def refuse_foreign(directory: Path) -> None:
+    """A deployment has its folder to itself: not the source tree, not a home.
+
+    Raises:
+        Conflict: the folder holds what no deployment does (`folder-in-use`).
+    """
+    foreign = sorted({path.name for path in directory.iterdir()} - _MAY_BE_THERE) if directory.is_dir() else []
+    strange = [name for name in foreign if not name.startswith(".")]
+    if strange:
+        raise Conflict(
+            "folder-in-use",
+            f"{directory} holds something that is no deployment.",
+            why=f"There is {directory / strange[0]}.",
+            fix="Give an empty folder, or one that does not exist yet: --dir FOLDER",
+        )
 
 
 def _check(directory: Path, wanted: Wanted) -> None:

@@ -32,6 +32,7 @@ from ca.ports import Stage
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\.[a-z]{3}")
 _TURN: Final = count(1)
 _READABLE: Final = 0o644
+_OPEN: Final = 0o755
 """Status workers may run as another user; what is published is public."""
 _LOCK_TRIES: Final = 200
 _LOCK_PAUSE: Final = 0.05
@@ -74,7 +75,7 @@ class DirectoryOutlet:
     @contextmanager
     def stage(self, name: str) -> Iterator[FileStage]:
         with _explained(self._path(name)):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
             self._sweep(name)
             path, descriptor = self._create(name)
         try:
@@ -148,7 +149,7 @@ class DirectoryOutlet:
     def raise_high_water(self, name: str, number: int) -> None:
         path = _number(self._path(name))
         with _explained(path):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
             with self._locked():
                 if self.high_water(name) >= number:
                     return
@@ -181,6 +182,11 @@ class DirectoryOutlet:
             if path.exists():
                 return path, descriptor
             os.close(descriptor)
+
+    def _make_folder(self) -> None:
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(_OPEN)  # published: whatever mask our process lives under
 
     def _sweep(self, name: str) -> None:
         """Remove stages whose writers died."""

@@ -52,6 +52,7 @@ def init(
 
     usual = deployment.Wanted()
     folder = Path(answer(str(directory) if directory else None, "Folder of the deployment", "fleetca", "--dir"))
+    deployment.refuse_foreign(folder)
     wanted = deployment.Wanted(
         name=answer(name, "Its short name", usual.name, "--name"),
         host=answer(host, "Name or address under which devices reach it", usual.host, "--host"),

@@ -119,6 +119,16 @@ def test_the_folder_holds_what_its_description_says(folder: Path) -> None:
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o644
 
 
+def test_readers_may_read_whatever_mask_the_publisher_lives_under(folder: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        put(DirectoryOutlet(folder), b"one", seen=None)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert stat.S_IMODE((folder / NAME).stat().st_mode) == 0o644
+
+
 def test_putting_the_same_octets_again_keeps_the_one_before(folder: Path) -> None:
     outlet = DirectoryOutlet(folder)
     first = put(outlet, b"one", seen=None)

@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from ca.store.engine import open_store
+from ca.log.tiles import TileDirectory
+from ca.ports import SigningKey
+from ca.sequence import Sequencer
+from ca.store.engine import Store, open_store
 from ca.system import SystemChance, SystemClock
+from config.settings import Settings
 from fleetca import ceremonies, deployment, forms, importing
 from fleetca.cli.main import fleetca
 from fleetca.doctor import Finding, examine
@@ -97,6 +101,27 @@ def an_older_crl(folder: Path) -> None:
     (folder / "public/crl/root.crl.number").write_text("7\n")
 
 
+def a_database_set_back(folder: Path) -> None:
+    """The log published one more leaf than the database knows."""
+    settings = forms.read_settings(folder / "fleetca.toml")
+    keys, name = forms.key_store(settings.log.key, settings.log.passphrase)
+    key = keys.open(name)
+    store = open_store(forms.store_url(settings))
+    before = settings.base / "before.db"
+    shutil.copy(folder / "state/fleetca.db", before)
+    while (done := _sequencer(store, settings, key).run()) is not None and done.more:
+        pass
+    store.close()
+    before.rename(folder / "state/fleetca.db")
+
+
+def _sequencer(store: Store, settings: Settings, key: SigningKey) -> Sequencer:
+    return Sequencer(
+        ledger=store.ledger, files=TileDirectory(settings.log.directory), key=key, origin=forms.log_origin(settings), holder="test",
+        clock=SystemClock(), failpoint=lambda name: None,
+    )  # fmt: skip
+
+
 def later_than_the_clock(folder: Path) -> None:
     store = open_store(forms.store_url(forms.read_settings(folder / "fleetca.toml")))
     with store.ledger.writing() as tx:
@@ -120,6 +145,7 @@ HARM: list[Any] = [
     pytest.param(lambda base: (base / "public/crl/root.crl").unlink(), "crl", "no CRL of root", "ceremony", id="a missing root CRL"),
     pytest.param(lambda base: (base / "public/crl/root.crl").write_bytes(b"not a CRL"), "crl", "", "", id="a CRL that is none"),
     pytest.param(an_older_crl, "crl", "was published before", "", id="an older CRL that was put back"),
+    pytest.param(a_database_set_back, "record", "it was set back", "fleetca recover", id="a database restored from a backup"),
     pytest.param(lambda base: (base / "public/log.verifier").write_text("nonsense"), "record", "", "", id="a damaged public key of the log"),
     pytest.param(lambda base: edit(base, 'name = "fleet"', 'name = "other"'), "record", "named fleet", "back", id="a deployment that was renamed"),
 ]  # fmt: skip

@@ -117,6 +117,17 @@ def test_a_deployment_is_never_overwritten(template: deployment.Created) -> None
     assert before == {path: path.read_bytes() for path in template.settings.parent.rglob("*") if path.is_file()}
 
 
+def test_init_leaves_a_folder_alone_that_holds_something_else(tmp_path: Path) -> None:
+    """Its default folder in a checkout is that of our own sources."""
+    folder = tmp_path / "fleetca"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    done = CliRunner().invoke(fleetca, ["init", "--dir", str(folder), "--yes"])
+    assert isinstance(done.exception, Conflict)
+    assert done.exception.code == "folder-in-use"
+    assert [path.name for path in folder.iterdir()] == ["__init__.py"]
+
+
 @pytest.mark.parametrize("survivors", range(1, 12))
 def test_a_run_that_was_stopped_goes_on_with_the_same_keys(tmp_path: Path, survivors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stopped(BaseException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -357,3 +358,13 @@ def test_the_files_of_70_000_leaves_are_those_of_the_specification_example() -> 
     assert [(tile.level, tile.width) for tile in found if tile.level >= 0 and tile.width < 256] == [(0, 112), (1, 17), (2, 1)]
     assert sum(tile.level == 1 and tile.width == 256 for tile in found) == 1
     assert [(tile.level, tile.index, tile.width) for tile in tiles.tiles_of(256)] == [(-1, 0, 256), (0, 0, 256), (1, 0, 1)]
+
+
+def test_readers_may_read_the_log_whatever_mask_the_sequencer_lives_under(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        TileDirectory(tmp_path / "log").write([("tile/0/000.p/1", b"x")])
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "log").rglob("*") if path.is_dir()} == {0o755}
+    assert (tmp_path / "log/tile/0/000.p/1").stat().st_mode & 0o777 == 0o644
