@@ -129,8 +129,8 @@ class OnSuperseded(Enum):
 class Profile:
     """What certificates of one kind look like and who may have them, as judged by `ca.rules.profile`.
 
-    `lifetime`, `max_lifetime`, `backdate` and `grace` are seconds. `common_name`, `permanent_identifier` and `uris` are templates whose only
-    placeholders are `{device}` and `{tenant}`. Key usages and extended key usages carry RFC names (`digitalSignature`, `clientAuth`).
+    `lifetime`, `max_lifetime`, `backdate`, `renew_after_expiry` and `grace` are seconds. `common_name`, `permanent_identifier` and `uris` are
+    templates whose only placeholders are `{device}` and `{tenant}`. Key usages and extended key usages carry RFC names (`digitalSignature`, `clientAuth`).
     `renew_from` is the share of the lifetime (0..1) after which a renewal is accepted.
     """
 
@@ -156,7 +156,10 @@ class Profile:
     key_reuse: bool
     renewable: bool
     renew_from: float
+    renew_after_expiry: int
+    """How long after its end a certificate's key may still ask for a renewal, by a signed message only. A presented one never may."""
     grace: int
+    """How long a certificate goes on after its holder said that its successor arrived, when that is not used before."""
     on_superseded: OnSuperseded
     plain_key_file: bool
     digest: Digest

@@ -44,6 +44,7 @@ class ProfileForm(Form):
     key_reuse: bool | None = None
     renewable: bool | None = None
     renew_from: float | None = None
+    renew_after_expiry: Duration | None = None
     grace: Duration | None = None
     on_superseded: Literal["keep", "revoke"] | None = None
     plain_key_file: bool | None = None

@@ -183,10 +183,10 @@ def _by_presenting(found: Claim, own: Certificate, policy: Policy) -> None:
 def _by_message(
     found: Claim, request: IssueRequest, policy: Policy, record: Certificate | None, *, operator: Operator | None, now: UnixTime
 ) -> Asked:
-    own = _shown(found, record, now=now)
     message = found.message
     if message is None or message.csr != request.csr:
         raise Unauthenticated("message-for-another-csr", "The signed message holds another CSR.")
+    own = _shown(found, record, now=now, late=_late(record, policy) if message.act is Act.renew else 0)
     if message.act is Act.renew:
         if own.device.startswith(OWN_SERVICES):
             _operator(own, operator)
@@ -204,6 +204,12 @@ def _by_message(
         issuer=policy.default_issuer,
         actor=f"operator:{name}",
     )
+
+
+def _late(record: Certificate | None, policy: Policy) -> int:
+    """How long after its end a certificate's key may still ask for its renewal: as today's profile says."""
+    profile = policy.profiles.get(record.profile) if record is not None else None
+    return profile.renew_after_expiry if profile is not None else 0
 
 
 def _renewal(request: IssueRequest, policy: Policy, own: Certificate, *, renew_from: float, now: UnixTime) -> Asked:
@@ -304,11 +310,11 @@ def operator_of(device: DeviceId) -> OperatorName | None:
     return OperatorName(device.removeprefix(OPERATOR_DEVICE)) if device.startswith(OPERATOR_DEVICE) else None
 
 
-def _shown(found: Claim, record: Certificate | None, *, now: UnixTime) -> Certificate:
+def _shown(found: Claim, record: Certificate | None, *, now: UnixTime, late: int = 0) -> Certificate:
     if found.certificate is None:
         raise Unauthenticated("certificate-unknown", "There is no certificate to judge.")
     own = renewal.known(record, found.certificate.der)
-    renewal.speaks(own, now=now)
+    renewal.speaks(own, now=now, late=late)
     return own
 
 

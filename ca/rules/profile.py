@@ -24,6 +24,8 @@ LONGEST_NO_REV_AVAIL: Final = DAY
 """Our own limit for certificates that nothing can revoke (RFC 9608 leaves "short-lived" open)."""
 LONGEST_RESPONDER: Final = 30 * DAY
 LONGEST_BACKDATE: Final = DAY
+LONGEST_RENEW_AFTER_EXPIRY: Final = 90 * DAY
+"""Nobody can revoke an expired certificate, only its device: who may come back so late should be few, and known."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _CA_USAGES: Final = frozenset(("keyCertSign", "cRLSign"))
@@ -69,6 +71,7 @@ def accept(
     key_reuse: bool = False,
     renewable: bool = True,
     renew_from: float = 0.0,
+    renew_after_expiry: int = 0,
     grace: int = 0,
     on_superseded: str = "keep",
     plain_key_file: bool = False,
@@ -100,6 +103,7 @@ def accept(
         key_reuse=key_reuse,
         renewable=renewable,
         renew_from=renew_from,
+        renew_after_expiry=renew_after_expiry,
         grace=grace,
         on_superseded=_choice(name, "on_superseded", OnSuperseded, on_superseded),
         plain_key_file=plain_key_file,
@@ -147,6 +151,10 @@ def _judge_shape(profile: Profile) -> None:
         raise _wrong(name, "backdate", "it must be shorter than the lifetime and a day at most.")
     if not 0.0 <= profile.renew_from < 1.0:
         raise _wrong(name, "renew_from", "it is a share of the lifetime: from 0 up to, not including, 1.")
+    if not 0 <= profile.renew_after_expiry <= LONGEST_RENEW_AFTER_EXPIRY:
+        raise _wrong(name, "renew_after_expiry", f"it is at most {LONGEST_RENEW_AFTER_EXPIRY // DAY} days.")
+    if profile.renew_after_expiry and not profile.renewable:
+        raise _wrong(name, "renew_after_expiry", "its certificates are not renewed at all.")
     if profile.grace < 0:
         raise _wrong(name, "grace", "it cannot be negative.")
     for field, values in (

@@ -39,15 +39,18 @@ def known(record: Certificate | None, shown: bytes) -> Certificate:
     return record
 
 
-def speaks(record: Certificate, *, now: UnixTime) -> None:
+def speaks(record: Certificate, *, now: UnixTime, late: int = 0) -> None:
     """Does the certificate hold now?
+
+    Args:
+        late: how many seconds after its end it still counts.
 
     Raises:
         Denied: `certificate-revoked`, `certificate-expired`, `certificate-not-yet-valid`.
     """
     if revoked(record):
         raise Denied("certificate-revoked", "The certificate was revoked.", fix="Enrol again with a new token, if the device may.")
-    if now > record.not_after:
+    if now > record.not_after + late:
         raise Denied(
             "certificate-expired",
             "The certificate has expired.",

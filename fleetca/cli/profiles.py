@@ -96,6 +96,7 @@ def _document(one: Profile) -> dict[str, Any]:
         "key_reuse": one.key_reuse,
         "renewable": one.renewable,
         "renew_from": one.renew_from,
+        "renew_after_expiry": _days(one.renew_after_expiry),
         "grace": _days(one.grace),
         "on_superseded": one.on_superseded.value,
         "plain_key_file": one.plain_key_file,

@@ -96,6 +96,8 @@ def _names(one: Profile) -> str:
 def _renewal(one: Profile) -> str:
     if not one.renewable:
         return "no; a new one is made" if not one.is_ca else "no: in a ceremony"
+    late = f"; by a signed message up to {duration_text(one.renew_after_expiry)} after its end" if one.renew_after_expiry else ""
+    grace = f", or {duration_text(one.grace)} after its holder said that it arrived" if one.grace else ""
     earliest = "at any time" if not one.renew_from else f"after {one.renew_from:.0%} of its life"
     then = "it is revoked" if one.on_superseded is OnSuperseded.revoke else "it holds until it ends and renews no more"
-    return f"{earliest}, with a new key; once its successor is used, {then}"
+    return f"{earliest}, with a new key{late}; once its successor is used{grace}, {then}"

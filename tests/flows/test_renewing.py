@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,23 @@ def test_an_operator_renews_by_a_message_of_its_own_accord(site: Site) -> None:
     finally:
         site.rest.clock.at = CLOCK.now()
     renewing.read_pair(pair)
+
+
+def test_a_pair_that_has_expired_renews_by_a_message_of_its_own_accord_where_the_profile_allows(site: Site) -> None:
+    pair = site.device("slept")
+    later = FixedClock(CLOCK.now() + 10 * 86400)
+    site.rest.clock.at = later.at
+    profiles: Any = site.rest.door.policy.profiles
+    device = profiles[ProfileName("device")]
+    try:
+        with pytest.raises(Denied, match="has expired"):
+            renewing.renew(pair, site.service, by=By.auto, clock=later, chance=CHANCE)
+        profiles[device.name] = replace(device, renew_after_expiry=30 * 86400)
+        assert renewing.renew(pair, site.service, by=By.auto, clock=later, chance=CHANCE).answer["device"] == "slept"
+    finally:
+        profiles[device.name] = device
+        site.rest.clock.at = CLOCK.now()
+    assert leftovers(pair) == []
 
 
 def test_a_revoked_certificate_is_not_renewed_and_nothing_is_left_behind(site: Site) -> None:

@@ -13,6 +13,7 @@ import pytest
 from ca.errors import Broken, ClockUntrusted, FleetcaError, KeyUnavailable, StoreUnavailable
 from ca.model import (
     CertificateState,
+    ConfirmRequest,
     DeviceId,
     Digest,
     Issued,
@@ -339,6 +340,80 @@ def test_a_certificate_that_does_not_hold_renews_nothing(world: World, harm: Cal
     csr = Keypair().csr()
     evidence = PresentedCertificate(pair.certificate) if by == "presented" else world.message(pair, Act.renew, csr=csr)
     refused(code, lambda: world.issue(IssueRequest(csr, evidence)))
+
+
+@pytest.fixture
+def patient(both: World) -> World:
+    """Its devices may come back up to 30 days after their certificates ended."""
+    both.profiles[DEVICE] = replace(both.profiles[DEVICE], renew_after_expiry=30 * DAY)
+    both.restart()
+    return both
+
+
+def _by_message(world: World, pair: Keypair, act: Act = Act.renew, **fields: Any) -> Issued:
+    new = Keypair()
+    csr = new.csr()
+    return world.issue(IssueRequest(csr, world.message(pair, act, csr=csr, **fields), **fields))
+
+
+def test_an_expired_certificate_renews_by_message_as_late_as_its_profile_allows(patient: World) -> None:
+    pair, other = patient.enrol(), patient.enrol("pump-18")
+    end = patient.row(pair).not_after
+    patient.clock.at = end + 30 * DAY
+    renewed = _by_message(patient, pair).certificate
+    assert (renewed.parent, renewed.device) == (patient.row(pair).ref, "pump-17")
+    assert renewed.not_before <= patient.clock.at <= renewed.not_after
+    patient.clock.at += 1
+    refused("certificate-expired", lambda: _by_message(patient, other))
+
+
+def test_an_expired_certificate_never_renews_by_being_presented(patient: World) -> None:
+    pair = patient.enrol()
+    patient.clock.at = patient.row(pair).not_after + 1
+    refused("certificate-expired", lambda: patient.renew(pair))
+
+
+LATE: list[Any] = [
+    pytest.param(lambda w, p: w.revoke_certificate(p), "certificate-revoked", id="revoked before it ended"),
+    pytest.param(lambda w, p: w.revoke_certificate(p, Reason.certificateHold), "certificate-revoked", id="on hold when it ended"),
+    pytest.param(lambda w, p: w.confirm(w.renew(p)), "superseded", id="whose successor was used"),
+    pytest.param(lambda w, p: w.deliver(p, w.renew(p)), "superseded", id="whose successor arrived long ago"),
+]
+
+
+@pytest.mark.parametrize(("harm", "code"), LATE)
+def test_P9_lateness_forgives_nothing_else(patient: World, harm: Callable[[World, Keypair], Any], code: str) -> None:
+    pair = patient.enrol()
+    harm(patient, pair)
+    patient.clock.at = patient.row(pair).not_after + DAY
+    refused(code, lambda: _by_message(patient, pair))
+
+
+def test_P9_an_expired_certificate_of_a_device_that_was_revoked_since_does_not_renew(patient: World) -> None:
+    pair = patient.enrol()
+    patient.clock.at = patient.row(pair).not_after + DAY
+    # There is nothing left to revoke but the device itself, and that is enough.
+    assert patient.revoke_device("pump-17") == ()
+    refused("device-revoked", lambda: _by_message(patient, pair))
+
+
+def test_lateness_is_for_renewals_only_and_judged_by_todays_profile(patient: World) -> None:
+    pair = patient.enrol()
+    new = patient.renew(pair)
+    end = patient.clock.at = patient.row(pair).not_after + DAY
+    ref = patient.row(new).ref
+    for target in (None, ref):
+        evidence = patient.message(pair, Act.confirm, target=target)
+        asked = ConfirmRequest(evidence, target)
+        refused("certificate-expired", lambda asked=asked: patient.confirming.confirm(asked, patient.peer(Role.enroll)))
+    evidence = patient.message(pair, Act.revoke, reason=Reason.keyCompromise, target=ref)
+    refused("certificate-expired", lambda: patient.revoke(RevokeRequest(evidence, Reason.keyCompromise, ref), Role.enroll))
+    wanted = {"device": DeviceId("pump-9"), "profile": DEVICE}
+    refused("certificate-expired", lambda: _by_message(patient, pair, Act.issue, **wanted))
+    patient.profiles[DEVICE] = replace(patient.profiles[DEVICE], renew_after_expiry=DAY - 1)
+    patient.restart()
+    assert patient.clock.at == end
+    refused("certificate-expired", lambda: _by_message(patient, pair))
 
 
 def test_a_released_hold_renews(world: World) -> None:

@@ -49,6 +49,9 @@ UNLAWFUL: list[Any] = [
     pytest.param(DEVICE, {"backdate": 7 * DAY}, "backdate", id="dated back by its whole life"),
     pytest.param(DEVICE, {"renew_from": 1.0}, "renew_from", id="renewed when it is over"),
     pytest.param(DEVICE, {"grace": -1}, "grace", id="a negative grace"),
+    pytest.param(DEVICE, {"renew_after_expiry": -1}, "renew_after_expiry", id="renewed before its end only"),
+    pytest.param(DEVICE, {"renew_after_expiry": 90 * DAY + 1}, "renew_after_expiry", id="renewed for ever"),
+    pytest.param(DEVICE, {"renew_after_expiry": DAY, "renewable": False}, "renew_after_expiry", id="renewed late, but never in time"),
     pytest.param(DEVICE, {"status": "maybe"}, "status", id="an unknown status"),
     pytest.param(DEVICE, {"on_superseded": "burn"}, "on_superseded", id="an unknown end"),
     pytest.param(DEVICE, {"allowed_names": ["x400"]}, "allowed_names", id="an unknown kind of name"),
@@ -148,6 +151,7 @@ def test_the_shipped_profiles_say_what_they_promise() -> None:
     named = {name for name, profile in SHIPPED.items() if profile.permanent_identifier == "{device}"}
     assert named == {"device", "device-short", "operator"}
     assert SHIPPED["ocsp-responder"].lifetime <= 30 * DAY
+    assert {profile.renew_after_expiry for profile in SHIPPED.values()} == {0}
     assert all(profile.on_superseded in OnSuperseded and len(profile.digest) == 32 for profile in SHIPPED.values())
 
 

@@ -286,6 +286,27 @@ def test_a_certificate_is_live_when_issued_in_its_time_and_not_revoked(
     assert renewal.live(_certificate(latest, state=state), now=now) is holds
 
 
+@pytest.mark.parametrize(
+    ("latest", "late", "now", "code"),
+    [
+        pytest.param(None, 0, NOW + 60, None, id="its last second"),
+        pytest.param(None, 0, NOW + 61, "certificate-expired", id="a second late"),
+        pytest.param(None, 100, NOW + 160, None, id="late, in the last second that its profile allows"),
+        pytest.param(None, 100, NOW + 161, "certificate-expired", id="a second later than its profile allows"),
+        pytest.param(KEY_LOST, 100, NOW + 61, "certificate-revoked", id="late and revoked"),
+        pytest.param(HOLD, 100, NOW + 61, "certificate-revoked", id="late and on hold"),
+        pytest.param(None, 100, NOW - 61, "certificate-not-yet-valid", id="before its beginning"),
+    ],
+)
+def test_a_certificate_speaks_in_its_time_and_as_late_as_it_may(latest: Reason | None, late: int, now: int, code: str | None) -> None:
+    if code is None:
+        renewal.speaks(_certificate(latest), now=now, late=late)
+        return
+    with pytest.raises(Denied) as caught:
+        renewal.speaks(_certificate(latest), now=now, late=late)
+    assert caught.value.code == code
+
+
 # ---- Superseding ----------------------------------------------------------------------------------------------------
 
 
