@@ -84,7 +84,12 @@ class Worker:
 
     def __init__(self, *command: str | Path) -> None:
         self.process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [str(part) for part in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "BENCH_DIRECTORY": str(JUDGES)},
         )
         assert self.read().get("ready")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import hashlib
 import json
 import os
 import ssl
@@ -10,17 +12,35 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 
-from ca.model import DeviceId, LocalEvidence, Peer, ProfileName, Role, TokenRequest
+from ca.model import (
+    CertificateRef,
+    DeviceId,
+    IssueRequest,
+    IssuerId,
+    LocalEvidence,
+    Peer,
+    ProfileName,
+    Reason,
+    RevokeRequest,
+    Role,
+    Serial,
+    TokenEvidence,
+    TokenRequest,
+)
+from ca.store import tables
+from ca.store.database import migrating_engine, parsed
 from ca.system import SystemChance, SystemClock
 from fleetca import ceremonies, deployment, forms, wiring
 from fleetca.importing import import_ceremony
@@ -49,6 +69,41 @@ def make(folder: Path, *, port_base: int = 27000) -> Path:
     )  # fmt: skip
     import_ceremony(forms.read_settings(created.settings), created.outputs, clock=SystemClock(), chance=SystemChance())
     return created.settings
+
+
+def fill_revoked(settings_file: Path, count: int) -> None:
+    """Put `count` revoked certificates on record, past every rule: their rows are real, their octets are not. Nothing may be running."""
+    now = SystemClock().now()
+    later = now + 7 * 86400
+    digests = [hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(1, count + 1)]
+    engine = migrating_engine(parsed(forms.store_url(forms.read_settings(settings_file))))
+    with engine.begin() as connection:
+        connection.execute(
+            tables.certificates.insert(),
+            [
+                {
+                    "issuer": "issuing", "serial": b"\x40" + digest[:19], "shard": 0, "state": "issued", "tenant": "default",
+                    "device": f"gone-{number}", "profile": "device", "actor": "bench", "subject": f"CN=gone-{number}", "names": "[]",
+                    "spki_sha256": digest, "not_before": now, "not_after": later, "revocable": True, "request_key": digest, "leaf": digest,
+                    "intended_at": now, "issued_at": now, "revocation": number, "revoked": True, "grant": "{}", "tbs": digest, "der": digest,
+                    "der_sha256": digest,
+                }
+                for number, digest in enumerate(digests, 1)
+            ],
+        )  # fmt: skip
+        connection.execute(
+            tables.revocations.insert(),
+            [
+                {
+                    "change": number, "issuer": "issuing", "shard": 0, "serial": b"\x40" + digest[:19], "reason": int(Reason.keyCompromise),
+                    "revoked_at": now, "not_after": later, "listed": True, "tenant": "default", "actor": "bench",
+                }
+                for number, digest in enumerate(digests, 1)
+            ],
+        )  # fmt: skip
+        counters = tables.counters
+        connection.execute(counters.update().where(counters.c.name == tables.CHANGE).values(value=count))
+    engine.dispose()
 
 
 class World:
@@ -82,10 +137,25 @@ class World:
             serials.add(certificate.serial_number)
         assert len(serials) == count
 
+    def issue(self) -> CertificateRef:
+        """A certificate for a new device."""
+        (csr,), (token,) = csrs(1), self.tokens(1)
+        outcome = self.desk.do(self.issuing.prepare(IssueRequest(csr, TokenEvidence(token)), Peer(Role.enroll, os.getuid())))
+        ref: CertificateRef = outcome.certificate.ref
+        return ref
+
+    def revoke(self, ref: CertificateRef) -> None:
+        peer = Peer(Role.operator, os.getuid())
+        asked = RevokeRequest(LocalEvidence(Role.operator, peer.uid), Reason.keyCompromise, target=ref)
+        made = self.desk.do(self.parts.verbs.revoking.prepare(asked, peer))
+        assert [change.ref for change in made] == [ref]
+
 
 @contextmanager
-def opened(folder: Path) -> Iterator[World]:
+def opened(folder: Path, *, revoked: int = 0) -> Iterator[World]:
     settings_file = make(folder)
+    if revoked:
+        fill_revoked(settings_file, revoked)
     with wiring.signer_parts(forms.read_settings(settings_file)) as parts:
         parts.desk.start()
         yield World(settings_file, parts)
@@ -102,6 +172,7 @@ class Service:
         self.issuer = x509.load_pem_x509_certificate(self.settings.issuer("issuing").certificate.read_bytes())
         self.context = ssl.create_default_context(cafile=str(self.settings.issuer("root").certificate))
         self.operator = SignerClient(self.settings.signer.socket, Role.operator)
+        self.issued: list[x509.Certificate] = []
         self._made = 0
 
     def enroll(self, requests: Sequence[bytes], *, connections: int) -> float:
@@ -113,22 +184,40 @@ class Service:
                 TokenRequest(self.operator.local, DeviceId(f"device-{self._made}"), ProfileName("device"), (), 3600)
             ).text
             work.append({"token": token, "csr": pem_of(csr)})
-        done = subprocess.run(
-            [sys.executable, __file__, self.settings.enroll.url, str(self.settings.issuer("root").certificate), str(connections)],
-            input=json.dumps(work), capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        answer = json.loads(done.stdout)
+        root = str(self.settings.issuer("root").certificate)
+        answer = _elsewhere("enrol", self.settings.enroll.url, root, connections, work)
         assert len(answer["certificates"]) == len(requests)
         for pem in answer["certificates"]:
-            x509.load_pem_x509_certificate(pem.encode()).verify_directly_issued_by(self.issuer)
+            certificate = x509.load_pem_x509_certificate(pem.encode())
+            certificate.verify_directly_issued_by(self.issuer)
+            self.issued.append(certificate)
         return float(len(requests) / answer["seconds"])
+
+    def revoke(self, certificate: x509.Certificate) -> None:
+        ref = CertificateRef(IssuerId("issuing"), Serial(certificate.serial_number))
+        made = self.operator.revoke(RevokeRequest(self.operator.local, Reason.keyCompromise, target=ref))
+        assert [change.ref for change in made] == [ref]
+
+    def ask_status(self, certificate: x509.Certificate, *, seconds: float, connections: int) -> float:
+        """OCSP answers a second about one certificate, keep-alive; every answer says that it is good."""
+        question = ocsp.OCSPRequestBuilder().add_certificate(certificate, self.issuer, hashes.SHA1()).build()
+        octets = question.public_bytes(Encoding.DER)
+        answer = _elsewhere("ask_status", self.settings.status.url, base64.b64encode(octets).decode(), seconds, connections)
+        for body in answer["bodies"]:
+            told = ocsp.load_der_ocsp_response(base64.b64decode(body))
+            assert told.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL
+            assert told.certificate_status is ocsp.OCSPCertStatus.GOOD
+            assert told.serial_number == certificate.serial_number
+        return float(answer["answers"] / answer["seconds"])
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Service]:
+def served(folder: Path, *, revoked: int = 0) -> Iterator[Service]:
     from fleetca.serve import Supervisor
 
     settings_file = make(folder)
+    if revoked:
+        fill_revoked(settings_file, revoked)
     supervisor = Supervisor(settings_file, log_directory=folder / "logs")
     supervisor.start()
     watch = threading.Thread(target=supervisor.watch)
@@ -140,37 +229,79 @@ def served(folder: Path) -> Iterator[Service]:
         watch.join()
 
 
-def load(url: str, root: str, connections: int, work: list[dict[str, Any]]) -> dict[str, Any]:
-    """The client side of `enroll`: asyncio over TLS, one request at a time on each connection."""
-    import asyncio
-    from urllib.parse import urlsplit
+# ---- The client side, in a process of its own: asyncio, one request at a time on each connection ------------------------
 
-    parts = urlsplit(url)
-    context = ssl.create_default_context(cafile=root)
+
+def _elsewhere(load: str, *arguments: Any) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, __file__, load], input=json.dumps(arguments), capture_output=True, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+class Connection:
+    """One HTTP/1.1 connection that stays open."""
+
+    def __init__(self, url: str, context: ssl.SSLContext | None = None) -> None:
+        self._parts, self._context = urlsplit(url), context
+
+    async def open(self) -> None:
+        self._reader, self._writer = await asyncio.open_connection(self._parts.hostname, self._parts.port, ssl=self._context)
+
+    async def post(self, path: str, kind: str, body: bytes) -> tuple[int, bytes]:
+        head = f"POST {path} HTTP/1.1\r\nHost: {self._parts.netloc}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._writer.write(head.encode() + body)
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        size = next(int(line.split(b":")[1]) for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length"))
+        return int(answer[9:12]), await self._reader.readexactly(size)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def _together(connections: int, url: str, context: ssl.SSLContext | None, work: Callable[[Connection], Any]) -> float:
+    """Seconds that all connections took for `work`, each on its own; opening them does not count."""
+    opened = [Connection(url, context) for _ in range(connections)]
+    for one in opened:
+        await one.open()
+    began = time.perf_counter()
+    await asyncio.gather(*(work(one) for one in opened))
+    seconds = time.perf_counter() - began
+    for one in opened:
+        one.close()
+    return seconds
+
+
+def enrol(url: str, root: str, connections: int, work: list[dict[str, Any]]) -> dict[str, Any]:
     bodies = [json.dumps(item).encode() for item in work]
-    certificates: list[str] = []
+    answers: list[bytes] = []
 
-    async def client() -> None:
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
+    async def client(connection: Connection) -> None:
         while bodies:
-            body = bodies.pop()
-            head = (
-                f"POST /v1/enroll HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            )
-            writer.write(head.encode() + body)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            assert answer.startswith(b"HTTP/1.1 201"), answer
-            size = next(int(line.split(b":")[1]) for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length"))
-            certificates.append(json.loads(await reader.readexactly(size))["certificate"])
-        writer.close()
+            status, answer = await connection.post("/v1/enroll", "application/json", bodies.pop())
+            assert status == 201, answer
+            answers.append(answer)
 
-    async def run() -> float:
-        began = time.perf_counter()
-        await asyncio.gather(*(client() for _ in range(connections)))
-        return time.perf_counter() - began
+    seconds = asyncio.run(_together(connections, url, ssl.create_default_context(cafile=root), client))
+    return {"seconds": seconds, "certificates": [json.loads(answer)["certificate"] for answer in answers]}
 
-    return {"seconds": asyncio.run(run()), "certificates": certificates}
+
+def ask_status(url: str, question: str, seconds: float, connections: int) -> dict[str, Any]:
+    body = base64.b64decode(question)
+    bodies: set[bytes] = set()
+    answers = 0
+
+    async def client(connection: Connection) -> None:
+        nonlocal answers
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            status, answer = await connection.post("/ocsp", "application/ocsp-request", body)
+            assert status == 200, answer
+            bodies.add(answer)
+            answers += 1
+
+    took = asyncio.run(_together(connections, url, None, client))
+    return {"seconds": took, "answers": answers, "bodies": [base64.b64encode(answer).decode() for answer in bodies]}
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(load(sys.argv[1], sys.argv[2], int(sys.argv[3]), json.load(sys.stdin))))
+    sys.stdout.write(json.dumps({"enrol": enrol, "ask_status": ask_status}[sys.argv[1]](*json.load(sys.stdin))))
