@@ -6,8 +6,9 @@ judge; only octets that are no TBSCertificate at all raise.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -101,15 +102,19 @@ def spans(data: bytes, at: int, end: int) -> list[Span]:
     while at < end:
         content = at + 2
         if content > end or data[at + 1] >= 0x80 or data[at] & 0x1F == 0x1F:
-            one = reader.element(data, at, end)
-            span = Span(one.tag, at, one.content, one.end)
+            tag, _, content, stop = reader.element(data, at, end)
         else:
-            span = Span(data[at], at, content, content + data[at + 1])
-            if span.end > end:
+            tag = data[at]
+            stop = content + data[at + 1]
+            if stop > end:
                 raise Malformed("not-der", f"The octets are not DER: an element longer than what holds it at offset {at}.")
-        found.append(span)
-        at = span.end
+        found.append(_span((tag, at, content, stop)))
+        at = stop
     return found
+
+
+# A NamedTuple's own constructor is a Python function: two thirds of what the loop above would cost.
+_span: Final[Callable[[tuple[int, int, int, int]], Span]] = partial(tuple.__new__, Span)
 
 
 @lru_cache(maxsize=64)
