@@ -94,6 +94,7 @@ class _Pending:
 class _Same:
     """The same request as an earlier one of this batch."""
 
+    item: Prepared
     index: int
 
 
@@ -261,7 +262,7 @@ class Issuing:
 
     def _same(self, item: Prepared, in_flight: Mapping[Digest, int]) -> _Same | None:
         index = in_flight.get(item.key)
-        return None if index is None else _Same(index)
+        return None if index is None else _Same(item, index)
 
     def _decided(self, tx: Writing, item: Prepared, said: list[testimony.Record], *, now: UnixTime) -> _Outcome:
         """One request under its own savepoint: what is refused leaves nothing behind but its refusal."""
@@ -432,7 +433,11 @@ def _settle(outcomes: Sequence[_Outcome], results: Mapping[int, Issued | Fleetca
     outcome = outcomes[index]
     if isinstance(outcome, _Same):
         first = _settle(outcomes, results, outcome.index)
-        return replace(first, repeated=True) if isinstance(first, Issued) else first
+        try:
+            # As if it had come later: who asked for something else must not get what the first one asked for.
+            return replace(_fitting(outcome.item, first.certificate), repeated=True) if isinstance(first, Issued) else first
+        except Conflict as error:
+            return error
     if isinstance(outcome, _Pending):
         return results.get(index) or Broken("unfinished", "A request was left without an outcome.")
     return outcome
@@ -444,14 +449,7 @@ def _repeated(item: Prepared, found: Certificate, *, now: UnixTime) -> Issued:
     Raises:
         Conflict: `request-differs`: the same evidence and CSR, other wishes; `request-spent`: what it got has ended.
     """
-    wishes = item.request
-    if wishes.device not in {None, found.device} or wishes.profile not in {None, found.profile}:
-        raise Conflict(
-            "request-differs",
-            "The same CSR got a certificate for another device or profile.",
-            why=f"It is certificate {found.ref} of {found.device}.",
-            fix="Make a new key and a CSR for it.",
-        )
+    issued = _fitting(item, found)
     if not renewal.live(found, now=now):
         raise Conflict(
             "request-spent",
@@ -459,7 +457,24 @@ def _repeated(item: Prepared, found: Certificate, *, now: UnixTime) -> Issued:
             why=f"It is certificate {found.ref}.",
             fix="Make a new key and a CSR for it.",
         )
-    return Issued(found, found.leaf, repeated=True)
+    return replace(issued, repeated=True)
+
+
+def _fitting(item: Prepared, found: Certificate) -> Issued:
+    wishes = item.request
+    if (
+        wishes.device not in {None, found.device}
+        or wishes.profile not in {None, found.profile}
+        or wishes.issuer not in {None, found.ref.issuer}
+        or not set(found.names).issuperset(wishes.names)
+    ):
+        raise Conflict(
+            "request-differs",
+            "The same CSR got a certificate for another device, profile or issuer, or with other names.",
+            why=f"It is certificate {found.ref} of {found.device}.",
+            fix="Make a new key and a CSR for it.",
+        )
+    return Issued(found, found.leaf, repeated=False)
 
 
 def _record(item: _Pending, der: bytes, now: UnixTime) -> Certificate:

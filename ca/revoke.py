@@ -141,6 +141,9 @@ class Revoking:
             tx.lock_device(found.device)
             found = tx.find_certificate(ref) or found
             change, records = lineage.revoke(tx, found, by, now=now)
+            if records and item.claim.message is not None:
+                # Repeated, it finds what it made. What was changed again since then, as a hold can be, it must not change back.
+                tx.consume_message(item.claim.digest, now=now)
             made.append(change)
             said += records
         return tuple(made)

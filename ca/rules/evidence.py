@@ -162,5 +162,10 @@ def _sha256(octets: bytes) -> Digest:
 
 
 def request_key(found: Claim, csr: bytes) -> Digest:
-    """What makes a repeated request the same request: kind and digest of the evidence, and the CSR."""
-    return _sha256(found.kind.value.encode() + b"\0" + found.digest + csr)
+    """What makes a repeated request the same request: kind and digest of the evidence, who signed it, and the CSR.
+
+    The signer's key is in it because the digest is of the payload alone: whoever saw one could sign it with a key of theirs, and would be
+    answered as the one who asked.
+    """
+    signer = b"" if found.message is None or found.certificate is None else hashlib.sha256(found.certificate.spki).digest()
+    return _sha256(found.kind.value.encode() + b"\0" + found.digest + signer + csr)

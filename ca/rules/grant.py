@@ -176,7 +176,7 @@ def _by_presented(found: Claim, request: IssueRequest, policy: Policy, record: C
 def _by_presenting(found: Claim, own: Certificate, policy: Policy) -> None:
     """May this role speak for that certificate, whose key it only says it saw at work?"""
     if own.device.startswith(OWN_SERVICES):
-        raise Denied("not-by-presenting", "Our own services and operators do not renew by presenting a certificate.")
+        raise Denied("not-by-presenting", "Our own services and operators sign what they ask for; presenting a certificate is not enough.")
     within(policy.caps_of(found.peer.role), device=own.device, profile=own.profile)
 
 
@@ -420,6 +420,7 @@ def revocation(
             own = _shown(found, record, now=now)
             if request.device is not None or request.target not in {None, own.ref}:
                 raise Denied("not-your-certificate", "A presented certificate revokes itself only.")
+            _by_presenting(found, own, policy)
             _for_oneself(request)
             actor, ref = _actor(own), own.ref
         case EvidenceKind.message:
@@ -507,10 +508,10 @@ def confirmation(
     own = _shown(found, record, now=now)
     if found.message is not None and found.message.target != request.successor:
         raise Unauthenticated("message-for-another-act", "The signed message confirms something else.")
+    if found.kind is EvidenceKind.presented:
+        _by_presenting(found, own, policy)
     if request.successor is None:
         renewal.newest(own, now=now)
     else:
-        if found.kind is EvidenceKind.presented:
-            _by_presenting(found, own, policy)
         renewal.delivery(own, successor, now=now)
     return own

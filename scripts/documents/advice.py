@@ -78,7 +78,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "not-a-ca": "Put a CA certificate there.",
     "not-allowed": "Act in the role that may: see [trust.md](../explanation/trust.md).",
     "not-an-operator": "Sign with an operator's key: see [operators.md](../how-to/operators.md).",
-    "not-by-presenting": "Renew an operator's certificate by a signed message: `fleetca renew --by message`.",
+    "not-by-presenting": "Send a message signed with the certificate's key instead; for a renewal: `fleetca renew --by message`.",
     "not-on-hold": "Nothing: the certificate is not on hold.",
     "not-renewable": "Enrol with a new token.",
     "not-toml": "Correct the file at the line that it names.",

@@ -195,7 +195,10 @@ def plans(loot: Loot) -> Iterator[Attempt]:
         device=DeviceId("pump-2"),
     )
     yield revoke("presenting valve: put itself on hold", PresentedCertificate(loot.valve.certificate), Reason.certificateHold, within=False)
-    yield revoke("presenting valve: revoke itself", PresentedCertificate(loot.valve.certificate), Reason.keyCompromise, within=True)
+    yield revoke("presenting valve: revoke itself", PresentedCertificate(loot.valve.certificate), Reason.keyCompromise, within=False)
+    yield revoke("presenting second: revoke itself", PresentedCertificate(loot.second.certificate), Reason.keyCompromise, within=True)
+    operator = PresentedCertificate(loot.operator.certificate)
+    yield revoke("presenting the operator: revoke it", operator, Reason.keyCompromise, within=False)
     # 6. Tokens for others.
     for name, evidence in (("by itself", local), ("presenting the operator", PresentedCertificate(loot.operator.certificate))):
         body = messages.write_token(TokenRequest(evidence, DeviceId("pump-99"), ProfileName("device"), (), 3600))
