@@ -41,8 +41,9 @@ class Policy:
     """A revocation brings a CRL at once, but two of them stand at least this far apart: a burst shares one CRL."""
     lifetime: int
     """What a CRL's window is at most; the signer makes it, the gate holds it."""
-    lease: int = 60
-    """How long a publisher that stops answering keeps others out."""
+    lease: int = 40
+    """How long a publisher that stops answering while it publishes keeps others out: with their own work, less than the minute in which a
+    revocation must show."""
 
 
 class Cause(Enum):

@@ -15,7 +15,9 @@ on the next look. A pause anywhere, of any length, ends in a lost lease, a fence
 
 from __future__ import annotations
 
-from ca.errors import Broken, Conflict, NotFound
+from contextlib import suppress
+
+from ca.errors import Broken, Conflict, FleetcaError, NotFound
 from ca.model import ChangeNumber, CrlIntent, CrlNumber, Issuer, IssuerId, Lease, OutletCopy, Revocation, Serial
 from ca.ports import Clock, Failpoint, Outlet
 from crl.model import WHOLE, Cause, Head, Outcome, Policy, Result, file_name, lease_name
@@ -78,9 +80,9 @@ class Publisher:
         self._catch_up(issuer, lease)
         # Whoever held the lease before may have published between our first look and now.
         visible, recorded, cause = self._look(issuer, asked=asked)
-        if cause is None:
-            return Outcome(issuer.id, Result.not_due, None, visible.head)
-        return Outcome(issuer.id, Result.published, cause, self._make(issuer, lease, visible=visible, recorded=recorded))
+        head = visible.head if cause is None else self._make(issuer, lease, visible=visible, recorded=recorded)
+        self._give_back(issuer)
+        return Outcome(issuer.id, Result.not_due if cause is None else Result.published, cause, head)
 
     def _look(self, issuer: Issuer, *, asked: bool) -> tuple[Visible, CrlIntent | None, Cause | None]:
         visible = self._shelf.look(issuer)
@@ -108,6 +110,11 @@ class Publisher:
     def _take(self, issuer: Issuer) -> Lease | None:
         with self._leases.writing() as book:
             return book.lease(lease_name(issuer.id), holder=self._holder, now=self._clock.now(), seconds=self._policy.lease)
+
+    def _give_back(self, issuer: Issuer) -> None:
+        """Between publications nobody holds the lease, so who is killed or replaced then holds up no revocation (P5: a minute)."""
+        with suppress(FleetcaError), self._leases.writing() as book:  # then it ends by itself
+            book.lease(lease_name(issuer.id), holder=self._holder, now=self._clock.now(), seconds=0)
 
     def _record_is_behind(self, issuer: Issuer, visible: Visible, recorded: CrlIntent | None) -> bool:
         """Whether readers have a CRL that is not recorded as published: a crash between put and record leaves that."""

@@ -318,14 +318,28 @@ def test_a_crash_leaves_the_old_crl_or_the_new_one_and_the_next_look_mends_the_r
     assert recorded.number == then
 
 
-def test_R13_the_lease_keeps_others_out_until_it_ends(scene: Scene) -> None:
-    scene.first.publish(ISSUER)
+def test_R13_the_lease_keeps_others_out_while_one_publishes_and_no_longer(scene: Scene) -> None:
     second = scene.publisher("second")
-    scene.clock.time = T + 30
-    assert second.publish(ISSUER, asked=True).result is Result.led_elsewhere
-    scene.clock.time = T + 61
+    meanwhile: list[Result] = []
+    scene.failpoints["publish.after-write"] = lambda: meanwhile.append(second.publish(ISSUER, asked=True).result)
+    assert scene.first.publish(ISSUER).result is Result.published
+    assert meanwhile == [Result.led_elsewhere]
     assert second.publish(ISSUER, asked=True).result is Result.published
     assert scene.number() == 2
+
+
+def test_R13_who_died_while_publishing_keeps_others_out_until_its_lease_ends(scene: Scene) -> None:
+    def die() -> None:
+        raise RuntimeError("killed")
+
+    scene.failpoints["publish.after-write"] = die
+    with pytest.raises(RuntimeError):
+        scene.first.publish(ISSUER)
+    second = scene.publisher("second")
+    scene.clock.time = T + POLICY.lease - 1
+    assert second.publish(ISSUER).result is Result.led_elsewhere
+    scene.clock.time = T + POLICY.lease
+    assert second.publish(ISSUER).result is Result.published
 
 
 @pytest.mark.parametrize("failpoint", ["publish.after-write", "publish.after-rename", "publish.before-record"])
