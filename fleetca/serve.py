@@ -2,8 +2,8 @@
 
 It holds no key and opens no database: it binds the sockets, so that a restarted process finds its callers waiting and a taken port is
 known before anything starts; it starts the processes, starts them again when they die, and drains them on SIGTERM. SIGHUP reads the
-settings again: good ones are rolled out process by process, bad ones are refused and the old stay in force (R36). Every process gets the
-very octets that were accepted, so a file that is being edited cannot half-apply.
+settings again and lets each process try them before any is touched: good ones are rolled out process by process, bad ones are refused and
+the old stay in force (R36). Every process gets the very octets that were accepted, so a file that is being edited cannot half-apply.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from ca.errors import FleetcaError, Misconfigured, Unavailable
+from ca.errors import FleetcaError, KeyUnavailable, Misconfigured, StoreUnavailable, Unavailable
 from ca.ports import Clock
 from ca.system import SystemClock
 from config.settings import Settings
@@ -33,6 +33,9 @@ log = structlog.get_logger()
 READY_SECONDS = 30.0
 DRAIN_SECONDS = 15.0
 BACKOFF_SECONDS = 10.0
+
+Sockets = Mapping[str, tuple[str, socket.socket]]
+"""Section of the settings -> the address it names, and what listens there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ def plans(settings: Settings) -> list[Plan]:
 class Child:
     plan: Plan
     process: subprocess.Popen[bytes]
+    settings: Settings
     started: float
     failures: int = 0
 
@@ -82,7 +86,7 @@ class Supervisor:
         self.monotonic: Callable[[], float] = SystemClock().monotonic
         self.log_directory = log_directory
         self.settings = read_settings(file)
-        self.sockets: dict[str, tuple[str, socket.socket]] = {}
+        self.sockets: Sockets = {}
         self.children: dict[str, Child] = {}
         self.stopping = threading.Event()
         self.reload_wanted = threading.Event()
@@ -94,8 +98,9 @@ class Supervisor:
 
         Raises:
             Misconfigured: a port is taken, or a process refused to start (it said why on its stderr).
+            KeyUnavailable, StoreUnavailable: it refused for want of a key or of storage.
         """
-        self._bind(self.settings)
+        self.sockets = self._bound(self.settings)
         try:
             signer, *others = plans(self.settings)
             self._await_ready([self._spawn(signer)])
@@ -104,33 +109,24 @@ class Supervisor:
             self.stop()
             raise
 
-    def _bind(self, settings: Settings) -> None:
+    def _bound(self, settings: Settings) -> Sockets:
+        """A listening socket for each address; those that we listen on already are taken over. Closes none of ours."""
         wanted = {"enroll": str(settings.enroll.listen), "status": str(settings.status.listen)}
-        fresh: dict[str, tuple[str, socket.socket]] = {}
+        found: dict[str, tuple[str, socket.socket]] = {}
         try:
             for name, address in wanted.items():
-                if name in self.sockets and self.sockets[name][0] == address:
-                    fresh[name] = self.sockets[name]
-                else:
-                    fresh[name] = (address, listening_socket(address, setting=f"{name}.listen"))
+                known = self.sockets.get(name)
+                found[name] = known if known and known[0] == address else (address, listening_socket(address, setting=f"{name}.listen"))
         except FleetcaError:
-            for name, (_, listener) in fresh.items():
-                if name not in self.sockets or self.sockets[name][1] is not listener:
-                    listener.close()
+            _close(found, but=self.sockets)
             raise
-        for name, (_, listener) in self.sockets.items():
-            if fresh[name][1] is not listener:
-                listener.close()
-        self.sockets = fresh
+        return found
 
     def _spawn(self, plan: Plan) -> tuple[Child, int]:
         """Start a process; returns it and the descriptor on which it will say that it is ready."""
         ready, ready_write = os.pipe()
-        accepted = os.memfd_create("settings")
-        os.write(accepted, self.settings.octets)
-        os.lseek(accepted, 0, os.SEEK_SET)
-        command = [sys.executable, "-m", "fleetca.cli.main", "process", plan.role, "--settings", str(self.file)]
-        command += ["--accepted-fd", str(accepted), "--ready-fd", str(ready_write), "--supervisor", str(os.getpid())]
+        command, accepted = self._command(plan.role, self.settings)
+        command += ["--ready-fd", str(ready_write)]
         passed = [accepted, ready_write]
         if plan.listen is not None:
             passed.append(self.sockets[plan.listen][1].fileno())
@@ -147,12 +143,20 @@ class Supervisor:
             os.close(accepted)
             if stderr is not None:
                 stderr.close()
-        child = Child(plan, process, self.monotonic())
+        child = Child(plan, process, self.settings, self.monotonic())
         previous = self.children.get(plan.name)
         if previous is not None:
             child.failures = previous.failures
         self.children[plan.name] = child
         return child, ready
+
+    def _command(self, role: str, settings: Settings) -> tuple[list[str], int]:
+        """How to run a process, and the descriptor that it reads the settings from; the caller closes it."""
+        accepted = os.memfd_create("settings")
+        os.write(accepted, settings.octets)
+        os.lseek(accepted, 0, os.SEEK_SET)
+        command = [sys.executable, "-m", "fleetca.cli.main", "process", role, "--settings", str(self.file)]
+        return [*command, "--accepted-fd", str(accepted), "--supervisor", str(os.getpid())], accepted
 
     def _await_ready(self, started: Sequence[tuple[Child, int]]) -> None:
         waiting = {ready: child for child, ready in started}
@@ -165,18 +169,27 @@ class Supervisor:
                     said = os.read(ready, 1)
                     os.close(ready)
                     if not said:
-                        raise Misconfigured(
-                            "process-failed",
-                            f"The {child.plan.name} process did not start.",
-                            why=f"Its reason stands {self._where(child)}.",
-                            fix=f"fleetca doctor --settings {self.file}",
-                        )
+                        raise self._not_started(child)
                 if self.monotonic() > deadline:
                     slow = ", ".join(child.plan.name for child in waiting.values())
                     raise Unavailable("process-slow", f"Not ready after {READY_SECONDS:.0f} s: {slow}.", fix="fleetca doctor")
         finally:
             for ready in waiting:
                 os.close(ready)
+
+    def _not_started(self, child: Child) -> FleetcaError:
+        try:
+            status = child.process.wait(DRAIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            status = -1
+        what, why = f"The {child.plan.name} process did not start.", f"Its reason stands {self._where(child)}."
+        fix = f"fleetca doctor --settings {self.file}"
+        # Its exit code is what the command line makes of these classes: ours ends with the same one.
+        if status == 6:
+            return KeyUnavailable("process-failed", what, why=why, fix=fix)
+        if status == 7:
+            return StoreUnavailable("process-failed", what, why=why, fix=fix)
+        return Misconfigured("process-failed", what, why=why, fix=fix)
 
     def _where(self, child: Child) -> str:
         if self.log_directory is None:
@@ -213,28 +226,89 @@ class Supervisor:
             os.close(ready)
 
     def reload(self) -> None:
-        """Read the settings again; roll them out, or refuse them and change nothing (R36)."""
+        """Read the settings again; roll them out, or refuse them and change nothing (R36).
+
+        What can be known beforehand is found out before anything is touched. What only shows later (a database that lets nobody in) brings the
+        old settings back.
+        """
         try:
             settings = read_settings(self.file)
-            self._bind(settings)
+            self._try(settings)
+            sockets = self._bound(settings)
         except FleetcaError as error:
             log.error("settings-refused", code=error.code, reason=str(error), fix=error.fix)
             return
-        self.settings = settings
-        wanted = plans(settings)
-        for name in set(self.children) - {plan.name for plan in wanted}:
-            self._drain([self.children.pop(name)])
+        before, before_sockets = self.settings, self.sockets
+        self.settings, self.sockets = settings, sockets
+        if self._roll_out():
+            # Only now: a socket that somebody still has open cannot be bound again.
+            _close(before_sockets, but=sockets)
+            log.info("settings-reloaded", file=str(self.file))
+        elif not self.stopping.is_set():
+            self.settings, self.sockets = before, before_sockets
+            self._roll_out(unless=before)
+            _close(sockets, but=before_sockets)
+            log.error("settings-taken-back", file=str(self.file))
+
+    def _try(self, settings: Settings) -> None:
+        """Let each process read all that it would read, and stop there.
+
+        Raises:
+            Misconfigured: one of them would not start; says why in its words.
+        """
+        trials: list[tuple[str, subprocess.Popen[bytes]]] = []
+        for role in dict.fromkeys(plan.role for plan in plans(settings)):
+            command, accepted = self._command(role, settings)
+            try:
+                trial = subprocess.Popen(
+                    [*command, "--trial"], pass_fds=[accepted], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+                )
+            finally:
+                os.close(accepted)
+            trials.append((role, trial))
+        reasons = []
+        for role, trial in trials:
+            try:
+                _, said = trial.communicate(timeout=READY_SECONDS)
+            except subprocess.TimeoutExpired:
+                trial.kill()
+                _, said = trial.communicate()
+            if trial.returncode != 0:
+                reasons.append(f"{role}: {' '.join(said.decode(errors='replace').split())}")
+        if reasons:
+            raise Misconfigured(
+                "settings-refused",
+                "The new settings cannot be used.",
+                why=" ".join(reasons),
+                fix="Mend what it names and send SIGHUP again; until then the old settings stay in force.",
+            )
+
+    def _roll_out(self, *, unless: Settings | None = None) -> bool:
+        """Replace each process by one with the settings of now; False, with the rest as it was, when one does not start.
+
+        Args:
+            unless: processes that run with these stay.
+        """
+        wanted = plans(self.settings)
         for plan in wanted:
             old = self.children.get(plan.name)
+            if old is not None and old.settings is unless and old.process.poll() is None:
+                continue
             if plan.alone and old is not None:
                 self._drain([old])
             try:
                 self._await_ready([self._spawn(plan)])
             except FleetcaError as error:
                 log.error("process-failed", process=plan.name, reason=str(error))
+                self._drain([self.children[plan.name]])
+                if old is not None and not plan.alone:
+                    self.children[plan.name] = old
+                return False
             if old is not None and not plan.alone:
                 self._drain([old])
-        log.info("settings-reloaded", file=str(self.file))
+        for name in set(self.children) - {plan.name for plan in wanted}:
+            self._drain([self.children.pop(name)])
+        return True
 
     # ---- stopping ----------------------------------------------------------------------------------------------------
 
@@ -245,9 +319,8 @@ class Supervisor:
         self._drain([child for child in children if child.plan.role != "signer"])
         self._drain([child for child in children if child.plan.role == "signer"])
         self.children.clear()
-        for _, listener in self.sockets.values():
-            listener.close()
-        self.sockets.clear()
+        _close(self.sockets, but={})
+        self.sockets = {}
 
     def _drain(self, children: Sequence[Child]) -> None:
         for child in children:
@@ -261,6 +334,13 @@ class Supervisor:
                 log.warning("process-killed", process=child.plan.name, after=DRAIN_SECONDS)
                 child.process.kill()
                 child.process.wait()
+
+
+def _close(sockets: Sockets, *, but: Sockets) -> None:
+    kept = {listener for _, listener in but.values()}
+    for _, listener in sockets.values():
+        if listener not in kept:
+            listener.close()
 
 
 def serve(file: Path, *, ready: Callable[[Supervisor], None], log_directory: Path | None = None) -> None:

@@ -114,7 +114,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
     clock, chance, points = SystemClock(), SystemChance(), failpoint()
     issuers = Issuers(forms.issuers(settings))
     rules = policy(settings)
-    keys = {IssuerId(setting.id): _open_key(setting) for setting in settings.issuers if setting.key is not None}
+    keys = open_keys(settings)
     with SignerLock(settings.signer.journal):
         store = open_store(forms.store_url(settings))
         journal = FileJournal(settings.signer.journal)
@@ -212,6 +212,15 @@ def adopted_leaves(settings: Settings) -> int:
         store.close()
 
 
+def open_keys(settings: Settings) -> Mapping[IssuerId, SigningKey]:
+    """The issuing keys. Only what runs as the signer calls it (P3).
+
+    Raises:
+        KeyUnavailable: one is not to be had.
+    """
+    return {IssuerId(setting.id): _open_key(setting) for setting in settings.issuers if setting.key is not None}
+
+
 def _open_key(setting: IssuerSetting) -> SigningKey:
     assert setting.key is not None and setting.passphrase is not None, "the settings have both or neither"
     keys, name = forms.key_store(setting.key, setting.passphrase)
@@ -284,6 +293,13 @@ class _Certifier:
         return issued.certificate.der
 
 
+def ocsp_policy(settings: Settings) -> ocsp_model.Policy:
+    """What the settings lay down for OCSP answers."""
+    return ocsp_model.Policy(
+        lifetime=settings.ocsp.lifetime, max_age=settings.ocsp.max_age, unissued=ocsp_model.Unissued(settings.ocsp.unknown)
+    )
+
+
 def status(settings: Settings, process: Process) -> None:
     """OCSP, CRLs and CA certificates over plain HTTP. Its responder keys live and die with it."""
     clock = SystemClock()
@@ -299,11 +315,7 @@ def status(settings: Settings, process: Process) -> None:
         certifier=_Certifier(_client(settings, Role.status)),
         make_key=lambda: MemoryKey.generate(KeyName("responder"), AlgorithmName("p256")),
         issuers=issuers,
-        policy=ocsp_model.Policy(
-            lifetime=settings.ocsp.lifetime,
-            max_age=settings.ocsp.max_age,
-            unissued=ocsp_model.Unissued(settings.ocsp.unknown),
-        ),
+        policy=ocsp_policy(settings),
         clock=clock,
         is_ours=is_ours,
     )
@@ -364,12 +376,21 @@ def publisher(settings: Settings, process: Process) -> None:
     store.close()
 
 
-def _sequencer(settings: Settings, store: Store, *, clock: Clock, holder: str, points: Failpoint) -> Sequencer:
+def open_log_key(settings: Settings) -> SigningKey:
+    """The key that signs checkpoints.
+
+    Raises:
+        KeyUnavailable: it is not to be had.
+    """
     keys, name = forms.key_store(settings.log.key, settings.log.passphrase)
+    return keys.open(name)
+
+
+def _sequencer(settings: Settings, store: Store, *, clock: Clock, holder: str, points: Failpoint) -> Sequencer:
     return Sequencer(
         ledger=store.ledger,
         files=TileDirectory(settings.log.directory),
-        key=keys.open(name),
+        key=open_log_key(settings),
         origin=forms.log_origin(settings),
         holder=holder,
         clock=clock,

@@ -17,8 +17,11 @@ from fleetca.cli import output
 @click.option("--ready-fd", type=int, hidden=True)
 @click.option("--socket-fd", type=int, hidden=True)
 @click.option("--supervisor", type=int, hidden=True)
-def process(role: str, settings: str, accepted_fd: int | None, ready_fd: int | None, socket_fd: int | None, supervisor: int | None) -> None:
-    from fleetca import wiring
+@click.option("--trial", is_flag=True, help="Read everything it would read, open its keys, and stop there; the exit code tells.")
+def process(
+    role: str, settings: str, accepted_fd: int | None, ready_fd: int | None, socket_fd: int | None, supervisor: int | None, trial: bool
+) -> None:
+    from fleetca import trials, wiring
     from fleetca.forms import read_settings
     from fleetca.process import Process, write_log_lines
 
@@ -30,4 +33,7 @@ def process(role: str, settings: str, accepted_fd: int | None, ready_fd: int | N
         with os.fdopen(accepted_fd, "rb") as stream:
             accepted = stream.read()
     read = read_settings(Path(settings), accepted=accepted)
+    if trial:
+        trials.TRIALS[role](read)
+        return
     {"signer": wiring.signer, "enroll": wiring.enroll, "status": wiring.status, "publisher": wiring.publisher}[role](read, context)

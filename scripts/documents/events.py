@@ -42,6 +42,7 @@ MEANINGS: Final = {
     "process-killed": "A process did not drain in time.",
     "settings-refused": "SIGHUP met settings that are wrong; the old ones stay.",
     "settings-reloaded": "New settings are in force.",
+    "settings-taken-back": "A process did not start with the new settings, so the old ones are in force again.",
 }
 """What each event tells; a sentence that is logged as such needs none."""
 
