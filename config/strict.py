@@ -158,7 +158,9 @@ def read_octets(path: Path, *, kind: str) -> bytes:
     except FileNotFoundError:
         raise ConfigurationError("no-such-file", f"There is no {kind} {path}.", fix=_where(kind)) from None
     except OSError as error:
-        raise ConfigurationError("unreadable-file", f"The {kind} {path} cannot be read.", why=_reason(error)) from None
+        raise ConfigurationError(
+            "unreadable-file", f"The {kind} {path} cannot be read.", why=_reason(error), fix="Mend its owner and mode."
+        ) from None
     if len(octets) > MAX_FILE:
         raise ConfigurationError("unreadable-file", f"The {kind} {path} is larger than {MAX_FILE} octets.")
     return octets
@@ -167,7 +169,7 @@ def read_octets(path: Path, *, kind: str) -> bytes:
 def _where(kind: str) -> str:
     if kind == "settings file":
         return "Give it with --settings FILE, or make a deployment with: fleetca init"
-    return ""
+    return "Put it there, or correct the path."
 
 
 def _reason(error: OSError) -> str:
@@ -183,9 +185,11 @@ def toml_document(octets: bytes, *, file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(octets.decode())
     except UnicodeDecodeError:
-        raise ConfigurationError("not-toml", f"{file}: this is not UTF-8 text.") from None
+        raise ConfigurationError("not-toml", f"{file}: this is not UTF-8 text.", fix="Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError("not-toml", f"{file}: this is not TOML.", why=f"{error}.") from None
+        raise ConfigurationError(
+            "not-toml", f"{file}: this is not TOML.", why=f"{error}.", fix="Correct the file at the line that it names."
+        ) from None
 
 
 def parse_document(form: type[AnyForm], document: Mapping[str, Any], *, file: Path) -> AnyForm:
