@@ -82,7 +82,8 @@ def _dns(value: str) -> bool:
 
 def _ip(value: str) -> bool:
     try:
-        return str(ipaddress.ip_address(value)) == value
+        # A zone (fe80::1%eth0) means something on one host only, and could hold any text.
+        return "%" not in value and str(ipaddress.ip_address(value)) == value
     except ValueError:
         return False
 

@@ -40,6 +40,8 @@ VERSION: Final = 1
 LONGEST_REQUEST: Final = 1 << 20
 LONGEST_ANSWER: Final = 16 << 20
 LENGTH: Final = 4
+LARGEST_NUMBER: Final = 1 << 53
+"""Of CRLs, shards and fences; what every JSON reader holds exactly (RFC 8259 6)."""
 
 _TAGS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = {
     EvidenceKind.token.value: (TokenEvidence, ("token",)),
@@ -53,8 +55,8 @@ _TAGS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = {
 
 
 def frame(document: Mapping[str, Any]) -> bytes:
-    """One frame."""
-    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    """One frame. Half a surrogate pair, which JSON may escape and UTF-8 cannot hold, leaves as the escape it came as."""
+    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="backslashreplace")
     return len(body).to_bytes(LENGTH, "big") + body
 
 
@@ -297,8 +299,9 @@ def read_crl(body: Mapping[str, Any]) -> tuple[IssuerId, int, int, int]:
     """Issuer, shard, the number to stay above (or, once published, the number), and the fence."""
     _only(body, required=frozenset({"issuer", "shard", "above", "fence"}))
     numbers = [forms.read(int, body[key]) for key in ("shard", "above", "fence")]
-    if min(numbers) < 0:
-        raise forms.bad("Numbers are not negative.")
+    if min(numbers) < 0 or max(numbers) >= LARGEST_NUMBER:
+        # One above 64 bits would be the last of its issuer: no later CRL could be numbered above it.
+        raise forms.bad(f"Numbers are not negative and below {LARGEST_NUMBER}.")
     return ids.issuer_id(forms.read(str, body["issuer"])), numbers[0], numbers[1], numbers[2]
 
 

@@ -33,6 +33,10 @@ from ca.supersede import Superseding
 from ca.tokens import Tokens
 
 MOST_CONNECTIONS: Final = 512
+KEPT_FOR_OTHERS: Final = 64
+"""Connections that one user never gets: a stolen web process must not keep operators and publisher out."""
+STRANGERS: Final = 8
+"""Connections of a user who has no role."""
 PATIENCE: Final = 10.0
 """Seconds for the rest of a frame that has begun. Between frames a peer may be silent for ever."""
 HOUSEKEEPING: Final = 60.0
@@ -77,7 +81,8 @@ class SignerServer:
         self._path, self._verbs, self._desk, self._users, self._mode = Path(path), verbs, desk, users, mode
         self._log: Log = log or Silence()
         self._listener: socket.socket | None = None
-        self._connections: set[socket.socket] = set()
+        self._connections: dict[socket.socket, int] = {}
+        """And the user id at the other end."""
         self._busy: set[socket.socket] = set()
         self._lock = threading.Condition()
         self._crl_lock = threading.Lock()
@@ -173,12 +178,18 @@ class SignerServer:
                 # Out of descriptors, most likely: the connections we have will give some back.
                 threading.Event().wait(0.1)
                 continue
+            uid = _peer_uid(connection)
             with self._lock:
-                if len(self._connections) >= MOST_CONNECTIONS:
+                if not self._room_for(uid):
                     connection.close()
                     continue
-                self._connections.add(connection)
+                self._connections[connection] = uid
             threading.Thread(target=self._serve, args=(connection,), name="signer-connection", daemon=True).start()
+
+    def _room_for(self, uid: int) -> bool:
+        theirs = sum(1 for other in self._connections.values() if other == uid)
+        most = MOST_CONNECTIONS - KEPT_FOR_OTHERS if self._users.get(uid) else STRANGERS
+        return theirs < most and len(self._connections) < MOST_CONNECTIONS
 
     # ---- One connection ---------------------------------------------------------------------------------------------
 
@@ -191,15 +202,16 @@ class SignerServer:
             pass  # The peer went away; what it asked for is decided and can be asked for again.
         finally:
             with self._lock:
-                self._connections.discard(connection)
+                self._connections.pop(connection, None)
                 self._busy.discard(connection)
                 self._lock.notify_all()
             connection.close()
 
     def _greet(self, connection: socket.socket) -> Peer | None:
-        _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        uid = _peer_uid(connection)
         try:
-            body, descriptor = _read(connection)
+            # Who connects and says nothing holds a thread and a place that others need.
+            body, descriptor = _read(connection, silence=PATIENCE)
             _close(descriptor)
             role = messages.read_hello(messages.unframe(body))
             if role not in self._users.get(uid, frozenset()):
@@ -345,9 +357,19 @@ def _close(descriptor: int | None) -> None:
         os.close(descriptor)
 
 
-def _read(connection: socket.socket) -> tuple[bytes, int | None]:
-    """The body of the next frame, and the descriptor that came with its first octet."""
-    connection.settimeout(None)
+def _peer_uid(connection: socket.socket) -> int:
+    """As the kernel says it."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
+
+
+def _read(connection: socket.socket, *, silence: float | None = None) -> tuple[bytes, int | None]:
+    """The body of the next frame, and the descriptor that came with its first octet.
+
+    Args:
+        silence: seconds until that octet; None waits for ever.
+    """
+    connection.settimeout(silence)
     octets, descriptors, _, _ = socket.recv_fds(connection, messages.LENGTH, 1, socket.MSG_CMSG_CLOEXEC)
     for extra in descriptors[1:]:
         os.close(extra)

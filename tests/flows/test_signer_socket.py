@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -33,7 +34,7 @@ from ca.model import (
     TokenRequest,
 )
 from ca.rules.caps import Caps
-from ca.signer import messages
+from ca.signer import messages, server
 from ca.signer.alone import SignerLock
 from ca.signer.client import SignerClient
 from ca.signer.server import SignerServer
@@ -322,6 +323,57 @@ def test_a_user_without_a_role_gets_no_further_than_the_greeting(tmp_path: Path)
     running.end()
 
 
+def test_P3_R22_who_connects_and_says_nothing_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    running = Running(World(tmp_path, sqlite_url(tmp_path)), tmp_path / "s")
+    with raw(running.path) as silent, raw(running.path) as greeted:
+        greeted.sendall(messages.frame(messages.hello(Role.enroll)))
+        assert "ok" in answer(greeted)
+        assert silent.recv(1) == b""
+        # Between requests a peer may be silent for as long as it likes.
+        greeted.sendall(messages.frame({"verb": "health", "body": {}}))
+        assert "ok" in answer(greeted)
+    running.end()
+
+
+@pytest.mark.parametrize(
+    ("roles", "theirs"),
+    [pytest.param(frozenset({Role.status}), 3, id="a web process"), pytest.param(frozenset[Role](), 1, id="a user without a role")],
+)
+def test_P3_R22_one_user_never_gets_every_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roles: frozenset[Role], theirs: int
+) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(server, "KEPT_FOR_OTHERS", 1)
+    monkeypatch.setattr(server, "STRANGERS", 1)
+    thief, operator = 1001, 0
+    arriving = iter([thief] * 6 + [operator])
+    told: WeakKeyDictionary[socket.socket, int] = WeakKeyDictionary()
+
+    def uid(connection: socket.socket) -> int:
+        if connection not in told:
+            told[connection] = next(arriving, operator)
+        return told[connection]
+
+    monkeypatch.setattr(server, "_peer_uid", uid)
+    running = Running(World(tmp_path, sqlite_url(tmp_path)), tmp_path / "s", users={thief: roles, operator: frozenset(Role)})
+    with contextlib.ExitStack() as open_ones:
+        taken = [open_ones.enter_context(raw(running.path)) for _ in range(6)]
+        for connection in taken:
+            connection.settimeout(0.3)
+        kept = sum(1 for connection in taken if _is_open(connection))
+        assert kept == theirs
+        running.client(Role.operator).ping()
+    running.end()
+
+
+def _is_open(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) != b""
+    except TimeoutError:
+        return True
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o660])
 def test_the_socket_has_its_mode_from_the_first_moment(tmp_path: Path, mode: int) -> None:
     world = World(tmp_path, sqlite_url(tmp_path))
@@ -413,6 +465,13 @@ REQUESTS = [
     pytest.param(
         {"verb": "sign-crl", "body": {"issuer": "issuing", "shard": 0, "above": 0, "fence": 0}}, "bad-request", id="a CRL into nowhere"
     ),
+    pytest.param(
+        {"verb": "sign-crl", "body": {"issuer": "issuing", "shard": 0, "above": 2**63 - 2, "fence": 0}},
+        "bad-request",
+        id="a number that leaves none for later CRLs (R11)",
+    ),
+    pytest.param({"verb": "\ud800", "body": {}}, "verb-unknown", id="half a surrogate pair for a verb"),
+    pytest.param({"verb": "issue", "body": {"\ud800": 1}}, "bad-request", id="half a surrogate pair for a field"),
     pytest.param({"verb": "certificates", "body": {"colour": "red"}}, "not-allowed", id="a search by enroll"),
 ]
 

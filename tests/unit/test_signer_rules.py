@@ -411,6 +411,8 @@ def test_R30_ids_never_hold_a_path(text: str) -> None:
         ("ip", "2001:db8::1", True),
         ("ip", "2001:0db8::1", False),
         ("ip", "192.0.2.256", False),
+        ("ip", "fe80::1%eth0", False),
+        ("ip", "fe80::1%\n", False),
         ("uri", "urn:a:b", True),
         ("uri", "https://a.example/x", True),
         ("uri", "no scheme", False),
