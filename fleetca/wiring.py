@@ -65,6 +65,8 @@ log = structlog.get_logger()
 SERVICE = ProfileName("service")
 RESPONDER = ProfileName("ocsp-responder")
 FIRST_CERTIFICATE_SECONDS = 5.0
+ENROLLING = 64
+"""Requests at once: while the signer decides they only wait, and those that wait together share one of its commits (its default batch)."""
 
 
 def _holder(role: str) -> str:
@@ -265,7 +267,7 @@ def enroll(settings: Settings, process: Process) -> None:
     if not identity.obtain_patiently(process.stopping):
         return
     threading.Thread(target=identity.keep, args=(process.stopping,), name="identity", daemon=True).start()
-    _run(application, process, listener, threads=8, context=context)
+    _run(application, process, listener, threads=ENROLLING, context=context)
     store.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
@@ -11,12 +10,10 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -229,79 +226,9 @@ def served(folder: Path, *, revoked: int = 0) -> Iterator[Service]:
         watch.join()
 
 
-# ---- The client side, in a process of its own: asyncio, one request at a time on each connection ------------------------
-
-
 def _elsewhere(load: str, *arguments: Any) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, __file__, load], input=json.dumps(arguments), capture_output=True, text=True, check=True)
+    """The client side, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("world_load.py")), load]
+    done = subprocess.run(command, input=json.dumps(arguments), capture_output=True, text=True, check=True)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
-
-
-class Connection:
-    """One HTTP/1.1 connection that stays open."""
-
-    def __init__(self, url: str, context: ssl.SSLContext | None = None) -> None:
-        self._parts, self._context = urlsplit(url), context
-
-    async def open(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection(self._parts.hostname, self._parts.port, ssl=self._context)
-
-    async def post(self, path: str, kind: str, body: bytes) -> tuple[int, bytes]:
-        head = f"POST {path} HTTP/1.1\r\nHost: {self._parts.netloc}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._writer.write(head.encode() + body)
-        answer = await self._reader.readuntil(b"\r\n\r\n")
-        size = next(int(line.split(b":")[1]) for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length"))
-        return int(answer[9:12]), await self._reader.readexactly(size)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-async def _together(connections: int, url: str, context: ssl.SSLContext | None, work: Callable[[Connection], Any]) -> float:
-    """Seconds that all connections took for `work`, each on its own; opening them does not count."""
-    opened = [Connection(url, context) for _ in range(connections)]
-    for one in opened:
-        await one.open()
-    began = time.perf_counter()
-    await asyncio.gather(*(work(one) for one in opened))
-    seconds = time.perf_counter() - began
-    for one in opened:
-        one.close()
-    return seconds
-
-
-def enrol(url: str, root: str, connections: int, work: list[dict[str, Any]]) -> dict[str, Any]:
-    bodies = [json.dumps(item).encode() for item in work]
-    answers: list[bytes] = []
-
-    async def client(connection: Connection) -> None:
-        while bodies:
-            status, answer = await connection.post("/v1/enroll", "application/json", bodies.pop())
-            assert status == 201, answer
-            answers.append(answer)
-
-    seconds = asyncio.run(_together(connections, url, ssl.create_default_context(cafile=root), client))
-    return {"seconds": seconds, "certificates": [json.loads(answer)["certificate"] for answer in answers]}
-
-
-def ask_status(url: str, question: str, seconds: float, connections: int) -> dict[str, Any]:
-    body = base64.b64decode(question)
-    bodies: set[bytes] = set()
-    answers = 0
-
-    async def client(connection: Connection) -> None:
-        nonlocal answers
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            status, answer = await connection.post("/ocsp", "application/ocsp-request", body)
-            assert status == 200, answer
-            bodies.add(answer)
-            answers += 1
-
-    took = asyncio.run(_together(connections, url, None, client))
-    return {"seconds": took, "answers": answers, "bodies": [base64.b64encode(answer).decode() for answer in bodies]}
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps({"enrol": enrol, "ask_status": ask_status}[sys.argv[1]](*json.load(sys.stdin))))
