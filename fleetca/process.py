@@ -23,6 +23,11 @@ _PR_SET_DUMPABLE: Final = 4
 _SECRET: Final = frozenset({"token", "passphrase", "password", "secret", "authorization", "private_key", "payload"})
 
 
+def close_memory() -> None:
+    """P3: no core file, and neither /proc/PID/mem nor /proc/PID/environ for others of the same user."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 @dataclass(slots=True)
 class Process:
     """One process between its start and its end.
@@ -41,11 +46,9 @@ class Process:
 
     def begin(self) -> None:
         """Harden, and end on SIGTERM and SIGINT. Call it before any secret is read."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        # P3: no core file, and no /proc/PID/mem for others of the same user.
-        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        close_memory()
         if self.supervisor is not None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             if os.getppid() != self.supervisor:
                 sys.exit(0)  # it died before we asked to be told
         os.umask(0o077)

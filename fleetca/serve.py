@@ -25,7 +25,9 @@ from ca.errors import FleetcaError, KeyUnavailable, Misconfigured, StoreUnavaila
 from ca.ports import Clock
 from ca.system import SystemClock
 from config.settings import Settings
+from fleetca.environment import environment_of
 from fleetca.forms import read_settings
+from fleetca.process import close_memory
 from fleetca.server import listening_socket
 
 log = structlog.get_logger()
@@ -137,7 +139,10 @@ class Supervisor:
             stderr = (self.log_directory / f"{plan.name}.log").open("ab")
         try:
             # A session of its own: Ctrl-C reaches us alone, and we drain the processes in order.
-            process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+            environment = environment_of(plan.role, self.settings, os.environ)
+            process = subprocess.Popen(
+                command, pass_fds=passed, stdin=subprocess.DEVNULL, stderr=stderr, start_new_session=True, env=environment
+            )
         finally:
             os.close(ready_write)
             os.close(accepted)
@@ -261,7 +266,12 @@ class Supervisor:
             command, accepted = self._command(role, settings)
             try:
                 trial = subprocess.Popen(
-                    [*command, "--trial"], pass_fds=[accepted], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+                    [*command, "--trial"],
+                    pass_fds=[accepted],
+                    stdin=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                    env=environment_of(role, settings, os.environ),
                 )
             finally:
                 os.close(accepted)
@@ -345,6 +355,7 @@ def _close(sockets: Sockets, *, but: Sockets) -> None:
 
 def serve(file: Path, *, ready: Callable[[Supervisor], None], log_directory: Path | None = None) -> None:
     """Run a deployment until SIGTERM or SIGINT. `ready` is called once when everything answers."""
+    close_memory()  # it holds no key, but its environment may hold what unlocks one
     supervisor = Supervisor(file, log_directory=log_directory)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stopping.set())

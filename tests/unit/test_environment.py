@@ -1,0 +1,74 @@
+"""Who gets to see a secret that lies in the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from config.secrets import Secret
+from config.settings import Settings, read_settings
+from fleetca.environment import environment_of
+
+ROLES = ("signer", "enroll", "status", "publisher")
+TEXT = b"""
+[deployment]
+name = "demo"
+[store]
+url = "postgresql+psycopg://fleetca@localhost/fleetca"
+password = "env:DATABASE"
+[signer]
+serial_check = "env:SERIALS"
+[[issuers]]
+id = "root"
+certificate = "ca/root.pem"
+[[issuers]]
+id = "issuing"
+certificate = "ca/issuing.pem"
+key = "sealed:keys/issuing.key"
+passphrase = "env:ISSUING"
+[log]
+key = "sealed:keys/log.key"
+passphrase = "env:LOG"
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return read_settings(tmp_path / "fleetca.toml", accepted=TEXT)
+
+
+@pytest.mark.parametrize(
+    ("name", "roles"),
+    [
+        pytest.param("ISSUING", {"signer"}, id="the issuing key's passphrase: the signer alone"),
+        pytest.param("LOG", {"publisher"}, id="the log key's passphrase: the publisher alone"),
+        pytest.param("SERIALS", {"signer", "status"}, id="the serial check key: who makes serials and who checks them"),
+        pytest.param("DATABASE", set(ROLES), id="the database's password: all"),
+        pytest.param("PATH", set(ROLES), id="what is no secret: all"),
+    ],
+)
+def test_P3_a_secret_of_the_environment_reaches_only_the_processes_that_use_it(settings: Settings, name: str, roles: set[str]) -> None:
+    ours = {"ISSUING": "a", "LOG": "b", "SERIALS": "c", "DATABASE": "d", "PATH": "e"}
+    assert {role for role in ROLES if name in environment_of(role, settings, ours)} == roles
+
+
+def test_P3_one_variable_for_two_secrets_reaches_both_and_nobody_else(tmp_path: Path) -> None:
+    settings = read_settings(tmp_path / "fleetca.toml", accepted=TEXT.replace(b"env:LOG", b"env:ISSUING"))
+    assert {role for role in ROLES if environment_of(role, settings, {"ISSUING": "a"})} == {"signer", "publisher"}
+
+
+def test_P3_every_secret_of_the_settings_has_its_readers(settings: Settings) -> None:
+    """A new secret in the settings needs its line in `fleetca.environment`, or every process would get it."""
+    assert _references(settings) == {"ISSUING", "LOG", "SERIALS", "DATABASE"}
+    assert environment_of("nobody", settings, dict.fromkeys(_references(settings), "")) == {}
+
+
+def _references(value: object) -> set[str]:
+    if isinstance(value, Secret):
+        return {value.rest}
+    if isinstance(value, tuple):
+        return {name for item in value for name in _references(item)}
+    fields = type(value).model_fields if isinstance(value, BaseModel) else {}
+    return {name for field in fields for name in _references(getattr(value, field))}
