@@ -70,8 +70,8 @@ ENROLLING = 64
 
 
 def _holder(role: str) -> str:
-    """Names this process in leases."""
-    return f"{role}@{socket.gethostname()}:{os.getpid()}"
+    """Names this process in leases, and no other: containers may share host name and process id (R13)."""
+    return f"{role}@{socket.gethostname()}:{os.getpid()}:{SystemChance().octets(4).hex()}"
 
 
 def _client(settings: Settings, role: Role) -> SignerClient:
