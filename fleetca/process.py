@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import logging
 import os
 import signal
@@ -10,8 +12,9 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
@@ -74,6 +77,11 @@ class Process:
             except OSError:  # who waited has gone
                 pass
             self.ready_fd = None
+        address = os.environ.get("NOTIFY_SOCKET", "")  # systemd's, for units of Type=notify (sd_notify(3))
+        if address:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, suppress(OSError):
+                notify.connect(f"\0{address[1:]}" if address.startswith("@") else address)
+                notify.send(b"READY=1")
 
     def socket(self) -> socket.socket | None:
         """The inherited listening socket."""
@@ -86,10 +94,20 @@ def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
     return event
 
 
+class _Lines(io.TextIOBase):
+    """stderr, for log lines. One that cannot be written (its disk is full, its reader has gone) is lost; the work that it tells of goes on."""
+
+    def write(self, text: str, /) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        return len(text)
+
+
 def write_log_lines(process: str) -> None:
     """Send log events to stderr, one JSON object a line: `at`, `level`, `process`, `event` and what belongs to it.
 
-    Fields that hold secrets are not shown, whoever logs them.
+    Fields that hold secrets are not shown, whoever logs them. Logging never fails.
     """
     from fleetca.cli.output import iso  # noqa: PLC0415 - only processes write log lines; the command line starts without structlog
 
@@ -106,11 +124,11 @@ def write_log_lines(process: str) -> None:
             structlog.processors.JSONRenderer(sort_keys=False, default=str),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(20),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Lines())),
         cache_logger_on_first_use=True,
     )
     # What libraries and modules say through the standard library's logging becomes the same lines.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Lines())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_log_level, stamp],
