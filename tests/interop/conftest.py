@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,20 +12,7 @@ from typing import Any
 import pytest
 
 from ca.der import pem
-
-
-def free_ports() -> int:
-    """A port base whose two ports (base + 80, base + 443) are free."""
-    for base in range(21000, 60000, 500):
-        try:
-            for port in (base + 80, base + 443):
-                with socket.socket() as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return base
-    raise AssertionError("no free ports")
+from tests.running import free_ports
 
 
 class Demo:

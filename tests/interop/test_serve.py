@@ -1,0 +1,337 @@
+"""`fleetca serve` on the real thing: it drains, reloads, brings back what died, and starts quickly however much is on record."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from fleetca import forms
+from tests.running import (
+    ROOT,
+    Device,
+    Reply,
+    ask,
+    assert_no_traceback,
+    eventually,
+    log_lines,
+    make_deployment,
+    ocsp_status,
+    text,
+    tls,
+    token,
+)
+
+MILLION = 1_000_000
+
+
+class Served:
+    """`fleetca serve` and what it said."""
+
+    def __init__(self, file: Path, process: subprocess.Popen[str], log: Path, document: Mapping[str, Any], seconds: float) -> None:
+        self.file, self.process, self.log, self.document, self.seconds = file, process, log, document, seconds
+        self.settings = forms.read_settings(file)
+        self.enroll_url, self.ocsp_url = str(document["enroll_url"]), str(document["ocsp_url"])
+        self.context = tls(self.settings.issuer("root").certificate)
+
+    def children(self) -> dict[str, int]:
+        """Role -> process id, as the system sees it now."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            try:
+                status = (entry / "stat").read_text().rsplit(")", 1)[1].split() if entry.name.isdigit() else []
+                if status and int(status[1]) == self.process.pid and status[0] != "Z":
+                    words = (entry / "cmdline").read_bytes().decode().split("\0")
+                    if "--trial" not in words:
+                        found[words[words.index("process") + 1]] = int(entry.name)
+            except (OSError, ValueError):
+                continue
+        return found
+
+    def enrol(self, device: str, *, given: str | None = None, key: Device | None = None) -> Reply:
+        document = {"token": given or token(self.settings, device), "csr": text((key or Device()).csr())}
+        return ask(f"{self.enroll_url}/v1/enroll", body=document, context=self.context)
+
+    def works(self, device: str) -> bool:
+        """Whether a device can enrol and ask; what is not ready says 503 or is not there for a moment."""
+        from ca.errors import Unavailable
+
+        try:
+            reply = self.enrol(device)
+            if reply.status == 503:
+                return False
+            return ocsp_status(self.ocsp_url, reply.certificate, self.settings.issuer("issuing").certificate) == "good"
+        except (Unavailable, ConnectionError):
+            return False
+
+    def events(self) -> list[dict[str, Any]]:
+        return list(log_lines(self.log))
+
+    def after(self, event: str, *, count: int, within: float = 60) -> dict[str, Any]:
+        """Waits for one more event of that name than `count`."""
+        found: list[dict[str, Any]] = eventually(
+            lambda: (seen := [line for line in self.events() if line["event"] == event])[count:] and seen, within=within
+        )
+        return found[-1]
+
+    def count(self, event: str) -> int:
+        return sum(line["event"] == event for line in self.events())
+
+
+@contextmanager
+def serving(file: Path, log: Path, **environment: str) -> Iterator[Served]:
+    started = time.monotonic()
+    with log.open("ab") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fleetca.cli.main", "serve", "--settings", file, "--json"],
+            stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT, env={**os.environ, **environment},
+        )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.rstrip() == "}":
+                break
+        seconds = time.monotonic() - started
+        assert said, log.read_text()[-2000:]
+        yield Served(file, process, log, json.loads(said), seconds)
+        process.terminate()
+        assert process.wait(30) == 0
+        assert_no_traceback(log.parent)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_deployment(tmp_path_factory.mktemp("served") / "here")
+
+
+@pytest.fixture(scope="module")
+def served(deployment: Path) -> Iterator[Served]:
+    logs = deployment.parent / "logs"
+    logs.mkdir()
+    with serving(deployment, logs / "serve.log") as running:
+        yield running
+
+
+def self_signed(like: x509.Certificate) -> x509.Certificate:
+    """A certificate with a serial number that we never gave out."""
+    device = Device()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(like.subject)
+        .issuer_name(like.issuer)
+        .public_key(device.private.public_key())
+        .serial_number(like.serial_number ^ 1)
+        .not_valid_before(like.not_valid_before_utc)
+        .not_valid_after(like.not_valid_after_utc)
+        .sign(device.private, hashes.SHA256())
+    )
+
+
+def change(file: Path, old: str, new: str) -> None:
+    """As an editor saves a file: whole, at once."""
+    content = file.read_text()
+    assert old in content
+    fresh = file.with_suffix(".new")
+    fresh.write_text(content.replace(old, new, 1))
+    fresh.replace(file)
+
+
+# ---- What dies comes back -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["signer", "enroll", "status", "publisher"])
+def test_a_killed_process_comes_back_and_nobody_has_to_do_anything(served: Served, role: str) -> None:
+    before = served.children()
+    assert set(before) == {"signer", "enroll", "status", "publisher"}
+    deaths = served.count("process-died")
+    os.kill(before[role], signal.SIGKILL)
+    assert served.after("process-died", count=deaths)["process"] == role
+    eventually(lambda: served.works(f"again-{role}-{time.monotonic_ns()}"), within=30)
+    after = eventually(lambda: (now := served.children()).keys() == before.keys() and now)
+    assert {name for name in before if before[name] != after[name]} == {role}
+
+
+def test_P5_a_revocation_reaches_ocsp_and_the_crl_after_all_of_that(served: Served) -> None:
+    certificate = served.enrol("to-revoke").certificate
+    issuing = served.settings.issuer("issuing").certificate
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "fleetca.cli.main", "revoke", "--device", "to-revoke", "--confirm", "to-revoke",
+            "--reason", "keyCompromise", "--settings", served.file,
+        ],
+        check=False, capture_output=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: ocsp_status(served.ocsp_url, certificate, issuing) == "revoked", within=5)
+    crl_url = served.ocsp_url.replace("/ocsp", "/crl/issuing.crl")
+
+    def listed() -> bool:
+        crl = x509.load_der_x509_crl(ask(crl_url).body)
+        return crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+
+    eventually(listed, within=60)
+
+
+# ---- SIGHUP -------------------------------------------------------------------------------------------------------------
+
+WRONG: list[Any] = [
+    pytest.param("[ocsp]", '[ocsp]\ncolour = "red"', "colour", id="an unknown setting"),
+    pytest.param("workers = 1", 'workers = "many"', "workers", id="a setting of the wrong type"),
+    pytest.param("[ocsp]", "[ocsp", "not-toml", id="a file that is no TOML"),
+    pytest.param(
+        '"file:secrets/issuing.passphrase"', '"file:secrets/absent.passphrase"', "secret-missing", id="a secret that is not there"
+    ),
+    pytest.param('"file:secrets/issuing.passphrase"', '"file:secrets/log.passphrase"', "wrong-passphrase", id="another key's passphrase"),
+    pytest.param('certificate = "ca/issuing.pem"', 'certificate = "ca/absent.pem"', "absent.pem", id="a certificate that is not there"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "named"), WRONG)
+def test_R36_SIGHUP_with_wrong_settings_changes_nothing_and_says_why(served: Served, old: str, new: str, named: str) -> None:
+    good, before, refusals = served.file.read_text(), served.children(), served.count("settings-refused")
+    change(served.file, old, new)
+    served.process.send_signal(signal.SIGHUP)
+    try:
+        said = served.after("settings-refused", count=refusals)
+    finally:
+        change(served.file, served.file.read_text(), good)
+    assert named in f"{said['code']} {said['reason']}"
+    assert said["fix"]
+    assert served.children() == before
+    assert served.enrol(f"refused-{refusals}").status == 201
+
+
+def test_R36_settings_that_prove_wrong_when_a_process_starts_are_taken_back(served: Served) -> None:
+    good, taken = served.file.read_text(), served.count("settings-taken-back")
+    change(served.file, 'url = "sqlite:///state/fleetca.db"', 'url = "postgresql+psycopg://nobody@/nowhere?host=/nonexistent"')
+    served.process.send_signal(signal.SIGHUP)
+    try:
+        served.after("settings-taken-back", count=taken)
+    finally:
+        change(served.file, served.file.read_text(), good)
+    eventually(lambda: served.works("taken-back"))
+    assert set(served.children()) == {"signer", "enroll", "status", "publisher"}
+
+
+def test_SIGHUP_with_good_settings_replaces_every_process_and_refuses_no_connection(served: Served) -> None:
+    certificate = served.enrol("asks-on").certificate
+    issuing = served.settings.issuer("issuing").certificate
+    before, reloads = served.children(), served.count("settings-reloaded")
+    stop = threading.Event()
+    troubles: list[str] = []
+    answered = {"ocsp": 0, "chain": 0}
+
+    def keep_asking(what: str) -> None:
+        while not stop.is_set():
+            try:
+                if what == "ocsp":
+                    assert ocsp_status(served.ocsp_url, certificate, issuing) == "good"
+                else:
+                    assert ask(f"{served.enroll_url}/v1/ca/chain", context=served.context).status == 200
+                answered[what] += 1
+            except Exception as error:
+                troubles.append(f"{what}: {error!r}")
+            stop.wait(0.02)
+
+    with ThreadPoolExecutor(4) as pool:
+        for what in ("ocsp", "chain", "ocsp", "chain"):
+            pool.submit(keep_asking, what)
+        change(served.file, "workers = 1", "workers = 2")
+        change(served.file, 'unknown = "unknown"', 'unknown = "unauthorized"')
+        served.process.send_signal(signal.SIGHUP)
+        try:
+            served.after("settings-reloaded", count=reloads)
+        finally:
+            stop.set()
+    assert not troubles, troubles[:5]
+    assert min(answered.values()) > 20
+    after = served.children()
+    assert not set(before.values()) & set(after.values())
+    assert served.works("reloaded")
+    # A serial number that was never issued is `unauthorized` by the new settings.
+    foreign = self_signed(certificate)
+    assert ocsp_status(served.ocsp_url, foreign, issuing) == "unauthorized"
+
+
+# ---- SIGTERM ------------------------------------------------------------------------------------------------------------
+
+
+def test_SIGTERM_answers_what_is_in_flight_and_leaves_no_process(deployment: Path, served: Served, tmp_path: Path) -> None:
+    """Signing takes a second here, so that the signal comes in the middle."""
+    copy = make_deployment(tmp_path / "here")
+    log = tmp_path / "serve.log"
+    with serving(copy, log, FLEETCA_FAILPOINT="issue.after-sign=sleep:1.5") as running, ThreadPoolExecutor(4) as pool:
+        given = [token(running.settings, f"last-{number}") for number in range(4)]
+        waiting = [pool.submit(running.enrol, f"last-{number}", given=one) for number, one in enumerate(given)]
+        threading.Event().wait(0.5)
+        children = running.children()
+        running.process.terminate()
+        assert [one.result().status for one in waiting] == [201] * 4
+        assert running.process.wait(30) == 0
+    assert len(children) == 4
+    assert not [pid for pid in children.values() if Path(f"/proc/{pid}").exists()]
+    assert not running.settings.signer.socket.exists()
+    with pytest.raises(ConnectionRefusedError):
+        ask(running.ocsp_url)
+
+
+# ---- Size ---------------------------------------------------------------------------------------------------------------
+
+CERTIFICATES = """
+INSERT INTO certificates (id, issuer, serial, shard, state, tenant, device, profile, actor, subject, names, spki_sha256, not_before,
+  not_after, revocable, revoked, request_key, leaf, intended_at, issued_at, "grant", tbs, der, der_sha256)
+SELECT 1000 + n, 'issuing', CAST(printf('%020d', n) AS BLOB), 0, 'issued', 'default', 'pump-' || n % 300000, 'device', 'a',
+  'CN=pump-' || n % 300000, '[]', x'', n, 4000000000, 1, 0, CAST(printf('%032d', n) AS BLOB), x'', n, n, '{}', x'', x'',
+  CAST(printf('%032d', n) AS BLOB)
+FROM numbers
+"""
+
+
+def fill(file: Path) -> None:
+    """Rows first, indexes after: a tenth of the time."""
+    connection = sqlite3.connect(file, isolation_level=None)
+    for setting in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-300000", "temp_store=MEMORY"):
+        connection.execute(f"PRAGMA {setting}").fetchall()
+    connection.execute("BEGIN")
+    indexes = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'certificates' AND sql IS NOT NULL"
+    ).fetchall()
+    for name, _ in indexes:
+        connection.execute(f"DROP INDEX {name}")
+    head, tail = re.split(r"(?=SELECT)", CERTIFICATES, maxsplit=1)
+    connection.execute(f"{head} WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {MILLION}) {tail}")
+    for _, create in indexes:
+        connection.execute(create)
+    connection.execute("COMMIT")
+    connection.close()
+
+
+def test_serve_starts_quickly_with_a_million_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = make_deployment(tmp_path / "here")
+    fill(tmp_path / "here/state/fleetca.db")
+    with serving(file, tmp_path / "serve.log") as running:
+        with capsys.disabled():
+            print(f"\nfleetca serve with {MILLION} certificates on record answered after {running.seconds:.2f} s")
+        assert running.seconds < 10  # about two on a quiet machine
+        assert running.enrol("one-more").status == 201
