@@ -14,4 +14,4 @@ def test_R13_two_publishers_with_one_host_name_and_process_id_are_two_holders(mo
     """As in containers: whoever names the lease's holder keeps its fence, so equal names would let both publish."""
     monkeypatch.setattr(socket, "gethostname", lambda: "publisher")
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    assert wiring._holder("publisher") != wiring._holder("publisher")  # noqa: SLF001 - the name is all there is to it
+    assert wiring._holder("publisher") != wiring._holder("publisher")
