@@ -14,7 +14,7 @@ from fleetca.cli import output, prompts
     help="Set up a deployment: settings, sealed keys, secrets, the sheet of its first ceremony and a first operator. Asks at most four "
     "questions; each has an option, and --yes asks none."
 )
-@click.option("--dir", "directory", type=click.Path(file_okay=False, path_type=Path), help="Folder of the deployment. [asked: fleetca]")
+@click.option("--dir", "directory", type=click.Path(file_okay=False, path_type=Path), help="Folder of the deployment. [asked: pki]")
 @click.option("--name", help="Short name; stands in signed messages and the log's checkpoints. [asked: fleet]")
 @click.option("--host", help="Name or address under which devices reach it; stands in every certificate. [asked: localhost]")
 @click.option(
@@ -51,7 +51,7 @@ def init(
         return default if yes else prompts.asked(question, default, flag=f"{flag}, or --yes for {default}")
 
     usual = deployment.Wanted()
-    folder = Path(answer(str(directory) if directory else None, "Folder of the deployment", "fleetca", "--dir"))
+    folder = Path(answer(str(directory) if directory else None, "Folder of the deployment", "pki", "--dir"))
     deployment.refuse_foreign(folder)
     wanted = deployment.Wanted(
         name=answer(name, "Its short name", usual.name, "--name"),

@@ -194,7 +194,7 @@ def test_it_asks_at_most_four_questions(tmp_path: Path, monkeypatch: pytest.Monk
     result = run("init", answers="\n\npki.example\n\n")
     assert result.exit_code == 0, result.output
     assert len(re.findall(r"\[[^\]]+\]:", result.stderr)) == 4
-    assert forms.read_settings(tmp_path / "fleetca/fleetca.toml").status.url == "http://pki.example:8080"
+    assert forms.read_settings(tmp_path / "pki/fleetca.toml").status.url == "http://pki.example:8080"
 
 
 def test_without_a_terminal_a_question_is_an_error_that_names_its_option(tmp_path: Path) -> None:
