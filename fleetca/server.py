@@ -41,6 +41,8 @@ CHUNK_SHARE = 8
 """Octets of framing that one octet of a chunked body may cost: one alone in a chunk costs five."""
 PIPELINED = 32
 """Requests that may wait on one connection behind the one that is answered."""
+LAST_SECONDS = 1.0
+"""How long a stopping process waits for the request of a connection that it has accepted."""
 STALLED_SECONDS = 20.0
 """A connection whose reader took nothing of what waits for it in that time is closed."""
 
@@ -59,6 +61,8 @@ class Protocol(HttpToolsProtocol):
     """Octets since the message began that are not its body."""
     _headed = False
     """The headers are complete: what comes as a header now is a trailer."""
+    _last = False
+    """We are stopping: the request that is on its way is this connection's last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
         super().connection_made(transport)
@@ -122,6 +126,8 @@ class Protocol(HttpToolsProtocol):
         state = self.scope.get("state")
         assert state is not None, "uvicorn gives every scope its state"
         state["target"] = self.url
+        if self._last:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._framing = max(0, self._framing - CHUNK_SHARE * len(body))
@@ -145,6 +151,18 @@ class Protocol(HttpToolsProtocol):
         if waiting and waiting >= before:
             self.transport.abort()
         self._look_again(waiting)
+
+    def shutdown(self) -> None:
+        """Drain: who has connected, or has begun to ask, is heard out; uvicorn would hang up on them."""
+        if self._deadline is None or self.transport.is_closing():
+            super().shutdown()
+            return
+        self._last = True
+        self.loop.call_later(LAST_SECONDS, self._end_if_silent)
+
+    def _end_if_silent(self) -> None:
+        if not self._answering() and not self.transport.is_closing():
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()

@@ -18,7 +18,12 @@ Address = tuple[str, int]
 
 
 @pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[Address]:
+def address(running: tuple[Address, server.Server]) -> Address:
+    return running[0]
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Address, server.Server]]:
     """A running server with short patience."""
     monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
     monkeypatch.setattr(server, "STALLED_SECONDS", 0.3)
@@ -28,14 +33,14 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[Address]:
     app.add_url_rule("/length", "length", lambda: str(len(request.get_data())), methods=["POST"])
     listener = listening_socket("127.0.0.1:0", setting="test")
     ready = threading.Event()
-    running = make_server(app, threads=2, ready=ready.set)
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    made = make_server(app, threads=2, ready=ready.set)
+    thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
     thread.start()
     assert ready.wait(10)
     try:
-        yield listener.getsockname()
+        yield listener.getsockname(), made
     finally:
-        running.stop()
+        made.stop()
         thread.join(10)
 
 
@@ -156,3 +161,21 @@ def test_an_answer_that_is_read_slowly_arrives_whole(address: Address) -> None:
             got += len(part)
             threading.Event().wait(0.01)
         assert got > BIG
+
+
+def test_a_server_that_stops_answers_who_has_connected_already(running: tuple[Address, server.Server]) -> None:
+    address, stopping = running
+    with _connected(address) as fresh, _connected(address) as kept, _connected(address) as half:
+        kept.sendall(b"GET /headers HTTP/1.1\r\n\r\n")
+        assert b"200 OK" in kept.recv(65536)
+        half.sendall(b"GET /headers HTTP/1.1\r\n")
+        threading.Event().wait(0.1)
+        stopping.stop()
+        # An idle connection is closed; the others are heard, once.
+        assert _all(kept) == b""
+        fresh.sendall(b"GET /headers HTTP/1.1\r\n\r\n")
+        half.sendall(b"\r\n")
+        for connection in (fresh, half):
+            answer = _all(connection)
+            assert answer.count(b"200 OK") == 1
+            assert b"connection: close" in answer
