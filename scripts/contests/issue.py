@@ -27,7 +27,7 @@ CONNECTIONS = 32
 
 def inside(here: world.World, csrs: Sequence[bytes], *, callers: int) -> float:
     """Certificates a second inside the signer, asked for by `callers` connections at once."""
-    tokens = here.tokens(len(csrs))
+    tokens = here.tokens.make(len(csrs))
     waiting = list(zip(csrs, tokens, strict=True))
     issued: list[bytes] = []
 
@@ -78,7 +78,7 @@ def rows(*, quick: bool, missing: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def beside_django_ca(worker: measure.Worker, *, quick: bool) -> Iterator[dict[str, Any]]:
-    count, rounds = (64, 3) if quick else (1500, 7)
+    count, rounds = (48, 3) if quick else (1536, 7)
     pool = world.csrs(count * 4 * (rounds + 2))
 
     def take(number: int) -> list[bytes]:
@@ -108,7 +108,7 @@ def beside_django_ca(worker: measure.Worker, *, quick: bool) -> Iterator[dict[st
 
 
 def beside_many_revoked(*, quick: bool) -> Iterator[dict[str, Any]]:
-    revoked, rounds, seconds = (5_000, 3, 0.5) if quick else (100_000, 5, 4.0)
+    revoked, rounds, seconds = (2_000, 3, 0.4) if quick else (100_000, 5, 4.0)
     with scratch() as folder, world.opened(folder, revoked=revoked) as here:
         revoke_one(here)
         ours = [revoke_one(here) for _ in range(rounds)]

@@ -1,0 +1,41 @@
+"""The benchmark in its quick form: that it runs, checks every answer and writes what it promises. It proves no figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FIELDS = {"contest", "rival", "ratio", "target", "better", "rounds", "spread", "ours", "theirs", "unit"}
+
+
+def bench(name: str, folder: Path) -> dict[str, Any]:
+    file = folder / f"{name}.json"
+    command = [sys.executable, str(ROOT / "scripts" / "bench"), name, "--quick", "--json", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def test_the_contest_of_issuing_runs_and_every_row_is_whole(tmp_path: Path) -> None:
+    result = bench("issue", tmp_path)
+    assert {"machine", "versions", "missing", "rows"} <= result.keys()
+    for row in result["rows"]:
+        assert row.keys() == FIELDS
+        assert row["better"] in {"higher", "lower"}
+        assert row["rounds"] >= 3
+        assert row["spread"][0] <= row["spread"][1]
+        assert min(row["ratio"], row["ours"], row["theirs"], row["target"]) > 0
+    assert {row["unit"] for row in result["rows"]} >= {"ms", "answers/s"}
+    if result["missing"]:
+        if os.environ.get("CI"):
+            pytest.fail(f"left out: {result['missing']}")
+        pytest.skip(f"left out: {result['missing']}")
+    assert sum("django-ca" in row["rival"] for row in result["rows"]) == 2
