@@ -8,7 +8,8 @@ Owns how a file becomes visible; knows nothing of what is in it. For `issuing.cr
     .issuing.crl.PID-N.new  a stage; its writer holds a lock on it, so one without a lock is the rest of a crash and is swept
     .lock                   held while something becomes visible
 
-Writers of one host keep out of each other's way by flock, which the kernel releases when its holder dies.
+Writers of one host keep out of each other's way by flock, which the kernel releases when its holder dies. They may be of several users: the
+folder then belongs to a group of theirs, which may write it (mode 2775).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import fcntl
 import mmap
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -153,14 +155,10 @@ class DirectoryOutlet:
             with self._locked():
                 if self.high_water(name) >= number:
                     return
-                # The lock keeps this name ours; the rest of a crash is overwritten.
+                # The lock keeps this name ours; the rest of a crash, perhaps another user's, is taken away.
                 fresh = path.with_name(f".{path.name}.new")
-                descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _READABLE)
-                try:
-                    os.write(descriptor, b"%d\n" % number)
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+                fresh.unlink(missing_ok=True)
+                _write(fresh, b"%d\n" % number)
                 fresh.replace(path)
                 self._sync_folder()
 
@@ -206,7 +204,11 @@ class DirectoryOutlet:
         link = stage.with_suffix(".old")
         with suppress(FileNotFoundError):
             link.unlink()
-        os.link(path, link)
+        try:
+            os.link(path, link)
+        except PermissionError:
+            # Linux links no file of another user (protected_hardlinks): the import's user and the publisher's share this folder.
+            _write(link, path.read_bytes())
         link.replace(_previous(path))
         # Renaming a file over another name of the same file does nothing (rename(2)) and leaves both.
         with suppress(FileNotFoundError):
@@ -216,6 +218,7 @@ class DirectoryOutlet:
     def _locked(self) -> Iterator[None]:
         descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            self._open_to_writers(descriptor)
             for _ in range(_LOCK_TRIES):
                 with suppress(BlockingIOError):
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -232,6 +235,13 @@ class DirectoryOutlet:
         finally:
             os.close(descriptor)
 
+    def _open_to_writers(self, lock: int) -> None:
+        """Who may write the folder may take its lock, and nobody else: who keeps it stops publishing."""
+        folder, made = self._folder.stat(), os.fstat(lock)
+        shared = 0o060 if folder.st_mode & stat.S_IWGRP and made.st_gid == folder.st_gid else 0
+        if made.st_uid == os.geteuid() and stat.S_IMODE(made.st_mode) != 0o600 | shared:
+            os.fchmod(lock, 0o600 | shared)
+
     def _sync_folder(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -246,6 +256,16 @@ def _previous(path: Path) -> Path:
 
 def _number(path: Path) -> Path:
     return path.with_name(path.name + ".number")
+
+
+def _write(path: Path, octets: bytes) -> None:
+    """Make a file that everybody may read, durable on return."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _READABLE)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, _READABLE)
+        file.write(octets)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _read(path: Path) -> OutletCopy | None:

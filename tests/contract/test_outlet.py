@@ -129,6 +129,39 @@ def test_readers_may_read_whatever_mask_the_publisher_lives_under(folder: Path) 
     assert stat.S_IMODE((folder / NAME).stat().st_mode) == 0o644
 
 
+@pytest.mark.parametrize(
+    ("mode", "lock"),
+    [
+        pytest.param(0o755, 0o600, id="the lock of a folder of one user is its own"),
+        pytest.param(0o775, 0o660, id="the lock of a folder that a group may write is the group's"),
+    ],
+)
+def test_the_number_is_for_readers_and_the_lock_for_writers(folder: Path, mode: int, lock: int) -> None:
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    before = os.umask(0o077)
+    try:
+        DirectoryOutlet(folder).raise_high_water(NAME, 3)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((folder / ".lock").stat().st_mode) == lock
+    assert stat.S_IMODE((folder / "issuing.crl.number").stat().st_mode) == 0o644
+
+
+def test_what_another_user_put_there_is_kept_as_previous_though_it_cannot_be_linked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    outlet = DirectoryOutlet(folder)
+    first = put(outlet, b"one", seen=None)
+    monkeypatch.setattr(os, "link", refused)
+    put(outlet, b"two", seen=first.version)
+    previous = outlet.previous(NAME)
+    assert previous is not None
+    assert previous.octets == b"one"
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "issuing.crl", "issuing.crl.previous"]
+
+
 def test_putting_the_same_octets_again_keeps_the_one_before(folder: Path) -> None:
     outlet = DirectoryOutlet(folder)
     first = put(outlet, b"one", seen=None)
