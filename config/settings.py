@@ -55,7 +55,8 @@ class Store(Form):
     """The database."""
 
     url: Annotated[str, BeforeValidator(_store_url)] = Field(
-        description="`sqlite:///PATH` (one user, one host) or `postgresql+psycopg://USER@HOST/NAME`, without a password.",
+        description="`sqlite:///PATH` (one user, one host) or `postgresql+psycopg://USER@HOST/NAME`, without a password. Without a user, each "
+        "process comes as the database role that `PGUSER` or its own user names.",
     )
     password: SecretReference | None = Field(None, description="The database password, where it wants one.")
 

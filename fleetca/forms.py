@@ -81,13 +81,16 @@ def secret(reference: Secret) -> Callable[[], bytes]:
 def store_url(settings: Settings) -> str:
     """The database's address for SQLAlchemy, with its password if it has one: never print it.
 
+    An address without a user stays without one: the driver then comes as PGUSER, or as our own user's name. So one settings file serves
+    processes of several users.
+
     Raises:
         KeyUnavailable: the password cannot be had.
     """
     if settings.store.password is None:
         return settings.store.url
     password = quote(secret(settings.store.password)().decode(), safe="")
-    return re.sub(r"^(postgresql\+psycopg://[^/@]+)@", lambda found: f"{found[1]}:{password}@", settings.store.url)
+    return re.sub(r"^(postgresql\+psycopg://)(?:([^/@]*)@)?", lambda found: f"{found[1]}{found[2] or ''}:{password}@", settings.store.url)
 
 
 def serial_check_key(settings: Settings) -> bytes:

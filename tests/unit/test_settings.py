@@ -162,6 +162,21 @@ def test_the_database_password_is_read_when_it_is_needed_and_escaped(file: Path,
     assert "a/b@c" not in repr(settings)
 
 
+@pytest.mark.parametrize(
+    ("url", "full"),
+    [
+        pytest.param("///ca?host=/run/postgresql", ":a%2Fb@/ca?host=/run/postgresql", id="a socket"),
+        pytest.param("//db.example:5433/ca", ":a%2Fb@db.example:5433/ca", id="a host"),
+    ],
+)
+def test_an_address_without_a_user_keeps_none_so_that_each_process_comes_as_its_own(
+    file: Path, monkeypatch: pytest.MonkeyPatch, url: str, full: str
+) -> None:
+    file.write_text(GOOD.replace('"sqlite:///state/fleetca.db"', f'"postgresql+psycopg:{url}"\npassword = "env:DB_PASSWORD"'))
+    monkeypatch.setenv("DB_PASSWORD", "a/b")
+    assert forms.store_url(forms.read_settings(file)) == f"postgresql+psycopg://{full}"
+
+
 @pytest.mark.parametrize("text", ["30s", "5m", "24h", "7d", "1h30m", "10y", "2w"])
 def test_durations_survive_writing_and_reading(text: str) -> None:
     assert duration(duration_text(duration(text))) == duration(text)
