@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import pwd
 import shutil
 import stat
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from cryptography import x509
 from ca.model import Issuer, Role
 from ca.store.engine import Store, open_store, revision
 from config.secrets import Secret
+from config.settings import Settings
 from fleetca import forms
 from fleetca.cli.output import iso
 from fleetca.verdict import Patient, Verdict, bad, note, ok
@@ -32,17 +34,36 @@ _STALE_LEAF: Final = 120
 
 
 def separation(patient: Patient) -> Iterator[Verdict]:
-    users = forms.roles_by_uid(patient.settings, os.getuid())
-    network = {uid for uid, roles in users.items() if Role.enroll in roles or Role.status in roles}
-    owner = patient.settings.file.stat().st_uid
-    if owner in network:
+    settings = patient.settings
+    signer, network = _signer_uid(settings), _network_uids(settings)
+    users = forms.roles_by_uid(settings, signer)
+    if signer in network:
         yield note(
             "P3 holds by code path: web processes and signer run as the same user.",
             "A web process that is taken over could read the signer's files; memory is closed to it (PR_SET_DUMPABLE=0).",
             "Run the web processes as users of their own and name them in [signer.users]; that needs PostgreSQL.",
         )
+    elif settings.store.url.startswith("sqlite:"):
+        yield bad(
+            "Separate users cannot share an SQLite database.",
+            "Who may read its file must be able to write it.",
+            "Use PostgreSQL with one role per process (config/deployments/postgresql-roles.sql).",
+        )
     else:
-        yield ok("P3 is enforced by the system: web processes run as users of their own.")
+        others = ", ".join(_user(uid) for uid in sorted(network)) or "nobody yet"
+        yield ok(
+            f"P3 is enforced by the system: separate users are in force. The signer runs as {_user(signer)}, web processes as {others}."
+        )
+    if signer != 0 and 0 in network:
+        yield bad("A web process runs as root.", "Whoever takes it over has everything.", "Run it as a user of its own.")
+    for uid in sorted(network - {signer}):
+        more = sorted(role.value for role in users.get(uid, ()) if role in {Role.publisher, Role.operator})
+        if more:
+            yield bad(
+                f"{_user(uid)} faces a network and has role {' and '.join(more)} at the signer.",
+                "Who takes over the web process can do what that role may do.",
+                "Give that role to another user in [signer.users].",
+            )
     socket = patient.settings.signer.socket
     if socket.exists():
         mode = stat.S_IMODE(socket.stat().st_mode)
@@ -52,6 +73,47 @@ def separation(patient: Patient) -> Iterator[Verdict]:
                 f"The signer's socket has mode {mode:04o}, wider than {wanted:04o}.",
                 fix=f"chmod {patient.settings.signer.socket_mode} {socket}",
             )
+
+
+def _signer_uid(settings: Settings) -> int:
+    """Whose the signer's socket is; while it does not run, whose journal it is."""
+    for path in (settings.signer.socket, settings.signer.journal):
+        if path.exists():
+            return path.stat().st_uid
+    return settings.file.stat().st_uid
+
+
+def _network_uids(settings: Settings) -> set[int]:
+    """The users of web processes: those that have their roles, and those that do listen."""
+    users = forms.roles_by_uid(settings, _signer_uid(settings))
+    ports = {settings.enroll.listen.port, settings.status.listen.port}
+    return {uid for uid, roles in users.items() if Role.enroll in roles or Role.status in roles} | set(_listeners(ports))
+
+
+def _listeners(ports: set[int]) -> Iterator[int]:
+    """Who listens on these ports of this machine, as the kernel says (proc_net_tcp): a uid each."""
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+            _, local, _, state, *rest = line.split()
+            if state == "0A" and int(local.rpartition(":")[2], 16) in ports:
+                yield int(rest[3])
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} ({uid})"
+    except KeyError:
+        return f"user id {uid}"
+
+
+def _closed(path: Path) -> bool:
+    """Whether it lies in a room of another user, whose business it then is."""
+    try:
+        return path.stat().st_uid != os.geteuid() and not os.access(path, os.R_OK)
+    except PermissionError:
+        return True
+    except FileNotFoundError:
+        return False
 
 
 _PROTECTS: Final = {
@@ -70,7 +132,10 @@ def secrets(patient: Patient) -> Iterator[Verdict]:
         named.append(("store.password", settings.store.password))
     for setting, reference in named:
         if reference.scheme in {"fd", "credential"} and reference.path is None:
-            yield note(f"{setting} ({reference.reference}) is given to the signer only; it cannot be checked from here.")
+            yield note(f"{setting} ({reference.reference}) is given to the process only that needs it; it cannot be checked from here.")
+            continue
+        if setting == "log.passphrase" and _closed(settings.log.key.path):
+            yield ok("log.passphrase is the publisher's, which runs as another user: closed to this one.")
             continue
         forms.secret(reference)()
         how = _PROTECTS[reference.scheme]
@@ -87,6 +152,9 @@ def keys(patient: Patient) -> Iterator[Verdict]:
     settings = patient.settings
     references = [(each.id, each.key.path) for each in settings.issuers if each.key is not None]
     for name, path in [*references, ("log", settings.log.key.path)]:
+        if _closed(path):
+            yield ok(f"The key of {name} belongs to another user: closed to this one.")
+            continue
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             yield bad(f"The key of {name} is open to others (mode {mode:04o}).", fix=f"chmod 600 {path}")
@@ -164,8 +232,25 @@ def database(patient: Patient) -> Iterator[Verdict]:
     store = open_store(url, readonly=True)
     try:
         yield from _store(patient, store)
+        yield from _writers(patient, store)
     finally:
         store.close()
+
+
+def _writers(patient: Patient, store: Store) -> Iterator[Verdict]:
+    """With separate users, the database holds the wall too (P2): whom it lets write certificates."""
+    if store.backend == "sqlite":
+        return  # its file's mode decides
+    found = store.writers()
+    separate = _signer_uid(patient.settings) not in _network_uids(patient.settings)
+    if len(found) == 1:
+        yield ok(f"Only the database role {found[0]} may write certificates.")
+    elif separate:
+        yield bad(
+            f"The database lets {', '.join(found) or 'superusers only'} write certificates.",
+            "Only the signer should come with such a role, and no process as a superuser.",
+            "Give each process a role of its own: config/deployments/postgresql-roles.sql",
+        )
 
 
 def _store(patient: Patient, store: Store) -> Iterator[Verdict]:

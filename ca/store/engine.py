@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ca.store.database import Database, create_file, journal_mode_of, migrating_engine, parsed
 from ca.store.failures import named
 from ca.store.ledger import SqlLedger
 from ca.store.reading import Reading
+
+_WRITERS = sa.text(
+    "SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper AND has_table_privilege(oid, 'certificates', 'INSERT') ORDER BY rolname"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,14 @@ class Store:
     """`sqlite` or `postgresql`."""
     journal_mode: str | None
     """SQLite's, as chosen for the version of the library in use; None for PostgreSQL."""
+
+    def writers(self) -> Sequence[str]:
+        """The database roles that may log in and write certificates, superusers aside. PostgreSQL only: SQLite knows no roles.
+
+        Raises:
+            StoreUnavailable: it cannot be asked now.
+        """
+        return [str(name) for (name,) in self.databases[0].query_once(_WRITERS, {})]
 
     def close(self) -> None:
         """Give back every connection. What is in use elsewhere breaks."""

@@ -15,6 +15,11 @@ _FULL = ("disk-full", "The disk of the database is full.", "Free space on the di
 _DISK = ("disk-failed", "The disk of the database cannot be read or written.", "Look into the system's log for errors of the disk.")
 _DOWN = ("database-down", "The database does not answer.", "Start the database, or mend [store] url in the settings.")
 _REFUSED = ("database-refused", "The database refuses us.", "Mend user, password or database name in [store] url of the settings.")
+_FORBIDDEN = (
+    "database-forbids",
+    "The database does not let this process do that.",
+    "With one database role per process, run config/deployments/postgresql-roles.sql again; it may be repeated.",
+)
 _MISSING = ("store-missing", "The database file cannot be opened.", _MIGRATE)
 _READONLY = ("store-readonly", "The database cannot be written.", "Mend the file's owner and mode, or connect to the primary.")
 _DAMAGED = ("store-damaged", "The database is damaged.", "Restore the latest backup, then run: fleetca recover")
@@ -40,7 +45,7 @@ _POSTGRESQL = {
     "28": _REFUSED,
     "3D": _REFUSED,
     "40": _BUSY,  # serialization, deadlock
-    "42501": _REFUSED,
+    "42501": _FORBIDDEN,  # a privilege of the role
     "42703": _SCHEMA,
     "42P01": _SCHEMA,
     "53": _BUSY,  # too many connections, out of memory

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -79,6 +81,55 @@ def test_a_healthy_deployment_has_no_findings_and_says_what_protects_it(healthy:
     assert all(
         each.verdict.fix or each.verdict.why for each in found if each.verdict.level is Level.note and "not say" not in each.verdict.what
     )
+
+
+SEPARATE = '[signer.users]\n"61001" = ["operator"]\n"61002" = ["enroll"]\n"61003" = ["status"]\n[signer.caps.enroll]'
+POSTGRESQL = 'url = "postgresql+psycopg:///nowhere?host=/nowhere" #'
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "words"),
+    [
+        pytest.param({}, Level.note, "P3 holds by code path: web processes and signer run as the same user", id="one user"),
+        pytest.param(
+            {"[signer.caps.enroll]": SEPARATE, 'url = "sqlite': POSTGRESQL},
+            Level.ok,
+            "separate users are in force",
+            id="users of their own",
+        ),
+        pytest.param(
+            {"[signer.caps.enroll]": SEPARATE}, Level.finding, "cannot share an SQLite database", id="users of their own over one file"
+        ),
+        pytest.param(
+            {"[signer.caps.enroll]": SEPARATE.replace('["status"]', '["status", "operator"]'), 'url = "sqlite': POSTGRESQL},
+            Level.finding,
+            "user id 61003 faces a network and has role operator",
+            id="a web process that may act as an operator",
+        ),
+        pytest.param(
+            {"[signer.caps.enroll]": SEPARATE.replace("61002", "0"), 'url = "sqlite': POSTGRESQL},
+            Level.finding if os.getuid() else Level.note,
+            "A web process runs as root" if os.getuid() else "run as the same user",
+            id="a web process as root",
+        ),
+    ],
+)
+@pytest.mark.req("REQ-KEY-006", "REQ-KEY-090")
+def test_P3_the_doctor_says_which_of_the_two_is_in_force(sick: Path, changes: dict[str, str], level: Level, words: str) -> None:
+    for old, new in changes.items():
+        edit(sick, old, new)
+    said = [each.verdict for each in look(sick) if each.check == "separation"]
+    assert any(verdict.level is level and words in verdict.what for verdict in said), said
+
+
+def test_P3_the_doctor_asks_the_system_who_listens(sick: Path) -> None:
+    """Users of their own in the settings are a wish: here the signer's user itself listens where status should."""
+    edit(sick, "[signer.caps.enroll]", SEPARATE)
+    edit(sick, 'url = "sqlite', POSTGRESQL)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        edit(sick, '"127.0.0.1:9"', f'"127.0.0.1:{listener.getsockname()[1]}"')
+        said = " ".join(each.verdict.what for each in look(sick) if each.check == "separation")
+    assert "P3 holds by code path" in said
 
 
 def test_P3_the_doctor_needs_no_passphrase_to_be_right(sick: Path) -> None:
