@@ -30,6 +30,7 @@ from ca.model import (
 from ca.ports import Clock, Failpoint, Journal, Ledger, Writing
 from ca.rules import leaf, testimony
 from ca.rules.reread import reread
+from ca.rules.revocation import overtaken
 from ca.witness import Witness
 
 CHUNK = 500
@@ -233,10 +234,7 @@ def _given_up(tx: Writing, record: testimony.GivenUp, work: _Work) -> None:
 def _changed(tx: Writing, record: testimony.Changed, work: _Work) -> None:
     told = record.revocation
     found = tx.find_certificate(told.ref)
-    if found is None:
-        return
-    have = found.revocation
-    if have is not None and (have.change >= told.change or (have.reason, have.revoked_at) == (told.reason, told.revoked_at)):
+    if found is None or overtaken(found.revocation, told, at=record.at):
         return
     made = tx.add_revocation(
         told.ref, reason=told.reason, now=told.revoked_at, not_after=told.not_after, listed=told.listed, actor=record.by.actor

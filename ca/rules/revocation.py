@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ca.errors import Conflict, Unacceptable
-from ca.model import Certificate, CertificateState, Reason, UnixTime
+from ca.model import Certificate, CertificateState, Reason, Revocation, UnixTime
 from ca.rules.renewal import revoked
 
 FOR_LEAVES: Final = frozenset(Reason) - {Reason.cACompromise, Reason.aACompromise}
@@ -19,6 +19,10 @@ FOR_ONESELF: Final = frozenset(
     {Reason.unspecified, Reason.keyCompromise, Reason.affiliationChanged, Reason.superseded, Reason.cessationOfOperation}
 )
 """What a device may say of its own certificate. Holds, releases and withdrawn privileges are an operator's."""
+
+
+PASSING: Final = frozenset({Reason.certificateHold, Reason.removeFromCRL})
+"""What a later change may take back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +72,23 @@ def change(record: Certificate, reason: Reason, *, now: UnixTime) -> Change | No
         f"The certificate is revoked for {before.reason.name}.",
         why="A revocation is final; only keyCompromise may still be said of it.",
     )
+
+
+def overtaken(have: Revocation | None, told: Revocation, *, at: UnixTime) -> bool:
+    """Whether a change that a journal tells of says nothing that the record does not know (incident R12).
+
+    A restored database counts its changes anew, so their numbers do not say which of the two came later. What is final stays, whichever was
+    first; of holds and releases the later one counts.
+
+    Args:
+        have: the latest change on record.
+        told: the one that is told of.
+        at: when it was made.
+    """
+    if have is None:
+        return False
+    if (have.reason, have.revoked_at) == (told.reason, told.revoked_at):
+        return True
+    if have.reason not in PASSING:
+        return told.reason is not Reason.keyCompromise or have.reason is Reason.keyCompromise
+    return told.reason in PASSING and (at, told.change) <= (have.revoked_at, have.change)

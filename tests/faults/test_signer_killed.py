@@ -412,6 +412,53 @@ def test_R12_a_restored_database_gets_back_from_the_journal_what_it_had_forgotte
     assert world.recovery.recover().forgotten == 0
 
 
+LATE = [
+    pytest.param([Reason.certificateHold, Reason.removeFromCRL], [Reason.keyCompromise], Reason.keyCompromise, id="an old release"),
+    pytest.param([Reason.certificateHold], [Reason.keyCompromise], Reason.keyCompromise, id="an old hold"),
+    pytest.param([Reason.keyCompromise], [Reason.certificateHold], Reason.keyCompromise, id="a hold, over what was final"),
+    pytest.param([Reason.superseded], [Reason.certificateHold, Reason.removeFromCRL], Reason.superseded, id="a hold and its release"),
+    pytest.param([Reason.keyCompromise], [Reason.superseded], Reason.keyCompromise, id="a lesser reason"),
+    pytest.param(
+        [Reason.certificateHold],
+        [Reason.certificateHold, Reason.removeFromCRL],
+        Reason.removeFromCRL,
+        id="a release, over a hold that was older",
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "truth"), LATE)
+def test_R12_a_recovery_that_comes_late_takes_no_revocation_back(
+    lost: tuple[World, Path], tmp_path: Path, before: list[Reason], after: list[Reason], truth: Reason
+) -> None:
+    """Somebody restored an old database, started the signer, and thought of `fleetca recover` only after more had been revoked."""
+    world, file = lost
+    pump = world.enrol("pump-1")
+    world.witness.settle()
+    world.close()
+    shutil.copy(file, tmp_path / "backup")
+    world._open()
+    for reason in before:
+        world.clock.at += 10
+        world.revoke_certificate(pump, reason)
+    world.close()
+    for stale in tmp_path.glob("fleetca.db-*"):
+        stale.unlink()
+    shutil.copy(tmp_path / "backup", file)
+    world._open()
+    for reason in after:
+        world.clock.at += 10
+        world.revoke_certificate(pump, reason)
+    for _ in range(2):
+        world.recovery.recover()
+        found = world.row(pump).revocation
+        assert found is not None
+        assert found.reason is truth
+    made = len(world.leaves("revocation"))
+    world.recovery.recover()
+    assert len(world.leaves("revocation")) == made
+
+
 def test_R28_an_empty_database_is_filled_from_the_journal_alone(tmp_path: Path, database_url: str) -> None:  # noqa: F811
     first = tmp_path / "first"
     first.mkdir()
