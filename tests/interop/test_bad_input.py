@@ -250,7 +250,7 @@ def test_a_body_that_is_not_the_object_wanted_is_refused(demo: Demo, body: bytes
     problem(reply, status, code or reply.json["code"])
 
 
-@pytest.mark.parametrize("path", ["/v1/enroll", "/v1/renew", "/v1/confirm", "/v1/revoke", "/v1/tokens", "/v1/issue"])
+@pytest.mark.parametrize("path", ["/v1/enroll", "/v1/renew", "/v1/confirm", "/v1/revoke", "/v1/tokens", "/v1/certificates"])
 def test_a_json_list_in_place_of_an_object_is_refused_everywhere(demo: Demo, path: str) -> None:
     said = problem(post(demo, b"[]", path=path), 400, "not-an-object")
     assert said["fix"]

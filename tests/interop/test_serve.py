@@ -327,11 +327,14 @@ def fill(file: Path) -> None:
     connection.close()
 
 
-def test_serve_starts_quickly_with_a_million_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_serve_starts_with_a_million_certificates_as_quickly_as_with_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """About two seconds on a quiet machine. What a busy one adds, it adds to both."""
     file = make_deployment(tmp_path / "here")
+    with serving(file, tmp_path / "serve.log") as running:
+        empty = running.seconds
     fill(tmp_path / "here/state/fleetca.db")
     with serving(file, tmp_path / "serve.log") as running:
         with capsys.disabled():
-            print(f"\nfleetca serve with {MILLION} certificates on record answered after {running.seconds:.2f} s")
-        assert running.seconds < 10  # about two on a quiet machine
+            print(f"\nfleetca serve answered after {empty:.2f} s, and after {running.seconds:.2f} s with {MILLION} certificates on record")
+        assert running.seconds < max(10, 2 * empty)
         assert running.enrol("one-more").status == 201
