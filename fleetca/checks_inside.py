@@ -118,7 +118,7 @@ def _closed(path: Path) -> bool:
 
 _PROTECTS: Final = {
     "file": "in a 0600 file: protects a copied key file, not a copied disk",
-    "env": "in the environment: children inherit it and crash reports may show it",
+    "env": "in the environment: what starts us has it too, and crash reports may show it",
     "credential": "a systemd credential: protects a copied disk if it is encrypted to this machine",
     "fd": "on a file descriptor: as safe as whoever hands it over",
 }
