@@ -7,6 +7,7 @@ caller gives the code, the caller is read; where the code comes from a table of 
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ class Found:
 @cache
 def found() -> tuple[Found, ...]:
     """Every place, in the order of the sources."""
-    sources = markdown.modules()
+    sources = [(path, _Said().visit(copy.deepcopy(module))) for path, module in markdown.modules()]
     makers = {maker.name: maker for _, module in sources for maker in _makers(module)}
     made: list[Found] = []
     for _, module in sources:
@@ -62,6 +63,39 @@ def found() -> tuple[Found, ...]:
 
 
 # ---- Reading the sources ----------------------------------------------------------------------------------------------
+
+
+class _Said(ast.NodeTransformer):
+    """Puts a text that a function keeps in a variable of its own (`what = f"..."`) where the error is made with it."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, ast.expr] = {}
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        outer, self._texts = self._texts, {}
+        for each in ast.walk(node):
+            if isinstance(each, ast.Assign) and len(each.targets) == 1:
+                self._texts |= _assigned(each.targets[0], each.value)
+        made = self.generic_visit(node)
+        self._texts = outer
+        return made
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if _name(node.func) in CLASSES:
+            node.args = [*node.args[:1], *(self._text(each) for each in node.args[1:])]
+            for keyword in node.keywords:
+                keyword.value = self._text(keyword.value)
+        return node
+
+    def _text(self, node: ast.expr) -> ast.expr:
+        return self._texts.get(node.id, node) if isinstance(node, ast.Name) else node
+
+
+def _assigned(target: ast.expr, value: ast.expr) -> dict[str, ast.expr]:
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        return {name: text for one, other in zip(target.elts, value.elts, strict=False) for name, text in _assigned(one, other).items()}
+    return {target.id: value} if isinstance(target, ast.Name) and markdown.sentence(value) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ca.errors import FleetcaError
+from ca.rules.caps import OPERATOR_POWERS, Power
 from config.errors import ConfigurationError
 from config.settings import Settings
 from config.strict import forms_in
@@ -80,8 +81,9 @@ def test_every_setting_is_documented() -> None:
 # ---- Every error code ---------------------------------------------------------------------------------------------------
 
 
-def _kinds(base: type) -> set[str]:
-    return {base.__name__}.union(*(_kinds(kind) for kind in base.__subclasses__()))
+def _kinds(base: type[Exception]) -> set[str]:
+    below: list[type[Exception]] = base.__subclasses__()
+    return {base.__name__}.union(*(_kinds(kind) for kind in below))
 
 
 def _written_codes() -> set[str]:
@@ -131,6 +133,18 @@ def test_every_code_that_a_page_speaks_of_exists() -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         for code in re.findall(r"errors\.md#([a-z0-9-]+)", page.read_text()):
             assert code in known | {"classes", "codes"}, f"{page.relative_to(ROOT)}: {code}"
+
+
+# ---- Every role -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_roles_of_operators_are_told_as_they_are() -> None:
+    text = (ROOT / "docs/how-to/operators.md").read_text()
+    powers = list(Power)
+    rows = [("role", *(power.value for power in powers))]
+    rows += [(f"`{role}`", *("yes" if power in given else "no" for power in powers)) for role, given in OPERATOR_POWERS.items()]
+    for row in rows:
+        assert f"| {' | '.join(row)} |" in text
 
 
 # ---- Every route, and every event ---------------------------------------------------------------------------------------
