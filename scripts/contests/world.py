@@ -9,6 +9,7 @@ import os
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -247,6 +248,9 @@ def served(folder: Path, *, revoked: int = 0) -> Iterator[Service]:
 def _elsewhere(load: str, *arguments: Any) -> dict[str, Any]:
     """The client side, in a process of its own."""
     command = [sys.executable, str(Path(__file__).with_name("world_load.py")), load]
-    done = subprocess.run(command, input=json.dumps(arguments), capture_output=True, text=True, check=True)
-    answer: dict[str, Any] = json.loads(done.stdout)
+    # Into a file: a pipe of a child that ran an event loop was once read short.
+    with tempfile.TemporaryFile("w+") as told:
+        subprocess.run(command, input=json.dumps(arguments), stdout=told, text=True, check=True)
+        told.seek(0)
+        answer: dict[str, Any] = json.load(told)
     return answer
