@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -17,6 +18,9 @@ _PACKAGES = {
     "openssl": "openssl",
     "java": "default-jdk-headless",
     "javac": "default-jdk-headless",
+    "systemd-analyze": "systemd",
+    "systemd-sysusers": "systemd",
+    "systemd-tmpfiles": "systemd",
 }
 
 
@@ -24,15 +28,21 @@ def find(part: str) -> str | None:
     """The path of a tool, or None."""
     if part == "postgres":
         return str(POSTGRESQL[-1]) if POSTGRESQL else None
+    if part == "root":
+        return "root" if os.geteuid() == 0 else None
     return shutil.which(part)
 
 
 def need(part: str) -> str:
-    """The path of a tool (for `postgres`, the folder of its binaries); skips, or fails in CI, when it is not there."""
+    """The path of a tool (for `postgres`, the folder of its binaries; `root` is being it); skips, or fails in CI, when it is not there."""
     path = find(part)
     if path is None:
-        message = f"{part} is missing: apt-get install {_PACKAGES.get(part, part)}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        refuse("this runs as root only" if part == "root" else f"{part} is missing: apt-get install {_PACKAGES.get(part, part)}")
     return path
+
+
+def refuse(message: str) -> NoReturn:
+    """Skip the test, or fail it in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
