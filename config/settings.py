@@ -186,7 +186,9 @@ class Crl(Form):
     @model_validator(mode="after")
     def _inside(self) -> Crl:
         if not 0 < 3 * self.interval <= self.lifetime:
-            raise ValueError("interval must be above zero and at most a third of lifetime: three missed runs must not leave readers without a CRL")
+            raise ValueError(
+                "interval must be above zero and at most a third of lifetime: three missed runs must not leave readers without a CRL"
+            )
         if self.nudge > 25:
             # A minute, less what HTTP caches may keep (30 s) and what looking and signing take.
             raise ValueError("nudge must be at most 25s: a revocation has to show in a CRL within a minute, caches included")

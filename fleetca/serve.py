@@ -226,7 +226,7 @@ class Supervisor:
             if self.monotonic() - child.started < pause:
                 continue
             child.failures += 1
-            log.warning("process-died", process=child.plan.name, status=status, restart=child.failures)
+            log.warning("process-died", name=child.plan.name, status=status, restart=child.failures)
             _, ready = self._spawn(child.plan)
             os.close(ready)
 
@@ -309,7 +309,7 @@ class Supervisor:
             try:
                 self._await_ready([self._spawn(plan)])
             except FleetcaError as error:
-                log.error("process-failed", process=plan.name, reason=str(error))
+                log.error("process-failed", name=plan.name, reason=str(error))
                 self._drain([self.children[plan.name]])
                 if old is not None and not plan.alone:
                     self.children[plan.name] = old
@@ -341,7 +341,7 @@ class Supervisor:
             try:
                 child.process.wait(max(0.1, deadline - self.monotonic()))
             except subprocess.TimeoutExpired:
-                log.warning("process-killed", process=child.plan.name, after=DRAIN_SECONDS)
+                log.warning("process-killed", name=child.plan.name, after=DRAIN_SECONDS)
                 child.process.kill()
                 child.process.wait()
 

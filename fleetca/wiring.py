@@ -16,7 +16,7 @@ from flask import Flask
 
 from ca.adopt import adopt
 from ca.confirm import Confirming
-from ca.errors import FleetcaError
+from ca.errors import FleetcaError, StoreUnavailable
 from ca.issue import Issuing
 from ca.keys.memory import MemoryKey
 from ca.lineage import Issuers
@@ -119,6 +119,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
     keys = open_keys(settings)
     with SignerLock(settings.signer.journal):
         store = open_store(forms.store_url(settings))
+        _refuse_set_back(settings, store)
         journal = FileJournal(settings.signer.journal)
         witness = Witness(journal)
         issuing = Issuing(
@@ -178,6 +179,28 @@ def recovery(settings: Settings) -> Iterator[Recovery]:
             clock=SystemClock(),
         )
         store.close()
+
+
+def _refuse_set_back(settings: Settings, store: Store) -> None:
+    """A checkpoint is recorded before anyone sees it, so a database that has not recorded the published one is an older copy (R12): what it
+    forgot, the status service would call good. Without the signer no worker gets a responder certificate.
+
+    Raises:
+        StoreUnavailable: it was set back (`store-set-back`).
+    """
+    folder, verifier = settings.log.directory, settings.log.verifier
+    try:
+        published = note.read_checkpoint((folder / "checkpoint").read_bytes(), [note.read_note_key(verifier.read_text())])
+    except (OSError, FleetcaError):
+        return  # nothing published yet, or nothing that can be believed: the sequencer and the doctor speak of that
+    recorded = store.reading.last_checkpoint()
+    if recorded is None or recorded.size < published.size:
+        raise StoreUnavailable(
+            "store-set-back",
+            "The database is older than the published record; the signer does not start.",
+            why=f"The record has {published.size} entries, and the database knows of {recorded.size if recorded else 0}.",
+            fix=f"fleetca recover --settings {settings.file}",
+        )
 
 
 def signer(settings: Settings, process: Process) -> None:

@@ -36,9 +36,7 @@ class TestOpenssl:
         judges.openssl_verify(demo.good, root=demo.root, untrusted=demo.issuing, crls=crls)
 
     def test_the_revoked_one_is_refused_by_its_crl(self, demo: Demo, crls: tuple[Path, Path]) -> None:
-        assert "certificate revoked" in judges.openssl_verify(
-            demo.revoked, root=demo.root, untrusted=demo.issuing, crls=crls, ok=False
-        )
+        assert "certificate revoked" in judges.openssl_verify(demo.revoked, root=demo.root, untrusted=demo.issuing, crls=crls, ok=False)
 
     @pytest.mark.parametrize("digest", ["sha1", "sha256", "sha384", "sha512"])
     @pytest.mark.parametrize("nonce", ["-nonce", "-no_nonce"])

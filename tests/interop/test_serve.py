@@ -166,7 +166,7 @@ def test_a_killed_process_comes_back_and_nobody_has_to_do_anything(served: Serve
     assert set(before) == {"signer", "enroll", "status", "publisher"}
     deaths = served.count("process-died")
     os.kill(before[role], signal.SIGKILL)
-    assert served.after("process-died", count=deaths)["process"] == role
+    assert served.after("process-died", count=deaths)["name"] == role
     eventually(lambda: served.works(f"again-{role}-{time.monotonic_ns()}"), within=30)
     after = eventually(lambda: (now := served.children()).keys() == before.keys() and now)
     assert {name for name in before if before[name] != after[name]} == {role}
