@@ -1,8 +1,8 @@
 """The one thread that decides, and the one that signs what it decided. Edge: knows verbs, no rule.
 
 Deciding takes what is queued, up to a batch, and alone a request waits for nobody. While a batch is being signed and re-read, only a full one
-is decided: what comes meanwhile shares the next commit with the results. So under load there is one commit for each batch, and both threads
-work at once, for cryptography and database run outside of the interpreter's lock (measured in docs/benchmarks.md).
+is decided: what comes meanwhile shares the next commit with the results. That pays where batches are not full, and only there: what was
+measured stands in docs/adr/0008-one-commit-a-batch.md.
 
 Whatever fails, the next request is served: an error of ours answers its request, an error nobody foresaw answers `internal`, goes to the log
 and is kept from the others in its batch by deciding each of them again alone.
