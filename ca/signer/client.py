@@ -44,6 +44,7 @@ from ca.model import (
 )
 from ca.rules import forms
 from ca.signer import messages
+from ca.signer.address import address
 
 KEPT: Final = 64
 """Idle connections to keep."""
@@ -59,7 +60,7 @@ class SignerClient:
     """
 
     def __init__(self, socket_path: str | Path, role: Role, *, timeout: float = 30.0) -> None:
-        self._path = str(socket_path)
+        self._path = Path(socket_path)
         self._role = role
         self._timeout = timeout
         self._idle: list[socket.socket] = []
@@ -213,7 +214,8 @@ class SignerClient:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(self._timeout)
-            connection.connect(self._path)
+            with address(self._path) as place:
+                connection.connect(place)
             welcome = _exchange(connection, messages.frame(messages.hello(self._role)), None)
             messages.read_answer(welcome)
         except (OSError, EOFError) as error:

@@ -27,6 +27,7 @@ from ca.revoke import Revoking
 from ca.rules import forms, ids
 from ca.sign_crl import CrlSigning
 from ca.signer import messages
+from ca.signer.address import address
 from ca.signer.desk import Desk, Log, Silence
 from ca.signer.questions import Questions
 from ca.supersede import Superseding
@@ -120,7 +121,8 @@ class SignerServer:
             # Bound under a mask of its own, so that there is no moment at which others may connect.
             before = os.umask(0o177)
             try:
-                listener.bind(str(self._path))
+                with address(self._path) as place:
+                    listener.bind(place)
             finally:
                 os.umask(before)
             self._path.chmod(self._mode)
@@ -131,7 +133,7 @@ class SignerServer:
                 "socket-unusable",
                 f"The signer cannot listen on {self._path}.",
                 why=error.strerror or str(error),
-                fix="Mend the folder, or choose a shorter path in [signer] socket (108 octets at most).",
+                fix="Mend the folder, or choose another path in [signer] socket.",
             ) from None
         except FleetcaError:
             listener.close()

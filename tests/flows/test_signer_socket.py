@@ -312,6 +312,17 @@ def test_requests_share_commits_under_load_and_wait_for_nobody_alone(running: Ru
 # ---- Who gets in ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("octets", [107, 108, 250], ids=lambda octets: f"a path of {octets} octets")
+def test_the_socket_may_lie_as_deep_as_the_deployment(tmp_path: Path, octets: int) -> None:
+    missing = octets - len(os.fsencode(tmp_path)) - len("//s")
+    assert missing > 0
+    world = World(tmp_path, sqlite_url(tmp_path))
+    running = Running(world, tmp_path / ("d" * missing) / "s")
+    assert len(os.fsencode(running.path)) == octets
+    running.client(Role.status).ping()
+    running.end()
+
+
 def test_a_user_without_a_role_gets_no_further_than_the_greeting(tmp_path: Path) -> None:
     world = World(tmp_path, sqlite_url(tmp_path))
     running = Running(world, tmp_path / "s", users={os.getuid(): frozenset({Role.status}), 1: frozenset(Role)})
