@@ -104,8 +104,11 @@ class Secret:
 
     def _from_descriptor(self, descriptor: int) -> bytes:
         try:
-            # A duplicate, so that closing ours leaves the number free for nobody else; a pipe is empty afterwards all the same.
+            # A duplicate, so that closing ours leaves the number free for nobody else. What can be read again is read from its beginning, for
+            # processes that share it; a pipe is empty afterwards.
             with os.fdopen(os.dup(descriptor), "rb") as stream:
+                if stream.seekable():
+                    return os.pread(stream.fileno(), MAX_SECRET + 3, 0)
                 return stream.read(MAX_SECRET + 3)
         except OSError as error:
             raise SecretUnavailable(

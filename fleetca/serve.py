@@ -25,7 +25,7 @@ from ca.errors import FleetcaError, KeyUnavailable, Misconfigured, StoreUnavaila
 from ca.ports import Clock
 from ca.system import SystemClock
 from config.settings import Settings
-from fleetca.environment import environment_of
+from fleetca.environment import descriptors_of, environment_of, hold_descriptors
 from fleetca.forms import read_settings
 from fleetca.process import close_memory
 from fleetca.server import listening_socket
@@ -88,6 +88,7 @@ class Supervisor:
         self.monotonic: Callable[[], float] = SystemClock().monotonic
         self.log_directory = log_directory
         self.settings = read_settings(file)
+        self.held = hold_descriptors(self.settings)
         self.sockets: Sockets = {}
         self.children: dict[str, Child] = {}
         self.stopping = threading.Event()
@@ -129,7 +130,7 @@ class Supervisor:
         ready, ready_write = os.pipe()
         command, accepted = self._command(plan.role, self.settings)
         command += ["--ready-fd", str(ready_write)]
-        passed = [accepted, ready_write]
+        passed = [accepted, ready_write, *self._secrets_of(plan.role, self.settings)]
         if plan.listen is not None:
             passed.append(self.sockets[plan.listen][1].fileno())
             command += ["--socket-fd", str(passed[-1])]
@@ -154,6 +155,9 @@ class Supervisor:
             child.failures = previous.failures
         self.children[plan.name] = child
         return child, ready
+
+    def _secrets_of(self, role: str, settings: Settings) -> list[int]:
+        return [number for number in descriptors_of(role, settings) if number in self.held]
 
     def _command(self, role: str, settings: Settings) -> tuple[list[str], int]:
         """How to run a process, and the descriptor that it reads the settings from; the caller closes it."""
@@ -267,7 +271,7 @@ class Supervisor:
             try:
                 trial = subprocess.Popen(
                     [*command, "--trial"],
-                    pass_fds=[accepted],
+                    pass_fds=[accepted, *self._secrets_of(role, settings)],
                     stdin=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     start_new_session=True,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from pydantic import BaseModel
 
 from config.secrets import Secret
 from config.settings import Settings, read_settings
-from fleetca.environment import environment_of
+from fleetca.environment import descriptors_of, environment_of, hold_descriptors
 
 ROLES = ("signer", "enroll", "status", "publisher")
 TEXT = b"""
@@ -52,6 +55,28 @@ def settings(tmp_path: Path) -> Settings:
 def test_P3_a_secret_of_the_environment_reaches_only_the_processes_that_use_it(settings: Settings, name: str, roles: set[str]) -> None:
     ours = {"ISSUING": "a", "LOG": "b", "SERIALS": "c", "DATABASE": "d", "PATH": "e"}
     assert {role for role in ROLES if name in environment_of(role, settings, ours)} == roles
+
+
+def test_P3_a_secret_that_comes_over_a_pipe_is_held_for_every_start_of_the_processes_that_use_it(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"correct horse battery staple\n")
+    os.close(writing)
+    try:
+        text = TEXT.replace(b"env:ISSUING", b"fd:%d" % reading).replace(b"env:LOG", b"fd:9999")
+        settings = read_settings(tmp_path / "fleetca.toml", accepted=text)
+        assert hold_descriptors(settings) == {reading}
+        assert {role: descriptors_of(role, settings) for role in ROLES} == {
+            "signer": (reading,), "enroll": (), "status": (), "publisher": (9999,)
+        }  # fmt: skip
+        for _ in range(2):  # a trial reads it, then the process, then the process that replaces it
+            read = "import sys\nfrom pathlib import Path\nfrom config.secrets import Secret\n"
+            read += "print(Secret.parse(sys.argv[1], base=Path()).read().decode())"
+            done = subprocess.run(
+                [sys.executable, "-c", read, f"fd:{reading}"], pass_fds=[reading], capture_output=True, text=True, check=True
+            )
+            assert done.stdout == "correct horse battery staple\n"
+    finally:
+        os.close(reading)
 
 
 def test_P3_one_variable_for_two_secrets_reaches_both_and_nobody_else(tmp_path: Path) -> None:
