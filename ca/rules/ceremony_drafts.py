@@ -17,10 +17,11 @@ from ca.der.crl import tbs_crl
 from ca.errors import Broken, FleetcaError
 from ca.model import AlgorithmName, CrlNumber, Draft, Issuer, IssuerId, KeyName, Profile, ProfileName, Serial, UnixTime
 from ca.rules.ceremony import Act, IntermediateAct, KnownIssuer, Period, RootAct, RootCrlAct, crl_content
-from ca.rules.certificate import date, draft_ca, issuer_from_certificate
+from ca.rules.certificate import draft_ca, issuer_from_certificate
 from ca.rules.lint.certificate import lint
 from ca.rules.lint.crl import lint_crl
 from ca.rules.reread import verify_signed
+from ca.rules.window import date
 
 Lines: TypeAlias = tuple[tuple[str, str], ...]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
@@ -35,7 +34,7 @@ from ca.model import (
     TenantId,
     UnixTime,
 )
-from ca.rules.window import last_second, lifetime_of
+from ca.rules.window import date, last_second, lifetime_of
 
 _V3: Final = writer.explicit(0, writer.integer(2))
 _TEMPLATES_KEPT: Final = 256
@@ -125,11 +124,6 @@ def _constant_extensions(
     if profile.status is StatusKind.nocheck:
         parts.append(extensions.OCSP_NOCHECK)
     return b"".join(parts)
-
-
-def date(when: UnixTime) -> str:
-    """A second, for people."""
-    return datetime.fromtimestamp(when, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def draft(

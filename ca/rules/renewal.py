@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ca.errors import Denied, Unacceptable, Unauthenticated
 from ca.model import Certificate, CertificateRef, CertificateState, Device, DeviceState, Profile, Reason, UnixTime
-from ca.rules.window import lifetime_of
+from ca.rules.window import date, lifetime_of
 
 
 def revoked(record: Certificate) -> bool:
@@ -54,12 +54,14 @@ def speaks(record: Certificate, *, now: UnixTime, late: int = 0) -> None:
         raise Denied(
             "certificate-expired",
             "The certificate has expired.",
-            why=f"Its notAfter was {record.not_after}, here it is {now}.",
+            why=f"Its notAfter was {date(record.not_after)}, here it is {date(now)}.",
             fix="Enrol again with a new token.",
         )
     if now < record.not_before:
         raise Denied(
-            "certificate-not-yet-valid", "The certificate is not valid yet.", why=f"Its notBefore is {record.not_before}, here it is {now}."
+            "certificate-not-yet-valid",
+            "The certificate is not valid yet.",
+            why=f"Its notBefore is {date(record.not_before)}, here it is {date(now)}.",
         )
 
 
@@ -138,7 +140,7 @@ def renewable(record: Certificate, profile: Profile, *, renew_from: float, now: 
         raise Unacceptable(
             "too-early",
             "It is too early to renew this certificate.",
-            why=f"{share:.0%} of its lifetime must have passed: from {first} on; here it is {now}.",
+            why=f"{share:.0%} of its lifetime must have passed: from {date(first)} on; here it is {date(now)}.",
             fix="Renew when renew_at has come.",
         )
 
