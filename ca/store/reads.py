@@ -6,6 +6,7 @@ transaction).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -99,11 +100,12 @@ LEAF_COUNT = (
 LAST_CHECKPOINT = sa.select(*rows.CHECKPOINT_COLUMNS).order_by(t.checkpoints.c.size.desc()).limit(sa.literal_column("1"))
 
 
-class Reads:
+class Reads(ABC):
     """What can be asked inside and outside of a write transaction."""
 
+    @abstractmethod
     def _all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
-        raise NotImplementedError
+        """Every row that a statement gives."""
 
     def _first(self, statement: Statement, parameters: Parameters) -> Row | None:
         found = self._all(statement, parameters)

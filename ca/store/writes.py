@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from ca.store.reads import Parameters, Reads, Statement
 
 
 class Writes(Reads):
     """A write transaction can also ask, and sees what it wrote."""
 
+    @abstractmethod
     def _change(self, statement: Statement, parameters: Parameters) -> int:
         """Run a statement that returns nothing; how many rows it changed."""
-        raise NotImplementedError

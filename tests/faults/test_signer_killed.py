@@ -36,6 +36,7 @@ from ca.recover import Verdict
 from ca.rules.renewal import revoked
 from tests.databases import database_url, postgres, sqlite_url, started  # noqa: F401
 from tests.fakes.signer_world import ISSUING, CountingKey, Keypair, World, der_of
+from tests.parts import refuse
 
 ISSUE = (
     "issue.before-intent",
@@ -46,6 +47,7 @@ ISSUE = (
     "issue.before-result-commit",
     "issue.after-result-commit",
 )
+
 REVOKE = ("revoke.before-commit", "revoke.after-commit", "revoke.after-journal")
 CRL = ("crl.after-intent-commit", "crl.after-sign")
 
@@ -291,7 +293,7 @@ def test_R26_a_full_disk_under_the_database_refuses_and_recovers(tmp_path: Path)
         os.geteuid() != 0
         or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=False, capture_output=True).returncode
     ):
-        pytest.skip("a file system of our own cannot be mounted here")
+        refuse("a file system of our own cannot be mounted here")
     try:
         world = watched(tmp_path, sqlite_url(small))
         refused = 0

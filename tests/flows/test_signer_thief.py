@@ -44,6 +44,7 @@ from ca.rules.message import Act
 from ca.signer import messages
 from tests.databases import sqlite_url
 from tests.fakes.signer_world import UID, Keypair, World
+from tests.parts import need
 
 THIEF = 1001 if os.geteuid() == 0 else os.geteuid()
 OWN = Name(NameKind.dns, "enroll.example")
@@ -53,6 +54,7 @@ CAPS = Caps(
     per_minute=60,
     own_names=frozenset({OWN}),
 )
+
 PROFILES = ("root", "issuing-ca", "ocsp-responder", "device", "device-short", "service", "operator", "nonsense")
 DEVICES = ("pump-1", "pump-99", "valve-1", "fleetca:enroll", "fleetca:ocsp:issuing", "fleetca:operator:ada", "fleetca:operator:new")
 
@@ -378,9 +380,9 @@ def test_the_thief_goes_no_faster_than_its_rate(tmp_path: Path) -> None:
     world.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_P3_a_user_without_a_role_is_not_heard_even_where_the_socket_lets_it_connect(tmp_path: Path) -> None:
+    need("root")  # only root can become somebody else
     world = World(tmp_path, sqlite_url(tmp_path))
     server = world.server(tmp_path / "s", users={0: frozenset(Role)}, mode=0o660)
     server.start()

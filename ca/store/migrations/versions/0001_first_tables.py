@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from ca.errors import Misconfigured
+
 revision = "0001"
 down_revision = None
 branch_labels = ("ca",)
@@ -270,5 +272,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """There is nothing before the first tables: a store is taken away by taking its database away."""
-    raise NotImplementedError
+    """Alembic asks for it; nothing of ours does."""
+    raise Misconfigured("store-revisions", "There is nothing before the first tables.", fix="To take a store away, take its database away.")
