@@ -499,7 +499,10 @@ def test_a_message_counts_for_what_it_says_only(world: World) -> None:
     csr, other = Keypair().csr(), Keypair().csr()
     good = world.message(pair, Act.renew, csr=csr)
     refused("message-for-another-csr", lambda: world.issue(IssueRequest(other, good)))
-    refused("bad-signature", lambda: world.issue(IssueRequest(csr, replace(good, signature=good.signature[:-1] + b"\0"))))
+    refused(
+        "bad-signature",
+        lambda: world.issue(IssueRequest(csr, replace(good, signature=good.signature[:-1] + bytes([good.signature[-1] ^ 1])))),
+    )
     refused("bad-signature", lambda: world.issue(IssueRequest(csr, replace(good, signature=b""))))
     refused("bad-signature", lambda: world.issue(IssueRequest(csr, replace(good, payload=good.payload.replace(b'"renew"', b'"renew" ')))))
     refused("bad-signature", lambda: world.issue(IssueRequest(csr, replace(good, signature=stranger.sign(good.payload)))))
