@@ -300,9 +300,17 @@ def listening_socket(address: str, *, setting: str) -> socket.socket:
 
 
 class _WatchedHandshake(ssl.SSLObject):
-    """Says in our log why a handshake failed: the client sees only an alert, and asyncio keeps it to itself."""
+    """Says in our log why a handshake failed, and lets the client hear it.
+
+    Event loops drop a connection whose handshake failed with the alert still unwritten. So a failure first asks for more to read, for which the
+    loop writes what waits, the alert among it; the failure itself is raised when the client has said something more, or hung up.
+    """
+
+    _refused: ssl.SSLError | None = None
 
     def do_handshake(self) -> None:
+        if self._refused is not None:
+            raise self._refused
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -310,7 +318,8 @@ class _WatchedHandshake(ssl.SSLObject):
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", None) or error.reason or str(error)
             log.warning("handshake-refused", reason=reason)
-            raise
+            self._refused = error
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the alert goes out first") from None
 
 
 def tls_context(*, trusted: Iterable[bytes]) -> ssl.SSLContext:
