@@ -1,12 +1,13 @@
 """One database, for one purpose (reading or writing): its connections, its dialect and its settings. Knows no table and no question.
 
-Two databases are spoken: SQLite (one user, one host) and PostgreSQL by psycopg 3. Statements are SQLAlchemy Core, compiled once per
+Two databases are spoken: SQLite (one user, one host; by pysqlite3, the standard driver with a SQLite of its own) and PostgreSQL by psycopg 3. Statements are SQLAlchemy Core, compiled once per
 dialect and then run on the driver's own cursor: SQLAlchemy's execution costs more than SQLite's work.
 
 What is set, and why:
 - SQLite: writers begin with BEGIN IMMEDIATE and queue on the file lock; the journal mode depends on the version (see `journal_mode_of`);
   a commit has reached the disk when it returns (`synchronous`). Readers open read-write with `query_only`: after a crash the first to
-  come must roll the hot journal back, which a read-only handle cannot.
+  come must roll the hot journal back, which a read-only handle cannot. Never open the file with another SQLite in the same process (the
+  `sqlite3` of Python): closing a descriptor there drops the locks that are held here.
 - PostgreSQL: READ COMMITTED, our own row locks; `synchronous_commit` is raised to `on` where a server turned it off; who stalls inside a
   transaction is thrown out after a minute, so that a stopped process does not hold the counters for ever.
 """
@@ -15,12 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pysqlite3.dbapi2
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import sqlite
@@ -30,6 +31,9 @@ from sqlalchemy.pool import NullPool, PoolProxiedConnection, QueuePool
 
 from ca.errors import Misconfigured, StoreUnavailable
 from ca.store.failures import named
+
+SQLITE: Any = pysqlite3.dbapi2
+"""It ships no types; it is the standard `sqlite3` but for the library in it."""
 
 BUSY_SECONDS = 10
 """How long a statement waits for another's lock before it gives up."""
@@ -80,11 +84,11 @@ def create_file(path: Path) -> None:
 
 
 def _sqlite_engine(path: Path, *, writes: bool) -> sa.Engine:
-    mode = journal_mode_of(sqlite3.sqlite_version_info)
+    mode = journal_mode_of(SQLITE.sqlite_version_info)
 
-    def connect() -> sqlite3.Connection:
+    def connect() -> Any:
         # mode=rw: never make a file here, so that a wrong path is an error and not an empty database.
-        connection = sqlite3.connect(
+        connection = SQLITE.connect(
             f"file:{quote(str(path))}?mode=rw",
             uri=True,
             timeout=BUSY_SECONDS,
@@ -113,6 +117,7 @@ def _sqlite_engine(path: Path, *, writes: bool) -> sa.Engine:
 
     return sa.create_engine(
         "sqlite://",
+        module=SQLITE,
         creator=connect,
         poolclass=QueuePool,
         pool_size=8,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from ca.store.database import Database, create_file, journal_mode_of, migrating_engine, parsed
+from ca.store.database import SQLITE, Database, create_file, journal_mode_of, migrating_engine, parsed
 from ca.store.failures import named
 from ca.store.ledger import SqlLedger
 from ca.store.reading import Reading
@@ -63,7 +62,7 @@ def open_store(url: str, *, readonly: bool = False) -> Store:
         reading=Reading(reads),
         databases=(reads,) if readonly else (reads, writes),
         backend="sqlite" if reads.is_sqlite else "postgresql",
-        journal_mode=journal_mode_of(sqlite3.sqlite_version_info) if reads.is_sqlite else None,
+        journal_mode=journal_mode_of(SQLITE.sqlite_version_info) if reads.is_sqlite else None,
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from pysqlite3 import dbapi2 as sqlite3
 
 from ca.errors import Broken, FleetcaError, StoreUnavailable
 from ca.model import LogLeaf

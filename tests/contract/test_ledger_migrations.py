@@ -138,7 +138,7 @@ def test_R27_a_repaired_sqlite_switches_to_wal_and_an_affected_one_back(tmp_path
     url = f"sqlite:///{tmp_path / 'fleetca.db'}"
     migrate(url)
     for version, mode, synchronous in [((3, 51, 3), "wal", 2), ((3, 51, 2), "delete", 3)]:
-        monkeypatch.setattr("sqlite3.sqlite_version_info", version)
+        monkeypatch.setattr("pysqlite3.dbapi2.sqlite_version_info", version)
         opened = open_store(url)
         assert opened.journal_mode == mode
         with opened.ledger.writing() as writing:

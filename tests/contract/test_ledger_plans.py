@@ -10,13 +10,13 @@ import contextlib
 import itertools
 import json
 import re
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from pysqlite3 import dbapi2 as sqlite3
 
 from ca.errors import FleetcaError
 from ca.model import (

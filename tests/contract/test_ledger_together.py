@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite3
 
 from ca.errors import Conflict, StoreUnavailable
 from ca.model import DEFAULT_TENANT, ChangeNumber, Device, DeviceId, DeviceState, LogLeaf
@@ -187,7 +187,7 @@ def test_a_reader_rolls_back_what_a_killed_writer_left_half_written_in_the_file(
     url = sqlite_url(tmp_path)
     file = tmp_path / "fleetca.db"
     program = (
-        "import sys, os, signal, sqlite3\nfile = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "import sys, os, signal\nfrom pysqlite3 import dbapi2 as sqlite3\nfile = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
         "for order in ('PRAGMA journal_mode=DELETE', 'PRAGMA cache_size=1', 'PRAGMA cache_spill=1', 'BEGIN IMMEDIATE',\n"
         "    \"UPDATE counters SET value = 99 WHERE name = 'change'\"): file.execute(order)\n"
         "for number in range(2000): file.execute('INSERT INTO leaves (hash, body) VALUES (randomblob(32), zeroblob(2000))')\n"
