@@ -17,6 +17,7 @@ from config.errors import ConfigurationError
 from config.strict import Address, Duration, Form, KeyUri, Listen, Location, SecretReference, Several, base_of, parse, read_octets
 
 RoleName = Literal["enroll", "status", "publisher", "operator"]
+Unissued = Literal["unknown", "unauthorized", "revoked"]
 SCOPE = r"[a-z0-9][a-z0-9-]{0,62}"
 
 
@@ -116,6 +117,7 @@ class IssuerSetting(Form):
     certificate: Location = Field(description="Its certificate (PEM).")
     key: KeyUri | None = Field(None, description="Where its key rests, `sealed:PATH`. Absent for an offline root: it has none here.")
     passphrase: SecretReference | None = Field(None, description="What unlocks the key.")
+    unknown: Unissued | None = Field(None, description="Its own `ocsp.unknown`, where it differs.")
 
     @model_validator(mode="after")
     def _both_or_none(self) -> IssuerSetting:
@@ -166,7 +168,16 @@ class Ocsp(Form):
 
     lifetime: Duration = Field(3600, description="From thisUpdate to nextUpdate.")
     max_age: Duration = Field(300, description="How long caches may keep an answer.")
-    unknown: Literal["unknown", "unauthorized"] = Field("unknown", description="The answer for a certificate that was never issued.")
+    unknown: Unissued = Field(
+        "unknown",
+        description="The answer for a certificate that was never issued: `unknown`, `unauthorized` (RFC 9919 3.2.3), or `revoked` (RFC 6960 2.2, "
+        "on hold since 1970).",
+    )
+    archive: Duration | None = Field(
+        None,
+        description="How long back status is kept for certificates that have ended; said in answers as archive cutoff (RFC 6960 4.4.4). "
+        "Absent: not said.",
+    )
 
     @model_validator(mode="after")
     def _inside(self) -> Ocsp:

@@ -312,7 +312,7 @@ class _Certifier:
 
     def certify(self, issuer: IssuerId, csr: bytes) -> bytes:
         issued = self._signer.issue(
-            IssueRequest(csr=csr, evidence=self._signer.local, device=DeviceId(f"fleetca:ocsp:{issuer}"), profile=RESPONDER, issuer=issuer)
+            IssueRequest(csr=csr, evidence=self._signer.local, device=DeviceId("fleetca:ocsp"), profile=RESPONDER, issuer=issuer)
         )
         assert issued.certificate.der is not None, "an issued certificate has its octets"
         return issued.certificate.der
@@ -321,7 +321,11 @@ class _Certifier:
 def ocsp_policy(settings: Settings) -> ocsp_model.Policy:
     """What the settings lay down for OCSP answers."""
     return ocsp_model.Policy(
-        lifetime=settings.ocsp.lifetime, max_age=settings.ocsp.max_age, unissued=ocsp_model.Unissued(settings.ocsp.unknown)
+        lifetime=settings.ocsp.lifetime,
+        max_age=settings.ocsp.max_age,
+        unissued=ocsp_model.Unissued(settings.ocsp.unknown),
+        unissued_of={IssuerId(one.id): ocsp_model.Unissued(one.unknown) for one in settings.issuers if one.unknown is not None},
+        archive=settings.ocsp.archive,
     )
 
 

@@ -75,6 +75,10 @@ class Policy:
     backdate: int = 60
     """How far thisUpdate lies before now, for clocks that are slow; never before the last change of the status."""
     unissued: Unissued = Unissued.unknown
+    unissued_of: Mapping[IssuerId, Unissued] = field(default_factory=dict)
+    """Where an issuer has a policy of its own."""
+    archive: int | None = None
+    """How long status is kept beyond a certificate's end; said as archive cutoff (RFC 6960 4.4.4). None: not said."""
     max_certificates: int = 32
     """In one request; more is malformedRequest."""
     path: str = "/ocsp"
@@ -140,6 +144,8 @@ class Responder:
     signature_algorithm: bytes
     certificates: bytes
     """`[0] certs` with the delegate's certificate, encoded."""
+    others: tuple[bytes, ...] = ()
+    """Where one answer speaks for several issuers: the same key's delegate certificates by the other ones, also in `certificates`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +179,9 @@ class Snapshot:
     """All that an answer may depend on, beside the question and the time."""
 
     policy: Policy
-    issuers: Mapping[bytes, IssuerId]
-    """CertID prefix -> issuer: every issuer of the deployment, each hash, with absent and with NULL parameters."""
+    issuers: Mapping[bytes, tuple[IssuerId, ...]]
+    """CertID prefix -> issuers: every issuer of the deployment, each hash, with absent and with NULL parameters. Several where a CA's
+    certificate was renewed with the same name and key: CertIDs cannot tell them apart, so each is asked about."""
     answered: frozenset[IssuerId]
     """The issuers whose status we answer; for the others (an offline root) we are not authorized."""
     responders: Mapping[IssuerId, Responder]

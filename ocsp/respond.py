@@ -28,6 +28,7 @@ from ocsp.model import (
     Miss,
     Question,
     Request,
+    Responder,
     ResponseStatus,
     Sign,
     Snapshot,
@@ -36,6 +37,7 @@ from ocsp.model import (
     Verdict,
 )
 from ocsp.rules import freshness, http, response
+from ocsp.rules import responder as delegates
 from ocsp.rules.issuers import possible
 from ocsp.rules.request import read_request
 
@@ -64,8 +66,8 @@ def _decide(question: Question, snapshot: Snapshot, *, now: UnixTime, found: Fou
         request = read_request(octets, max_certificates=policy.max_certificates)
     except Malformed:
         return http.error(ResponseStatus.malformedRequest)
-    issuer = _issuer(request, snapshot)
-    if issuer is None:
+    speakers = _speakers(request, snapshot)
+    if not speakers:
         return http.error(ResponseStatus.unauthorized)
     digest = hashlib.sha256(request.certificates[0].octets).digest()
 
@@ -77,12 +79,13 @@ def _decide(question: Question, snapshot: Snapshot, *, now: UnixTime, found: Fou
     if found.unavailable:
         return _fallback(question, snapshot, known, now=now, digest=digest)
 
-    statuses = _statuses(request, issuer, snapshot, known=known, found=found, now=now)
+    statuses = _statuses(request, snapshot, known=known, found=found, now=now)
     if isinstance(statuses, Miss):
         return statuses
-    if policy.unissued is Unissued.unauthorized and any(one.verdict is Verdict.unknown for one in statuses):
+    said = [_as_policy(one, status, snapshot) for one, status in zip(request.certificates, statuses, strict=True)]
+    if None in said:
         return http.error(ResponseStatus.unauthorized)
-    draft = _draft(request, issuer, snapshot, statuses, now=now, digest=digest)
+    draft = _draft(request, speakers, snapshot, tuple(one for one in said if one is not None), now=now, digest=digest)
     return draft if draft is not None else _fallback(question, snapshot, known, now=now, digest=digest)
 
 
@@ -106,17 +109,27 @@ def _is_negative(status: Status) -> bool:
     return status.verdict is Verdict.unknown or status == NEVER_ISSUED
 
 
-def _issuer(request: Request, snapshot: Snapshot) -> IssuerId | None:
-    """The one issuer that we answer for in this request, or None: unauthorized.
+def _speakers(request: Request, snapshot: Snapshot) -> tuple[IssuerId, ...]:
+    """The issuers that an answer speaks for, one for each name and key in the request, in its order; none: unauthorized.
 
-    A delegate speaks for the CA that signed it and no other (RFC 6960 4.2.2.2, R16). Certificates of issuers that are not ours are
-    answered `unknown` beside ours; those of another issuer of this deployment never are (P5), so such a mixture is refused.
+    Certificates of issuers that are not ours are answered `unknown` beside ours; those of an issuer of this deployment that nobody here may
+    speak for (an offline root) never are (P5), so a request with one of them is refused, as is one without any of ours.
     """
-    named = {snapshot.issuers.get(one.prefix) for one in request.certificates} - {None}
-    if len(named) != 1:
+    named = {one.prefix: snapshot.issuers[one.prefix] for one in request.certificates if one.prefix in snapshot.issuers}
+    speakers = [next((issuer for issuer in issuers if issuer in snapshot.answered), None) for issuers in named.values()]
+    return () if None in speakers else tuple(dict.fromkeys(one for one in speakers if one is not None))
+
+
+def _as_policy(certificate: CertificateId, status: Status, snapshot: Snapshot) -> Status | None:
+    """How a status is said by the policy of its issuer; None where the whole request is unauthorized for it."""
+    if status != UNKNOWN:
+        return status
+    issuers = snapshot.issuers.get(certificate.prefix)
+    policy = snapshot.policy.unissued if issuers is None else snapshot.policy.unissued_of.get(issuers[0], snapshot.policy.unissued)
+    if policy is Unissued.unauthorized:
         return None
-    issuer = named.pop()
-    return issuer if issuer in snapshot.answered else None
+    # `revoked` of our issuers only: what other CAs issued stays unknown to us.
+    return NEVER_ISSUED if policy is Unissued.revoked and issuers is not None else UNKNOWN
 
 
 def _known(request: Request, snapshot: Snapshot, now: UnixTime) -> Finished | None:
@@ -134,23 +147,23 @@ def _fallback(question: Question, snapshot: Snapshot, known: Finished | None, *,
     return http.reply(question, known, snapshot.policy, now=now, digest=digest)
 
 
-def _statuses(
-    request: Request, issuer: IssuerId, snapshot: Snapshot, *, known: Finished | None, found: Found, now: UnixTime
-) -> tuple[Status, ...] | Miss:
+def _statuses(request: Request, snapshot: Snapshot, *, known: Finished | None, found: Found, now: UnixTime) -> tuple[Status, ...] | Miss:
     statuses: list[Status] = []
     missing: list[CertificateRef] = []
     for one in request.certificates:
         if _never_issued(one, snapshot):
             statuses.append(UNKNOWN)
             continue
-        ref = CertificateRef(issuer, Serial(one.serial))
-        status = found.statuses.get(ref)
-        if status is None and known is not None and _may_repeat(known, snapshot, now):
-            status = known.status
-        if status is None:
-            missing.append(ref)
+        if known is not None and known.status is not None and _may_repeat(known, snapshot, now):
+            statuses.append(known.status)
+            continue
+        refs = [CertificateRef(issuer, Serial(one.serial)) for issuer in snapshot.issuers[one.prefix]]
+        asked = [found.statuses[ref] for ref in refs if ref in found.statuses]
+        if len(asked) < len(refs):
+            missing.extend(ref for ref in refs if ref not in found.statuses)
         else:
-            statuses.append(status)
+            # On record under one of them, or under none.
+            statuses.append(next((status for status in asked if status != UNKNOWN), UNKNOWN))
     return Miss(tuple(dict.fromkeys(missing))) if missing else tuple(statuses)
 
 
@@ -167,19 +180,14 @@ def _never_issued(certificate: CertificateId, snapshot: Snapshot) -> bool:
 
 
 def _draft(
-    request: Request, issuer: IssuerId, snapshot: Snapshot, statuses: tuple[Status, ...], *, now: UnixTime, digest: bytes
+    request: Request, speakers: tuple[IssuerId, ...], snapshot: Snapshot, statuses: tuple[Status, ...], *, now: UnixTime, digest: bytes
 ) -> Sign | None:
-    """What is to be signed; None where nobody can sign for that issuer now, or no time is left to say anything about."""
-    responder = snapshot.responders.get(issuer)
+    """What is to be signed; None where nobody can sign for those issuers now, or no time is left to say anything about."""
+    found = [snapshot.responders[issuer] for issuer in speakers if issuer in snapshot.responders]
+    responder = delegates.together(found) if len(found) == len(speakers) else None
     if responder is None:
         return None
     policy = snapshot.policy
-    if policy.unissued is Unissued.revoked:
-        # Of our issuers only: what other CAs issued stays unknown to us.
-        statuses = tuple(
-            NEVER_ISSUED if status == UNKNOWN and certificate.prefix in snapshot.issuers else status
-            for certificate, status in zip(request.certificates, statuses, strict=True)
-        )
     window = freshness.window(policy, responder, now=now, since=max(one.since for one in statuses), digest=digest)
     if window is None:
         return None
@@ -190,12 +198,13 @@ def _draft(
         window=window,
         nonce=request.nonce,
         extended_revoke=NEVER_ISSUED in statuses,
+        archive=policy.archive,
     )
     single = len(request.certificates) == 1
     return Sign(
         responder=responder,
         tbs=tbs,
-        template=_template(request, issuer, responder.key_hash, statuses),
+        template=_template(request, responder, statuses),
         certificates=request.certificates,
         statuses=statuses,
         nonce=request.nonce,
@@ -205,13 +214,13 @@ def _draft(
     )
 
 
-def _template(request: Request, issuer: IssuerId, key_hash: bytes, statuses: tuple[Status, ...]) -> tuple[str, ...]:
+def _template(request: Request, responder: Responder, statuses: tuple[Status, ...]) -> tuple[str, ...]:
     """The shape of an answer (P11): issuer, responder key, hash, form of status. Few for any one key, whatever clients ask."""
+    shape = (responder.issuer, responder.key_hash.hex())
     nonce = "nonce" if request.nonce is not None else ""
     status, *others = statuses
     if others:
-        return (issuer, key_hash.hex(), "several", nonce)
+        return (*shape, "several issuers" if responder.others else "several", nonce)
     # The prefix begins with the hash's AlgorithmIdentifier: one of the eight forms in which our issuers are named.
     prefix = request.certificates[0].prefix
-    shape = status.verdict.value + ("+reason" if status.reason else "")
-    return (issuer, key_hash.hex(), prefix[: 2 + prefix[1]].hex(), shape, nonce)
+    return (*shape, prefix[: 2 + prefix[1]].hex(), status.verdict.value + ("+reason" if status.reason else ""), nonce)

@@ -89,6 +89,7 @@ class ResponderService:
         self._by_prefix = by_prefix(self._issuers.values())
         self._answered = frozenset(issuer.id for issuer in self._issuers.values() if issuer.key is not None)
         self._seats: Mapping[IssuerId, Seat] = {}
+        self._key: ResponderKey | None = None
         self._retries: dict[IssuerId, tuple[UnixTime, int]] = {}
         self._working = WorkingSet(policy.working_octets)
         self._lookup = Lookup(reading)
@@ -201,37 +202,55 @@ class ResponderService:
     # ---- Responder certificates -------------------------------------------------------------------------------------
 
     def renew(self) -> None:
-        """Get a responder certificate, for a new key, for each issuer where one is due. Failures are tried again later; never raises.
+        """Get responder certificates where they are due. Failures are tried again later; never raises.
 
-        A crash here leaves nothing: the key was in memory only, and its certificate is of no use to anyone else.
+        One new key is certified by every issuer at the same time, so that one answer can speak for several of them (RFC 6960 4.2.2.2); an issuer
+        that could not be had then gets the same key later. A crash here leaves nothing: the key was in memory only, and its certificates
+        are of no use to anyone else.
         """
         now = self._clock.now()
-        for issuer in sorted(self._answered):
-            seat = self._seats.get(issuer)
-            due = seat is None or now >= delegates.renew_at(seat.responder) or now < seat.responder.not_before
-            tried_at, wait = self._retries.get(issuer, (0, 0))
-            # Also bounded from below: a clock that was set back does not stop us from asking.
-            if not due or 0 <= now - tried_at < wait:
+        if not any(self._asks(issuer, now) for issuer in self._answered if self._is_due(issuer, now)):
+            return
+        key, issuers = self._key, [issuer for issuer in sorted(self._answered) if self._is_due(issuer, now)]
+        if key is None or not any(seat.key is key for issuer, seat in self._seats.items() if issuer not in issuers):
+            key, issuers = self._new_key(), sorted(self._answered)
+        for issuer in issuers:
+            if not self._asks(issuer, now):
                 continue
             try:
-                self._seats = {**self._seats, issuer: self._seated(self._issuers[issuer], now)}
+                self._seats = {**self._seats, issuer: self._seated(self._issuers[issuer], key, now)}
                 self._retries.pop(issuer, None)
                 # Templates belong to a key (P11), so the next answer of each shape is read again.
                 self._templates = frozenset()
             except (FleetcaError, OSError) as error:
+                seat = self._seats.get(issuer)
                 silent = seat is None or now > seat.responder.not_after
+                _, wait = self._retries.get(issuer, (0, 0))
                 wait = min(_LONGEST_RETRY_SILENT if silent else _LONGEST_RETRY, wait * 2 or _RETRY)
                 self._retries[issuer] = (now, wait)
                 _log.warning("no new responder certificate for issuer %s, next try in %d s: %s", issuer, wait, error)
 
-    def _seated(self, issuer: Issuer, now: UnixTime) -> Seat:
+    def _is_due(self, issuer: IssuerId, now: UnixTime) -> bool:
+        seat = self._seats.get(issuer)
+        return seat is None or now >= delegates.renew_at(seat.responder) or now < seat.responder.not_before
+
+    def _asks(self, issuer: IssuerId, now: UnixTime) -> bool:
+        """Whether its last failure is long enough ago. Also bounded from below: a clock that was set back does not stop us from asking."""
+        tried_at, wait = self._retries.get(issuer, (0, 0))
+        return not 0 <= now - tried_at < wait
+
+    def _new_key(self) -> ResponderKey:
         key = self._make_key()
-        info = delegates.request_info(key.spki)
+        if any(seat.responder.spki == key.spki for seat in self._seats.values()):
+            raise Broken("responder-key-reused", "A responder key was handed out twice.", why="Each renewal has a new key.")
+        self._key = key
+        return key
+
+    def _seated(self, issuer: Issuer, key: ResponderKey, now: UnixTime) -> Seat:
+        info = delegates.request_info(key.spki, issuer.id)
         csr = delegates.certification_request(info, key.algorithm, key.sign(info))
         certificate = self._certifier.certify(issuer.id, csr)
         found = delegates.responder(issuer, certificate, spki=key.spki, algorithm=key.algorithm, now=now)
-        if any(seat.responder.spki == key.spki for seat in self._seats.values()):
-            raise Broken("responder-key-reused", "A responder key was handed out twice.", why="Each responder certificate has a new key.")
         _log.info("responder certificate for issuer %s holds until %d", issuer.id, found.not_after)
         return Seat(found, key)
 

@@ -52,7 +52,7 @@ SERVICE: Final = ProfileName("service")
 RESPONDER: Final = ProfileName("ocsp-responder")
 OPERATOR: Final = ProfileName("operator")
 ENROLL_DEVICE: Final = DeviceId(OWN_SERVICES + "enroll")
-RESPONDER_DEVICE: Final = OWN_SERVICES + "ocsp:"
+RESPONDER_DEVICE: Final = DeviceId(OWN_SERVICES + "ocsp")
 OPERATOR_DEVICE: Final = OWN_SERVICES + "operator:"
 
 
@@ -262,15 +262,15 @@ def _own_responder(found: Claim, request: IssueRequest, policy: Policy) -> Asked
     if request.names:
         raise Denied("names-not-own", "A responder's certificate carries no asked-for names.")
     issuer = request.issuer or policy.default_issuer
-    device = DeviceId(RESPONDER_DEVICE + issuer)
-    if request.device not in {None, device} or request.profile not in {None, RESPONDER}:
+    # One identity for all issuers: one key of it answers for several of them in one response, certified by each (RFC 6960 4.2.2.2).
+    if request.device not in {None, RESPONDER_DEVICE} or request.profile not in {None, RESPONDER}:
         raise Denied(
-            "not-allowed", "Role status gets a responder's certificate and nothing else.", why=f"For {issuer!r} that is {device!r}."
+            "not-allowed", "Role status gets a responder's certificate and nothing else.", why=f"That is {RESPONDER_DEVICE!r}."
         )
     profile = policy.profile(RESPONDER)
     if profile.is_ca or profile.status is not StatusKind.nocheck or profile.extended_key_usage != ("OCSPSigning",):
         raise Denied("not-allowed", "The responder profile is not one for responders.")
-    return Asked(device=device, profile=RESPONDER, names=(), issuer=issuer, actor=_role_actor(found))
+    return Asked(device=RESPONDER_DEVICE, profile=RESPONDER, names=(), issuer=issuer, actor=_role_actor(found))
 
 
 def _by_local_operator(found: Claim, request: IssueRequest, policy: Policy, operator: Operator | None) -> Asked:

@@ -52,12 +52,12 @@ def prefixes(subject: bytes, spki: bytes) -> tuple[tuple[str, bytes], ...]:
     return tuple(found)
 
 
-def by_prefix(issuers: Iterable[Issuer]) -> dict[bytes, IssuerId]:
-    """The look-up table of all issuers. Where two certificates share name and key, the first one stands for both."""
-    table: dict[bytes, IssuerId] = {}
+def by_prefix(issuers: Iterable[Issuer]) -> dict[bytes, tuple[IssuerId, ...]]:
+    """The look-up table of all issuers; where several certificates share name and key, all of them, in the order given."""
+    table: dict[bytes, tuple[IssuerId, ...]] = {}
     for issuer in issuers:
         for _, prefix in prefixes(issuer.subject, issuer.spki):
-            table.setdefault(prefix, issuer.id)
+            table[prefix] = (*table.get(prefix, ()), issuer.id)
     return table
 
 

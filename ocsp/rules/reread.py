@@ -68,7 +68,7 @@ def _problem(
         return "another reader finds another algorithm or signature in it"
     if found.responder_key_hash != responder.key_hash or found.responder_name is not None:
         return "its responder is not named by the hash of its key"
-    if [one.public_bytes(serialization.Encoding.DER) for one in found.certificates] != [responder.certificate]:
+    if [one.public_bytes(serialization.Encoding.DER) for one in found.certificates] != [responder.certificate, *responder.others]:
         return "the delegate's certificate is not in it"
     if found.produced_at_utc != _moment(produced_at):
         return "its producedAt differs"

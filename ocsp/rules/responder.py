@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -11,15 +14,22 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ca.der import algorithms, writer
 from ca.errors import Broken, Refused
-from ca.model import AlgorithmName, Issuer, UnixTime
+from ca.model import AlgorithmName, Issuer, IssuerId, UnixTime
 from ocsp.model import Responder
 from ocsp.rules.freshness import spread
 from ocsp.rules.issuers import key_octets
 
+_COMMON_NAME: Final = "2.5.4.3"
 
-def request_info(spki: bytes) -> bytes:
-    """DER CertificationRequestInfo for a key (RFC 2986 4.1): no subject, no attributes, since the profile supplies everything."""
-    return writer.sequence(writer.integer(0), writer.sequence(), spki, writer.tlv(0xA0, b""))
+
+def request_info(spki: bytes, issuer: IssuerId) -> bytes:
+    """DER CertificationRequestInfo for a key (RFC 2986 4.1), without attributes, since the profile supplies everything.
+
+    The subject is the issuer's id, which nobody reads: requests for one key to several issuers must differ, or the signer takes the second for
+    a repetition of the first.
+    """
+    name = writer.sequence(writer.tlv(writer.SET, writer.sequence(writer.oid(_COMMON_NAME), writer.tlv(0x0C, issuer.encode()))))
+    return writer.sequence(writer.integer(0), name, spki, writer.tlv(0xA0, b""))
 
 
 def certification_request(info: bytes, algorithm: AlgorithmName, signature: bytes) -> bytes:
@@ -96,3 +106,22 @@ def renew_at(found: Responder) -> UnixTime:
     """When the next one is due: after half its life, up to a tenth earlier, so that workers do not all ask at once."""
     life = found.not_after - found.not_before
     return found.not_before + int(life * (0.5 - 0.1 * spread(found.key_hash)))
+
+
+def together(delegates: Sequence[Responder]) -> Responder | None:
+    """The one responder of an answer about certificates of several issuers: the same key, with a delegate certificate by each of them
+    (RFC 6960 4.2.2.2: a delegate speaks only for the CA that signed it, R16). None where they have different keys.
+    """
+    first, *more = delegates
+    if not more:
+        return first
+    if any(one.spki != first.spki for one in more):
+        return None
+    return replace(
+        first,
+        issuer_not_after=min(one.issuer_not_after for one in delegates),
+        not_before=max(one.not_before for one in delegates),
+        not_after=min(one.not_after for one in delegates),
+        certificates=writer.explicit(0, writer.sequence(*(one.certificate for one in delegates))),
+        others=tuple(one.certificate for one in more),
+    )

@@ -12,10 +12,11 @@ from typing import Final
 
 from ca.der import writer
 from ca.model import Reason, UnixTime
-from ocsp.model import CertificateId, Responder, ResponseStatus, Status, Verdict, Window
+from ocsp.model import NEVER_ISSUED, CertificateId, Responder, ResponseStatus, Status, Verdict, Window
 from ocsp.rules.request import BASIC_RESPONSE, NONCE
 
 EXTENDED_REVOKE: Final = "1.3.6.1.5.5.7.48.1.9"
+ARCHIVE_CUTOFF: Final = "1.3.6.1.5.5.7.48.1.6"
 
 _GOOD = writer.implicit(0, b"")
 _UNKNOWN = writer.implicit(2, b"")
@@ -41,6 +42,7 @@ def tbs_response(
     window: Window,
     nonce: bytes | None,
     extended_revoke: bool,
+    archive: int | None = None,
 ) -> bytes:
     """DER ResponseData: what is signed.
 
@@ -48,10 +50,13 @@ def tbs_response(
         entries: every certificate of the request, in its order (RFC 6960 4.2.2.3), each with the CertID as it was asked.
         nonce: of the request, echoed as it is (RFC 9654 2.1).
         extended_revoke: True where an entry is a never issued serial answered as revoked (RFC 6960 4.4.8).
+        archive: how many seconds back from producedAt the archive cutoff of what is on record lies (RFC 6960 4.4.4); None says none.
     """
     times = writer.generalized_time(window.this_update) + writer.explicit(0, writer.generalized_time(window.next_update))
+    kept = times + _cutoff(produced_at - archive) if archive is not None else times
     singles = b"".join(
-        writer.tlv(writer.SEQUENCE, certificate.octets + _certificate_status(status) + times) for certificate, status in entries
+        writer.tlv(writer.SEQUENCE, certificate.octets + _certificate_status(status) + (kept if _on_record(status) else times))
+        for certificate, status in entries
     )
     extensions = b""
     if nonce is not None:
@@ -64,6 +69,17 @@ def tbs_response(
         writer.tlv(writer.SEQUENCE, singles),
         writer.explicit(1, writer.tlv(writer.SEQUENCE, extensions)) if extensions else b"",
     )
+
+
+def _on_record(status: Status) -> bool:
+    # RFC 6960 4.4.8: a never issued one that is answered as revoked has no extensions of its own.
+    return status.verdict is not Verdict.unknown and status != NEVER_ISSUED
+
+
+def _cutoff(when: UnixTime) -> bytes:
+    """SingleExtensions with the archive cutoff: status is kept for certificates that ended after it."""
+    value = writer.extension(ARCHIVE_CUTOFF, writer.generalized_time(max(when, 0)), critical=False)
+    return writer.explicit(1, writer.tlv(writer.SEQUENCE, value))
 
 
 def _certificate_status(status: Status) -> bytes:

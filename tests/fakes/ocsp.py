@@ -98,6 +98,11 @@ def one_key(algorithm: str, use: str) -> Key:
     return new_key(algorithm)
 
 
+def es256() -> ec.ECDSA:
+    """How P-256 keys sign here."""
+    return ec.ECDSA(hashes.SHA256())
+
+
 @dataclass(slots=True)
 class Authority:
     """A CA with its key, to make certificates with."""

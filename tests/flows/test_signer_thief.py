@@ -56,7 +56,7 @@ CAPS = Caps(
 )
 
 PROFILES = ("root", "issuing-ca", "ocsp-responder", "device", "device-short", "service", "operator", "nonsense")
-DEVICES = ("pump-1", "pump-99", "valve-1", "fleetca:enroll", "fleetca:ocsp:issuing", "fleetca:operator:ada", "fleetca:operator:new")
+DEVICES = ("pump-1", "pump-99", "valve-1", "fleetca:enroll", "fleetca:ocsp", "fleetca:operator:ada", "fleetca:operator:new")
 
 
 @dataclass(frozen=True)

@@ -165,16 +165,16 @@ OTHER = Name(NameKind.dns, "bank.example")
         pytest.param(Role.enroll, {"device": DeviceId("fleetca:operator:ada")}, "evidence-for-another-device", id="enroll is no operator"),
         pytest.param(Role.enroll, {"issuer": IssuerId("root")}, "issuer-not-yours", id="enroll chooses no issuer"),
         # The responder.
-        pytest.param(Role.status, {}, ("fleetca:ocsp:issuing", "ocsp-responder"), id="status gets a responder certificate"),
-        pytest.param(Role.status, {"issuer": IssuerId("other")}, ("fleetca:ocsp:other", "ocsp-responder"), id="status chooses the issuer"),
+        pytest.param(Role.status, {}, ("fleetca:ocsp", "ocsp-responder"), id="status gets a responder certificate"),
+        pytest.param(Role.status, {"issuer": IssuerId("other")}, ("fleetca:ocsp", "ocsp-responder"), id="status chooses the issuer"),
         pytest.param(Role.status, {"profile": ProfileName("service")}, "not-allowed", id="status gets no service certificate"),
         pytest.param(Role.status, {"profile": ProfileName("device")}, "not-allowed", id="status gets no device certificate"),
         pytest.param(Role.status, {"device": DeviceId("pump-1")}, "not-allowed", id="status gets none for a device"),
         pytest.param(
             Role.status,
-            {"device": DeviceId("fleetca:ocsp:issuing"), "issuer": IssuerId("b")},
+            {"device": DeviceId("fleetca:enroll")},
             "not-allowed",
-            id="status does not mix issuers (R16)",
+            id="status does not speak as another of our services",
         ),
         pytest.param(Role.status, {"names": (NAME,)}, "names-not-own", id="status gets no names"),
         # An operator at the machine.

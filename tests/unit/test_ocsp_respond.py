@@ -14,7 +14,22 @@ from ca.der import writer
 from ca.model import CertificateRef, CertificateState, IssuerId, Reason, Revocation, Serial
 from ca.rules.serial import is_ours, make_serial
 from ocsp import respond
-from ocsp.model import GOOD, UNKNOWN, Answer, Finished, Found, Miss, Policy, Question, Sign, Snapshot, Status, Unissued, Verdict
+from ocsp.model import (
+    GOOD,
+    NEVER_ISSUED,
+    UNKNOWN,
+    Answer,
+    Finished,
+    Found,
+    Miss,
+    Policy,
+    Question,
+    Sign,
+    Snapshot,
+    Status,
+    Unissued,
+    Verdict,
+)
 from ocsp.rules.issuers import by_prefix, certificate_ids, status
 from tests.fakes import ocsp as fakes
 from tests.fakes.ocsp import HOUR, NOW
@@ -140,13 +155,56 @@ def test_other_issuers_are_unauthorized(octets: bytes, error: str) -> None:
     assert error_of(ask(fakes.post(fakes.request(octets)), found=known())) == error
 
 
+BOTH = fakes.request(ID, fakes.certificate_id(SECOND.issuer, OTHER_SERIAL, hash_name="sha1"))
+OF_BOTH = Found(statuses={REF: GOOD, CertificateRef(SECOND.issuer.id, OTHER_SERIAL): REVOKED})
+
+
 def test_R16_the_responder_of_one_issuer_never_answers_for_another() -> None:
     of_second = fakes.certificate_id(SECOND.issuer, SERIAL)
     # Ours, but without a responder now: later, and not by the other's.
     alone = ask(fakes.post(fakes.request(of_second)), found=Found(statuses={CertificateRef(SECOND.issuer.id, SERIAL): GOOD}))
     assert error_of(alone) == "TRY_LATER"
-    assert error_of(ask(fakes.post(fakes.request(ID, of_second)), found=known())) == "UNAUTHORIZED"
+    assert error_of(ask(fakes.post(BOTH), found=OF_BOTH)) == "TRY_LATER"
+    other_key = fakes.seated(SECOND, fakes.one_key("p256", "another"))
+    shot = snapshot(responders={CA.issuer.id: RESPONDER, SECOND.issuer.id: other_key})
+    assert error_of(ask(fakes.post(BOTH), shot, found=OF_BOTH)) == "TRY_LATER"
     assert error_of(ask(fakes.post(fakes.request(ID, fakes.certificate_id(ROOT.issuer, SERIAL))), found=known())) == "UNAUTHORIZED"
+
+
+def test_RFC6960_4_2_2_2_certificates_of_several_issuers_are_answered_by_one_key_that_each_of_them_certified() -> None:
+    shot = snapshot(responders={CA.issuer.id: RESPONDER, SECOND.issuer.id: fakes.seated(SECOND, KEY, life=HOUR // 2)})
+    assert ask(fakes.post(BOTH), shot) == Miss((REF, CertificateRef(SECOND.issuer.id, OTHER_SERIAL)))
+    finished = signed(fakes.post(BOTH), shot, found=OF_BOTH)
+    found = entry(finished)
+    assert [one.certificate_status.name for one in found.responses] == ["GOOD", "REVOKED"]
+    for delegate, ca in zip(found.certificates, (CA, SECOND), strict=True):
+        delegate.verify_directly_issued_by(ca.certificate)
+        assert delegate.public_key() == KEY.private.public_key()
+    assert finished.window.next_update == NOW + HOUR // 2 - 1, "it ends with the first of the delegates"
+
+
+def test_P5_a_CA_certificate_renewed_for_the_same_name_and_key_is_asked_about_under_both() -> None:
+    twin = replace(CA.issuer, id=IssuerId("twin"))
+    shot = snapshot(issuers=by_prefix([CA.issuer, twin]), answered=frozenset({CA.issuer.id, twin.id}))
+    assert set(shot.issuers.values()) == {(CA.issuer.id, twin.id)}
+    under_twin = CertificateRef(twin.id, SERIAL)
+    assert ask(fakes.post(ONE), shot) == Miss((REF, under_twin))
+    for statuses, said in (
+        ({REF: UNKNOWN, under_twin: GOOD}, GOOD),
+        ({REF: REVOKED, under_twin: UNKNOWN}, REVOKED),
+        ({REF: UNKNOWN, under_twin: UNKNOWN}, UNKNOWN),
+    ):
+        draft = ask(fakes.post(ONE), shot, found=Found(statuses=statuses))
+        assert isinstance(draft, Sign)
+        assert draft.statuses == (said,)
+
+
+def test_an_issuer_may_have_a_policy_of_its_own_for_what_was_never_issued() -> None:
+    policy = Policy(unissued_of={CA.issuer.id: Unissued.revoked})
+    shot = snapshot(policy=policy, responders={CA.issuer.id: RESPONDER, SECOND.issuer.id: fakes.seated(SECOND, KEY)})
+    draft = ask(fakes.post(BOTH), shot, found=Found(statuses=dict.fromkeys(OF_BOTH.statuses, UNKNOWN)))
+    assert isinstance(draft, Sign)
+    assert draft.statuses == (NEVER_ISSUED, UNKNOWN)
 
 
 def test_RFC6960_4_2_2_3_certificates_of_foreign_issuers_are_unknown_beside_ours() -> None:
@@ -358,10 +416,3 @@ def test_any_question_gives_an_answer_with_a_lawful_status(body: bytes, method: 
     found = ask(question, found=GONE)
     assert isinstance(found, Answer)
     assert found.status in (200, 404, 405)
-
-
-def test_two_issuers_that_share_name_and_key_are_named_alike_and_the_first_answers() -> None:
-    twin = replace(CA.issuer, id=IssuerId("twin"))
-    table = by_prefix([CA.issuer, twin])
-    assert set(table.values()) == {CA.issuer.id}
-    assert len(table) == 8
