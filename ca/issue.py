@@ -2,18 +2,19 @@
 
 Knows rules and ports only. A batch of requests shares each durable step, every request under its own savepoint:
 
-    claim, CSR        outside of any transaction: evidence is read and verified, the proof of possession checked
+    claim, CSR        outside of any transaction: evidence is read and verified; the proof of possession is checked (`Proven`)
     one transaction   idempotency row found or written, token consumed, device row locked, key claimed, serial and TBS reserved, leaf appended
                       -- a crash before the commit leaves nothing --
     journal           the second witness (fsync)
                       -- a crash from here on leaves an intent without a result: recovery voids and revokes it --
-    sign, re-read     each by itself; what fails is given up in the next step and known to no one
+    sign, re-read     each by itself; what fails is given up in the next step and known to no one (`Signing`, then `Signed`)
     one transaction   results recorded
                       -- only now does anyone get a certificate --
 
-Under load the results of one batch and the intents of the next are one transaction (`commit`), and one batch is signed (`sign`) while another
-is decided. A repeated request gets the stored result. One whose intent never got a result is given up and decided anew: the old serial is
-void and revoked, for a signature may exist. Nothing is ever signed twice.
+Reading CSRs and re-reading certificates are pure rules: whoever drives this may run them elsewhere, while the next batch is decided. Under
+load the results of one batch and the intents of the next are one transaction (`commit`). A repeated request gets the stored result. One whose
+intent never got a result is given up and decided anew: the old serial is void and revoked, for a signature may exist. Nothing is ever signed
+twice.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from ca.rules import caps, evidence, grant, leaf, renewal, testimony
 from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
 from ca.rules.lint.certificate import lint
-from ca.rules.reread import reread
+from ca.rules.reread import verify_signed
 from ca.rules.serial import RANDOM_OCTETS, make_serial
 from ca.witness import Witness
 
@@ -71,13 +72,20 @@ def no_failpoint(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request whose evidence and CSR were read and verified."""
+    """A request whose evidence was read and verified."""
 
     request: IssueRequest
     claim: evidence.Claim
-    csr: Csr
     key: Digest
     """The request key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A prepared request whose CSR was read and proves that its sender holds the key."""
+
+    prepared: Prepared
+    csr: Csr
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,7 @@ class _Pending:
 class _Same:
     """The same request as an earlier one of this batch."""
 
-    item: Prepared
+    request: IssueRequest
     index: int
 
 
@@ -116,8 +124,24 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class Signing:
+    """A decided batch with its signatures, which nobody has checked."""
+
+    decided: Decided
+    made: Sequence[tuple[int, bytes]]
+    """Finished certificates (DER), by their place in the batch."""
+    failed: Mapping[int, FleetcaError]
+
+    @property
+    def unread(self) -> Sequence[tuple[Draft, bytes, bytes]]:
+        """What is to be re-read: draft, certificate (DER), the issuer's key (SubjectPublicKeyInfo)."""
+        pending = self.decided.pending
+        return [(pending[index].intent.draft, der, pending[index].issuer.spki) for index, der in self.made]
+
+
+@dataclass(frozen=True, slots=True)
 class Signed:
-    """A decided batch with what came of signing; nobody gets it before it is on record."""
+    """A decided batch with what came of signing and re-reading; nobody gets it before it is on record."""
 
     decided: Decided
     results: Mapping[int, Issued | FleetcaError]
@@ -127,7 +151,7 @@ NOTHING: Final = Decided((), {}, 0)
 
 
 class Issuing:
-    """`commit` belongs to one thread at a time and `sign` to one, which may be another; `prepare` may be called from any.
+    """Belongs to one thread at a time; `prepare` may be called from any.
 
     Args:
         keys: the opened issuing keys. An issuer without one here cannot issue (the offline root, P4).
@@ -169,30 +193,31 @@ class Issuing:
     # ---- Before the transaction -------------------------------------------------------------------------------------
 
     def prepare(self, request: IssueRequest, peer: Peer) -> Prepared:
-        """Everything that needs no database. Who may not bring this evidence at all is refused before anything is parsed."""
+        """Read and verify the evidence. Who may not bring it at all is refused before anything is parsed."""
         claim = evidence.claim(evidence.Verb.issue, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
-        return Prepared(request, claim, read_csr(request.csr), evidence.request_key(claim, request.csr))
+        return Prepared(request, claim, evidence.request_key(claim, request.csr))
 
     def issue(self, requests: Sequence[tuple[IssueRequest, Peer]]) -> list[Issued | FleetcaError]:
-        """Decide and sign a batch. Each request has its own outcome, in its place."""
-        prepared: list[Prepared | FleetcaError] = []
+        """All of it for a batch, one step after the other. Each request has its own outcome, in its place."""
+        proven: list[Proven | FleetcaError] = []
         for request, peer in requests:
             try:
-                prepared.append(self.prepare(request, peer))
+                proven.append(Proven(self.prepare(request, peer), read_csr(request.csr)))
             except FleetcaError as error:
-                prepared.append(error)
-        decided = iter(self.issue_prepared([item for item in prepared if isinstance(item, Prepared)]))
-        return [next(decided) if isinstance(item, Prepared) else item for item in prepared]
+                proven.append(error)
+        decided = iter(self.issue_proven([item for item in proven if isinstance(item, Proven)]))
+        return [next(decided) if isinstance(item, Proven) else item for item in proven]
 
-    def issue_prepared(self, batch: Sequence[Prepared]) -> list[Issued | FleetcaError]:
-        """As `issue`, for requests that were prepared."""
+    def issue_proven(self, batch: Sequence[Proven]) -> list[Issued | FleetcaError]:
+        """As `issue`, for requests that were prepared and whose CSRs were read."""
         _, decided = self.commit(batch)
-        settled, _ = self.commit((), self.sign(decided))
+        signing = self.sign(decided)
+        settled, _ = self.commit((), self.checked(signing, [_reread(*item) for item in signing.unread]))
         return settled
 
     # ---- The transaction: results of the batch before, intents of this one ------------------------------------------
 
-    def commit(self, batch: Sequence[Prepared], signed: Signed | None = None) -> tuple[list[Issued | FleetcaError], Decided]:
+    def commit(self, batch: Sequence[Proven], signed: Signed | None = None) -> tuple[list[Issued | FleetcaError], Decided]:
         """Record what was signed, and decide a batch, in one transaction. Returns the outcomes of the one, and the other to be signed.
 
         A request whose key is in flight (`Decided.keys`) must not be in the batch before its results are recorded.
@@ -212,7 +237,7 @@ class Issuing:
             failed = {index: result if isinstance(result, FleetcaError) else error for index, result in signed.results.items()}
             return _settled(signed.decided, failed), Decided([error] * len(batch), {}, 0)
 
-    def _commit(self, batch: Sequence[Prepared], signed: Signed) -> tuple[list[Issued | FleetcaError], Decided]:
+    def _commit(self, batch: Sequence[Proven], signed: Signed) -> tuple[list[Issued | FleetcaError], Decided]:
         results, now = dict(signed.results), 0
         outcomes: list[_Outcome] = []
         said: list[testimony.Record] = []
@@ -249,22 +274,20 @@ class Issuing:
                 said.append(testimony.Signed(ref, der, now))
 
     def _intend(
-        self, tx: Writing, batch: Sequence[Prepared], outcomes: list[_Outcome], said: list[testimony.Record], *, now: UnixTime
+        self, tx: Writing, batch: Sequence[Proven], outcomes: list[_Outcome], said: list[testimony.Record], *, now: UnixTime
     ) -> None:
         in_flight: dict[Digest, int] = {}
         for index, item in enumerate(batch):
-            outcome = self._same(item, in_flight) or self._decided(tx, item, said, now=now)
+            key = item.prepared.key
+            same = in_flight.get(key)
+            outcome = self._decided(tx, item, said, now=now) if same is None else _Same(item.prepared.request, same)
             outcomes.append(outcome)
             if isinstance(outcome, _Pending):
-                in_flight[item.key] = index
+                in_flight[key] = index
         if in_flight:
             tx.raise_high_time(now)
 
-    def _same(self, item: Prepared, in_flight: Mapping[Digest, int]) -> _Same | None:
-        index = in_flight.get(item.key)
-        return None if index is None else _Same(item, index)
-
-    def _decided(self, tx: Writing, item: Prepared, said: list[testimony.Record], *, now: UnixTime) -> _Outcome:
+    def _decided(self, tx: Writing, item: Proven, said: list[testimony.Record], *, now: UnixTime) -> _Outcome:
         """One request under its own savepoint: what is refused leaves nothing behind but its refusal."""
         for attempt in range(SERIAL_TRIES):
             own: list[testimony.Record] = []
@@ -287,10 +310,11 @@ class Issuing:
             return outcome
         raise AssertionError("unreachable")
 
-    def _decide(self, tx: Writing, item: Prepared, said: list[testimony.Record], *, now: UnixTime) -> _Outcome:
+    def _decide(self, tx: Writing, proven: Proven, said: list[testimony.Record], *, now: UnixTime) -> _Outcome:
+        item, csr = proven.prepared, proven.csr
         found = tx.find_by_request(item.key)
         if found is not None and found.state is CertificateState.issued:
-            return _repeated(item, found, now=now)
+            return _repeated(item.request, found, now=now)
         if found is not None:
             # Only this process signs, and this request is not in flight: its intent was left by a crash or a failure.
             said += lineage.give_up(tx, found, now=now)
@@ -309,16 +333,16 @@ class Issuing:
         device = tx.lock_device(asked.device)
         given = grant.grant(claim, asked, policy, device=device, now=now)
         profile, issuer = policy.profile(given.profile), self._issuer(given.issuer)
-        check_key_algorithm(profile, item.csr.algorithm)
+        check_key_algorithm(profile, csr.algorithm)
         self._spend(claim.peer.role, now)
         if device is None:
             self._add_device(tx, given, now=now)
-        self._claim_key(tx, item.csr, given, profile, now=now)
+        self._claim_key(tx, csr, given, profile, now=now)
         if given.token is not None:
             tx.use_token(given.token, request_key=item.key, now=now)
         if record is not None and given.parent is not None:
             said += lineage.first_use(tx, record, policy.profiles, now=now)
-        return self._reserve(tx, item, given, profile, issuer, now=now)
+        return self._reserve(tx, proven, given, profile, issuer, now=now)
 
     def _operator(self, tx: Writing, item: Prepared, record: Certificate | None) -> Operator | None:
         if item.claim.kind is not EvidenceKind.local:
@@ -361,7 +385,7 @@ class Issuing:
                 fix="Make a new key and a CSR for it.",
             )
 
-    def _reserve(self, tx: Writing, item: Prepared, given: Grant, profile: Profile, issuer: Issuer, *, now: UnixTime) -> _Pending:
+    def _reserve(self, tx: Writing, item: Proven, given: Grant, profile: Profile, issuer: Issuer, *, now: UnixTime) -> _Pending:
         made = draft(
             grant=given,
             profile=profile,
@@ -373,7 +397,7 @@ class Issuing:
         )
         # Policy is judged on the very octets that will be signed, by code that did not write them.
         lint(made, profile, issuer)
-        intent = Intent(draft=made, grant=given, request_key=item.key, intended_at=now)
+        intent = Intent(draft=made, grant=given, request_key=item.prepared.key, intended_at=now)
         revocable = profile.status is StatusKind.revocable
         leaf_hash = tx.append_leaf(leaf.issuance(intent))
         tx.reserve(intent, tenant=given.tenant, revocable=revocable, leaf=leaf_hash)
@@ -381,41 +405,58 @@ class Issuing:
 
     # ---- Journal and signatures -------------------------------------------------------------------------------------
 
-    def sign(self, decided: Decided) -> Signed:
-        """Journal, sign and re-read what was decided."""
+    def sign(self, decided: Decided) -> Signing:
+        """Journal and sign what was decided."""
         pending = decided.pending
         if not pending:
-            return Signed(decided, {})
+            return Signing(decided, (), {})
         self._failpoint("issue.after-intent-commit")
         try:
             self._witness.testify([testimony.Intended(item.intent, item.revocable, item.leaf) for item in pending.values()])
         except Unavailable as error:
-            return Signed(decided, dict.fromkeys(pending, error))
+            return Signing(decided, (), dict.fromkeys(pending, error))
         self._failpoint("issue.after-journal")
-        return Signed(decided, self._signed(pending, decided.now))
-
-    def _signed(self, pending: Mapping[int, _Pending], now: UnixTime) -> dict[int, Issued | FleetcaError]:
-        outcomes: dict[int, Issued | FleetcaError] = {}
+        made: list[tuple[int, bytes]] = []
+        failed: dict[int, FleetcaError] = {}
         lost: dict[IssuerId, KeyUnavailable] = {}
         for index, item in pending.items():
-            made = item.intent.draft
+            draft_ = item.intent.draft
             try:
-                if made.issuer in lost:
+                if draft_.issuer in lost:
                     # A token that is gone stays gone for this batch: do not let every request wait for it.
-                    raise lost[made.issuer]
-                signature = self._keys[made.issuer].sign(made.tbs)
+                    raise lost[draft_.issuer]
+                signature = self._keys[draft_.issuer].sign(draft_.tbs)
                 self._failpoint("issue.after-sign")
-                der = assemble(made.tbs, made.algorithm, signature)
-                reread(made, der, item.issuer)
-                self._failpoint("issue.after-reread")
+                made.append((index, assemble(draft_.tbs, draft_.algorithm, signature)))
             except KeyUnavailable as error:
-                lost[made.issuer] = error
-                outcomes[index] = error
+                failed[index] = lost[draft_.issuer] = error
             except FleetcaError as error:
-                outcomes[index] = error
-            else:
-                outcomes[index] = Issued(_record(item, der, now), item.leaf, repeated=False)
-        return outcomes
+                failed[index] = error
+        return Signing(decided, made, failed)
+
+    def checked(self, signing: Signing, verdicts: Sequence[FleetcaError | None]) -> Signed:
+        """What may be released of a signed batch.
+
+        Args:
+            verdicts: for each of `unread`, in order: None, or what re-reading it found (`ca.rules.reread`).
+        """
+        pending, now = signing.decided.pending, signing.decided.now
+        results: dict[int, Issued | FleetcaError] = dict(signing.failed)
+        for (index, der), wrong in zip(signing.made, verdicts, strict=True):
+            if wrong is not None:
+                results[index] = wrong
+                continue
+            self._failpoint("issue.after-reread")
+            results[index] = Issued(_record(pending[index], der, now), pending[index].leaf, repeated=False)
+        return Signed(signing.decided, results)
+
+
+def _reread(draft_: Draft, der: bytes, spki: bytes) -> FleetcaError | None:
+    try:
+        verify_signed(draft_, der, spki)
+    except FleetcaError as error:
+        return error
+    return None
 
 
 def _give_up(tx: Writing, intent: Intent, *, now: UnixTime) -> tuple[testimony.Record, ...]:
@@ -435,7 +476,7 @@ def _settle(outcomes: Sequence[_Outcome], results: Mapping[int, Issued | Fleetca
         first = _settle(outcomes, results, outcome.index)
         try:
             # As if it had come later: who asked for something else must not get what the first one asked for.
-            return replace(_fitting(outcome.item, first.certificate), repeated=True) if isinstance(first, Issued) else first
+            return replace(_fitting(outcome.request, first.certificate), repeated=True) if isinstance(first, Issued) else first
         except Conflict as error:
             return error
     if isinstance(outcome, _Pending):
@@ -443,13 +484,13 @@ def _settle(outcomes: Sequence[_Outcome], results: Mapping[int, Issued | Fleetca
     return outcome
 
 
-def _repeated(item: Prepared, found: Certificate, *, now: UnixTime) -> Issued:
+def _repeated(wishes: IssueRequest, found: Certificate, *, now: UnixTime) -> Issued:
     """The stored result of an equal request.
 
     Raises:
         Conflict: `request-differs`: the same evidence and CSR, other wishes; `request-spent`: what it got has ended.
     """
-    issued = _fitting(item, found)
+    issued = _fitting(wishes, found)
     if not renewal.live(found, now=now):
         raise Conflict(
             "request-spent",
@@ -460,8 +501,7 @@ def _repeated(item: Prepared, found: Certificate, *, now: UnixTime) -> Issued:
     return replace(issued, repeated=True)
 
 
-def _fitting(item: Prepared, found: Certificate) -> Issued:
-    wishes = item.request
+def _fitting(wishes: IssueRequest, found: Certificate) -> Issued:
     if (
         wishes.device not in {None, found.device}
         or wishes.profile not in {None, found.profile}

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -33,6 +33,7 @@ from ca.sequence import Sequencer
 from ca.sign_crl import CrlSigning
 from ca.signer.alone import SignerLock
 from ca.signer.client import SignerClient
+from ca.signer.checker import Checker
 from ca.signer.desk import Desk
 from ca.signer.questions import Questions
 from ca.signer.server import SignerServer, Verbs
@@ -116,8 +117,9 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
     clock, chance, points = SystemClock(), SystemChance(), failpoint()
     issuers = Issuers(forms.issuers(settings))
     rules = policy(settings)
-    keys = open_keys(settings)
-    with SignerLock(settings.signer.journal):
+    with SignerLock(settings.signer.journal), closing(Checker()) as checker:
+        checker.start()  # it loads its parsers while the keys are unlocked
+        keys = open_keys(settings)
         store = open_store(forms.store_url(settings))
         _refuse_set_back(settings, store)
         journal = FileJournal(settings.signer.journal)
@@ -154,7 +156,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 questions=Questions(reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys)),
             ),
-            desk=Desk(issuing=issuing, revoking=revoking, witness=witness, batch=settings.signer.batch, log=log),
+            desk=Desk(issuing=issuing, revoking=revoking, witness=witness, checker=checker, batch=settings.signer.batch, log=log),
             recovery=Recovery(ledger=store.ledger, journal=journal, witness=witness, issuers=issuers, tenant=DEFAULT_TENANT, clock=clock),
         )
         store.close()

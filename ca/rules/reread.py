@@ -5,6 +5,8 @@ The second parser: cryptography, which did not write these octets, reads the fin
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
@@ -12,7 +14,16 @@ from ca.der import reader
 from ca.der.algorithms import ALGORITHMS, cached_public_key
 from ca.der.certificate import UNREADABLE, time_of
 from ca.errors import Broken
-from ca.model import Draft, Issuer
+from ca.model import AlgorithmName, Draft, Issuer, Serial, UnixTime
+
+
+class Meant(NamedTuple):
+    """What of a draft is compared, for those who do not have all of it."""
+
+    tbs: bytes
+    algorithm: AlgorithmName
+    serial: Serial
+    not_after: UnixTime
 
 
 def _broken(why: str) -> Broken:
@@ -33,7 +44,7 @@ def reread(draft: Draft, der: bytes, issuer: Issuer) -> None:
     verify_signed(draft, der, issuer.spki)
 
 
-def verify_signed(draft: Draft, der: bytes, spki: bytes) -> None:
+def verify_signed(draft: Draft | Meant, der: bytes, spki: bytes) -> None:
     """As `reread`, where only the signer's public key is at hand (a self-signed root).
 
     Raises:

@@ -63,6 +63,7 @@ from ca.tokens import Tokens
 from ca.witness import Witness
 from fleetca.forms import shipped_profiles
 from tests.fakes.certificates import CHECK_KEY, DAY, HASHES, NOW, issuing, key, root, spki_of
+from tests.fakes.checker import InPlace
 
 UID = 4242
 ISSUING = IssuerId("issuing")
@@ -231,7 +232,7 @@ class World:
             operators=self.operators,
             questions=Questions(reading=self.store.reading, policy=self.policy, witness=self.witness, keys=frozenset({ISSUING})),
         )
-        desk = Desk(issuing=self.issuing, revoking=self.revoking, witness=self.witness, batch=batch, log=log)
+        desk = Desk(issuing=self.issuing, revoking=self.revoking, witness=self.witness, checker=InPlace(), batch=batch, log=log)
         return SignerServer(path, verbs=verbs, desk=desk, users=users, mode=mode, log=log)
 
     # ---- People -----------------------------------------------------------------------------------------------------

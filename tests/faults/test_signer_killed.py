@@ -158,7 +158,7 @@ def test_P1_R01_killed_at_any_place_of_issuing_every_intent_is_classified(tmp_pa
     assert in_a_child(work) == signal.SIGKILL
     world = watched(tmp_path, database_url)
     signed = len(signatures(tmp_path)) - before
-    expected = {"issue.after-sign": at, "issue.after-reread": at, "issue.before-result-commit": 4, "issue.after-result-commit": 4}
+    expected = {"issue.after-sign": at, "issue.after-reread": 4, "issue.before-result-commit": 4, "issue.after-result-commit": 4}
     assert signed == expected.get(place, 0)
     left = [row.ref for row in world.rows() if row.state is CertificateState.intended]
     assert len(left) == (0 if place in {"issue.before-intent", "issue.after-result-commit"} else 4)
