@@ -5,9 +5,10 @@ The signer decides, records and signs; the reader only looks. Enrolment holds no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from ca.errors import FleetcaError
 from ca.model import (
     Certificate,
     CertificateRef,
@@ -51,6 +52,15 @@ class Signer(Protocol):
 
     def ping(self) -> None:
         """Return when the signer answers."""
+        ...
+
+
+class PromptSigner(Protocol):
+    """The door for those who cannot wait."""
+
+    def issue_soon(self, request: IssueRequest, told: Callable[[Issued | FleetcaError], None], /) -> None:
+        """As `Signer.issue`, called in an event loop. Returns at once; `told` is called once, in that loop, later, with what the other one would
+        return or raise."""
         ...
 
 

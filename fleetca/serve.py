@@ -27,8 +27,8 @@ from ca.system import SystemClock
 from config.settings import Settings
 from fleetca.environment import descriptors_of, environment_of, hold_descriptors
 from fleetca.forms import read_settings
+from fleetca.listening import listening_socket
 from fleetca.process import close_memory
-from fleetca.server import listening_socket
 
 log = structlog.get_logger()
 

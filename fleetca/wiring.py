@@ -50,12 +50,16 @@ from crl.shelf import Shelf
 from crl.timer import PublisherTimer
 from crl.web import blueprint as crl_blueprint
 from enroll.rest.flow import Enrolment
+from enroll.rest.prompt import Prompt
 from enroll.rest.routes import create_app as create_enroll_app
-from fleetca import forms
+from fleetca import forms, protocol_wiring
+from fleetca.door import Door
 from fleetca.failpoints import failpoint
 from fleetca.identity import ServiceIdentity
+from fleetca.listening import listening_socket
 from fleetca.process import Process
-from fleetca.server import listening_socket, make_server, tls_context
+from fleetca.protocol import Lane
+from fleetca.server import make_server, tls_context
 from ocsp import model as ocsp_model
 from ocsp.serve import ResponderService
 from ocsp.web import Background
@@ -66,8 +70,6 @@ log = structlog.get_logger()
 SERVICE = ProfileName("service")
 RESPONDER = ProfileName("ocsp-responder")
 FIRST_CERTIFICATE_SECONDS = 5.0
-ENROLLING = 64
-"""Requests at once: while the signer decides they only wait, and those that wait together share one of its commits (its default batch)."""
 
 
 def _holder(role: str) -> str:
@@ -263,21 +265,19 @@ def enroll(settings: Settings, process: Process) -> None:
     issuers = {issuer.id: issuer for issuer in forms.issuers(settings)}
     store = open_store(forms.store_url(settings), readonly=True)
     signer = _client(settings, Role.enroll)
-    application = create_enroll_app(
-        Enrolment(
-            signer=signer,
-            reader=store.reading,
-            receipts=_receipts(settings, store),
-            clock=clock,
-            deployment=settings.deployment.name,
-            issuers=tuple(issuers.values()),
-            profiles=forms.profiles(settings),
-            default_issuer=IssuerId(settings.profiles.default_issuer),
-        ),
-        chance=SystemChance(),
-        version=version("fleetca"),
-        url=settings.enroll.url,
+    enrolment = Enrolment(
+        signer=signer,
+        reader=store.reading,
+        receipts=_receipts(settings, store),
+        clock=clock,
+        deployment=settings.deployment.name,
+        issuers=tuple(issuers.values()),
+        profiles=forms.profiles(settings),
+        default_issuer=IssuerId(settings.profiles.default_issuer),
     )
+    application = create_enroll_app(enrolment, chance=SystemChance(), version=version("fleetca"), url=settings.enroll.url)
+    protocols = protocol_wiring.attach(application, settings, store=store, signer=signer, clock=clock, issuers=tuple(issuers.values()))
+    prompt = Prompt(enrolment, signer=Door(settings.signer.socket, Role.enroll), chance=SystemChance())
     listener = _listener(process, str(settings.enroll.listen), "enroll.listen")
     context = tls_context(trusted=[forms.pem_of(issuer.certificate).encode() for issuer in issuers.values()])
     identity = ServiceIdentity(
@@ -292,7 +292,8 @@ def enroll(settings: Settings, process: Process) -> None:
     if not identity.obtain_patiently(process.stopping):
         return
     threading.Thread(target=identity.keep, args=(process.stopping,), name="identity", daemon=True).start()
-    _run(application, process, listener, threads=ENROLLING, context=context)
+    _run(application, process, listener, threads=8, context=context, lane=Lane(prompt.targets, prompt.take))
+    protocols.close()
     store.close()
 
 
@@ -432,8 +433,10 @@ def _sequencer(settings: Settings, store: Store, *, clock: Clock, holder: str, p
 # ---- all web processes ----------------------------------------------------------------------------------------------
 
 
-def _run(application: Flask, process: Process, listener: socket.socket, *, threads: int, context: Any = None) -> None:
-    server = make_server(application, threads=threads, ready=process.ready, context=context)
+def _run(
+    application: Flask, process: Process, listener: socket.socket, *, threads: int, context: Any = None, lane: Lane | None = None
+) -> None:
+    server = make_server(application, threads=threads, ready=process.ready, context=context, lane=lane)
     process.on_stop(server.stop)
     if not process.stopping.is_set():
         server.run(sockets=[listener])

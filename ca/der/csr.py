@@ -74,12 +74,7 @@ def read_csr(der: bytes) -> Csr:
         Unacceptable: its key is of a wrong kind (`key-type`) or weak (`weak-key`), its signature is made with an algorithm that proves
             nothing (`csr-algorithm`), or does not hold (`bad-signature`).
     """
-    if len(der) > LARGEST:
-        raise Malformed("csr-too-large", f"A CSR has at most {LARGEST} octets.", why=f"This one has {len(der)}.")
-    try:
-        information, spki, identifier, signature = _parts(der)
-    except Malformed as error:
-        raise Malformed("bad-csr", "This is not a certificate signing request (PKCS#10) in DER.", why=error.what, fix=_MAKE_ONE) from None
+    information, spki, identifier, signature = _whole(der)
     accepted = accepted_key(spki)
     algorithm = accepted.algorithm.name
     fitting, arguments = _SIGNATURES.get(identifier, (frozenset(), ()))
@@ -102,6 +97,15 @@ def read_csr(der: bytes) -> Csr:
     return Csr(accepted.spki, accepted.spki_sha256, algorithm)
 
 
+def check_shape(der: bytes) -> None:
+    """What those need who only carry a CSR to somebody who reads it: bounds and outline. Says nothing of its key or its proof.
+
+    Raises:
+        Malformed: not a CSR (`bad-csr`), or too large (`csr-too-large`).
+    """
+    _whole(der)
+
+
 def read_csr_any(data: bytes) -> tuple[bytes, Csr]:
     """As `read_csr`, from DER or PEM. Returns the DER too: the request key is made from it.
 
@@ -112,6 +116,15 @@ def read_csr_any(data: bytes) -> tuple[bytes, Csr]:
         raise Malformed("csr-too-large", f"A CSR has at most {LARGEST} octets.", why=f"This file has {len(data)}.")
     der = pem.der_of(data, pem.REQUEST)
     return der, read_csr(der)
+
+
+def _whole(der: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    if len(der) > LARGEST:
+        raise Malformed("csr-too-large", f"A CSR has at most {LARGEST} octets.", why=f"This one has {len(der)}.")
+    try:
+        return _parts(der)
+    except Malformed as error:
+        raise Malformed("bad-csr", "This is not a certificate signing request (PKCS#10) in DER.", why=error.what, fix=_MAKE_ONE) from None
 
 
 def _parts(der: bytes) -> tuple[bytes, bytes, bytes, bytes]:

@@ -73,27 +73,33 @@ class Enrolment:
 
     def enroll(self, *, token: str, csr: bytes) -> Issuance:
         """A first certificate for a one-time token."""
-        token_hash(token)  # a mistyped token is told apart here, before anything is asked
-        return self._issuance(self._signer.issue(IssueRequest(csr=csr, evidence=TokenEvidence(token))))
+        return self.issuance(self._signer.issue(self.enrolling(token=token, csr=csr)))
 
     def renew(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> Issuance:
         """A successor for a current certificate: presented in TLS, or by a message that its key signed."""
-        if "message" in members:
-            given, message = self._message(members, Act.renew)
-            assert message.csr is not None, "read_message requires it of this act"
-            request = IssueRequest(csr=messages.proven_csr(message.csr), evidence=given)
-        else:
-            request = IssueRequest(csr=members["csr"], evidence=evidence.presented(certificate))
-        return self._issuance(self._signer.issue(request))
+        return self.issuance(self._signer.issue(self.renewing(certificate=certificate, members=members)))
+
+    def enrolling(self, *, token: str, csr: bytes) -> IssueRequest:
+        """What `enroll` asks the signer."""
+        token_hash(token)  # a mistyped token is told apart here, before anything is asked
+        return IssueRequest(csr=csr, evidence=TokenEvidence(token))
+
+    def renewing(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> IssueRequest:
+        """What `renew` asks the signer."""
+        if "message" not in members:
+            return IssueRequest(csr=members["csr"], evidence=evidence.presented(certificate))
+        given, message = self._message(members, Act.renew)
+        assert message.csr is not None, "read_message requires it of this act"
+        return IssueRequest(csr=messages.csr_octets(message.csr), evidence=given)
 
     def issue(self, members: Mapping[str, Any]) -> Issuance:
         """A certificate that an operator asks for by a signed message."""
         given, message = self._message(members, Act.issue)
         assert message.csr is not None, "read_message requires it of this act"
         request = IssueRequest(
-            csr=messages.proven_csr(message.csr), evidence=given, device=message.device, profile=message.profile, names=message.names
+            csr=messages.csr_octets(message.csr), evidence=given, device=message.device, profile=message.profile, names=message.names
         )
-        return self._issuance(self._signer.issue(request))
+        return self.issuance(self._signer.issue(request))
 
     def confirm(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> Certificate:
         """The successor's key has been used, or its predecessor's holder has it: see `ca.confirm` (P9)."""
@@ -200,7 +206,8 @@ class Enrolment:
     def now(self) -> int:
         return self._clock.now()
 
-    def _issuance(self, issued: Issued) -> Issuance:
+    def issuance(self, issued: Issued) -> Issuance:
+        """What the device gets of what the signer answered."""
         return Issuance(
             certificate=issued.certificate,
             chain=self.chain(issued.certificate.ref.issuer),

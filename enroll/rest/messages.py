@@ -7,9 +7,10 @@ Certificates travel as PEM text in JSON and as DER under `application/pkix-cert`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
-from ca.der.csr import read_csr
+from ca.der.csr import check_shape
 from ca.der.pem import CERTIFICATE, REQUEST, der_of, pem
 from ca.errors import Malformed, NotFound
 from ca.model import (
@@ -43,17 +44,18 @@ def _read_csr(value: object, where: str) -> bytes:
     if not isinstance(value, str):
         raise fields.wrong(where, "a certificate request as PEM text, or base64 of its DER")
     if value.lstrip().startswith("-----BEGIN"):
-        return proven_csr(der_of(value.encode("utf-8"), REQUEST))
-    return proven_csr(fields.read_base64(value, where))
+        return csr_octets(der_of(value.encode("utf-8"), REQUEST))
+    return csr_octets(fields.read_base64(value, where))
 
 
-def proven_csr(der: bytes) -> bytes:
-    """The octets themselves, once their proof of possession held (RFC 2986, section 4.2): what cannot succeed does not reach the signer.
+def csr_octets(der: bytes) -> bytes:
+    """The octets themselves, if they have the outline of a request. Key and proof of possession are the signer's to judge: it trusts nobody's
+    word for them, and twice would cost twice.
 
     Raises:
-        Malformed, Unacceptable: see `ca.der.csr.read_csr`.
+        Malformed: see `ca.der.csr.check_shape`.
     """
-    read_csr(der)
+    check_shape(der)
     return der
 
 
@@ -215,6 +217,10 @@ def pem_chain(certificates: Sequence[bytes]) -> str:
     return "".join(pem(CERTIFICATE, der) for der in certificates)
 
 
+_finished_chain: Final = lru_cache(maxsize=64)(pem_chain)
+"""Every answer of an issuer carries the same one."""
+
+
 def standing(certificate: Certificate, *, now: UnixTime) -> Standing:
     """What a search for it by state would have to say."""
     if renewal.revoked(certificate):
@@ -230,7 +236,7 @@ def render_issuance(issued: Issuance) -> dict[str, Any]:
     assert certificate.der is not None, "the signer returns issued certificates only"
     return {
         "certificate": pem(CERTIFICATE, certificate.der),
-        "chain": pem_chain(issued.chain),
+        "chain": _finished_chain(issued.chain),
         "issuer": certificate.ref.issuer,
         "serial": f"{certificate.ref.serial:040x}",
         "device": certificate.device,

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
@@ -22,13 +21,11 @@ from ca.model import CertificateRef
 from ca.ports import Chance
 from ca.rules.message import names_to
 from enroll.model import Issuance
-from enroll.rest import fields, messages, openapi, problems
+from enroll.rest import answers, fields, messages, openapi, problems
 from enroll.rest.fields import BODY_LIMIT, Body
 from enroll.rest.flow import Enrolment
 
 PEER_CERTIFICATE: Final = "fleetca.peer_certificate"
-_SECRET: Final = re.compile(r"enr_[0-9A-Za-z]+")
-_log = structlog.stdlib.get_logger("fleetca.enroll")
 
 
 class _Rest:
@@ -42,12 +39,12 @@ class _Rest:
 
     def enroll(self) -> Response:
         if request.mimetype == openapi.PKCS10:
-            return _issuance(self._enrolment.enroll(token=_bearer(), csr=messages.proven_csr(_octets())))
+            return _issuance(self._enrolment.enroll(token=_bearer(), csr=messages.csr_octets(_octets())))
         members = _members(messages.ENROLL)
         return _issuance(self._enrolment.enroll(token=members["token"], csr=members["csr"]))
 
     def renew(self) -> Response:
-        members = {"csr": messages.proven_csr(_octets())} if request.mimetype == openapi.PKCS10 else _members(messages.RENEW)
+        members = {"csr": messages.csr_octets(_octets())} if request.mimetype == openapi.PKCS10 else _members(messages.RENEW)
         return _issuance(self._enrolment.renew(certificate=_peer(), members=members))
 
     def issue(self) -> Response:
@@ -171,7 +168,7 @@ def _wants(media_type: str) -> bool:
 
 
 def _json(document: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(json.dumps(document, ensure_ascii=False).encode(), status, content_type=openapi.JSON)
+    return Response(answers.octets(document), status, content_type=openapi.JSON)
 
 
 def _public(body: bytes, content_type: str) -> Response:
@@ -181,49 +178,25 @@ def _public(body: bytes, content_type: str) -> Response:
 
 
 def _issuance(issued: Issuance) -> Response:
-    certificate = issued.certificate
-    assert certificate.der is not None, "the signer returns issued certificates only"
-    _note(device=certificate.device, profile=certificate.profile, certificate=str(certificate.ref), repeated=issued.repeated)
-    status = 200 if issued.repeated else 201
-    if _wants(openapi.PKIX_CERT):
-        answer = Response(certificate.der, status, content_type=openapi.PKIX_CERT)
-    elif _wants(openapi.PEM_CHAIN):
-        answer = Response(messages.pem_chain((certificate.der, *issued.chain)).encode(), status, content_type=openapi.PEM_CHAIN)
-    else:
-        answer = _json(messages.render_issuance(issued), status)
-    answer.headers["Location"] = f"{openapi.PREFIX}/certificates/{certificate.ref}"
-    return answer
+    wanted = (media for media in (openapi.PKIX_CERT, openapi.PEM_CHAIN) if _wants(media))
+    return _response(answers.issuance(issued, next(wanted, openapi.JSON)))
 
 
-def _problem(problem: problems.Problem) -> Response:
-    g.code = problem.code
-    answer = Response(
-        json.dumps(problem.document(g.request_id), ensure_ascii=False).encode(), problem.status, content_type=problems.MEDIA_TYPE
-    )
-    if problem.retry_after is not None:
-        answer.headers["Retry-After"] = str(problem.retry_after)
+def _response(reply: answers.Reply) -> Response:
+    g.code = reply.code
+    _note(**reply.facts)
+    answer = Response(reply.body, reply.status, content_type=reply.content_type)
+    answer.headers.extend(reply.headers)
     return answer
 
 
 def _refused(error: FleetcaError) -> Response:
-    """An error of ours: its words for the client as far as they concern it, all of them for the log."""
-    _note(what=error.what, why=error.why)
-    problem = problems.problem_of(error)
-    if problem.status >= 500 and problem.retry_after is None:
-        _log.error("failed", request_id=g.request_id, code=error.code, what=_clean(error.what), why=_clean(error.why))
-    answer = _problem(problem)
-    if isinstance(error, Unauthenticated) and request.endpoint == "enroll":
-        # RFC 9110, section 15.5.2: a 401 names the scheme that would do.
-        answer.status_code = 401
-        answer.data = json.dumps({**problem.document(g.request_id), "status": 401}, ensure_ascii=False).encode()
-        answer.headers["WWW-Authenticate"] = 'Bearer realm="fleetca"'
-    return answer
+    return _response(answers.refusal(error, g.request_id, by_token=request.endpoint == "enroll"))
 
 
 def _http_error(error: HTTPException) -> Response:
     """What Flask refuses before our code sees it: unknown address, method, size."""
-    status = error.code or 500
-    answer = _problem(problems.problem_of_status(status))
+    answer = _response(answers.problem(problems.problem_of_status(error.code or 500), g.request_id))
     for name, value in error.get_headers(request.environ):
         if name == "Allow":
             answer.headers["Allow"] = value
@@ -231,18 +204,12 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _crashed(error: Exception) -> Response:
-    """A mistake of ours: the traceback is for the log, the client gets the request id."""
-    _log.exception("crashed", request_id=g.request_id, error=type(error).__name__)
-    return _problem(problems.INTERNAL)
+    return _response(answers.crashed(error, g.request_id))
 
 
 def _note(**facts: Any) -> None:
-    """Add to this request's log line. A token that a client put where none belongs (a path, a field's name) does not get there."""
-    g.facts.update({name: _clean(fact) if isinstance(fact, str) else fact for name, fact in facts.items()})
-
-
-def _clean(text: str) -> str:
-    return _SECRET.sub("enr_...", text)
+    """Add to this request's log line."""
+    g.facts.update(facts)
 
 
 # ---- The application ------------------------------------------------------------------------------------------------
@@ -284,16 +251,9 @@ def _begin(chance: Chance) -> None:
 
 
 def _end(answer: Response) -> Response:
-    answer.headers["X-Request-Id"] = g.request_id
-    answer.headers["X-Content-Type-Options"] = "nosniff"
-    answer.headers.setdefault("Cache-Control", "no-store")
-    _log.info(
-        "request",
-        request_id=g.request_id,
-        method=request.method,
-        path=_clean(request.path)[:200],
-        status=answer.status_code,
-        code=g.code,
-        **g.facts,
+    for name, value in answers.sealing(g.request_id):
+        answer.headers.setdefault(name, value)
+    answers.write_line(
+        request_id=g.request_id, method=request.method, path=request.path, status=answer.status_code, code=g.code, facts=g.facts
     )
     return answer

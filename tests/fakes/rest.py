@@ -7,9 +7,12 @@ a problem document. So each test of the API is a test of its description too.
 from __future__ import annotations
 
 import base64
+import io
 import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from wsgiref.types import WSGIApplication
 
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
@@ -18,13 +21,14 @@ from werkzeug.test import TestResponse
 
 from ca.der.certificate import assemble
 from ca.der.request import request_info
-from ca.errors import Unavailable
+from ca.errors import FleetcaError, Unavailable
 from ca.keys.memory import MemoryKey
-from ca.model import AlgorithmName, Digest, KeyName, MessageEvidence
+from ca.model import AlgorithmName, Digest, Issued, IssueRequest, KeyName, MessageEvidence
 from ca.rules.message import Act, Message, signed_octets, write_message
 from ca.system import SystemChance
 from enroll.rest.flow import Enrolment
 from enroll.rest.openapi import OPERATIONS, PREFIX, document
+from enroll.rest.prompt import Prompt
 from enroll.rest.routes import PEER_CERTIFICATE, create_app
 from tests.fakes.door import NOW, Authority, Door, FixedClock, SignerSide
 
@@ -61,10 +65,52 @@ class Holder:
         return {name: base64.b64encode(getattr(evidence, name)).decode() for name in ("payload", "certificate", "signature")}
 
 
+class AtOnce:
+    """A signer for those who do not wait, who never have to."""
+
+    def __init__(self, door: Door) -> None:
+        self._signer = SignerSide(door)
+
+    def issue_soon(self, request: IssueRequest, told: Callable[[Issued | FleetcaError], None], /) -> None:
+        try:
+            outcome: Issued | FleetcaError = self._signer.issue(request)
+        except FleetcaError as error:
+            outcome = error
+        told(outcome)
+
+
+class InFront:
+    """The lane without a thread before the application, as our server has it."""
+
+    def __init__(self, application: WSGIApplication, prompt: Prompt) -> None:
+        self.application, self.prompt = application, prompt
+        self.taken = 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        target = (environ["PATH_INFO"] + (f"?{environ['QUERY_STRING']}" if environ["QUERY_STRING"] else "")).encode("latin-1")
+        if not environ.get("CONTENT_LENGTH"):
+            return self.application(environ, start_response)
+        given = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        environ["wsgi.input"] = io.BytesIO(given)
+        headers = [
+            (name.removeprefix("HTTP_").replace("_", "-").lower().encode(), value.encode("latin-1"))
+            for name, value in environ.items()
+            if name.startswith("HTTP_") or name in {"CONTENT_TYPE", "CONTENT_LENGTH"}
+        ]
+        told: list[tuple[int, Sequence[tuple[bytes, bytes]], bytes]] = []
+        fits = environ["REQUEST_METHOD"] == "POST" and target in self.prompt.targets
+        if not fits or not self.prompt.take(target, headers, given, environ.get(PEER_CERTIFICATE), lambda *answer: told.append(answer)):
+            return self.application(environ, start_response)
+        self.taken += 1
+        ((status, answered, body),) = told
+        start_response(f"{status} OK", [(name.decode(), value.decode("latin-1")) for name, value in answered])
+        return [body]
+
+
 class Rest:
     """An application, its door, and a client that checks what it gets."""
 
-    def __init__(self, *, authority: Authority | None = None) -> None:
+    def __init__(self, *, authority: Authority | None = None, prompt: bool = False) -> None:
         self.clock = FixedClock()
         self.door = Door(self.clock, deployment=DEPLOYMENT, authority=authority)
         self.pending: set[Digest] = set()
@@ -79,6 +125,8 @@ class Rest:
             default_issuer=self.door.authority.issuing.id,
         )
         self.app = create_app(enrolment, chance=SystemChance(), version="0", url=URL)
+        if prompt:
+            self.app.wsgi_app = InFront(self.app.wsgi_app, Prompt(enrolment, signer=AtOnce(self.door), chance=SystemChance()))  # type: ignore[method-assign]
         self.client: FlaskClient = self.app.test_client()
         self.checked = 0
 

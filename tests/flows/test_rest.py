@@ -20,15 +20,15 @@ from ca.rules.message import Act
 from enroll.rest.fields import timestamp
 from enroll.rest.openapi import OPERATIONS, PREFIX
 from tests.fakes.door import NOW, Authority
-from tests.fakes.rest import DOCUMENT, Holder, Rest
+from tests.fakes.rest import DOCUMENT, Holder, InFront, Rest
 
 DAY = 86400
 AUTHORITY = Authority()
 
 
-@pytest.fixture
-def rest() -> Rest:
-    return Rest(authority=AUTHORITY)
+@pytest.fixture(params=[False, True], ids=["the application alone", "the lane without a thread in front"])
+def rest(request: pytest.FixtureRequest) -> Rest:
+    return Rest(authority=AUTHORITY, prompt=request.param)
 
 
 def ref(certificate: bytes | None) -> CertificateRef:
@@ -93,6 +93,43 @@ def test_octets_in_octets_out(rest: Rest) -> None:
     assert again.status_code in (200, 409)
 
 
+def test_both_lanes_answer_with_the_same_octets() -> None:
+    rest = Rest(authority=AUTHORITY, prompt=True)
+    lane = rest.app.wsgi_app
+    assert isinstance(lane, InFront)
+    holder, other = rest.enrolled("pump-1"), Holder()
+    used = {"token": rest.door.token("pump-2"), "csr": holder.csr_text()}
+    enrolled, renewed = {"token": rest.door.token("pump-3"), "csr": other.csr_text()}, {"csr": Holder().csr_text()}
+    expired = {**enrolled, "token": rest.door.token(lifetime=60)}
+    rest.post("/enroll", enrolled)
+    rest.post("/renew", renewed, certificate=holder.certificate)
+    rest.clock.at += 60
+    asked: list[tuple[str, dict[str, Any], bytes | None]] = [
+        ("/enroll", enrolled, None),
+        ("/renew", renewed, holder.certificate),
+        ("/renew", {"csr": other.csr_text()}, holder.certificate),
+        ("/enroll", used, None),
+        ("/enroll", {**enrolled, "token": "enr_unknown"}, None),
+        ("/enroll", expired, None),
+    ]
+
+    def told() -> list[tuple[int, dict[str, str], bytes]]:
+        found = []
+        for path, body, certificate in asked:
+            answer = rest.post(path, body, certificate=certificate)
+            headers = {name.lower(): value for name, value in answer.headers}
+            request_id, _ = headers.pop("x-request-id"), headers.pop("content-length", "")
+            found.append((answer.status_code, headers, answer.data.replace(request_id.encode(), b"(id)")))
+        return found
+
+    before = lane.taken
+    in_front = told()
+    assert lane.taken == before + len(asked) - 1, "all but the token that cannot be one"
+    rest.app.wsgi_app = lane.application  # type: ignore[method-assign]
+    assert in_front == told()
+    assert [status for status, _, _ in in_front] == [200, 200, 409, 409, 401, 401]
+
+
 def test_the_same_request_again_gets_the_same_certificate(rest: Rest) -> None:
     holder = Holder()
     body = {"token": rest.door.token(), "csr": holder.csr_text()}
@@ -154,15 +191,15 @@ def test_P9_a_key_of_another_device_is_refused(rest: Rest) -> None:
     assert (answer.status_code, answer.json["code"]) == (409, "key-of-another-device")
 
 
-def test_a_weak_key_is_refused_before_the_signer_is_asked(rest: Rest) -> None:
+def test_a_weak_key_is_refused_by_the_signer(rest: Rest) -> None:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(rsa.generate_private_key(65537, 1024), hashes.SHA256())
     text = csr.public_bytes(serialization.Encoding.PEM).decode()
     answer = rest.post("/enroll", {"token": rest.door.token(), "csr": text})
-    assert answer.status_code == 422
-    assert ("issue", "token") not in rest.door.asked
+    assert (answer.status_code, answer.json["code"]) == (422, "weak-key")
+    assert not rest.door.rows
 
 
 def test_a_request_with_a_bad_signature_is_refused(rest: Rest) -> None:

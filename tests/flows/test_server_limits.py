@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from flask import Flask, request
 
-from fleetca import server
-from fleetca.server import HEAD_LIMIT, PIPELINED, listening_socket, make_server
+from fleetca import protocol, server
+from fleetca.bridge import BODY_LIMIT
+from fleetca.listening import listening_socket
+from fleetca.protocol import HEAD_LIMIT, PIPELINED, Lane
+from fleetca.server import make_server
 
 BIG = 4 << 20
 Address = tuple[str, int]
@@ -25,8 +30,8 @@ def address(running: tuple[Address, server.Server]) -> Address:
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Address, server.Server]]:
     """A running server with short patience."""
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
-    monkeypatch.setattr(server, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(protocol, "STALLED_SECONDS", 0.3)
     app = Flask("limits")
     app.add_url_rule("/headers", "headers", lambda: dict(request.headers), methods=["GET", "POST"])
     app.add_url_rule("/big", "big", lambda: bytes(BIG))
@@ -179,3 +184,120 @@ def test_a_server_that_stops_answers_who_has_connected_already(running: tuple[Ad
             answer = _all(connection)
             assert answer.count(b"200 OK") == 1
             assert b"connection: close" in answer
+
+
+# ---- The lane without a thread ------------------------------------------------------------------------------------------
+
+
+class Counter:
+    """A lane that numbers what it takes, answers when told to, and leaves alone what begins with a question mark."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.waiting: list[protocol.Answer] = []
+        self.hold = False
+
+    def take(self, _target: bytes, _headers: protocol.Headers, body: bytes, _peer: bytes | None, answer: protocol.Answer) -> bool:
+        if body.startswith(b"?"):
+            return False
+        self.taken.append(body)
+        if self.hold:
+            self.waiting.append(answer)
+        else:
+            answer(201, [(b"content-type", b"text/plain")], b"%d" % len(self.taken))
+        return True
+
+
+@pytest.fixture
+def counter() -> Counter:
+    return Counter()
+
+
+@pytest.fixture
+def laned(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Address, server.Server]]:
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.5)
+    app = Flask("laned")
+    app.add_url_rule("/count", "count", lambda: f"application {len(request.get_data())}", methods=["GET", "POST"])
+    listener = listening_socket("127.0.0.1:0", setting="test")
+    ready = threading.Event()
+    made = make_server(app, threads=2, ready=ready.set, lane=Lane(frozenset({b"/count"}), counter.take))
+    thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield listener.getsockname(), made
+    finally:
+        made.stop()
+        thread.join(10)
+
+
+def _post(body: bytes, *headers: bytes) -> bytes:
+    return b"\r\n".join([b"POST /count HTTP/1.1", b"Host: a", *headers, b"Content-Length: %d" % len(body), b"", body])
+
+
+LAST = b"Connection: close"
+
+ANSWERED: list[Any] = [
+    pytest.param(_post(b"x", LAST), b"1", id="a request for the lane"),
+    pytest.param(_post(b"?", LAST), b"application 1", id="one that it leaves"),
+    pytest.param(_post(b"x", LAST).replace(b"/count", b"/count?a"), b"application 1", id="one with a query"),
+    pytest.param(b"GET /count HTTP/1.1\r\nConnection: close\r\n\r\n", b"application 0", id="another method"),
+    pytest.param(_post(b"x") + _post(b"y") + _post(b"?") + _post(b"z", LAST), b"1 2 application 1 3", id="several at once, in their order"),
+    pytest.param(
+        b"POST /count HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", b"1", id="a body in chunks"
+    ),
+    pytest.param(_post(b"x" * (BODY_LIMIT + 1), LAST), b"application %d" % (BODY_LIMIT + 1), id="a body over the limit"),
+    pytest.param(_post(b"x" * (4 * BODY_LIMIT), LAST), b"application %d" % (BODY_LIMIT + 1), id="a body far over the limit"),
+    pytest.param(_post(b"x", b"Expect: 100-continue", LAST), b"application 1", id="one that waits to be asked for its body"),
+    pytest.param(b"POST /count HTTP/1.0\r\nContent-Length: 1\r\n\r\nx", b"1", id="one of HTTP 1.0, which ends its connection"),
+]
+
+
+@pytest.mark.parametrize(("asked", "told"), ANSWERED)
+def test_the_lane_answers_what_is_for_it_and_the_application_the_rest(
+    laned: tuple[Address, server.Server], asked: bytes, told: bytes
+) -> None:
+    with _connected(laned[0]) as connection:
+        connection.sendall(asked)
+        answers = re.split(rb"HTTP/1.1 20[01] [A-Za-z]+\r\n", _all(connection))[1:]
+    assert b" ".join(answer.split(b"\r\n\r\n", 1)[1] for answer in answers) == told
+    assert all(b"content-length: " in answer for answer in answers)
+    assert b"connection: close" in answers[-1]
+
+
+def test_a_lane_that_thinks_keeps_its_connection_and_the_others_go_on(laned: tuple[Address, server.Server], counter: Counter) -> None:
+    """Longer than a request may take to arrive: that clock has stopped."""
+    counter.hold = True
+    with _connected(laned[0]) as thinking, _connected(laned[0]) as other, _connected(laned[0]) as gone:
+        thinking.sendall(_post(b"x") + _post(b"?", LAST))
+        gone.sendall(_post(b"y"))
+        _until(lambda: len(counter.waiting) == 2)
+        gone.close()
+        other.sendall(_post(b"?", LAST))
+        assert b"application 1" in _all(other)
+        threading.Event().wait(1.0)
+        for answer in counter.waiting:
+            laned[1].in_loop(answer, 201, [], b"thought")
+        said = _all(thinking)
+    assert said.index(b"thought") < said.index(b"application 1")
+
+
+def test_a_server_that_stops_waits_for_its_lane(laned: tuple[Address, server.Server], counter: Counter) -> None:
+    counter.hold = True
+    with _connected(laned[0]) as connection:
+        connection.sendall(_post(b"x"))
+        _until(lambda: bool(counter.waiting))
+        laned[1].stop()
+        threading.Event().wait(0.3)
+        laned[1].in_loop(counter.waiting[0], 201, [], b"thought")
+        said = _all(connection)
+    assert said.endswith(b"thought")
+    assert b"connection: close" in said
+
+
+def _until(true: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if true():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it did not happen")

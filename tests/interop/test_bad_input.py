@@ -31,7 +31,7 @@ from ca.keys.sealed_file import SealedFileKeyStore
 from ca.model import AlgorithmName, KeyName
 from config.settings import Settings
 from fleetca import forms
-from fleetca.server import BODY_LIMIT
+from fleetca.bridge import BODY_LIMIT
 from tests.interop.conftest import Demo
 from tests.running import (
     Device,
@@ -611,7 +611,7 @@ def test_half_sent_requests_and_half_open_handshakes_hold_up_nobody(demo: Demo, 
 
 @pytest.mark.full
 def test_a_request_that_does_not_end_is_closed_after_a_while(demo: Demo, context: ssl.SSLContext) -> None:
-    from fleetca.server import REQUEST_SECONDS
+    from fleetca.protocol import REQUEST_SECONDS
 
     port = int(demo.enroll_url.rsplit(":", 1)[1])
     with (

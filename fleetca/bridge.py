@@ -1,0 +1,126 @@
+"""Flask behind an ASGI server: runs a WSGI application in threads of its own. It knows no route and no socket.
+
+Applications find the DER of the client's certificate in `environ["fleetca.peer_certificate"]` (absent without one) and the request target as it
+was sent in `environ["RAW_URI"]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+from collections.abc import Callable, Iterable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+from wsgiref.types import WSGIApplication
+
+PEER_CERTIFICATE: Final = "fleetca.peer_certificate"
+BODY_LIMIT: Final = 64 * 1024
+"""Octets of a body that an application gets to see; with more it sees one octet too many, and refuses."""
+DRAIN_LIMIT: Final = 32 * 1024 * 1024
+"""Octets beyond the limit that are read and dropped, so that the sender lives to read the refusal."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Any]
+Send = Callable[[MutableMapping[str, Any]], Any]
+
+
+class Bridge:
+    """Runs a WSGI application in threads for an ASGI server. A thread is taken only once the whole request is there.
+
+    Args:
+        application: the Flask application.
+        threads: how many requests it works on at once; further ones wait.
+    """
+
+    def __init__(self, application: WSGIApplication, *, threads: int = 8) -> None:
+        self.application = application
+        self.pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="request")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        body, oversized = await self._body(scope, receive)
+        environ = _environ(scope, body)
+        loop = asyncio.get_running_loop()
+        status, headers, content = await loop.run_in_executor(self.pool, self._run, environ)
+        if oversized:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _body(self, scope: Scope, receive: Receive) -> tuple[bytes, bool]:
+        """The body, cut after one octet too many, and whether it was cut."""
+        stated = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        expects = any(name == b"expect" for name, _ in scope["headers"])
+        if expects and stated.isdigit() and int(stated) > BODY_LIMIT:
+            return bytes(BODY_LIMIT + 1), True  # refused before it is sent (RFC 9110 10.1.1)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                break
+            chunk = message.get("body", b"")
+            if size <= BODY_LIMIT:
+                parts.append(chunk[: BODY_LIMIT + 1 - size])
+            size += len(chunk)
+            if not message.get("more_body", False) or size > DRAIN_LIMIT:
+                break
+        return b"".join(parts), size > BODY_LIMIT
+
+    def _run(self, environ: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        answer: dict[str, Any] = {}
+
+        def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[[bytes], object]:
+            answer["status"] = int(status.split(" ", 1)[0])
+            answer["headers"] = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            return lambda _: None
+
+        content: Iterable[bytes] = self.application(environ, start_response)
+        try:
+            return_body = b"".join(content)
+        finally:
+            close = getattr(content, "close", None)
+            if close is not None:
+                close()
+        return answer["status"], answer["headers"], return_body
+
+
+def _environ(scope: Scope, body: bytes) -> dict[str, Any]:
+    """The WSGI environ of PEP 3333. It holds what the client sent and nothing of this process's environment."""
+    state = scope.get("state", {})
+    server = scope.get("server") or ("localhost", 0)
+    client = scope.get("client") or ("", 0)
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": scope["path"].encode("utf-8", "surrogateescape").decode("latin-1"),
+        "RAW_URI": state.get("target", scope["raw_path"]).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": str(server[0]),
+        "SERVER_PORT": str(server[1]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": str(client[0]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+    }
+    if PEER_CERTIFICATE in state:
+        environ[PEER_CERTIFICATE] = state[PEER_CERTIFICATE]
+    for raw_name, raw_value in scope["headers"]:
+        name = raw_name.decode("latin-1").upper()
+        if "_" in name:
+            continue  # an underscore twin of a hyphenated header is a smuggling attempt, never a real header
+        value = raw_value.decode("latin-1")
+        key = name.replace("-", "_") if name in {"CONTENT-TYPE", "CONTENT-LENGTH"} else "HTTP_" + name.replace("-", "_")
+        environ[key] = f"{environ[key]},{value}" if key in environ and key != "CONTENT_LENGTH" else value
+    # What was read is what there is: a chunked or cut body has a length now, and the application's limit sees it.
+    if len(body) > BODY_LIMIT or "HTTP_TRANSFER_ENCODING" in environ or "CONTENT_LENGTH" in environ:
+        environ["CONTENT_LENGTH"] = str(len(body))
+    return environ

@@ -1,0 +1,232 @@
+"""One HTTP connection: uvicorn's protocol with the client's certificate, with limits, and with a lane for answers that need no thread.
+
+It knows no route and no PKI, and no listening socket (`fleetca.server`). A lane is asked in the event loop, once the whole request is there and
+where its answer is due next; what it does not take goes to the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from fleetca.bridge import BODY_LIMIT, PEER_CERTIFICATE
+
+REQUEST_SECONDS = 20
+"""A connection that has not sent a whole request by then is closed, and so is one idle for so long."""
+HEAD_LIMIT: Final = 64 * 1024
+"""Octets of a request that are not its body: request line, headers, framing of chunks, trailers."""
+CHUNK_SHARE: Final = 8
+"""Octets of framing that one octet of a chunked body may cost: one alone in a chunk costs five."""
+PIPELINED: Final = 32
+"""Requests that may wait on one connection behind the one that is answered."""
+LAST_SECONDS = 1.0
+"""How long a stopping process waits for the request of a connection that it has accepted."""
+STALLED_SECONDS = 20.0
+"""A connection whose reader took nothing of what waits for it in that time is closed."""
+
+Headers = Sequence[tuple[bytes, bytes]]
+Answer = Callable[[int, Headers, bytes], None]
+"""Status, headers and body of an answer; to be called once, in the event loop."""
+Take = Callable[[bytes, Headers, bytes, "bytes | None", Answer], bool]
+"""Target, headers (names in lower case), body, the client's certificate (DER), and where the answer goes. False: it is not for this lane, and
+`Answer` will not be called."""
+
+
+class Lane:
+    """What is answered without a thread.
+
+    Args:
+        targets: of POST requests that are offered to `take`; as sent, no query.
+        take: must not block.
+    """
+
+    def __init__(self, targets: frozenset[bytes], take: Take) -> None:
+        self.targets, self.take = targets, take
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, with the client certificate, and with limits where it has none (R22): how long a request may take to arrive, how
+    much of it may come that is no body, how many may wait, and how long an answer may lie unread."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _watch: asyncio.TimerHandle | None = None
+    _framing = 0
+    """Octets since the message began that are not its body."""
+    _headed = False
+    """The headers are complete: what comes as a header now is a trailer."""
+    _last = False
+    """We are stopping: the request that is on its way is this connection's last."""
+    _whole: RequestResponseCycle | None = None
+    """For the lane, once its body is there."""
+    lane: Lane | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        peer = tls.getpeercert(binary_form=True) if tls is not None else None
+        if peer is not None:
+            # `app_state` is copied into every scope of this connection: the certificate belongs to the connection, not to a header.
+            self.app_state = {**self.app_state, PEER_CERTIFICATE: peer}
+        self._arm()
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._framing += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._framing > HEAD_LIMIT:
+            self._too_much()
+        elif self._deadline is None and not self._answering():
+            # Octets that begin no request (an empty line) have ended the idle time all the same.
+            self._arm()
+
+    def _answering(self) -> bool:
+        return bool(self.cycle) and not self.cycle.response_complete
+
+    def _too_much(self) -> None:
+        if self._answering():
+            self.transport.abort()
+            return
+        self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        self.transport.close()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._framing, self._headed = 0, False
+        self._arm()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # A trailer is never a header (RFC 9110 6.5.1): what checked the headers in front of us did not see it.
+        if not self._headed:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._headed = True
+        if len(self.pipeline) >= PIPELINED:
+            raise ValueError("too many requests wait")  # answered by 400, and the connection ends
+        # parse_url drops what it takes for a scheme or host; the responder needs the target exactly as it came (RFC 6960 A.1).
+        state = self.scope.get("state")
+        assert state is not None, "uvicorn gives every scope its state"
+        state["target"] = self.url
+        super().on_headers_complete()
+        if self._last:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self._framing = max(0, self._framing - CHUNK_SHARE * len(body))
+        super().on_body(body)
+        if self._whole is not None and len(self._whole.body) > BODY_LIMIT:
+            self._to_application(self._whole)
+
+    def on_message_complete(self) -> None:
+        self._disarm()
+        super().on_message_complete()
+        if self._whole is self.cycle:
+            self._to_lane(self.cycle)
+
+    # ---- The lane ---------------------------------------------------------------------------------------------------
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """A request is next: its headers are there, or all of it where it waited for another one's answer."""
+        scope: Any = cycle.scope
+        fits = (
+            self.lane is not None
+            and scope["method"] == "POST"
+            and scope["state"]["target"] in self.lane.targets
+            and not cycle.waiting_for_100_continue
+        )
+        if not fits:
+            super()._start_asgi_task(cycle, app)
+        elif cycle.more_body:
+            self._whole = cycle
+        else:
+            self._to_lane(cycle)
+
+    def _to_lane(self, cycle: RequestResponseCycle) -> None:
+        self._whole = None
+        scope: Any = cycle.scope
+        state = scope["state"]
+        assert self.lane is not None, "only its requests come here"
+        taken = self.lane.take(
+            state["target"], scope["headers"], bytes(cycle.body), state.get(PEER_CERTIFICATE), partial(self._answer, cycle)
+        )
+        if not taken:
+            self._to_application(cycle)
+
+    def _to_application(self, cycle: RequestResponseCycle) -> None:
+        self._whole = None
+        application: Any = self.app
+        super()._start_asgi_task(cycle, application)
+
+    def _answer(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:
+        """The whole answer in one write; what uvicorn's cycle does in two, header by header."""
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        parts = [STATUS_LINE[status]]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"content-length: %d\r\n" % len(body))
+        parts.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        parts.append(body)
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(b"".join(parts))
+        if not cycle.keep_alive:
+            self.transport.close()
+        done, cycle.on_response = cycle.on_response, _nothing
+        done()
+
+    # ---- The end ----------------------------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._watch is None and not self.transport.is_closing():
+            self._look_again(self.transport.get_write_buffer_size())
+
+    def _look_again(self, waiting: int) -> None:
+        """Whoever asks and does not read holds memory and a descriptor; closing would wait for them for ever."""
+        self._watch = self.loop.call_later(STALLED_SECONDS, self._unread, waiting) if waiting else None
+
+    def _unread(self, before: int) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        if waiting and waiting >= before:
+            self.transport.abort()
+        self._look_again(waiting)
+
+    def shutdown(self) -> None:
+        """Drain: who has connected, or has begun to ask, is heard out; uvicorn would hang up on them."""
+        if self._deadline is None or self.transport.is_closing():
+            super().shutdown()
+            return
+        self._last = True
+        self.loop.call_later(LAST_SECONDS, self._end_if_silent)
+
+    def _end_if_silent(self) -> None:
+        if not self._answering() and not self.transport.is_closing():
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        if self._watch is not None:
+            self._watch.cancel()
+        super().connection_lost(exc)
+
+
+def _nothing() -> None:
+    """What a cycle calls that was answered; the way back to its connection would be a circle."""
