@@ -91,6 +91,56 @@ class Name:
     value: str
 
 
+class Protection(IntEnum):
+    """How well a private key is kept where it rests; a higher one holds whatever a lower one does."""
+
+    memory = 0
+    """In a process, gone with it."""
+    file = 1
+    """Sealed in a file under one passphrase: who has both has the key."""
+    quorum = 2
+    """Sealed in a file under a key that several custodians share: M of them have to come."""
+    module = 3
+    """Made inside a module that never gives it out. That the module is hardware, nobody says."""
+    hardware = 4
+    """As `module`, and the module, or who runs it, says that it is hardware."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAbility:
+    """What a key store can do. Asked before anything is made."""
+
+    kind: str
+    """`memory`, `sealed`, `quorum`, `pkcs11`, `tpm`, `awskms`."""
+    algorithms: frozenset[AlgorithmName]
+    """Kinds of keys that it can make and sign with."""
+    protection: Protection
+    about: str
+    """Which one it is, for people: maker, model, serial, folder, region."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKey:
+    """A private key that a store says it holds."""
+
+    name: KeyName
+    algorithm: AlgorithmName | None
+    """None where the store does not say without unlocking, or where it is no kind of ours."""
+    spki: bytes | None
+    facts: tuple[tuple[str, str], ...] = ()
+    """What the store says of it, word by word: `sensitive`, `fixedTPM` ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destruction:
+    """A store's own account of a key that is no more."""
+
+    name: KeyName
+    store: StoreAbility
+    proof: tuple[tuple[str, str], ...]
+    """What was done, and what the store answered when it was asked for the key again."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class CertificateRef:
     """What names a certificate in the world: its issuer and serial number."""
@@ -164,6 +214,8 @@ class Profile:
     plain_key_file: bool
     digest: Digest
     """SHA-256 of the file this profile was read from: part of every grant."""
+    minimum_protection: Protection = Protection.memory
+    """Of the keys that we make or open ourselves for such certificates (a CA's above all): a weaker store is refused."""
 
 
 # ---- Issuers and keys -----------------------------------------------------------------------------------------------

@@ -20,9 +20,11 @@ from ca.model import (
     CrlEntry,
     CrlIntent,
     CrlNumber,
+    Destruction,
     Device,
     DeviceId,
     Digest,
+    HeldKey,
     Intent,
     Issuer,
     IssuerId,
@@ -35,6 +37,7 @@ from ca.model import (
     QueuedLeaf,
     Reason,
     Revocation,
+    StoreAbility,
     Token,
     UnixTime,
 )
@@ -77,18 +80,37 @@ class SigningKey(Protocol):
 class KeyStore(Protocol):
     """Where private keys rest.
 
+    Keys of stores outside of this process (`module` and above) release no signature that does not verify: `sign` raises `Broken`
+    (`bad-own-signature`). Those that OpenSSL signs with in this process are verified by the verb that re-reads the document (P11), or by
+    `ca.keys.verified` where there is none.
+
     Raises:
-        KeyUnavailable: no such key, or it cannot be unlocked (the text says which, and the command that mends it).
-        Conflict: `generate` was asked for a name that exists. It never overwrites.
+        KeyUnavailable: no such key (`no-such-key`), or it cannot be unlocked (the text says which, and the command that mends it).
+        Conflict: `generate` was asked for a name that exists (`key-exists`). It never overwrites.
+        Unacceptable: the store cannot make such a key (`store-lacks-algorithm`); nothing was made.
     """
+
+    def ability(self) -> StoreAbility:
+        """What it can do; may have to reach the store."""
+        ...
 
     def open(self, name: KeyName) -> SigningKey: ...
 
     def generate(self, name: KeyName, algorithm: AlgorithmName) -> SigningKey:
-        """Make a key; durable when this returns."""
+        """Make a key that can sign and do nothing else; durable when this returns."""
         ...
 
-    def names(self) -> Sequence[KeyName]: ...
+    def names(self) -> Sequence[KeyName]:
+        """What it holds, by name, sorted."""
+        ...
+
+    def held(self) -> Sequence[HeldKey]:
+        """What it holds and what it says of each key, sorted by name. Opens none that needs a passphrase."""
+        ...
+
+    def destroy(self, name: KeyName) -> Destruction:
+        """Make a key unusable for good; it is gone when this returns. A crash in between leaves it whole or gone."""
+        ...
 
 
 class Journal(Protocol):

@@ -48,6 +48,7 @@ class ProfileForm(Form):
     grace: Duration | None = None
     on_superseded: Literal["keep", "revoke"] | None = None
     plain_key_file: bool | None = None
+    minimum_protection: Literal["memory", "file", "quorum", "module", "hardware"] | None = None
 
     _file: Path = PrivateAttr(default=Path())
     _digest: bytes = PrivateAttr(default=b"")

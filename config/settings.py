@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from config.errors import ConfigurationError
-from config.strict import Address, Duration, Form, KeyUri, Listen, Location, SecretReference, Several, base_of, parse, read_octets
+from config.key_uris import KeyUri, check_secret
+from config.strict import Address, Duration, Form, Listen, Location, SecretReference, Several, base_of, parse, read_octets
 
 RoleName = Literal["enroll", "status", "publisher", "operator"]
 Unissued = Literal["unknown", "unauthorized", "revoked"]
@@ -115,14 +116,16 @@ class IssuerSetting(Form):
 
     id: ShortName = Field(description="Its short name; stands in addresses.")
     certificate: Location = Field(description="Its certificate (PEM).")
-    key: KeyUri | None = Field(None, description="Where its key rests, `sealed:PATH`. Absent for an offline root: it has none here.")
-    passphrase: SecretReference | None = Field(None, description="What unlocks the key.")
+    key: KeyUri | None = Field(None, description="Where its key rests. Absent for an offline root: it has none here.")
+    passphrase: SecretReference | None = Field(
+        None, description="What unlocks the key: a passphrase, or the PIN of its token. AWS KMS has none; a TPM's key may have one."
+    )
+    profile: ShortName = Field("issuing-ca", description="The CA profile whose `minimum_protection` the store of its key must reach.")
     unknown: Unissued | None = Field(None, description="Its own `ocsp.unknown`, where it differs.")
 
     @model_validator(mode="after")
     def _both_or_none(self) -> IssuerSetting:
-        if (self.key is None) != (self.passphrase is None):
-            raise ValueError("needs key and passphrase together, or neither (an offline root has no key here)")
+        check_secret(self.key, given=self.passphrase is not None)
         return self
 
 
@@ -210,13 +213,18 @@ class Log(Form):
     """The tamper-evident record."""
 
     directory: Location = Field(Path("public/log"), validate_default=True, description="Where checkpoint and tiles lie.")
-    key: KeyUri = Field(description="Where the key that signs checkpoints rests (Ed25519), `sealed:PATH`.")
-    passphrase: SecretReference = Field(description="What unlocks it.")
+    key: KeyUri = Field(description="Where the key that signs checkpoints rests (Ed25519).")
+    passphrase: SecretReference | None = Field(None, description="What unlocks it, as for an issuer's key.")
     verifier: Location = Field(
         Path("public/log.verifier"),
         validate_default=True,
         description="The key's public half, one line: what auditors check checkpoints with.",
     )
+
+    @model_validator(mode="after")
+    def _unlocked(self) -> Log:
+        check_secret(self.key, given=self.passphrase is not None)
+        return self
 
 
 class Settings(Form):

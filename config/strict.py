@@ -117,29 +117,6 @@ def _secret(value: object, info: ValidationInfo) -> Secret:
 SecretReference = Annotated[Secret, BeforeValidator(_secret), PlainSerializer(lambda secret: secret.reference)]
 
 
-@dataclass(frozen=True, slots=True)
-class KeyReference:
-    """Where a private key rests: a scheme (only `sealed` so far) and the file."""
-
-    scheme: str
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The key's name in its store: the file's without its ending."""
-        return self.path.stem
-
-
-def _key(value: object, info: ValidationInfo) -> KeyReference:
-    found = re.fullmatch(r"(sealed):(.+\.key)", value) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError('is not a key we can use; write sealed:PATH with a path that ends in .key, like "sealed:keys/issuing.key"')
-    return KeyReference(found[1], base_of(info) / found[2])
-
-
-KeyUri = Annotated[KeyReference, BeforeValidator(_key)]
-
-
 # ---- Reading ----------------------------------------------------------------------------------------------------------
 
 

@@ -126,7 +126,9 @@ _PROTECTS: Final = {
 
 def secrets(patient: Patient) -> Iterator[Verdict]:
     settings = patient.settings
-    named: list[tuple[str, Secret]] = [("signer.serial_check", settings.signer.serial_check), ("log.passphrase", settings.log.passphrase)]
+    named: list[tuple[str, Secret]] = [("signer.serial_check", settings.signer.serial_check)]
+    if settings.log.passphrase is not None:
+        named.append(("log.passphrase", settings.log.passphrase))
     named += [(f"issuers.{each.id}.passphrase", each.passphrase) for each in settings.issuers if each.passphrase is not None]
     if settings.store.password is not None:
         named.append(("store.password", settings.store.password))
@@ -134,7 +136,7 @@ def secrets(patient: Patient) -> Iterator[Verdict]:
         if reference.scheme in {"fd", "credential"} and reference.path is None:
             yield note(f"{setting} ({reference.reference}) is given to the process only that needs it; it cannot be checked from here.")
             continue
-        if setting == "log.passphrase" and _closed(settings.log.key.path):
+        if setting == "log.passphrase" and settings.log.key.path is not None and _closed(settings.log.key.path):
             yield ok("log.passphrase is the publisher's, which runs as another user: closed to this one.")
             continue
         forms.secret(reference)()
@@ -150,8 +152,12 @@ def secrets(patient: Patient) -> Iterator[Verdict]:
 
 def keys(patient: Patient) -> Iterator[Verdict]:
     settings = patient.settings
-    references = [(each.id, each.key.path) for each in settings.issuers if each.key is not None]
-    for name, path in [*references, ("log", settings.log.key.path)]:
+    references = [(each.id, each.key) for each in settings.issuers if each.key is not None]
+    for name, reference in [*references, ("log", settings.log.key)]:
+        path = reference.path
+        if path is None:
+            yield ok(f"The key of {name} rests in a store of its own: {reference.text}")
+            continue
         if _closed(path):
             yield ok(f"The key of {name} belongs to another user: closed to this one.")
             continue
@@ -172,7 +178,8 @@ def keys(patient: Patient) -> Iterator[Verdict]:
         waiting = int(patient.signer.get("journal_waiting", 0))
         if waiting > 1000:
             yield bad(f"{waiting} records wait to be written to the journal.", fix=f"Check the disk of {settings.signer.journal}.")
-    yield from _stray_keys(patient, {path for _, path in references} | {settings.log.key.path})
+    files = {reference.path for reference in (settings.log.key, *(key for _, key in references)) if reference.path is not None}
+    yield from _stray_keys(patient, files)
 
 
 def _stray_keys(patient: Patient, known: set[Path]) -> Iterator[Verdict]:

@@ -18,8 +18,9 @@ from ca.der.request import request_info
 from ca.errors import Conflict, Misconfigured
 from ca.keys.sealed_file import SealedFileKeyStore
 from ca.model import AlgorithmName, KeyName
-from ca.ports import Chance, SigningKey
+from ca.ports import Chance, KeyStore, SigningKey
 from ca.rules import ids, note
+from config.key_uris import read_key_uri
 from config.secrets import Secret
 from config.sheet import shipped_sheet, with_values
 from fleetca import forms
@@ -40,7 +41,9 @@ class Wanted:
         name: its name; stands in signed messages and the log's checkpoints.
         host: the name or address under which devices and relying parties reach it; stands in every certificate.
         listen: the address to listen on; loopback for a loopback host, all addresses otherwise, when absent.
-        passphrase: where the signer finds what unlocks the issuing key. A `file:` that does not exist is made.
+        key: where the issuing key rests. One that is there is used, so that a ceremony's or another tool's can be.
+        passphrase: where the signer finds what unlocks the issuing key; None where its store knows no passphrase. For a sealed key, a `file:`
+            that does not exist is made; a PIN must be there.
         sheet: the shipped ceremony sheet to derive the deployment's own from.
         operator: the first operator; None for none.
     """
@@ -50,7 +53,8 @@ class Wanted:
     listen: str | None = None
     enroll_port: int = 8443
     status_port: int = 8080
-    passphrase: str = SEALED_BY_FILE
+    key: str = f"sealed:keys/{ISSUING}.key"
+    passphrase: str | None = SEALED_BY_FILE
     sheet: str = "root-and-issuing"
     label: str | None = None
     organization: str | None = None
@@ -96,10 +100,11 @@ def create(directory: Path, wanted: Wanted, *, chance: Chance) -> Created:
         return chance.octets(32).hex().encode() + b"\n"
 
     _secret_file(directory / "secrets/serial-check.key", fresh)
-    reference = Secret.parse(wanted.passphrase, base=directory.absolute())
-    if reference.scheme == "file" and reference.path is not None:
+    place = read_key_uri(wanted.key, base=directory.absolute())
+    reference = None if wanted.passphrase is None else Secret.parse(wanted.passphrase, base=directory.absolute())
+    if place.scheme == "sealed" and reference is not None and reference.scheme == "file" and reference.path is not None:
         _secret_file(reference.path, fresh)
-    issuing = _key(directory / "keys", ISSUING, wanted.algorithm, forms.secret(reference))
+    issuing = _found_or_made(*forms.key_store(place, reference), wanted.algorithm)
     log = _key(directory / "keys", "log", AlgorithmName("ed25519"), _passphrase(directory, "log", fresh))
     _ensure(directory / "public/log.verifier", f"{note.note_key(wanted.name, log.spki)}\n".encode)
     csr = directory / "ceremony" / f"{ISSUING}.csr"
@@ -161,8 +166,11 @@ def _passphrase(directory: Path, name: str, fresh: Callable[[], bytes]) -> Calla
 
 
 def _key(folder: Path, name: str, algorithm: AlgorithmName, passphrase: Callable[[], bytes]) -> SigningKey:
-    store = SealedFileKeyStore(folder, passphrase)
-    return store.open(KeyName(name)) if name in store.names() else store.generate(KeyName(name), algorithm)
+    return _found_or_made(SealedFileKeyStore(folder, passphrase), KeyName(name), algorithm)
+
+
+def _found_or_made(store: KeyStore, name: KeyName, algorithm: AlgorithmName) -> SigningKey:
+    return store.open(name) if name in store.names() else store.generate(name, algorithm)
 
 
 def _csr(key: SigningKey, common_name: str) -> bytes:
@@ -219,8 +227,8 @@ certificate = "ca/root.pem"               # offline: no key here
 [[issuers]]
 id = "{ISSUING}"
 certificate = "ca/{ISSUING}.pem"
-key = "sealed:keys/{ISSUING}.key"
-passphrase = {quoted(wanted.passphrase)}
+key = {quoted(wanted.key)}
+{"" if wanted.passphrase is None else f"passphrase = {quoted(wanted.passphrase)}"}
 
 [profiles]
 directories = ["profiles"]                # beside the shipped ones

@@ -53,6 +53,7 @@ def _secrets(settings: Settings) -> Iterator[tuple[Secret, tuple[str, ...]]]:
         if issuer.passphrase is not None:
             yield issuer.passphrase, ("signer",)
     yield settings.signer.serial_check, ("signer", "status")
-    yield settings.log.passphrase, ("publisher",)
+    if settings.log.passphrase is not None:
+        yield settings.log.passphrase, ("publisher",)
     if settings.store.password is not None:
         yield settings.store.password, ("signer", "enroll", "status", "publisher")

@@ -21,12 +21,13 @@ from ca.rules.certificate import issuer_from_certificate
 from ca.rules.issuers import arranged
 from ca.rules.profile import accept
 from config.errors import ConfigurationError, SecretUnavailable
+from config.key_uris import KeyReference, SealedKey, TokenKey
 from config.profiles import ProfileForm, read_profiles
 from config.secrets import Secret
 from config.settings import Caps as CapsForm
 from config.settings import Settings
 from config.settings import read_settings as _read_settings
-from config.strict import KeyReference, read_octets
+from config.strict import read_octets
 
 
 @contextmanager
@@ -150,11 +151,54 @@ def _is_ip(text: str) -> bool:
     return True
 
 
-def key_store(reference: KeyReference, passphrase: Secret) -> tuple[KeyStore, KeyName]:
-    """The store a key reference names, and the key's name in it. Called by the signer, the sequencer, init and the ceremony only (P3)."""
-    from ca.keys.sealed_file import SealedFileKeyStore  # noqa: PLC0415 - what faces a network imports this module and must not get key code
+def key_store(reference: KeyReference, passphrase: Secret | None) -> tuple[KeyStore, KeyName]:
+    """The store a key reference names, and the key's name in it. Called by the signer, the sequencer, init and the ceremony only (P3).
 
-    return SealedFileKeyStore(reference.path.parent, secret(passphrase)), KeyName(reference.name)
+    Raises:
+        Misconfigured: the store's library is not installed (`extra-missing`).
+    """
+    # What faces a network imports this module and must not get key code.
+    unlock = None if passphrase is None else secret(passphrase)
+    match reference:
+        case SealedKey():
+            from ca.keys.sealed_file import SealedFileKeyStore  # noqa: PLC0415
+
+            assert unlock is not None, "the settings see to it"
+            store: KeyStore = SealedFileKeyStore(reference.file.parent, unlock)
+        case TokenKey():
+            with _extra("hsm", "python-pkcs11"):
+                from ca.keys.pkcs11 import Pkcs11KeyStore  # noqa: PLC0415
+                from ca.keys.pkcs11_token import TokenAddress  # noqa: PLC0415
+
+            assert unlock is not None, "the settings see to it"
+            address = TokenAddress(
+                module=reference.module,
+                label=reference.token,
+                serial=reference.serial,
+                manufacturer=reference.manufacturer,
+                model=reference.model,
+                slot=reference.slot,
+            )
+            store = Pkcs11KeyStore(address, unlock, id=reference.id)
+        case _:
+            raise Misconfigured("no-such-store", f"There is no key store for {reference.text}.")
+    return store, KeyName(reference.name)
+
+
+@contextmanager
+def _extra(name: str, library: str) -> Iterator[None]:
+    """A store whose library comes with an extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(("ca.", "fleetca.")):
+            raise
+        raise Misconfigured(
+            "extra-missing",
+            f"A key of the settings needs the library {library}.",
+            why=f"It comes with the extra {name}, which is not installed.",
+            fix=f'pip install "fleetca[{name}]"',
+        ) from None
 
 
 def profiles(settings: Settings) -> Mapping[ProfileName, Profile]:

@@ -189,14 +189,14 @@ def _matching_keys(settings: Settings, issuers: Sequence[Issuer]) -> Mapping[Iss
     keys: dict[IssuerId, SigningKey] = {}
     for issuer in issuers:
         setting = settings.issuer(issuer.id)
-        if setting.key is None or setting.passphrase is None:
+        if setting.key is None:
             continue
         store, name = forms.key_store(setting.key, setting.passphrase)
         key = store.open(name)
         if key.spki != issuer.spki:
             raise Misconfigured(
                 "key-of-another-issuer",
-                f"The key {setting.key.path} is not the one in the certificate of {issuer.id}.",
+                f"The key {setting.key.text} is not the one in the certificate of {issuer.id}.",
                 why="The ceremony signed the CSR of another key.",
                 fix="Run a ceremony with the CSR that fleetca init made for this deployment.",
             )

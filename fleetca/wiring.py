@@ -16,12 +16,13 @@ from flask import Flask
 
 from ca.adopt import adopt
 from ca.confirm import Confirming
-from ca.errors import FleetcaError, StoreUnavailable
+from ca.errors import FleetcaError, Misconfigured, StoreUnavailable
 from ca.issue import Issuing
 from ca.keys.memory import MemoryKey
+from ca.keys.verified import VerifiedKey
 from ca.lineage import Issuers
 from ca.log.tiles import TileDirectory
-from ca.model import DEFAULT_TENANT, AlgorithmName, DeviceId, Digest, IssueRequest, IssuerId, KeyName, ProfileName, Role, Serial
+from ca.model import DEFAULT_TENANT, AlgorithmName, DeviceId, Digest, IssueRequest, IssuerId, KeyName, Profile, ProfileName, Role, Serial
 from ca.operators import Operators
 from ca.outlets.directory import DirectoryOutlet
 from ca.ports import Clock, Failpoint, SigningKey
@@ -29,11 +30,12 @@ from ca.receipts import Receipts
 from ca.recover import Recovery
 from ca.revoke import Revoking
 from ca.rules import grant, note, receipt, serial
+from ca.rules.key_policy import check_protection
 from ca.sequence import Sequencer
 from ca.sign_crl import CrlSigning
 from ca.signer.alone import SignerLock
-from ca.signer.client import SignerClient
 from ca.signer.checker import Checker
+from ca.signer.client import SignerClient
 from ca.signer.desk import Desk
 from ca.signer.questions import Questions
 from ca.signer.server import SignerServer, Verbs
@@ -247,12 +249,19 @@ def open_keys(settings: Settings) -> Mapping[IssuerId, SigningKey]:
     Raises:
         KeyUnavailable: one is not to be had.
     """
-    return {IssuerId(setting.id): _open_key(setting) for setting in settings.issuers if setting.key is not None}
+    known = forms.profiles(settings)
+    return {IssuerId(setting.id): _open_key(setting, known) for setting in settings.issuers if setting.key is not None}
 
 
-def _open_key(setting: IssuerSetting) -> SigningKey:
-    assert setting.key is not None and setting.passphrase is not None, "the settings have both or neither"
+def _open_key(setting: IssuerSetting, known: Mapping[ProfileName, Profile]) -> SigningKey:
+    assert setting.key is not None, "asked for issuers with a key only"
     keys, name = forms.key_store(setting.key, setting.passphrase)
+    profile = known.get(ProfileName(setting.profile))
+    if profile is None:
+        raise Misconfigured(
+            "unknown-profile", f"Issuer {setting.id} names the profile {setting.profile}, which there is not.", fix="fleetca profiles list"
+        )
+    check_protection(keys.ability(), profile)
     return keys.open(name)
 
 
@@ -413,7 +422,8 @@ def open_log_key(settings: Settings) -> SigningKey:
         KeyUnavailable: it is not to be had.
     """
     keys, name = forms.key_store(settings.log.key, settings.log.passphrase)
-    return keys.open(name)
+    # Nobody re-reads a checkpoint after it is signed.
+    return VerifiedKey(keys.open(name))
 
 
 def _sequencer(settings: Settings, store: Store, *, clock: Clock, holder: str, points: Failpoint) -> Sequencer:

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import pytest
 
+SOFTHSM = sorted(Path("/usr/lib").glob("**/libsofthsm2.so"))
 POSTGRESQL = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 _PACKAGES = {
@@ -18,6 +19,11 @@ _PACKAGES = {
     "openssl": "openssl",
     "java": "default-jdk-headless",
     "javac": "default-jdk-headless",
+    "softhsm2": "softhsm2",
+    "softhsm2-util": "softhsm2",
+    "pkcs11-tool": "opensc",
+    "swtpm": "swtpm",
+    "tpm2_readpublic": "tpm2-tools",
     "systemd-analyze": "systemd",
     "systemd-sysusers": "systemd",
     "systemd-tmpfiles": "systemd",
@@ -28,13 +34,15 @@ def find(part: str) -> str | None:
     """The path of a tool, or None."""
     if part == "postgres":
         return str(POSTGRESQL[-1]) if POSTGRESQL else None
+    if part == "softhsm2":
+        return str(SOFTHSM[0]) if SOFTHSM else None
     if part == "root":
         return "root" if os.geteuid() == 0 else None
     return shutil.which(part)
 
 
 def need(part: str) -> str:
-    """The path of a tool (for `postgres`, the folder of its binaries; `root` is being it); skips, or fails in CI, when it is not there."""
+    """The path of a tool (for `postgres`, the folder of its binaries; for `softhsm2`, its library; `root` is being it); skips, or fails in CI, when it is not there."""
     path = find(part)
     if path is None:
         refuse("this runs as root only" if part == "root" else f"{part} is missing: apt-get install {_PACKAGES.get(part, part)}")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
 from ca.der.algorithms import algorithm_of
 from ca.errors import Conflict, KeyUnavailable
-from ca.model import AlgorithmName, KeyName
+from ca.model import AlgorithmName, Destruction, HeldKey, KeyName, Protection, StoreAbility
 
 # cryptography's private keys have no common type.
 PrivateKey = Any
@@ -28,6 +28,8 @@ _MAKERS: Final = {
     "ml-dsa-65": mldsa.MLDSA65PrivateKey.generate,
     "ml-dsa-87": mldsa.MLDSA87PrivateKey.generate,
 }
+
+ALL_KINDS: Final = frozenset(map(AlgorithmName, _MAKERS))
 
 
 def make_private_key(algorithm: AlgorithmName) -> PrivateKey:
@@ -82,6 +84,10 @@ class MemoryKeyStore:
     def __init__(self) -> None:
         self._keys: dict[KeyName, MemoryKey] = {}
 
+    def ability(self) -> StoreAbility:
+        """Every kind of key, kept by nothing."""
+        return StoreAbility("memory", ALL_KINDS, Protection.memory, "the memory of one process")
+
     def open(self, name: KeyName) -> MemoryKey:
         """The key of that name."""
         try:
@@ -99,3 +105,13 @@ class MemoryKeyStore:
     def names(self) -> Sequence[KeyName]:
         """All names, sorted."""
         return sorted(self._keys)
+
+    def held(self) -> Sequence[HeldKey]:
+        """All keys, by name."""
+        return [HeldKey(name, self._keys[name].algorithm, self._keys[name].spki) for name in self.names()]
+
+    def destroy(self, name: KeyName) -> Destruction:
+        """Forget a key."""
+        self.open(name)
+        del self._keys[name]
+        return Destruction(name, self.ability(), (("forgotten", "no process holds it"),))

@@ -6,6 +6,7 @@ in between leaves at most a sealed `.new` file that nothing reads. The passphras
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -21,8 +22,8 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from ca.der import pem, writer
 from ca.errors import Conflict, KeyUnavailable, Misconfigured
-from ca.keys.memory import MemoryKey, PrivateKey, make_private_key
-from ca.model import AlgorithmName, KeyName
+from ca.keys.memory import ALL_KINDS, MemoryKey, PrivateKey, make_private_key
+from ca.model import AlgorithmName, Destruction, HeldKey, KeyName, Protection, StoreAbility
 
 SUFFIX: Final = ".key"
 LARGEST: Final = 64 * 1024
@@ -93,11 +94,18 @@ class SealedFileKeyStore:
     Args:
         directory: made on the first `generate`, 0700, where it is missing.
         passphrase: called each time a key is opened or made; may raise `KeyUnavailable` itself.
+        quorum: True where the passphrase is a key that custodians share (`ca.keys.shares`).
     """
 
-    def __init__(self, directory: Path | str, passphrase: Callable[[], bytes]) -> None:
+    def __init__(self, directory: Path | str, passphrase: Callable[[], bytes], *, quorum: bool = False) -> None:
         self._directory = Path(directory)
         self._passphrase = passphrase
+        self._quorum = quorum
+
+    def ability(self) -> StoreAbility:
+        """Every kind of key."""
+        kind, protection = ("quorum", Protection.quorum) if self._quorum else ("sealed", Protection.file)
+        return StoreAbility(kind, ALL_KINDS, protection, f"sealed files in {self._directory}")
 
     def path(self, name: KeyName) -> Path:
         """Where that key lies, or would.
@@ -149,6 +157,37 @@ class SealedFileKeyStore:
         found = (path.name.removesuffix(SUFFIX) for path in self._directory.iterdir() if path.name.endswith(SUFFIX))
         return sorted(KeyName(name) for name in found if _NAME.fullmatch(name))
 
+    def held(self) -> Sequence[HeldKey]:
+        """All key files. Of what kind they are stands inside the seal."""
+        return [HeldKey(name, None, None, (("file", str(self.path(name))),)) for name in self.names()]
+
+    def destroy(self, name: KeyName) -> Destruction:
+        """Overwrite the file's octets where the file system lets us, and remove it.
+
+        Copies elsewhere (snapshots, backups, worn-out blocks of a disk) stay sealed as they were: what ends those is the end of the passphrase.
+
+        Raises:
+            KeyUnavailable: `no-such-key`, or it cannot be removed (`key-not-destroyed`).
+        """
+        path = self.path(name)
+        sealed = _read(path)
+        try:
+            with path.open("r+b") as file:
+                file.write(AESGCM.generate_key(bit_length=256) * (len(sealed) // 32 + 1))
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise KeyUnavailable("key-not-destroyed", f"The key {path} cannot be destroyed.", why=str(error)) from None
+        proof = (
+            ("file", str(path)),
+            ("sha256 of the sealed file", hashlib.sha256(sealed).hexdigest()),
+            ("done", "overwritten, synchronised, unlinked"),
+            ("asked again", "there is no such file" if not path.exists() else "the file is there"),
+        )
+        return Destruction(name, self.ability(), proof)
+
 
 def _exists(path: Path) -> Conflict:
     return Conflict("key-exists", f"The key {path} exists already; it is not overwritten.", fix="Choose another name, or move it away.")
@@ -192,7 +231,11 @@ def _write_new(path: Path, content: bytes) -> None:
         os.link(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:

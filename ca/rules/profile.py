@@ -17,7 +17,7 @@ from ca.der.algorithms import ALGORITHMS
 from ca.der.extensions import EXTENDED_KEY_USAGES, KEY_USAGES
 from ca.der.names import LONGEST_NAME
 from ca.errors import Misconfigured
-from ca.model import AlgorithmName, Digest, NameKind, OnSuperseded, Profile, ProfileName, StatusKind
+from ca.model import AlgorithmName, Digest, NameKind, OnSuperseded, Profile, ProfileName, Protection, StatusKind
 
 DAY: Final = 86400
 LONGEST_NO_REV_AVAIL: Final = DAY
@@ -75,6 +75,7 @@ def accept(
     grace: int = 0,
     on_superseded: str = "keep",
     plain_key_file: bool = False,
+    minimum_protection: str = "memory",
 ) -> Profile:
     """Build a profile from plain values (see `ca.model.Profile` for what they mean; times are seconds).
 
@@ -108,6 +109,7 @@ def accept(
         on_superseded=_choice(name, "on_superseded", OnSuperseded, on_superseded),
         plain_key_file=plain_key_file,
         digest=Digest(digest),
+        minimum_protection=_protection(name, minimum_protection),
     )
     judge(profile)
     return profile
@@ -118,6 +120,12 @@ def _choice(profile: str, field: str, kind: type[_Choice], word: str) -> _Choice
         if member.value == word:
             return member
     raise _wrong(profile, field, f"{word!r} is unknown.", fix=f"Use one of: {', '.join(str(member.value) for member in kind)}.")
+
+
+def _protection(profile: str, word: str) -> Protection:
+    if word not in Protection.__members__:
+        raise _wrong(profile, "minimum_protection", f"{word!r} is unknown.", fix=f"Use one of: {', '.join(Protection.__members__)}.")
+    return Protection[word]
 
 
 def _known(profile: str, field: str, words: Mapping[AlgorithmName, object] | Mapping[str, object], word: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -18,8 +19,15 @@ from fleetca.cli import output, prompts
 @click.option("--name", help="Short name; stands in signed messages and the log's checkpoints. [asked: fleet]")
 @click.option("--host", help="Name or address under which devices reach it; stands in every certificate. [asked: localhost]")
 @click.option(
+    "--key",
+    help="Where the issuing key rests: sealed:PATH, pkcs11:..., tpm:HANDLE or awskms:... It is made there, or used if it is there. "
+    "[default: sealed:keys/issuing.key]",
+)
+@click.option("--algorithm", default="p256", show_default=True, help="Kind of the issuing key.")
+@click.option(
     "--passphrase",
-    help="Where the signer finds the issuing key's passphrase at start: file:PATH (made if absent), credential:NAME, env:NAME or fd:N. "
+    help="Where the signer finds the issuing key's passphrase or PIN at start: file:PATH (a passphrase is made if absent), credential:NAME, "
+    "env:NAME or fd:N. "
     "[asked: file:secrets/issuing.passphrase]",
 )
 @click.option("--label", help="What stands before 'Root CA' and 'Issuing CA' in their names. [default: the name]")
@@ -33,6 +41,8 @@ def init(
     directory: Path | None,
     name: str | None,
     host: str | None,
+    key: str | None,
+    algorithm: str,
     passphrase: str | None,
     label: str | None,
     organization: str | None,
@@ -42,6 +52,9 @@ def init(
     yes: bool,
     as_json: bool,
 ) -> None:
+    from ca.der.algorithms import ALGORITHMS
+    from ca.errors import Misconfigured
+    from ca.model import AlgorithmName
     from ca.system import SystemChance
     from fleetca import deployment
 
@@ -50,13 +63,19 @@ def init(
             return given
         return default if yes else prompts.asked(question, default, flag=f"{flag}, or --yes for {default}")
 
+    if algorithm not in ALGORITHMS:
+        raise Misconfigured("unknown-algorithm", f"There is no kind of key {algorithm}.", fix=f"Known are {', '.join(ALGORITHMS)}.")
     usual = deployment.Wanted()
     folder = Path(answer(str(directory) if directory else None, "Folder of the deployment", "pki", "--dir"))
     deployment.refuse_foreign(folder)
     wanted = deployment.Wanted(
         name=answer(name, "Its short name", usual.name, "--name"),
         host=answer(host, "Name or address under which devices reach it", usual.host, "--host"),
-        passphrase=answer(passphrase, "Where the signer finds its passphrase at start", usual.passphrase, "--passphrase"),
+        key=key or usual.key,
+        passphrase=_passphrase(
+            passphrase, key, lambda usual: answer(None, "Where the signer finds its passphrase at start", usual, "--passphrase")
+        ),
+        algorithm=AlgorithmName(algorithm),
         label=label,
         organization=organization,
         operator=operator,
@@ -90,3 +109,10 @@ def init(
         f"  {steps[2]}",
     ]
     output.result(document, "\n".join(text), as_json=as_json)
+
+
+def _passphrase(given: str | None, key: str | None, ask: Callable[[str], str]) -> str | None:
+    """A PIN or a TPM's passphrase is never guessed where to be: it is given, or there is none."""
+    from fleetca import deployment
+
+    return given if given is not None or (key is not None and not key.startswith("sealed:")) else ask(deployment.SEALED_BY_FILE)

@@ -100,6 +100,7 @@ def _document(one: Profile) -> dict[str, Any]:
         "grace": _days(one.grace),
         "on_superseded": one.on_superseded.value,
         "plain_key_file": one.plain_key_file,
+        "minimum_protection": one.minimum_protection.name,
         "sha256": one.digest.hex(),
     }
 

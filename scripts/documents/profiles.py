@@ -67,6 +67,8 @@ def _rows(one: Profile) -> Iterator[tuple[str, str]]:
     yield "OCSP address", "`[status] url`/ocsp" if one.ocsp_url else "none"
     yield "keys", ", ".join(one.key_algorithms) + ("; a key may be certified again" if one.key_reuse else "; a key is certified once")
     yield "renewal", _renewal(one)
+    if one.is_ca:
+        yield "key rests", f"at least in: {one.minimum_protection.name}"
     yield "key on the device", "a plain file (0600) is allowed" if one.plain_key_file else "as safe as the device can"
 
 

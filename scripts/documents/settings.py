@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from config.key_uris import KeyReference
 from config.secrets import Secret
 from config.settings import Settings
-from config.strict import Address, Form, KeyReference, duration_text, forms_in
+from config.strict import Address, Form, duration_text, forms_in
 from documents import markdown
 
 _HEAD = markdown.head(
@@ -23,7 +24,8 @@ read it again; a wrong one is refused and the old one stays.
 
 A **secret** is never written here but named: `file:PATH` (mode 0600), `env:NAME`, `credential:NAME` (a systemd credential) or `fd:N` (an
 inherited file descriptor). A **duration** is a whole number and a unit in quotes: `"30s"`, `"5m"`, `"24h"`, `"7d"`. A **key** is
-`sealed:PATH`: an encrypted PKCS#8 file (PBES2, scrypt, AES-256).
+`sealed:PATH` (an encrypted PKCS#8 file: PBES2, scrypt, AES-256), `pkcs11:token=NAME;object=NAME?module-path=/PATH.so` (RFC 7512; the PIN is
+its passphrase), `tpm:HANDLE` (a persistent object of this machine's TPM 2.0) or `awskms:alias/NAME?region=REGION`.
 """,
 )
 

@@ -98,7 +98,7 @@ BAD = [
     pytest.param('"file:secrets/serial-check.key"', '"hunter2 hunter2"', "bad-setting", "signer.serial_check", "", id="a secret in the settings is refused and not repeated"),
     pytest.param('"file:secrets/serial-check.key"', '"fd:x"', "bad-setting", "signer.serial_check", "", id="a descriptor is a number"),
     pytest.param('"sealed:keys/issuing.key"', '"keys/issuing.key"', "bad-setting", "issuers[2].key", "", id="a key needs its scheme"),
-    pytest.param('"sealed:keys/issuing.key"', '"pkcs11:token=a"', "bad-setting", "issuers[2].key", "", id="a key store that does not exist yet is refused"),
+    pytest.param('"sealed:keys/issuing.key"', '"pkcs11:token=a"', "bad-setting", "issuers[2].key", "", id="a token without its library is refused"),
     pytest.param('passphrase = "file:secrets/issuing.passphrase"\n', "", "bad-setting", "issuers[2]", "", id="a key without a passphrase is refused"),
     pytest.param('id = "issuing"', 'id = "root"', "bad-setting", "root twice", "", id="two issuers of one id are refused"),
     pytest.param("[log]", '[profiles]\ndefault_issuer = "root"\n[log]', "bad-setting", "default_issuer", "", id="an offline root cannot be the default issuer (P4)"),

@@ -1,0 +1,58 @@
+"""Keys whose signatures are verified before anyone gets them. Ring 3.
+
+A module may sign with a worn-out memory cell, a broken cable or another key than the one it named: what does not verify never leaves.
+"""
+
+from __future__ import annotations
+
+from ca.der.algorithms import cached_public_key, verify
+from ca.errors import Broken, Unacceptable
+from ca.model import AlgorithmName, KeyName
+from ca.ports import SigningKey
+
+
+def released(signature: bytes, message: bytes, *, spki: bytes, name: KeyName) -> bytes:
+    """The signature, if it is one of that key over that message.
+
+    Raises:
+        Broken: it is not (`bad-own-signature`); the octets are dropped.
+    """
+    try:
+        verify(cached_public_key(spki), signature, message)
+    except Unacceptable:
+        raise Broken(
+            "bad-own-signature",
+            f"The key {name} made a signature that does not verify; it was not released.",
+            why="Its store is faulty, or holds another key under that name.",
+            fix="Check the store (fleetca doctor) before anything more is signed with it.",
+        ) from None
+    return signature
+
+
+class VerifiedKey:
+    """A `SigningKey` around another one, for documents that nobody re-reads after signing."""
+
+    def __init__(self, key: SigningKey) -> None:
+        self._key = key
+
+    def __repr__(self) -> str:
+        return f"VerifiedKey({self._key!r})"
+
+    @property
+    def name(self) -> KeyName:
+        """Its name in its store."""
+        return self._key.name
+
+    @property
+    def algorithm(self) -> AlgorithmName:
+        """Its row in `ca.der.algorithms`."""
+        return self._key.algorithm
+
+    @property
+    def spki(self) -> bytes:
+        """The DER SubjectPublicKeyInfo of its public half."""
+        return self._key.spki
+
+    def sign(self, message: bytes) -> bytes:
+        """A signature that verifies."""
+        return released(self._key.sign(message), message, spki=self.spki, name=self.name)

@@ -1,0 +1,31 @@
+"""The key stores that the contract suite runs against: one function each, and what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ca.keys.memory import MemoryKeyStore
+from ca.keys.sealed_file import SealedFileKeyStore
+from ca.ports import KeyStore
+from tests import softhsm
+
+
+def memory(_: Path) -> KeyStore:
+    return MemoryKeyStore()
+
+
+def sealed(folder: Path) -> KeyStore:
+    return SealedFileKeyStore(folder / "keys", lambda: b"correct horse battery staple")
+
+
+def pkcs11(folder: Path) -> KeyStore:
+    hsm = softhsm.softhsm()
+    from ca.keys.pkcs11 import Pkcs11KeyStore
+    from ca.keys.pkcs11_token import TokenAddress
+
+    label = hsm.add(f"contract {folder.name}"[:32])
+    return Pkcs11KeyStore(TokenAddress(hsm.module, label=label), softhsm.PIN.encode)
+
+
+STORES: dict[str, Callable[[Path], KeyStore]] = {"memory": memory, "sealed": sealed, "pkcs11": pkcs11}
