@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from ca.model import Certificate, DeviceId, Digest, Serial, Standing, UnixTime
+from ca.model import CertificateRef, DeviceId, Digest, ProfileName, Serial, Standing, UnixTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +24,60 @@ class CertificateQuery:
     limit: int = 50
 
 
+class Delivered(Protocol):
+    """What a device is told of its certificate; `ca.model.Certificate` says it, and much that stays with us."""
+
+    @property
+    def ref(self) -> CertificateRef: ...
+    @property
+    def device(self) -> DeviceId: ...
+    @property
+    def profile(self) -> ProfileName: ...
+    @property
+    def der(self) -> bytes | None: ...
+    @property
+    def not_before(self) -> UnixTime: ...
+    @property
+    def not_after(self) -> UnixTime: ...
+
+
+class Granted(Protocol):
+    """What came of a request, as far as its asker is concerned; `ca.model.Issued` says it."""
+
+    @property
+    def certificate(self) -> Delivered: ...
+    @property
+    def leaf(self) -> Digest: ...
+    @property
+    def repeated(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """`Delivered` and nothing more."""
+
+    ref: CertificateRef
+    device: DeviceId
+    profile: ProfileName
+    der: bytes
+    not_before: UnixTime
+    not_after: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class Grantee:
+    """`Granted` and nothing more."""
+
+    certificate: Delivery
+    leaf: Digest
+    repeated: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Issuance:
     """What a device gets back."""
 
-    certificate: Certificate
+    certificate: Delivered
     chain: tuple[bytes, ...]
     """DER, the issuing CA first, the root last."""
     renew_at: UnixTime | None

@@ -28,6 +28,7 @@ from ca.model import (
     TokenRequest,
     UnixTime,
 )
+from enroll.model import Granted
 
 
 class Signer(Protocol):
@@ -58,7 +59,7 @@ class Signer(Protocol):
 class PromptSigner(Protocol):
     """The door for those who cannot wait."""
 
-    def issue_soon(self, request: IssueRequest, told: Callable[[Issued | FleetcaError], None], /) -> None:
+    def issue_soon(self, request: IssueRequest, told: Callable[[Granted | FleetcaError], None], /) -> None:
         """As `Signer.issue`, called in an event loop. Returns at once; `told` is called once, in that loop, later, with what the other one would
         return or raise."""
         ...

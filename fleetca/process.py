@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import json
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -111,8 +113,11 @@ def write_log_lines(process: str) -> None:
     """
     from fleetca.cli.output import iso  # noqa: PLC0415 - only processes write log lines; the command line starts without structlog
 
+    said = lru_cache(maxsize=1)(iso)  # many lines, one second
+    encode = json.JSONEncoder(default=str).encode
+
     def stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {"at": iso(clock.now()), "level": event.pop("level"), "process": process, **event}
+        return {"at": said(clock.now()), "level": event.pop("level"), "process": process, **event}
 
     clock = SystemClock()
     structlog.configure(
@@ -121,7 +126,8 @@ def write_log_lines(process: str) -> None:
             structlog.processors.add_log_level,
             stamp,
             _redact,
-            structlog.processors.JSONRenderer(sort_keys=False, default=str),
+            # Its own serializer makes an encoder for every line.
+            structlog.processors.JSONRenderer(lambda event, **_: encode(event)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(20),
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Lines())),

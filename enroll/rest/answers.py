@@ -6,7 +6,6 @@ same octets. The log never holds bodies, queries, tokens or header values.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,14 +39,6 @@ def sealing(request_id: str) -> tuple[tuple[str, str], ...]:
     return ("X-Request-Id", request_id), ("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")
 
 
-_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def octets(document: Mapping[str, Any]) -> bytes:
-    """JSON as it travels."""
-    return _encode(document).encode()
-
-
 def issuance(issued: Issuance, media_type: str) -> Reply:
     """A certificate for its holder."""
     certificate = issued.certificate
@@ -58,7 +49,7 @@ def issuance(issued: Issuance, media_type: str) -> Reply:
     elif media_type == openapi.PEM_CHAIN:
         body = messages.pem_chain((certificate.der, *issued.chain)).encode()
     else:
-        body = octets(messages.render_issuance(issued))
+        body = messages.issuance_octets(issued)
     return Reply(
         200 if issued.repeated else 201,
         media_type,
@@ -71,7 +62,7 @@ def issuance(issued: Issuance, media_type: str) -> Reply:
 def problem(found: problems.Problem, request_id: str, *, facts: Mapping[str, Any] | None = None) -> Reply:
     """A problem document."""
     after = () if found.retry_after is None else (("Retry-After", str(found.retry_after)),)
-    return Reply(found.status, problems.MEDIA_TYPE, octets(found.document(request_id)), after, found.code, facts or {})
+    return Reply(found.status, problems.MEDIA_TYPE, messages.json_octets(found.document(request_id)), after, found.code, facts or {})
 
 
 def refusal(error: FleetcaError, request_id: str, *, by_token: bool) -> Reply:
@@ -86,7 +77,9 @@ def refusal(error: FleetcaError, request_id: str, *, by_token: bool) -> Reply:
     facts = {"what": error.what, "why": error.why}
     if by_token and isinstance(error, Unauthenticated):
         made = {**found.document(request_id), "status": 401}
-        return Reply(401, problems.MEDIA_TYPE, octets(made), (("WWW-Authenticate", 'Bearer realm="fleetca"'),), found.code, facts)
+        return Reply(
+            401, problems.MEDIA_TYPE, messages.json_octets(made), (("WWW-Authenticate", 'Bearer realm="fleetca"'),), found.code, facts
+        )
     return problem(found, request_id, facts=facts)
 
 

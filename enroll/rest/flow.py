@@ -15,7 +15,6 @@ from ca.model import (
     CertificateRef,
     ConfirmRequest,
     CreatedToken,
-    Issued,
     Issuer,
     IssueRequest,
     IssuerId,
@@ -32,7 +31,7 @@ from ca.rules import ids
 from ca.rules.message import Act, Message, check_message, read_message
 from ca.rules.token import token_hash
 from enroll import evidence
-from enroll.model import CertificateQuery, Health, Issuance
+from enroll.model import CertificateQuery, Delivered, Granted, Health, Issuance
 from enroll.ports import Reader, Receipts, Signer
 from enroll.rest import messages
 
@@ -206,7 +205,7 @@ class Enrolment:
     def now(self) -> int:
         return self._clock.now()
 
-    def issuance(self, issued: Issued) -> Issuance:
+    def issuance(self, issued: Granted) -> Issuance:
         """What the device gets of what the signer answered."""
         return Issuance(
             certificate=issued.certificate,
@@ -216,14 +215,14 @@ class Enrolment:
             repeated=issued.repeated,
         )
 
-    def _renew_at(self, certificate: Certificate) -> int | None:
+    def _renew_at(self, certificate: Delivered) -> int | None:
         profile = self._profiles.get(certificate.profile)
         if profile is None or not profile.renewable:
             return None
         return renew_at(certificate, profile)
 
 
-def renew_at(certificate: Certificate, profile: Profile) -> int:
+def renew_at(certificate: Delivered, profile: Profile) -> int:
     """When to renew: after two thirds of the lifetime, spread over the next sixth by the serial number, so that a fleet that enrolled in one hour
     does not come back in one minute (incident R25); never before the profile takes renewals."""
     lifetime = certificate.not_after + 1 - certificate.not_before

@@ -6,6 +6,7 @@ Certificates travel as PEM text in JSON and as DER under `application/pkix-cert`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -217,8 +218,18 @@ def pem_chain(certificates: Sequence[bytes]) -> str:
     return "".join(pem(CERTIFICATE, der) for der in certificates)
 
 
-_finished_chain: Final = lru_cache(maxsize=64)(pem_chain)
-"""Every answer of an issuer carries the same one."""
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def json_octets(document: object) -> bytes:
+    """JSON as it travels."""
+    return _encode(document).encode()
+
+
+@lru_cache(maxsize=64)
+def _finished_chain(certificates: tuple[bytes, ...]) -> bytes:
+    """As JSON text: every answer of an issuer carries the same one."""
+    return json_octets(pem_chain(certificates))
 
 
 def standing(certificate: Certificate, *, now: UnixTime) -> Standing:
@@ -232,11 +243,19 @@ def standing(certificate: Certificate, *, now: UnixTime) -> Standing:
 
 def render_issuance(issued: Issuance) -> dict[str, Any]:
     """The answer to an enrolment or a renewal."""
+    return {**_without_chain(issued), "chain": pem_chain(issued.chain)}
+
+
+def issuance_octets(issued: Issuance) -> bytes:
+    """The same as it travels."""
+    return b'%s, "chain": %s}' % (json_octets(_without_chain(issued))[:-1], _finished_chain(issued.chain))
+
+
+def _without_chain(issued: Issuance) -> dict[str, Any]:
     certificate = issued.certificate
     assert certificate.der is not None, "the signer returns issued certificates only"
     return {
         "certificate": pem(CERTIFICATE, certificate.der),
-        "chain": _finished_chain(issued.chain),
         "issuer": certificate.ref.issuer,
         "serial": f"{certificate.ref.serial:040x}",
         "device": certificate.device,

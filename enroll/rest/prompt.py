@@ -12,8 +12,9 @@ from functools import partial
 from typing import Final
 
 from ca.errors import FleetcaError
-from ca.model import Issued, IssueRequest
+from ca.model import IssueRequest
 from ca.ports import Chance
+from enroll.model import Granted
 from enroll.ports import PromptSigner
 from enroll.rest import answers, messages, openapi
 from enroll.rest.flow import Enrolment
@@ -62,15 +63,15 @@ class Prompt:
             return self._enrolment.enrolling(token=members["token"], csr=members["csr"])
         return self._enrolment.renewing(certificate=peer, members=messages.read_body(body, messages.RENEW))
 
-    def _reply(self, target: bytes, tell: Tell, outcome: Issued | Exception) -> None:
+    def _reply(self, target: bytes, tell: Tell, outcome: Granted | Exception) -> None:
         request_id = self._chance.octets(9).hex()
         try:
-            if isinstance(outcome, Issued):
-                reply = answers.issuance(self._enrolment.issuance(outcome), openapi.JSON)
-            elif isinstance(outcome, FleetcaError):
+            if isinstance(outcome, FleetcaError):
                 reply = answers.refusal(outcome, request_id, by_token=target == ENROLL)
-            else:
+            elif isinstance(outcome, Exception):
                 raise outcome
+            else:
+                reply = answers.issuance(self._enrolment.issuance(outcome), openapi.JSON)
         except Exception as error:  # noqa: BLE001 - as above
             reply = answers.crashed(error, request_id)
         answers.write_line(

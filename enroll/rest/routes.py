@@ -168,7 +168,7 @@ def _wants(media_type: str) -> bool:
 
 
 def _json(document: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(answers.octets(document), status, content_type=openapi.JSON)
+    return Response(messages.json_octets(document), status, content_type=openapi.JSON)
 
 
 def _public(body: bytes, content_type: str) -> Response:
