@@ -259,19 +259,19 @@ class Issuing:
 
     def _record(self, tx: Writing, decided: Decided, results: dict[int, Issued | FleetcaError], said: list[testimony.Record]) -> None:
         now = decided.now
+        made: dict[CertificateRef, tuple[int, bytes]] = {}
         for index, result in results.items():
-            if not isinstance(result, Issued):
-                said += _give_up(tx, decided.pending[index].intent, now=now)
-                continue
-            ref, der = result.certificate.ref, result.certificate.der
-            assert der is not None
-            try:
-                tx.record_issued(ref, der, now=now)
-            except Conflict:
-                # While we signed, its device was revoked: that gave the intent up and revoked it, and this certificate goes nowhere.
-                results[index] = Denied("device-revoked", "The device was revoked.", why=f"Certificate {ref} was being made; it is void.")
+            if isinstance(result, Issued):
+                assert result.certificate.der is not None
+                made[result.certificate.ref] = index, result.certificate.der
             else:
-                said.append(testimony.Signed(ref, der, now))
+                said += _give_up(tx, decided.pending[index].intent, now=now)
+        lost = tx.record_issued([(ref, der) for ref, (_, der) in made.items()], now=now) if made else ()
+        for ref in lost:
+            # While we signed, its device was revoked: that gave the intent up and revoked it, and this certificate goes nowhere.
+            index, _ = made.pop(ref)
+            results[index] = Denied("device-revoked", "The device was revoked.", why=f"Certificate {ref} was being made; it is void.")
+        said += [testimony.Signed(ref, der, now) for ref, (_, der) in made.items()]
 
     def _intend(
         self, tx: Writing, batch: Sequence[Proven], outcomes: list[_Outcome], said: list[testimony.Record], *, now: UnixTime

@@ -185,7 +185,7 @@ class Recovery:
         except FleetcaError as error:
             work.unreadable.append(f"result of {record.ref}: {error}")
             return
-        tx.record_issued(record.ref, record.der, now=record.issued_at)
+        tx.record_issued([(record.ref, record.der)], now=record.issued_at)
         work.verdicts[record.ref] = Verdict.issued
 
     def _spend_crl_numbers(self, work: _Work) -> None:

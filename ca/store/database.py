@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pysqlite3.dbapi2
@@ -176,18 +177,44 @@ def migrating_engine(url: sa.URL) -> sa.Engine:
     return sa.create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5, "application_name": "fleetca-migrate"})
 
 
-class Texts(dict[sa.Executable, tuple[str, Mapping[str, Any]]]):
-    """Each statement's text in one dialect and the constants that stand in it as parameters; compiled at its first use."""
+class Text(NamedTuple):
+    """A statement in one dialect, with what turns its parameters by name into what the driver's cursor takes."""
+
+    sql: str
+    constants: Mapping[str, Any]
+    """What stands in the statement itself as a parameter."""
+    order: Callable[[Mapping[str, Any]], Any]
+
+    def given(self, parameters: Mapping[str, Any]) -> Any:
+        return self.order({**self.constants, **parameters} if self.constants else parameters)
+
+
+def _as_they_are(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    return parameters
+
+
+def _in_order(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Any]:
+    """SQLite's driver looks every name up, for every execution; a tuple it takes as it is."""
+    if len(names) == 1:
+        (name,) = names
+        return lambda parameters: (parameters[name],)
+    return itemgetter(*names) if names else lambda _: ()
+
+
+class Texts(dict[sa.Executable, Text]):
+    """Each statement's text in one dialect; compiled at its first use."""
 
     def __init__(self, dialect: Dialect) -> None:
         super().__init__()
         self._dialect = dialect
 
-    def compile(self, statement: sa.Executable) -> tuple[str, Mapping[str, Any]]:
+    def compile(self, statement: sa.Executable) -> Text:
         compiled = statement.compile(dialect=self._dialect)  # type: ignore[attr-defined]  # Executable is typed without it
-        return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
+        constants = {name: value for name, value in compiled.params.items() if value is not None}
+        names = compiled.positiontup
+        return Text(str(compiled), constants, _as_they_are if names is None else _in_order(names))
 
-    def __missing__(self, statement: sa.Executable) -> tuple[str, Mapping[str, Any]]:
+    def __missing__(self, statement: sa.Executable) -> Text:
         text = self[statement] = self.compile(statement)
         return text
 
@@ -201,7 +228,7 @@ class Database:
         self.writes = writes
         if self.is_sqlite:
             self._engine = _sqlite_engine(Path(parts.database or ""), writes=writes)
-            dialect: Dialect = sqlite.dialect(paramstyle="named")
+            dialect: Dialect = sqlite.dialect(paramstyle="qmark")
         else:
             try:
                 self._engine = _postgresql_engine(parts, writes=writes)
@@ -226,15 +253,15 @@ class Database:
 
     def query(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """All rows of one statement, on its own."""
-        text, constants = self.texts[statement]
-        return self._run(text, {**constants, **parameters} if constants else parameters)
+        text = self.texts[statement]
+        return self._run(text.sql, text.given(parameters))
 
     def query_once(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """As `query`, for a statement made on the spot: its text is not kept."""
-        text, constants = self.texts.compile(statement)
-        return self._run(text, {**constants, **parameters})
+        text = self.texts.compile(statement)
+        return self._run(text.sql, text.given(parameters))
 
-    def _run(self, text: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    def _run(self, text: str, parameters: Any) -> Sequence[Sequence[Any]]:
         connection = self.connect()
         try:
             cursor = self.cursor(connection)

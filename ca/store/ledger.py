@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import sqlalchemy as sa
 
 from ca.errors import FleetcaError, StoreUnavailable
+from ca.model import QueuedLeaf
 from ca.store.database import BUSY_SECONDS, Database
 from ca.store.failures import named
 from ca.store.rows import Row
@@ -28,7 +29,7 @@ from ca.store.writes_status import StatusWrites
 class _Savepoint:
     """A class and not a generator: one is opened for every request of a batch."""
 
-    __slots__ = ("_name", "_writing")
+    __slots__ = ("_leaves", "_name", "_writing")
 
     def __init__(self, writing: SqlWriting) -> None:
         self._writing = writing
@@ -38,6 +39,7 @@ class _Savepoint:
         writing = self._writing
         writing.depth += 1
         self._name = f"s{writing.depth}"
+        self._leaves = len(writing.unwritten)
         writing.command(f"SAVEPOINT {self._name}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -45,7 +47,9 @@ class _Savepoint:
         writing.depth -= 1
         if kind is None:
             writing.command(f"RELEASE SAVEPOINT {self._name}")
-        elif writing.failure is None:
+            return
+        del writing.unwritten[self._leaves :]
+        if writing.failure is None:
             # A dead transaction has nothing left to undo.
             writing.command(f"ROLLBACK TO SAVEPOINT {self._name}")
             writing.command(f"RELEASE SAVEPOINT {self._name}")
@@ -60,10 +64,17 @@ class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites):
         self._cursor = cursor
         self._execute = cursor.execute
         self.depth = 0
+        self.unwritten: list[tuple[bytes, bytes]] = []
         self.failure: FleetcaError | None = None
 
     def savepoint(self) -> _Savepoint:
         return _Savepoint(self)
+
+    def pending_leaves(self, limit: int) -> Sequence[QueuedLeaf]:
+        """Also those of this transaction. Not inside a savepoint: undoing it would take leaves along that were queued before."""
+        assert not self.depth
+        self.write_leaves()
+        return super().pending_leaves(limit)
 
     def command(self, text: str) -> None:
         try:
@@ -72,16 +83,26 @@ class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites):
             self._die(error)
 
     def _all(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[Row]:
-        text, constants = self._texts[statement]
+        text = self._texts[statement]
         try:
-            return self._execute(text, {**constants, **parameters} if constants else parameters).fetchall()  # type: ignore[no-any-return]
+            return self._execute(text.sql, text.given(parameters)).fetchall()  # type: ignore[no-any-return]
         except self._driver_error as error:
             self._die(error)
 
     def _change(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> int:
-        text, constants = self._texts[statement]
+        text = self._texts[statement]
         try:
-            return self._execute(text, {**constants, **parameters} if constants else parameters).rowcount  # type: ignore[no-any-return]
+            return self._execute(text.sql, text.given(parameters)).rowcount  # type: ignore[no-any-return]
+        except self._driver_error as error:
+            self._die(error)
+
+    def _change_each(self, statement: sa.Executable, parameters: Sequence[Mapping[str, Any]]) -> int:
+        if self.failure is not None:
+            raise self.failure
+        text = self._texts[statement]
+        try:
+            self._cursor.executemany(text.sql, [text.given(each) for each in parameters])
+            return self._cursor.rowcount  # type: ignore[no-any-return]
         except self._driver_error as error:
             self._die(error)
 
@@ -134,6 +155,7 @@ class SqlLedger:
             writing.command("BEGIN IMMEDIATE" if database.is_sqlite else "BEGIN")
             try:
                 yield writing
+                writing.write_leaves()
                 if writing.failure is not None:
                     raise writing.failure
             except BaseException:

@@ -237,25 +237,26 @@ class IssuanceWrites(Writes):
         for value in {name.value for name in draft.names}:
             self._change(ADD_NAME, {"value": value, "serial": serial, "issuer": draft.issuer})
 
-    def record_issued(self, ref: CertificateRef, der: bytes, *, now: UnixTime) -> None:
-        """The result of an intent. The same again is harmless.
+    def record_issued(self, results: Sequence[tuple[CertificateRef, bytes]], *, now: UnixTime) -> Sequence[CertificateRef]:
+        """The results (DER) of intents. The same again is harmless. Returns those that have another result already, which stays.
 
         Raises:
-            Conflict: it has another result (`already-finished`).
             NotFound: there is no such intent (`certificate-unknown`).
         """
-        changed = self._change(
+        changed = self._change_each(
             RECORD_ISSUED,
-            {
-                "the_serial": rows.octets_of(ref.serial),
-                "the_issuer": ref.issuer,
-                "der": der,
-                "der_sha256": sha256(der).digest(),
-                "now": now,
-            },
+            [
+                {
+                    "the_serial": rows.octets_of(ref.serial),
+                    "the_issuer": ref.issuer,
+                    "der": der,
+                    "der_sha256": sha256(der).digest(),
+                    "now": now,
+                }
+                for ref, der in results
+            ],
         )
-        if not changed and self._on_record(ref).der != der:
-            raise Conflict("already-finished", f"The intent {ref} has another result already.")
+        return [] if changed == len(results) else [ref for ref, der in results if self._on_record(ref).der != der]
 
     def record_void(self, ref: CertificateRef, *, now: UnixTime) -> None:
         """Give an intent up; its request may then be made anew. The same again is harmless.

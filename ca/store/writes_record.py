@@ -23,11 +23,23 @@ CHECKPOINT_ROOT = sa.select(t.checkpoints.c.root, t.checkpoints.c.origin).where(
 
 
 class RecordWrites(Writes):
+    unwritten: list[tuple[bytes, bytes]]
+    """Hash and body of each leaf that this transaction will write."""
+
     def append_leaf(self, leaf: LogLeaf) -> Digest:
-        """Queue a leaf for the Merkle log (P8); returns its leaf hash (RFC 9162 2.1.1). It gets its index from the sequencer."""
+        """Queue a leaf for the Merkle log (P8); returns its leaf hash (RFC 9162 2.1.1). It gets its index from the sequencer.
+
+        All leaves of a transaction are written together when it ends, in order: one that cannot be written undoes all of it.
+        """
         digest = sha256(b"\x00" + leaf.body).digest()
-        self._change(APPEND_LEAF, {"hash": digest, "body": leaf.body})
+        self.unwritten.append((digest, leaf.body))
         return Digest(digest)
+
+    def write_leaves(self) -> None:
+        """Called once, before the commit."""
+        if self.unwritten:
+            self._change_each(APPEND_LEAF, [{"hash": digest, "body": body} for digest, body in self.unwritten])
+            self.unwritten.clear()
 
     def assign_indexes(self, ids: Sequence[int], *, start: int) -> None:
         """Give the leaves their places: the first of `ids` gets `start`, the next `start + 1` ...

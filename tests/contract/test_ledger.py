@@ -51,7 +51,7 @@ def reserve(store: Store, *intents: Intent) -> None:
 def issue(store: Store, one: Intent, der: bytes | None = None) -> CertificateRef:
     reserve(store, one)
     with store.ledger.writing() as writing:
-        writing.record_issued(ref_of(one), der or one.draft.tbs + b"signature", now=NOW + 1)
+        writing.record_issued([(ref_of(one), der or one.draft.tbs + b"signature")], now=NOW + 1)
     return ref_of(one)
 
 
@@ -115,7 +115,7 @@ def test_unfinished_intents_come_oldest_first(store: Store) -> None:
     intents = [intent() for _ in range(5)]
     reserve(store, *intents)
     with store.ledger.writing() as writing:
-        writing.record_issued(ref_of(intents[2]), DER, now=NOW)
+        writing.record_issued([(ref_of(intents[2]), DER)], now=NOW)
         writing.record_void(ref_of(intents[3]), now=NOW)
         assert [found.ref for found in writing.unfinished()] == [ref_of(intents[number]) for number in (0, 1, 4)]
 
@@ -168,16 +168,16 @@ def test_a_result_is_written_once(store: Store) -> None:
     ref = issue(store, one, DER)
     reserve(store, two)
     with store.ledger.writing() as writing:
-        writing.record_issued(ref, DER, now=NOW + 50)  # the same again
+        assert writing.record_issued([(ref, DER)], now=NOW + 50) == []  # the same again
         writing.record_void(ref_of(two), now=NOW)
     found = store.reading.find_certificate(ref)
     assert found is not None
     assert found.issued_at == NOW + 1
-    assert refused(store, lambda w: w.record_issued(ref, b"another", now=NOW)) == "already-finished"
-    assert refused(store, lambda w: w.record_issued(ref_of(two), b"late", now=NOW)) == "already-finished"
+    with store.ledger.writing() as writing:
+        assert writing.record_issued([(ref, b"another"), (ref_of(two), b"late")], now=NOW) == [ref, ref_of(two)]
     assert refused(store, lambda w: w.record_void(ref, now=NOW)) == "already-finished"
     unknown = CertificateRef(ISSUER, Serial(1))
-    assert refused(store, lambda w: w.record_issued(unknown, DER, now=NOW), NotFound) == "certificate-unknown"
+    assert refused(store, lambda w: w.record_issued([(unknown, DER)], now=NOW), NotFound) == "certificate-unknown"
     assert refused(store, lambda w: w.record_void(unknown, now=NOW), NotFound) == "certificate-unknown"
 
 
@@ -317,7 +317,7 @@ def test_P9_the_certificates_of_a_device_come_newest_first_without_void_ones(sto
     reserve(store, *intents, intent("pump-2"))
     with store.ledger.writing() as writing:
         writing.record_void(ref_of(intents[1]), now=NOW)
-        writing.record_issued(ref_of(intents[2]), DER, now=NOW)
+        writing.record_issued([(ref_of(intents[2]), DER)], now=NOW)
         found = writing.certificates_of(DeviceId("pump-1"))
     assert [one.ref for one in found] == [ref_of(intents[number]) for number in (3, 2, 0)]
 

@@ -12,7 +12,7 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
 from ca.errors import Broken, FleetcaError, StoreUnavailable
-from ca.model import LogLeaf
+from ca.model import DEFAULT_TENANT, Device, DeviceId, DeviceState, LogLeaf
 from ca.store.engine import Store, migrate, open_store
 from ca.store.ledger import SqlWriting
 from tests.databases import Cluster, sqlite_url, started
@@ -54,6 +54,12 @@ def fill(writing: SqlWriting) -> None:
         writing.append_leaf(BIG)
 
 
+def fill_at_once(writing: SqlWriting) -> None:
+    """Leaves are written when the transaction ends; devices are not."""
+    for number in range(2000):
+        writing.add_device(Device(DeviceId(f"device-{number}-{'x' * 200}"), DEFAULT_TENANT, DeviceState.active, NOW))
+
+
 def test_a_full_disk_undoes_the_transaction_and_says_so(sqlite_store: Store) -> None:
     with sqlite_store.ledger.writing() as writing:
         writing.raise_high_time(NOW)
@@ -75,7 +81,12 @@ def test_a_batch_that_goes_on_after_a_full_disk_writes_nothing_outside_of_its_tr
     limit_pages(sqlite_store, 20)
     codes = []
     with pytest.raises(StoreUnavailable) as refused, sqlite_store.ledger.writing() as writing:
-        for act in (fill, lambda w: w.raise_high_time(NOW), lambda w: w.next_crl_number(ISSUER, 0, above=0), lambda w: w.high_time()):
+        for act in (
+            fill_at_once,
+            lambda w: w.raise_high_time(NOW),
+            lambda w: w.next_crl_number(ISSUER, 0, above=0),
+            lambda w: w.high_time(),
+        ):
             try:
                 with writing.savepoint():
                     act(writing)

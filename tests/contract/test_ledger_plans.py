@@ -147,6 +147,14 @@ class Recorder:
         self._seen[text] = parameters
         return self._cursor.execute(text, parameters)
 
+    def executemany(self, text: str, many: Any) -> Any:
+        self._seen[text] = many[0]
+        return self._cursor.executemany(text, many)
+
+    @property
+    def rowcount(self) -> int:
+        return int(self._cursor.rowcount)
+
     def close(self) -> None:
         self._cursor.close()
 
@@ -246,7 +254,7 @@ def write_everything(store: Store) -> set[str]:
         ("reserve", (one,), {"tenant": "default", "revocable": True, "leaf": digest()}),
         ("reserve", (one,), {"tenant": "default", "revocable": True, "leaf": digest()}),
         ("record_void", (CertificateRef(ISSUER, Serial(1)),), {"now": NOW}),
-        ("record_issued", (CertificateRef(one.draft.issuer, one.draft.serial), b"der"), {"now": NOW}),
+        ("record_issued", ([(CertificateRef(one.draft.issuer, one.draft.serial), b"der")],), {"now": NOW}),
         ("mark_first_used", (ref,), {"now": NOW}),
         ("mark_delivered", (ref,), {"now": NOW}),
         ("begin_grace", (ref,), {"ends_at": NOW}),
@@ -261,6 +269,7 @@ def write_everything(store: Store) -> set[str]:
         ("disable_operator", (OperatorName("nobody"),), {"now": NOW}),
         ("consume_message", (digest(),), {"now": NOW}),
         ("append_leaf", (LogLeaf(b"{}"),), {}),
+        ("write_leaves", (), {}),
         ("assign_indexes", ([SOME],), {"start": SOME - 500}),
         ("record_checkpoint", (Checkpoint("demo", 5, digest(), b"note"),), {"now": NOW}),
     ]

@@ -74,7 +74,7 @@ def fill(store: Store) -> None:
             if fate == 1:
                 writing.record_void(ref_of(one), now=NOW)
             elif fate:
-                writing.record_issued(ref_of(one), one.draft.tbs, now=NOW)
+                writing.record_issued([(ref_of(one), one.draft.tbs)], now=NOW)
             if fate in {3, 4} and chance.random() < 0.7:
                 writing.mark_superseded(ref_of(one), now=NOW)
             for reason in ((), (Reason.keyCompromise,), (Reason.certificateHold, Reason.removeFromCRL))[chance.randrange(3)]:

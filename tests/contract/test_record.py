@@ -94,7 +94,7 @@ def issue(tx: Writing, number: int, *, parent: CertificateRef | None = None, fin
         tx.add_device(Device(made.grant.device, DEFAULT_TENANT, DeviceState.active, NOW))
     tx.reserve(made, tenant="default", revocable=True, leaf=tx.append_leaf(leaf.issuance(made)))
     if finish:
-        tx.record_issued(ref, b"DER of " + made.draft.tbs, now=NOW)
+        tx.record_issued([(ref, b"DER of " + made.draft.tbs)], now=NOW)
     return ref
 
 
