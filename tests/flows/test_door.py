@@ -87,7 +87,9 @@ async def ask(door: Door, *requests: IssueRequest) -> list[Outcome]:
 def test_many_at_once_each_get_their_own(signer: Signer) -> None:
     requests = [signer.request(f"pump-{number}") for number in range(100)]
     outcomes = run(lambda door: ask(door, *requests), signer.socket, connections=8)
-    assert [outcome.certificate.device for outcome in outcomes if not isinstance(outcome, FleetcaError)] == [f"pump-{n}" for n in range(100)]
+    assert [outcome.certificate.device for outcome in outcomes if not isinstance(outcome, FleetcaError)] == [
+        f"pump-{n}" for n in range(100)
+    ]
 
 
 def test_R02_a_hundred_repeats_at_once_get_one_certificate(signer: Signer) -> None:
