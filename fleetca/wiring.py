@@ -57,10 +57,11 @@ from enroll.rest.routes import create_app as create_enroll_app
 from fleetca import forms
 from fleetca.door import Door
 from fleetca.failpoints import failpoint
+from fleetca.finished import Finished
 from fleetca.identity import ServiceIdentity
 from fleetca.listening import listening_socket
 from fleetca.process import Process
-from fleetca.protocol import Lane
+from fleetca.protocol import Lane, Protocol
 from fleetca.server import make_server, tls_context
 from ocsp import model as ocsp_model
 from ocsp.serve import ResponderService
@@ -368,7 +369,7 @@ def status(settings: Settings, process: Process) -> None:
     deadline = clock.monotonic() + FIRST_CERTIFICATE_SECONDS
     while service.health().missing and clock.monotonic() < deadline and not process.stopping.wait(0.02):
         pass
-    _run(application, process, listener, threads=8)
+    _run(application, process, listener, threads=8, http=type("Finished", (Finished,), {"front": service.front}))
     background.stop()
     store.close()
 
@@ -442,9 +443,16 @@ def _sequencer(settings: Settings, store: Store, *, clock: Clock, holder: str, p
 
 
 def _run(
-    application: Flask, process: Process, listener: socket.socket, *, threads: int, context: Any = None, lane: Lane | None = None
+    application: Flask,
+    process: Process,
+    listener: socket.socket,
+    *,
+    threads: int,
+    context: Any = None,
+    lane: Lane | None = None,
+    http: type[Protocol] = Protocol,
 ) -> None:
-    server = make_server(application, threads=threads, ready=process.ready, context=context, lane=lane)
+    server = make_server(application, threads=threads, ready=process.ready, context=context, lane=lane, http=http)
     process.on_stop(server.stop)
     if not process.stopping.is_set():
         server.run(sockets=[listener])

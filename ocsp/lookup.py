@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-from threading import BoundedSemaphore, Lock
-
-from ca.errors import Busy
 from ca.model import CertificateRef, ChangeNumber
+from ocsp.flights import Flights
 from ocsp.model import Status
 from ocsp.ports import Reading
 from ocsp.rules import issuers
@@ -24,10 +21,7 @@ class Lookup:
 
     def __init__(self, reading: Reading, *, at_once: int = 4, patience: float = 2.0) -> None:
         self._reading = reading
-        self._places = BoundedSemaphore(at_once)
-        self._patience = patience
-        self._lock = Lock()
-        self._flights: dict[tuple[CertificateRef, ChangeNumber | None], Future[Status]] = {}
+        self._flights = Flights[Status](at_once=at_once, patience=patience, what="status queries")
 
     def status(self, ref: CertificateRef, *, as_of: ChangeNumber | None) -> Status:
         """The status of a certificate, true as of change number `as_of` at least.
@@ -36,37 +30,4 @@ class Lookup:
             StoreUnavailable: the database cannot be asked.
             Busy: too many ask at once.
         """
-        key = (ref, as_of)
-        with self._lock:
-            flight = self._flights.get(key)
-            leading = flight is None
-            if flight is None:
-                flight = self._flights[key] = Future()
-        if not leading:
-            try:
-                return flight.result(timeout=self._patience)
-            except TimeoutError:
-                raise _busy() from None
-        try:
-            status = self._ask(ref)
-        except BaseException as error:
-            flight.set_exception(error)
-            raise
-        else:
-            flight.set_result(status)
-            return status
-        finally:
-            with self._lock:
-                del self._flights[key]
-
-    def _ask(self, ref: CertificateRef) -> Status:
-        if not self._places.acquire(timeout=self._patience):
-            raise _busy()
-        try:
-            return issuers.status(self._reading.status_of(ref.issuer, ref.serial))
-        finally:
-            self._places.release()
-
-
-def _busy() -> Busy:
-    return Busy("status-busy", "Too many status queries at once.", retry_after=1)
+        return self._flights.once((ref, as_of), lambda: issuers.status(self._reading.status_of(ref.issuer, ref.serial)))

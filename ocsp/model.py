@@ -169,6 +169,11 @@ class Finished:
     cacheable: bool
     """False with a nonce, and where any certificate is unknown (P5): HTTP no-store, and never in the working set."""
     outcome: str
+    issuer: IssuerId | None = None
+    """Who answers: None where it was not said."""
+    head: bytes = b""
+    """Its HTTP header lines, where it belongs into the working set; they hold up to `plain_until`, and then max-age is shorter."""
+    plain_until: UnixTime = 0
 
 
 # ---- Snapshot and results -------------------------------------------------------------------------------------------

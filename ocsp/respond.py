@@ -13,7 +13,6 @@ The order of decisions:
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 from ca.errors import Malformed
@@ -69,7 +68,7 @@ def _decide(question: Question, snapshot: Snapshot, *, now: UnixTime, found: Fou
     speakers = _speakers(request, snapshot)
     if not speakers:
         return http.error(ResponseStatus.unauthorized)
-    digest = hashlib.sha256(request.certificates[0].octets).digest()
+    digest = http.digest_of(request.certificates[0].octets)
 
     if found.finished is not None:
         return http.reply(question, found.finished, policy, now=now, digest=digest)
@@ -102,6 +101,7 @@ def conclude(sign: Sign, signature: bytes) -> Finished:
         status=single,
         cacheable=not negative and sign.nonce is None,
         outcome="several" if single is None else single.verdict.value,
+        issuer=sign.responder.issuer,
     )
 
 

@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from threading import Lock
 
-from ca.errors import Broken, FleetcaError, Unavailable
+from ca.errors import Broken, FleetcaError, StoreUnavailable, Unavailable
 from ca.model import CertificateRef, Issuer, IssuerId, Serial, UnixTime
 from ocsp import respond
+from ocsp.flights import Flights
+from ocsp.front import Front, Seat
 from ocsp.lookup import Lookup
-from ocsp.model import Answer, Finished, Found, Miss, Policy, Question, Responder, ResponseStatus, Sign, Snapshot, Status
+from ocsp.model import Answer, Finished, Found, Miss, Policy, Question, ResponseStatus, Sign, Snapshot, Status
 from ocsp.ports import Certifier, Clock, KeyMaker, Reading, ResponderKey
 from ocsp.rules import freshness, http
 from ocsp.rules import responder as delegates
@@ -26,19 +30,15 @@ _log = logging.getLogger("fleetca.ocsp")
 _PAGE = 1000
 _PAGES = 20
 """More changes than this at once, and the whole working set is forgotten instead."""
+_SIGNATURES = 8
+"""At once, in threads; more of them wait."""
+_PATIENCE = 2.0
+"""Seconds to wait for a place to sign, or for another's signature of the same; then tryLater."""
 _RETRY = 1
 """Seconds until a refused or failed certification is tried again; doubles each time."""
 _LONGEST_RETRY = 300
 _LONGEST_RETRY_SILENT = 10
 """While no responder certificate holds at all: nothing new can be answered, so the signer is asked often."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A responder and the key that signs as it; both change together."""
-
-    responder: Responder
-    key: ResponderKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,18 @@ class ResponderService:
         self._retries: dict[IssuerId, tuple[UnixTime, int]] = {}
         self._working = WorkingSet(policy.working_octets)
         self._lookup = Lookup(reading)
+        self._signing = Flights[Finished](at_once=_SIGNATURES, patience=_PATIENCE, what="signatures")
+        self._deaf = False
+        self._listening_since: UnixTime | None = None
+        self._counted = Counter[str]()
+        self._counting = Lock()
+        self.front = Front(
+            finished=self._working.finished,
+            seats=lambda: self._seats,
+            heard_at=lambda: self._working.heard_at,
+            policy=self._policy,
+            clock=clock,
+        )
         self._templates: frozenset[tuple[str, ...]] = frozenset()
 
     @property
@@ -105,10 +117,18 @@ class ResponderService:
     def reply(self, question: Question) -> Answer:
         """The answer to a question; never raises."""
         try:
-            return self._reply(question)
+            answer = self._reply(question)
         except Exception:  # noqa: BLE001  the last line of defence: no client ever sees our fault as an HTTP 500
             _log.exception("an OCSP request could not be answered")
-            return http.error(ResponseStatus.internalError)
+            answer = http.error(ResponseStatus.internalError)
+        with self._counting:
+            self._counted[answer.outcome] += 1
+        return answer
+
+    def counted(self) -> Mapping[str, int]:
+        """Answers given since the start, by outcome, in front of Flask and behind it."""
+        with self._counting:
+            return self._counted + self.front.counted
 
     def snapshot(self) -> Snapshot:
         """What answers depend on now."""
@@ -147,9 +167,29 @@ class ResponderService:
                 found = replace(found, unavailable=True)
 
     def _look_up(self, miss: Miss, snapshot: Snapshot) -> dict[CertificateRef, Status]:
+        if self._is_deaf():
+            # Whoever waits for a database that is gone holds a thread that others need.
+            raise StoreUnavailable("store-not-heard", "The database did not answer the last time it was asked for changes.")
         return {ref: self._lookup.status(ref, as_of=snapshot.change) for ref in miss.refs}
 
+    def _is_deaf(self) -> bool:
+        since = self._listening_since
+        return self._deaf or (since is not None and self._clock.now() - since > freshness.HEARD_WITHIN)
+
     def _sign(self, sign: Sign, seat: Seat, snapshot: Snapshot) -> Finished:
+        if not sign.keep:
+            return self._signing.bounded(lambda: self._signed(sign, seat))
+
+        def finish() -> Finished:
+            octets = sign.certificates[0].octets
+            finished = http.ready(self._signed(sign, seat), self._policy, digest=http.digest_of(octets))
+            self._working.keep(octets, finished, as_of=snapshot.change)
+            return finished
+
+        # A stampede signs once. Who has heard of a newer change does not take what was begun before it.
+        return self._signing.once((sign.certificates[0].octets, snapshot.change, sign.statuses), finish)
+
+    def _signed(self, sign: Sign, seat: Seat) -> Finished:
         finished = respond.conclude(sign, seat.key.sign(sign.tbs))
         if sign.template not in self._templates or chosen(finished.body, self._policy.reread_share):
             reread(
@@ -161,8 +201,6 @@ class ResponderService:
                 nonce=sign.nonce,
             )
             self._templates |= {sign.template}
-        if sign.keep:
-            self._working.keep(sign.certificates[0].octets, finished, as_of=snapshot.change)
         return finished
 
     # ---- Listening --------------------------------------------------------------------------------------------------
@@ -171,8 +209,19 @@ class ResponderService:
         """Take in what changed since the last time: one small query when nothing did. Called every second.
 
         Raises:
-            StoreUnavailable: nothing was heard; what is finished goes on.
+            StoreUnavailable: nothing was heard; what is finished goes on, and misses are tryLater without asking.
         """
+        self._listening_since = self._clock.now()
+        try:
+            self._listen()
+            self._deaf = False
+        except FleetcaError:
+            self._deaf = True
+            raise
+        finally:
+            self._listening_since = None
+
+    def _listen(self) -> None:
         now = self._clock.now()
         known, _ = self._working.heard()
         latest = self._reading.change_number()

@@ -15,7 +15,7 @@ from ca.model import ChangeNumber, UnixTime
 from ocsp.model import Finished
 
 # What an entry takes beside its octets: key, two objects, table slots. Measured generously.
-_OVERHEAD = 1200
+_OVERHEAD = 1400
 
 
 class WorkingSet:
@@ -42,6 +42,11 @@ class WorkingSet:
     def octets(self) -> int:
         """About what it takes now."""
         return self._octets
+
+    @property
+    def heard_at(self) -> UnixTime | None:
+        """When the change number was last confirmed; without waiting for anybody."""
+        return self._heard_at
 
     def heard(self) -> tuple[ChangeNumber | None, UnixTime | None]:
         """The latest change number we know, and when that was confirmed; None before the first time."""
@@ -86,4 +91,4 @@ class WorkingSet:
 
 
 def _size(certificate_id: bytes, finished: Finished) -> int:
-    return len(certificate_id) + len(finished.body) + _OVERHEAD
+    return len(certificate_id) + len(finished.body) + len(finished.head) + _OVERHEAD

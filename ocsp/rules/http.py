@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+from dataclasses import replace
 from email.utils import formatdate
 from urllib.parse import unquote_to_bytes
 
@@ -122,6 +124,26 @@ def reply(question: Question, finished: Finished, policy: Policy, *, now: UnixTi
     if question.method in ("GET", "HEAD") and _matches(question.if_none_match, finished.etag):
         return Answer(304, caching, b"", finished.outcome)
     return Answer(200, (*_headers(finished.body), *caching), finished.body, finished.outcome)
+
+
+def digest_of(certificate_id: bytes) -> bytes:
+    """What the spread of an answer's times comes from (`ocsp.rules.freshness`)."""
+    return hashlib.sha256(certificate_id).digest()
+
+
+def lines(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Header lines as they go over the wire, names in lower case."""
+    return "".join(f"{name.lower()}: {value}\r\n" for name, value in headers).encode("latin-1")
+
+
+_PLAIN = Question(method="POST", raw_path="")
+
+
+def ready(finished: Finished, policy: Policy, *, digest: bytes) -> Finished:
+    """The same answer with its header lines, for whoever serves it again."""
+    longest = freshness.max_age(policy, finished, now=0, digest=digest)
+    answer = reply(_PLAIN, finished, policy, now=0, digest=digest)
+    return replace(finished, head=lines(answer.headers), plain_until=finished.window.next_update - 1 - longest)
 
 
 def _matches(if_none_match: str | None, etag: str) -> bool:

@@ -52,10 +52,8 @@ def tbs_response(
         extended_revoke: True where an entry is a never issued serial answered as revoked (RFC 6960 4.4.8).
         archive: how many seconds back from producedAt the archive cutoff of what is on record lies (RFC 6960 4.4.4); None says none.
     """
-    times = writer.generalized_time(window.this_update) + writer.explicit(0, writer.generalized_time(window.next_update))
-    kept = times + _cutoff(produced_at - archive) if archive is not None else times
     singles = b"".join(
-        writer.tlv(writer.SEQUENCE, certificate.octets + _certificate_status(status) + (kept if _on_record(status) else times))
+        writer.tlv(writer.SEQUENCE, certificate.octets + said(status, window, produced_at=produced_at, archive=archive))
         for certificate, status in entries
     )
     extensions = b""
@@ -69,6 +67,13 @@ def tbs_response(
         writer.tlv(writer.SEQUENCE, singles),
         writer.explicit(1, writer.tlv(writer.SEQUENCE, extensions)) if extensions else b"",
     )
+
+
+def said(status: Status, window: Window, *, produced_at: UnixTime, archive: int | None) -> bytes:
+    """What follows the CertID in a SingleResponse."""
+    times = writer.generalized_time(window.this_update) + writer.explicit(0, writer.generalized_time(window.next_update))
+    kept = b"" if archive is None or not _on_record(status) else _cutoff(produced_at - archive)
+    return _certificate_status(status) + times + kept
 
 
 def _on_record(status: Status) -> bool:

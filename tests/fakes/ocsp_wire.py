@@ -14,6 +14,7 @@ from cryptography.x509 import ocsp as library
 from werkzeug.serving import WSGIRequestHandler
 from werkzeug.serving import make_server as plain_server
 
+from fleetca import finished
 from fleetca.listening import listening_socket
 from fleetca.server import make_server
 from ocsp.web import create_app
@@ -113,8 +114,16 @@ def without_front(world: World) -> Iterator[int]:
         yield port
 
 
+@contextmanager
+def with_front(world: World) -> Iterator[int]:
+    """As the status process serves: what is finished leaves before Flask hears of it."""
+    front = type("Finished", (finished.Finished,), {"front": world.service.front})
+    with running(application=create_app(world.service), threads=4, http=front) as port:
+        yield port
+
+
 Arrangement = Callable[[World], Any]
-ARRANGEMENTS: dict[str, Arrangement] = {"plain WSGI server": plain, "our server, Flask lane": without_front}
+ARRANGEMENTS: dict[str, Arrangement] = {"plain WSGI server": plain, "our server, Flask lane": without_front, "our server": with_front}
 
 
 def raw(port: int, octets: bytes, *, until: Callable[[bytes], bool] | None = None) -> bytes:

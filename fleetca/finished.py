@@ -1,0 +1,213 @@
+"""The protocol of status connections: OCSP answers that are finished, or that one quick signature finishes, leave in the event loop; everything
+else goes to Flask on the same connection.
+
+It owns the short way only: a POST to the responder's path or a GET below it, with a body of known length that is small, with no header that asks
+for more than an answer, and where no earlier request of the connection still waits for its own. Keep-alive, pipelining, parsing and limits stay
+those of `fleetca.protocol` and uvicorn. It knows no OCSP: `Front` says what to send, or that it cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import Any, Final, Protocol
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from fleetca import protocol
+
+MOST_WAITING: Final = 512
+"""Requests that may be on their way through Flask; further ones for the responder are told to come back."""
+_LONGEST: Final = 512
+"""Octets of a body that is looked at here; what is longer is never in a form that the front knows."""
+_WRITES: Final = 256 * 1024
+"""Octets that may wait for a client before no more of its requests are read."""
+_TYPE: Final = b"application/ocsp-request"
+# Headers that make a difference to more than keep-alive: what carries one is for Flask to answer.
+_TELLING: Final = frozenset((b"expect", b"transfer-encoding", b"if-none-match", b"upgrade"))
+
+Ready = tuple[bytes, bytes]
+
+
+class Front(Protocol):
+    """What answers without waiting. Called in the event loop."""
+
+    @property
+    def path(self) -> bytes:
+        """Where POST goes."""
+        ...
+
+    @property
+    def below(self) -> bytes:
+        """What GET targets begin with."""
+        ...
+
+    @property
+    def later(self) -> Ready:
+        """Header lines and body for when too many wait."""
+        ...
+
+    def post(self, body: bytes) -> Ready | None:
+        """Header lines and body of a response with HTTP 200, or None: ask Flask."""
+        ...
+
+    def get(self, target: bytes) -> Ready | None:
+        """The same for a GET, by its target as it was sent."""
+        ...
+
+
+class Finished(protocol.Protocol):
+    """A connection of the status service. Subclass it with a `front`."""
+
+    front: Front
+
+    _mine = False
+    """The request that is being read may be answered here: uvicorn has not heard of it yet."""
+    _plain = True
+    """No header so far says otherwise."""
+    _get = False
+    _octets = b""
+    _limit = inf
+    """When what the connection is to do next is late. One timer looks at it: arming one for each request would cost more than an answer."""
+    _timer: asyncio.TimerHandle | None = None
+    _dated: tuple[object, bytes] = (None, b"")
+    """Status line and the server's own headers, as of the second that they are for; shared by all connections."""
+
+    # ---- Time ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _deadline(self) -> asyncio.TimerHandle | None:  # type: ignore[override]  # the base's attribute, now for reading only
+        return None if self._limit == inf else self._timer
+
+    def _arm(self) -> None:
+        self._limit = self.loop.time() + protocol.REQUEST_SECONDS
+        if self._timer is None:
+            self._timer = self.loop.call_later(protocol.REQUEST_SECONDS, self._look_at_the_clock)
+
+    def _disarm(self) -> None:
+        self._limit = inf
+
+    def _look_at_the_clock(self) -> None:
+        self._timer = None
+        if self._limit == inf or self.transport.is_closing():
+            return
+        left = self._limit - self.loop.time()
+        if left <= 0:
+            self._too_slow()
+        else:
+            self._timer = self.loop.call_later(left, self._look_at_the_clock)
+
+    # ---- Reading ------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
+        transport.set_write_buffer_limits(high=_WRITES)
+        super().connection_made(transport)
+
+    def on_message_begin(self) -> None:
+        # What uvicorn prepares here is prepared once somebody needs it (`_hand_over`).
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._framing, self._headed, self._plain, self._octets = 0, False, True, b""
+        self._arm()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._headed:
+            return
+        name = name.lower()
+        self.headers.append((name, value))
+        if name in _TELLING:
+            self._plain = False
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+        elif name == b"content-type" and value != _TYPE:
+            self._plain = False
+
+    def on_headers_complete(self) -> None:
+        self._headed = True
+        if self._plain and not self._answering() and not self.pipeline and not self.flow.write_paused:
+            parser: Any = self.parser  # None once the connection is lost
+            method = parser.get_method()
+            self._get = method == b"GET"
+            self._mine = self.url.startswith(self.front.below) if self._get else method == b"POST" and self.url == self.front.path
+            if self._mine:
+                return
+        self._hand_over()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._mine:
+            super().on_body(body)
+            return
+        self._octets += body
+        if len(self._octets) > _LONGEST:
+            self._hand_over()
+
+    def on_message_complete(self) -> None:
+        if not self._mine:
+            super().on_message_complete()
+            return
+        if self.transport.is_closing():
+            self._mine = False  # what came behind a request that was the last
+            return
+        ready = self._asked()
+        if ready is None and len(self.tasks) >= MOST_WAITING:
+            ready = self.front.later
+        if ready is None:
+            self._hand_over()
+            super().on_message_complete()
+        else:
+            self._mine = False
+            self._send(*ready)
+
+    def _asked(self) -> Ready | None:
+        if not self._get:
+            return self.front.post(self._octets)
+        return None if self._octets else self.front.get(self.url)
+
+    def _hand_over(self) -> None:
+        """To uvicorn and Flask, as if they had seen it from the beginning."""
+        self._mine = False
+        url, headers, expects, octets = self.url, self.headers, self.expect_100_continue, self._octets
+        HttpToolsProtocol.on_message_begin(self)
+        self.url, self.expect_100_continue, self._octets = url, expects, b""
+        self.headers.extend(headers)
+        super().on_headers_complete()
+        if octets:
+            super().on_body(octets)
+
+    # ---- Writing ------------------------------------------------------------------------------------------------
+
+    def _send(self, head: bytes, body: bytes) -> None:
+        parser: Any = self.parser
+        lasts = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not self._last
+        self.transport.write(b"".join((self._first_lines(), head, b"\r\n" if lasts else b"connection: close\r\n\r\n", body)))
+        self.server_state.total_requests += 1
+        if lasts:
+            self._arm()  # from here on it is idle
+        else:
+            self._disarm()
+            self.transport.close()
+
+    def _first_lines(self) -> bytes:
+        own = self.server_state.default_headers
+        seen, lines = Finished._dated
+        if seen is not own:
+            lines = STATUS_LINE[200] + b"".join(name + b": " + value + b"\r\n" for name, value in own)
+            Finished._dated = (own, lines)
+        return lines
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.flow.pause_reading()
+        if self._watch is None:
+            self._look_again(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)

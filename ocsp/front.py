@@ -1,0 +1,168 @@
+"""Answers that need no thread: what is finished, and what one quick signature finishes. Ring 4: rules only.
+
+It takes the octets of a request and gives header lines and body, or None: then `ResponderService.reply` answers, which knows everything. Where
+both could, they give the same octets (finished answers) or the same ResponseData (fresh ones); tests hold them together. It is called by the
+one thread of the event loop and must not wait for anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ca.errors import FleetcaError
+from ca.model import AlgorithmName, IssuerId, UnixTime
+from ocsp.model import Finished, Policy, Question, Responder, ResponseStatus, Status
+from ocsp.ports import Clock, ResponderKey
+from ocsp.rules import freshness, http, shapes
+from ocsp.rules.fresh import Envelope, Pieces
+from ocsp.rules.request import read_request
+from ocsp.rules.reread import chosen, reread
+
+_log = logging.getLogger("fleetca.ocsp")
+
+Ready = tuple[bytes, bytes]
+"""Header lines and body of a response with HTTP 200."""
+
+QUICK: Final = frozenset(map(AlgorithmName, ("p256", "ed25519")))
+"""Keys that sign in some ten microseconds; others would hold everybody up and sign in threads."""
+_AGAIN = 1
+"""Seconds between two requests for one certificate that are let through to have its answer made anew."""
+_DUE = 10_000
+"""So many due answers are remembered as asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A responder and the key that signs as it; both change together."""
+
+    responder: Responder
+    key: ResponderKey
+
+
+class _Hand:
+    """What one seat signs with in one second, and the forms of answers that were read again since it is there."""
+
+    __slots__ = ("envelope", "pieces", "read", "seat")
+
+    def __init__(self, seat: Seat, pieces: Pieces) -> None:
+        self.seat, self.pieces = seat, pieces
+        self.envelope = Envelope(seat.responder)
+        self.read: set[tuple[bytes, bool, str]] = set()
+
+
+class Front:
+    """In front of a `ResponderService`.
+
+    Args:
+        finished: the working set, as it changes.
+        seats: who can sign now.
+        heard_at: when the change number was last confirmed.
+    """
+
+    def __init__(
+        self,
+        *,
+        finished: Mapping[bytes, Finished],
+        seats: Callable[[], Mapping[IssuerId, Seat]],
+        heard_at: Callable[[], UnixTime | None],
+        policy: Policy,
+        clock: Clock,
+    ) -> None:
+        self._finished, self._seats, self._heard_at = finished, seats, heard_at
+        self._policy, self._clock = policy, clock
+        self._hands: dict[IssuerId, _Hand] = {}
+        self._due: dict[bytes, UnixTime] = {}
+        self.path: Final = policy.path.encode()
+        self.below: Final = self.path + b"/"
+        error = http.error(ResponseStatus.tryLater)
+        self.later: Final[Ready] = (http.lines(error.headers), error.body)
+        """For when too many wait already."""
+        self.counted: Final = Counter[str]()
+        """Answers given here, by outcome."""
+
+    def post(self, body: bytes) -> Ready | None:
+        """The answer to a POST whose content type is right or absent."""
+        certificate_id = shapes.certificate_id(body)
+        if certificate_id is not None:
+            return self._kept(certificate_id)
+        shape = shapes.with_nonce(body)
+        return None if shape is None else self._fresh(body, *shape)
+
+    def get(self, target: bytes) -> Ready | None:
+        """The answer to a GET; `target` as it was sent."""
+        octets = shapes.octets_of(target[len(self.below) :])
+        return None if octets is None else self.post(octets)
+
+    def _kept(self, certificate_id: bytes) -> Ready | None:
+        finished = self._finished.get(certificate_id)
+        if finished is None:
+            return None
+        now = self._clock.now()
+        if not freshness.is_fresh(finished, now) and not self._goes_on(certificate_id, finished, now):
+            return None
+        self.counted[finished.outcome] += 1
+        if now > finished.plain_until:
+            return self._shorter(certificate_id, finished, now), finished.body
+        return finished.head, finished.body
+
+    def _goes_on(self, certificate_id: bytes, finished: Finished, now: UnixTime) -> bool:
+        """Whether an answer that should be made anew is given meanwhile: to all but one request a second, which has it made."""
+        if not finished.produced_at <= now < finished.window.next_update:
+            return False
+        if self._due.get(certificate_id, 0) > now - _AGAIN:
+            return True
+        if len(self._due) > _DUE:
+            self._due.clear()
+        self._due[certificate_id] = now
+        return False
+
+    def _shorter(self, certificate_id: bytes, finished: Finished, now: UnixTime) -> bytes:
+        question = Question(method="POST", raw_path=self._policy.path)
+        return http.lines(http.reply(question, finished, self._policy, now=now, digest=http.digest_of(certificate_id)).headers)
+
+    # ---- Fresh answers ----------------------------------------------------------------------------------------------
+
+    def _fresh(self, body: bytes, certificate_id: bytes, nonce: bytes) -> Ready | None:
+        finished = self._finished.get(certificate_id)
+        if finished is None or finished.status is None or finished.issuer is None:
+            return None
+        now = self._clock.now()
+        seat = self._seats().get(finished.issuer)
+        if seat is None or seat.key.algorithm not in QUICK:
+            return None
+        if not freshness.is_fresh(finished, now) or not freshness.heard(self._heard_at(), now):
+            return None
+        hand = self._hands.get(finished.issuer)
+        if hand is None or hand.seat is not seat:
+            hand = self._hands[finished.issuer] = _Hand(seat, Pieces(seat.responder, self._policy, now=now))
+        elif hand.pieces.now != now:
+            hand.pieces = Pieces(seat.responder, self._policy, now=now)
+        try:
+            signed = self._signed(hand, body, (certificate_id, nonce), finished.status, now)
+        except FleetcaError as error:
+            _log.warning("a fresh answer goes the long way: %s", error)
+            return None
+        if signed is None:
+            return None
+        self.counted[finished.outcome] += 1
+        return b"content-type: application/ocsp-response\r\ncontent-length: %d\r\ncache-control: no-store\r\n" % len(signed), signed
+
+    def _signed(self, hand: _Hand, body: bytes, asked: tuple[bytes, bytes], status: Status, now: UnixTime) -> bytes | None:
+        certificate_id, nonce = asked
+        tbs = hand.pieces.tbs(certificate_id, status, nonce)
+        if tbs is None:
+            return None
+        answer = hand.envelope.response(tbs, hand.seat.key.sign(tbs))
+        # A CertID begins with its hash algorithm, in one of the eight forms in which our issuers are named.
+        template = (certificate_id[2 : 4 + certificate_id[3]], bool(status.reason), status.verdict.value)
+        if template not in hand.read or chosen(answer, self._policy.reread_share):
+            window = freshness.window(self._policy, hand.seat.responder, now=now, since=status.since, digest=http.digest_of(certificate_id))
+            assert window is not None, "there was time to say something"
+            (found,) = read_request(body, max_certificates=1).certificates
+            reread(answer, hand.seat.responder, [(found, status)], produced_at=now, window=window, nonce=nonce)
+            hand.read.add(template)
+        return answer
