@@ -339,7 +339,7 @@ class Issuing:
             self._add_device(tx, given, now=now)
         self._claim_key(tx, csr, given, profile, now=now)
         if given.token is not None:
-            tx.use_token(given.token, request_key=item.key, now=now)
+            tx.use_token(given.token, request_key=asked.token_for or item.key, now=now)
         if record is not None and given.parent is not None:
             said += lineage.first_use(tx, record, policy.profiles, now=now)
         return self._reserve(tx, proven, given, profile, issuer, now=now)

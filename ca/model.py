@@ -328,7 +328,22 @@ class LocalEvidence:
     uid: int
 
 
-Evidence: TypeAlias = TokenEvidence | MessageEvidence | PresentedCertificate | LocalEvidence
+@dataclass(frozen=True, slots=True)
+class ValidatedNames:
+    """What a web process says that an account of a protocol (ACME) may have: names whose holder it asked. Weaker: only the web saw the answers.
+
+    The account is the identity, unless a one-time token names the device it stands for; the token then belongs to that account for good.
+    """
+
+    account: str
+    purpose: str
+    """What makes a repeated request the same one: the order's id."""
+    profile: ProfileName
+    names: tuple[Name, ...]
+    token: Digest | None
+
+
+Evidence: TypeAlias = TokenEvidence | MessageEvidence | PresentedCertificate | LocalEvidence | ValidatedNames
 
 
 class EvidenceKind(Enum):
@@ -336,6 +351,7 @@ class EvidenceKind(Enum):
     message = "message"
     presented = "presented"
     local = "local"
+    validated = "validated"
 
 
 @dataclass(frozen=True, slots=True)

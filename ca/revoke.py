@@ -128,6 +128,7 @@ class Revoking:
             record=record,
             operator=lineage.operator_of(record, tx),
             target=tx.find_certificate(request.target) if request.target is not None else None,
+            token=tx.find_token(item.claim.token) if item.claim.token is not None else None,
             now=now,
         )
         made: list[Revocation] = []

@@ -6,6 +6,7 @@ issuers, profiles and lifetimes make sense together is for `ca.rules`, asked by 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -149,6 +150,91 @@ class Enroll(Form):
         return _url(value, "https")
 
 
+def _network(value: object) -> str:
+    try:
+        return str(ipaddress.ip_network(value if isinstance(value, str) else "", strict=True))
+    except ValueError:
+        raise ValueError('is not a network; write it like "10.0.0.0/8" or "fd00::/8"') from None
+
+
+def _host_address(value: object) -> str:
+    try:
+        return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
+    except ValueError:
+        raise ValueError('is not an address; write it like "10.0.0.7"') from None
+
+
+def _pattern(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"\*|(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*", value):
+        raise ValueError('is not a name; write it like "gateway.example" or, for all names below one, "*.example"')
+    return value
+
+
+def _server(value: object) -> str:
+    if isinstance(value, str):
+        bare = re.fullmatch(r"\[([0-9a-fA-F:]+)\]:\d{1,5}|([0-9.]+):\d{1,5}|([0-9a-fA-F:.]+)", value)
+        if bare is not None:
+            _host_address(bare[1] or bare[2] or bare[3])
+            return value
+    raise ValueError('is not a DNS server; write its address, like "10.0.0.53" or "10.0.0.53:5353"')
+
+
+Network = Annotated[str, BeforeValidator(_network)]
+HostAddress = Annotated[str, BeforeValidator(_host_address)]
+NamePattern = Annotated[str, BeforeValidator(_pattern)]
+DnsServer = Annotated[str, BeforeValidator(_server)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class AcmeDirectory(Form):
+    """A directory that ACME clients are pointed at, `https://.../acme/NAME/directory`: one profile, and who may ask for it."""
+
+    name: ShortName = Field(description="Stands in its address.")
+    profile: ShortName = Field(description="The profile of the certificates it gives.")
+    accounts: Literal["bound", "open"] = Field(
+        "bound",
+        description="`bound`: an account needs an external account binding, made from a one-time token, and stands for the device that the token "
+        "names. `open`: whoever shows that they hold the names gets an account, which is then the identity.",
+    )
+    names: Several[NamePattern] = Field((), description="Names that may be validated: whole, `*.` and an end, or `*` for every name.")
+    challenges: Several[Literal["http-01", "tls-alpn-01", "dns-01"]] = Field(
+        ("http-01", "tls-alpn-01"), min_length=1, description="How holders of names may show it. `dns-01` needs `acme.resolver`."
+    )
+
+
+class Acme(Form):
+    """ACME (RFC 8555). Without a directory there is none."""
+
+    directories: Several[AcmeDirectory] = Field((), description="The directories.")
+    networks: Several[Network] = Field(
+        (),
+        description="The only networks that validation connects to, and whose addresses may be identifiers. What is not named is refused.",
+    )
+    hosts: dict[NamePattern, HostAddress] = Field(
+        default_factory=dict, description="Names, or `*.` and an end, with the address that validation uses for them instead of a look-up."
+    )
+    resolver: Several[DnsServer] = Field(
+        (), description="DNS servers for validation; absent: as the host resolves names. Needs the extra `acme`."
+    )
+    http_port: Port = Field(80, description="The port of http-01.")
+    tls_port: Port = Field(443, description="The port of tls-alpn-01.")
+    accounts_per_hour: int = Field(1000, ge=1, description="New accounts from one network address within an hour.")
+    orders_per_hour: int = Field(300, ge=1, description="New orders of one account within an hour.")
+    failures_per_hour: int = Field(60, ge=1, description="Failed validations of one account within an hour.")
+    refuse_nonces: float = Field(0.0, ge=0, lt=1, description="For trying clients: the share of good nonces that are refused.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Acme:
+        names = [directory.name for directory in self.directories]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"directories has {twice[0]} twice")
+        for directory in self.directories:
+            if "dns-01" in directory.challenges and not self.resolver:
+                raise ValueError(f"directory {directory.name} takes dns-01, and resolver names no DNS server")
+        return self
+
+
 class Status(Form):
     """The web service that tells who still holds: OCSP, CRLs and issuer certificates (plain HTTP)."""
 
@@ -236,6 +322,7 @@ class Settings(Form):
     issuers: Several[IssuerSetting] = Field(min_length=1)
     profiles: Profiles
     enroll: Enroll
+    acme: Acme
     status: Status
     ocsp: Ocsp
     crl: Crl
@@ -277,7 +364,7 @@ class Settings(Form):
         # Not default_factory: defaults hold relative paths, which only validation resolves.
         if not isinstance(document, dict):
             return document
-        return {section: {} for section in ("profiles", "enroll", "status", "ocsp", "crl")} | document
+        return {section: {} for section in ("profiles", "enroll", "acme", "status", "ocsp", "crl")} | document
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

@@ -40,6 +40,29 @@ REVOKED: Final = DeviceId("demo-revoked")
 PATIENCE: Final = 20.0
 """Seconds in which a revocation must show everywhere."""
 
+ACME: Final = """
+[acme]                                    # this machine only: names of its own, on ports that need no root
+networks = ["127.0.0.0/8"]
+hosts = { "*.device.test" = "127.0.0.1" }
+http_port = 5002
+tls_port = 5001
+
+[[acme.directories]]                      # services: whoever holds the names
+name = "service"
+profile = "service"
+accounts = "open"
+names = ["*.device.test"]
+
+[[acme.directories]]                      # services that are devices of the fleet: a one-time token binds the account
+name = "gateway"
+profile = "service"
+names = ["*.device.test"]
+
+[[acme.directories]]                      # devices: a one-time token binds the account, and is the proof
+name = "device"
+profile = "device"
+"""
+
 Say = Callable[[str], None]
 
 
@@ -141,7 +164,9 @@ def _make(directory: Path, *, port_base: int, clock: Clock, say: Say) -> Path:
     say(f"Making a deployment in {directory} ...")
     created = deployment.create(
         directory,
-        deployment.Wanted(name="demo", enroll_port=enroll_port, status_port=status_port, host="127.0.0.1", sheet="demo", operator="admin"),
+        deployment.Wanted(
+            name="demo", enroll_port=enroll_port, status_port=status_port, host="127.0.0.1", sheet="demo", operator="admin", more=ACME
+        ),
         chance=SystemChance(),
     )
     say("Holding the ceremony of the demo sheet: root, issuing CA, the root's CRL (NOT FOR PRODUCTION) ...")
@@ -187,6 +212,7 @@ def _populate(directory: Path, settings: Settings, *, say: Say) -> dict[str, Any
         "good": made[GOOD],
         "revoked": made[REVOKED],
         "enroll_url": settings.enroll.url,
+        "acme_directory": f"{settings.enroll.url}/acme/service/directory",
         "ocsp_url": f"{settings.status.url}/ocsp",
         "crl_url": f"{settings.status.url}/crl/{settings.profiles.default_issuer}.crl",
         "settings": str(settings.file.resolve()),

@@ -46,6 +46,7 @@ class Wanted:
             that does not exist is made; a PIN must be there.
         sheet: the shipped ceremony sheet to derive the deployment's own from.
         operator: the first operator; None for none.
+        more: further sections of the settings file, as they should stand in it.
     """
 
     name: str = "fleet"
@@ -60,6 +61,7 @@ class Wanted:
     organization: str | None = None
     operator: str | None = "admin"
     algorithm: AlgorithmName = field(default=AlgorithmName("p256"))
+    more: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,7 @@ directory = "public/log"
 key = "sealed:keys/log.key"
 passphrase = "file:secrets/log.passphrase"
 verifier = "public/log.verifier"
-"""
+{wanted.more}"""
 
 
 def _bracketed(host: str) -> str:

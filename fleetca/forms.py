@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from ca.der import pem
 from ca.errors import KeyUnavailable, Malformed, Misconfigured
 from ca.model import Issuer, KeyName, Name, NameKind, Profile, ProfileName, Role
 from ca.ports import KeyStore
-from ca.rules.caps import Caps
+from ca.rules.caps import Caps, Validated
 from ca.rules.certificate import issuer_from_certificate
 from ca.rules.issuers import arranged
 from ca.rules.profile import accept
@@ -123,7 +124,23 @@ def roles_by_uid(settings: Settings, own_uid: int) -> Mapping[int, tuple[Role, .
 def caps(settings: Settings) -> Mapping[Role, Caps]:
     """What each role may get at most. The web service may carry the names that its settings give it, and no others."""
     own = frozenset(names(settings.enroll.names))
-    return {role: _caps(settings.signer.caps.get(role.value), own if role is Role.enroll else frozenset()) for role in Role}
+    found = {role: _caps(settings.signer.caps.get(role.value), own if role is Role.enroll else frozenset()) for role in Role}
+    return {**found, Role.enroll: replace(found[Role.enroll], validated=validated(settings))}
+
+
+def validated(settings: Settings) -> Mapping[ProfileName, Validated]:
+    """What ACME accounts may have, by profile: the directories of each together. The signer holds the web service to it."""
+    reach: dict[ProfileName, Validated] = {}
+    for directory in settings.acme.directories:
+        name = ProfileName(directory.profile)
+        before = reach.get(name, Validated(networks=settings.acme.networks))
+        reach[name] = replace(
+            before,
+            open=before.open or directory.accounts == "open",
+            bound=before.bound or directory.accounts == "bound",
+            dns=tuple(dict.fromkeys((*before.dns, *directory.names))),
+        )
+    return reach
 
 
 def _caps(setting: CapsForm | None, own_names: frozenset[Name]) -> Caps:

@@ -49,6 +49,7 @@ from ca.witness import Witness
 from config.settings import IssuerSetting, Settings
 from crl.model import file_name
 from crl.rules import gate
+from enroll.store.engine import migrate as migrate_protocols
 from fleetca import ceremonies, forms
 from fleetca.folder import put_new
 
@@ -120,6 +121,7 @@ def _import(
     placed += [_place_crl(settings, output, issuers, now=now) for output in verified.outputs if output.is_crl]
     url = forms.store_url(settings)
     migrate(url)
+    migrate_protocols(url)
     store = open_store(url)
     try:
         _record(store, issuers, verified, now=now)

@@ -6,12 +6,52 @@ Owns what a role may get at most by its weaker evidence, and the rate. A cap onl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Final
 
 from ca.errors import Busy, Denied
-from ca.model import DeviceId, Name, Operator, ProfileName, UnixTime
+from ca.model import DeviceId, Name, NameKind, Operator, ProfileName, UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What accounts may have of one profile by names that only the web process validated.
+
+    Args:
+        open: accounts may stand for themselves.
+        bound: accounts may stand for the device that an operator's token names.
+        dns: names that may be validated: whole, or `*.` and the end of all that lie below it.
+        networks: addresses that may be.
+    """
+
+    open: bool = False
+    bound: bool = False
+    dns: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+
+    def covers(self, name: Name) -> bool:
+        """Could this name be validated at all?"""
+        if name.kind is NameKind.dns:
+            host = name.value.removeprefix("*.")
+            return any(below(pattern, host) for pattern in self.dns)
+        return name.kind is NameKind.ip and inside(self.networks, name.value)
+
+
+def below(pattern: str, host: str) -> bool:
+    """Whether a host name is this one, or for `*.` and an end, lies below that end; `*` is every name."""
+    return pattern == "*" or (host.endswith(pattern[1:]) and len(host) >= len(pattern) if pattern.startswith("*.") else host == pattern)
+
+
+def inside(networks: tuple[str, ...], address: str) -> bool:
+    """Whether an address lies in one of the networks. An IPv4 address in an IPv6 coat is judged without it."""
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return any(found in network for network in map(ipaddress.ip_network, networks) if network.version == found.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +69,8 @@ class Caps:
     per_minute: int | None = None
     renew_from: float = 0.0
     own_names: frozenset[Name] = frozenset()
+    validated: Mapping[ProfileName, Validated] = field(default_factory=lambda: MappingProxyType({}))
+    """By profile: what validated names reach. A profile that is not here is not to be had by them."""
 
 
 NO_CAPS: Final = Caps()

@@ -8,6 +8,8 @@ which judges a claim by what is on record, is `ca.rules.grant`.
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +17,7 @@ from typing import Final
 
 from ca.der.algorithms import load_public_key, verify
 from ca.der.certificate import CertificateFacts, read_certificate
-from ca.errors import Denied, FleetcaError, Unauthenticated
+from ca.errors import Denied, FleetcaError, Malformed, Unauthenticated
 from ca.model import (
     Digest,
     Evidence,
@@ -27,7 +29,9 @@ from ca.model import (
     Role,
     TokenEvidence,
     UnixTime,
+    ValidatedNames,
 )
+from ca.rules import ids
 from ca.rules import token as token_rule
 from ca.rules.message import Act, Message, check_message, digest_of, read_message, signed_octets
 
@@ -48,6 +52,8 @@ ALLOWED: Final = frozenset(
         (Verb.issue, Role.enroll, EvidenceKind.presented),
         (Verb.issue, Role.enroll, EvidenceKind.message),
         (Verb.issue, Role.enroll, EvidenceKind.local),
+        # An account whose names the web process validated, as far as the settings let it (ACME).
+        (Verb.issue, Role.enroll, EvidenceKind.validated),
         # A responder gets its delegated certificate.
         (Verb.issue, Role.status, EvidenceKind.local),
         # An operator at the machine, or one who signed.
@@ -56,6 +62,7 @@ ALLOWED: Final = frozenset(
         # A device gives up its own certificate; an operator any.
         (Verb.revoke, Role.enroll, EvidenceKind.presented),
         (Verb.revoke, Role.enroll, EvidenceKind.message),
+        (Verb.revoke, Role.enroll, EvidenceKind.validated),
         (Verb.revoke, Role.operator, EvidenceKind.local),
         (Verb.revoke, Role.operator, EvidenceKind.message),
         # Tokens come from operators only.
@@ -79,7 +86,9 @@ _KINDS: Final[Mapping[type, EvidenceKind]] = {
     MessageEvidence: EvidenceKind.message,
     PresentedCertificate: EvidenceKind.presented,
     LocalEvidence: EvidenceKind.local,
+    ValidatedNames: EvidenceKind.validated,
 }
+_ACCOUNT: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,8 @@ class Claim:
     certificate: CertificateFacts | None = None
     """The certificate that was presented, or whose key signed the message."""
     message: Message | None = None
+    validated: ValidatedNames | None = None
+    """The names that the web process says it validated."""
 
 
 def kind_of(evidence: Evidence) -> EvidenceKind:
@@ -142,6 +153,8 @@ def claim(verb: Verb, evidence: Evidence, peer: Peer, *, deployment: str, now: U
         if evidence.role is not peer.role or evidence.uid != peer.uid:
             raise Denied("not-allowed", "Local evidence speaks for the peer of the socket only.")
         return Claim(verb, peer, kind, _sha256(f"{peer.role.value}@{peer.uid}".encode()))
+    if isinstance(evidence, ValidatedNames):
+        return _validated(verb, evidence, peer)
     message = read_message(evidence.payload)
     check_message(message, acts=_ACTS[verb], deployment=deployment, now=now)
     signer = read_certificate(evidence.certificate)
@@ -155,6 +168,19 @@ def claim(verb: Verb, evidence: Evidence, peer: Peer, *, deployment: str, now: U
             fix="Sign the context and the payload with the key of the certificate you send.",
         ) from None
     return Claim(verb, peer, kind, digest_of(evidence.payload), certificate=signer, message=message)
+
+
+def _validated(verb: Verb, evidence: ValidatedNames, peer: Peer) -> Claim:
+    if not _ACCOUNT.fullmatch(evidence.account) or (evidence.purpose and not _ACCOUNT.fullmatch(evidence.purpose)):
+        raise Malformed("bad-request", "This is no account or order.", why="They are 32 hexadecimal digits.")
+    if evidence.token is not None and len(evidence.token) != 32:
+        raise Malformed("bad-request", "A token is named by its SHA-256.")
+    if len(evidence.names) > ids.MOST_NAMES:
+        raise Malformed("bad-request", "There are too many names.", why=f"At most {ids.MOST_NAMES} are taken.")
+    names = [[name.kind.value, ids.name(name.kind, name.value).value] for name in evidence.names]
+    token = None if evidence.token is None else evidence.token.hex()
+    said = json.dumps([evidence.account, evidence.purpose, evidence.profile, names, token], separators=(",", ":"))
+    return Claim(verb, peer, EvidenceKind.validated, _sha256(said.encode()), token=evidence.token, validated=evidence)
 
 
 def _sha256(octets: bytes) -> Digest:

@@ -40,10 +40,11 @@ from ca.model import (
     Token,
     TokenRequest,
     UnixTime,
+    ValidatedNames,
 )
 from ca.rules import renewal
 from ca.rules import token as token_rule
-from ca.rules.caps import NO_CAPS, Caps, Power, powers_of, within
+from ca.rules.caps import NO_CAPS, Caps, Power, Validated, powers_of, within
 from ca.rules.evidence import Claim, Verb
 from ca.rules.message import Act
 from ca.rules.revocation import FOR_ONESELF
@@ -54,6 +55,7 @@ OPERATOR: Final = ProfileName("operator")
 ENROLL_DEVICE: Final = DeviceId(OWN_SERVICES + "enroll")
 RESPONDER_DEVICE: Final = DeviceId(OWN_SERVICES + "ocsp")
 OPERATOR_DEVICE: Final = OWN_SERVICES + "operator:"
+ACCOUNT_DEVICE: Final = "account:"
 
 
 _POWERS: Final[Mapping[Verb, Power]] = {
@@ -104,6 +106,8 @@ class Asked:
     actor: str
     parent: CertificateRef | None = None
     token: Digest | None = None
+    token_for: Digest | None = None
+    """Who the token belongs to from now on, where that is more than this request: an account's key."""
 
 
 # ---- Issuing --------------------------------------------------------------------------------------------------------
@@ -137,6 +141,8 @@ def asked_for(
             asked = _by_message(found, request, policy, record, operator=operator, now=now)
         case EvidenceKind.local:
             asked = _by_role(found, request, policy, operator=operator)
+        case EvidenceKind.validated:
+            asked = _by_validated(found, request, policy, token, now=now)
         case _:
             raise Denied("evidence-unknown", "This kind of evidence is not known.")
     return asked
@@ -204,6 +210,52 @@ def _by_message(
         issuer=policy.default_issuer,
         actor=f"operator:{name}",
     )
+
+
+def _by_validated(found: Claim, request: IssueRequest, policy: Policy, token: Token | None, *, now: UnixTime) -> Asked:
+    """The web process says that an account has these names: what that reaches stands in its caps, and in the token where one is named."""
+    said, caps = found.validated, policy.caps_of(found.peer.role)
+    assert said is not None, "a claim of this kind holds what was validated"
+    reach = _reach(said, caps)
+    device, key = account_device(said.account), None
+    if said.token is not None:
+        held = token_rule.bound(token, said.account, now=now)
+        if held.profile != said.profile:
+            raise Denied("evidence-for-another-profile", "The token of this account is for another profile.")
+        if held.names and not set(held.names).issuperset(said.names):
+            raise Denied("evidence-for-other-names", "The token of this account is for other names.")
+        device, key = held.device, token_rule.account_key(said.account)
+    for name in said.names:
+        if not reach.covers(name):
+            raise Denied("over-the-cap", "This name is not to be had by validation.", why=f"The settings do not list {name.value!r}.")
+    _agree(request, device=device, profile=said.profile, names=said.names)
+    _for_devices(policy, device, said.profile)
+    within(caps, device=device, profile=said.profile)
+    return Asked(
+        device=device,
+        profile=said.profile,
+        names=said.names,
+        issuer=policy.default_issuer,
+        actor=f"account:{said.account}",
+        token=said.token,
+        token_for=key,
+    )
+
+
+def _reach(said: ValidatedNames, caps: Caps) -> Validated:
+    reach = caps.validated.get(said.profile)
+    if reach is None or not (reach.open if said.token is None else reach.bound):
+        raise Denied(
+            "over-the-cap",
+            "Accounts do not get certificates of that profile this way.",
+            why=f"No ACME directory of the settings gives {said.profile!r} to such an account.",
+        )
+    return reach
+
+
+def account_device(account: str) -> DeviceId:
+    """The identity of an account that stands for itself."""
+    return DeviceId(ACCOUNT_DEVICE + account)
 
 
 def _late(record: Certificate | None, policy: Policy) -> int:
@@ -401,6 +453,7 @@ def revocation(
     record: Certificate | None,
     operator: Operator | None,
     target: Certificate | None,
+    token: Token | None = None,
     now: UnixTime,
 ) -> RevocationGrant:
     """May this evidence revoke that?
@@ -408,6 +461,7 @@ def revocation(
     Args:
         record: the row of the claim's certificate.
         target: the row of `request.target`, where one is given.
+        token: the row of the claim's token.
     """
     if request.target is not None and request.device is not None:
         raise Malformed("bad-request", "Either a certificate is revoked or a device, not both at once.")
@@ -426,6 +480,8 @@ def revocation(
         case EvidenceKind.message:
             actor = _by_signed_revocation(found, request, record, operator=operator, target=target, now=now)
             ref = request.target
+        case EvidenceKind.validated:
+            actor, ref = _by_validated_revocation(found, request, policy, target=target, token=token, now=now), request.target
         case _:
             raise Denied("evidence-unknown", "This kind of evidence revokes nothing.")
     if ref is None and request.device is None:
@@ -463,6 +519,26 @@ def _by_signed_revocation(
         raise Denied("not-your-certificate", "A device revokes its own certificates only.")
     _for_oneself(request)
     return _actor(own)
+
+
+def _by_validated_revocation(
+    found: Claim, request: RevokeRequest, policy: Policy, *, target: Certificate | None, token: Token | None, now: UnixTime
+) -> str:
+    """An account revokes what it was issued, and what carries none but names that it was found to hold (RFC 8555 7.6)."""
+    said, caps = found.validated, policy.caps_of(found.peer.role)
+    assert said is not None, "a claim of this kind holds what was validated"
+    reach = _reach(said, caps)
+    if request.device is not None or target is None or target.profile != said.profile:
+        raise Denied("not-your-certificate", "An account revokes certificates of its own profile only, one at a time.")
+    within(caps, device=target.device, profile=target.profile)
+    asked_for = tuple(name for name in target.names if name.kind in policy.profile(target.profile).allowed_names)
+    device = account_device(said.account) if said.token is None else token_rule.bound(token, said.account, now=now).device
+    own = target.device == device
+    holds = bool(asked_for) and set(asked_for) <= set(said.names) and all(reach.covers(name) for name in asked_for)
+    if not own and not holds:
+        raise Denied("not-your-certificate", "The certificate is not this account's, and carries names that it does not hold.")
+    _for_oneself(request)
+    return f"account:{said.account}"
 
 
 def _for_oneself(request: RevokeRequest) -> None:

@@ -7,6 +7,7 @@ is told apart from a token that does not exist. Only the SHA-256 of the whole te
 from __future__ import annotations
 
 import hashlib
+import hmac
 import string
 import zlib
 from typing import Final
@@ -20,6 +21,7 @@ LONGEST_LIFETIME: Final = 90 * 86400
 _DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _BODY: Final = 43
 _CHECK: Final = 6
+BINDING_ID_OCTETS: Final = 8
 
 
 def _base62(number: int, width: int) -> str:
@@ -78,6 +80,34 @@ def usable(token: Token | None, *, request_key: bytes, now: UnixTime) -> Token:
     if now >= token.expires:
         raise Unauthenticated("token-expired", "This enrolment token has expired.", fix="Make a new one: fleetca token create DEVICE")
     return token
+
+
+def account_key(account: str) -> Digest:
+    """What stands as the user of a token that belongs to an account (RFC 8555 7.3.4)."""
+    return Digest(hashlib.sha256(b"fleetca account\0" + account.encode("ascii")).digest())
+
+
+def binding_id(hash_: Digest) -> str:
+    """The key identifier under which a token binds an account; its first octets find the token."""
+    return hash_[:BINDING_ID_OCTETS].hex()
+
+
+def binding_key(hash_: Digest) -> bytes:
+    """The MAC key with which its holder binds an account. It follows from what we keep, so whoever reads the table of tokens could do the same
+    with those that are not used yet: only the web process may read it, and the signer lets a token have one account."""
+    return hmac.new(hash_, b"fleetca external account binding v1", hashlib.sha256).digest()
+
+
+def bound(token: Token | None, account: str, *, now: UnixTime) -> Token:
+    """The token, if this account may stand for its device: bound to it before, or usable now.
+
+    Raises:
+        Unauthenticated: `token-unknown`, `token-expired`.
+        Conflict: `token-used`.
+    """
+    if token is not None and token.used_at is not None and token.used_by == account_key(account):
+        return token
+    return usable(token, request_key=account_key(account), now=now)
 
 
 def accepted_lifetime(seconds: int) -> int:

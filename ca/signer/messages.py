@@ -32,6 +32,7 @@ from ca.model import (
     Serial,
     TokenEvidence,
     TokenRequest,
+    ValidatedNames,
 )
 from ca.rules import forms, ids
 from ca.rules.message import names_from, names_to
@@ -48,6 +49,7 @@ _TAGS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = {
     EvidenceKind.message.value: (MessageEvidence, ("payload", "certificate", "signature")),
     EvidenceKind.presented.value: (PresentedCertificate, ("certificate",)),
     EvidenceKind.local.value: (LocalEvidence, ()),
+    EvidenceKind.validated.value: (ValidatedNames, ("account", "purpose", "profile", "names", "token")),
 }
 
 

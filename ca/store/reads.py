@@ -64,6 +64,7 @@ CERTIFICATES_OF_DEVICE = (
     .where(_c.device == param("device"), sa.text("certificates.state <> 'void'"))
     .order_by(_c.id.desc())
 )
+TOKENS_BETWEEN = sa.select(*rows.TOKEN_COLUMNS).where(t.tokens.c.hash >= param("low"), t.tokens.c.hash <= param("high")).limit(2)
 FIND_TOKEN = sa.select(*rows.TOKEN_COLUMNS).where(t.tokens.c.hash == param("hash"))
 COUNTER = sa.select(t.counters.c.value).where(t.counters.c.name == param("name"))
 CRL_ENTRIES = (
@@ -124,6 +125,11 @@ class Reads(ABC):
     def find_token(self, token: Digest) -> Token | None:
         row = self._first(FIND_TOKEN, {"hash": token})
         return None if row is None else rows.token_of(row)
+
+    def find_token_by_beginning(self, octets: bytes) -> Token | None:
+        """The token whose hash begins with these octets; None also where there are several."""
+        found = self._all(TOKENS_BETWEEN, {"low": octets.ljust(32, b"\x00"), "high": octets.ljust(32, b"\xff")})
+        return rows.token_of(found[0]) if len(found) == 1 else None
 
     # ---- status
 

@@ -50,13 +50,13 @@ def policy(**caps: Caps) -> Policy:
 
 EXPECTED = {
     Verb.issue: {
-        Role.enroll: {"token", "presented", "message", "local"},
+        Role.enroll: {"token", "presented", "message", "local", "validated"},
         Role.status: {"local"},
         Role.publisher: set(),
         Role.operator: {"local", "message"},
     },
     Verb.revoke: {
-        Role.enroll: {"presented", "message"},
+        Role.enroll: {"presented", "message", "validated"},
         Role.status: set(),
         Role.publisher: set(),
         Role.operator: {"local", "message"},

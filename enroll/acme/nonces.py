@@ -1,0 +1,68 @@
+"""Nonces that several workers share (RFC 8555 6.5). Making one writes nothing; using one writes one row, which whoever comes second finds.
+
+A nonce is 16 random octets, the second it was made in, and a MAC over both: so nobody fills a table by asking for nonces, and one that was
+never handed out costs no question to the database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final
+
+from ca.model import UnixTime
+from ca.ports import Chance, Clock
+from enroll.acme import jws
+from enroll.acme.model import Problem
+from enroll.acme.ports import Protocols
+
+LIFETIME: Final = 3600
+SECRET: Final = "acme-nonces"
+_RANDOM: Final = 16
+_TIME: Final = 6
+_MAC: Final = 16
+
+
+class Nonces:
+    """Makes and checks nonces.
+
+    Args:
+        refuse: the share of good nonces that are refused all the same, for those who try clients.
+    """
+
+    def __init__(self, *, store: Protocols, clock: Clock, chance: Chance, refuse: float = 0.0) -> None:
+        self._store, self._clock, self._chance, self._refuse = store, clock, chance, refuse
+        self._key: bytes | None = None
+
+    def _mac(self, body: bytes) -> bytes:
+        if self._key is None:
+            self._key = self._store.secret(SECRET, self._chance.octets(32))
+        return hmac.new(self._key, body, hashlib.sha256).digest()[:_MAC]
+
+    def make(self) -> str:
+        body = self._chance.octets(_RANDOM) + self._clock.now().to_bytes(_TIME, "big")
+        return jws.encode(body + self._mac(body))
+
+    def use(self, text: str | None) -> None:
+        """Use it, once.
+
+        Raises:
+            Problem: `badNonce`.
+        """
+        octets = jws.decode(text, "nonce")
+        body, mac = octets[: _RANDOM + _TIME], octets[_RANDOM + _TIME :]
+        made, now = int.from_bytes(body[_RANDOM:], "big"), self._clock.now()
+        if not hmac.compare_digest(mac, self._mac(body)) or not made - 60 <= now < made + LIFETIME:
+            raise _bad("It is not one of ours, or too old.")
+        if self._refuse and int.from_bytes(self._chance.octets(4), "big") < self._refuse * (1 << 32):
+            raise _bad("It is refused for a trial; use the one in this answer.")
+        if not self._store.use_nonce(body[:_RANDOM], expires=_expiry(made), now=now):
+            raise _bad("It was used before.")
+
+
+def _expiry(made: UnixTime) -> UnixTime:
+    return made + LIFETIME + 60
+
+
+def _bad(why: str) -> Problem:
+    return Problem("badNonce", f"The nonce cannot be used (RFC 8555 6.5). {why}")

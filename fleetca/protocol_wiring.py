@@ -1,0 +1,159 @@
+"""Puts the protocols of enrolment together: ACME beside REST, on one application. Ordinary code, named arguments; holds no rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from flask import Flask
+
+from ca.errors import Misconfigured
+from ca.model import Issuer, IssuerId, ProfileName, Token
+from ca.store.engine import Store
+from ca.system import SystemChance, SystemClock
+from config.settings import Settings
+from enroll.acme.accounts import Accounts
+from enroll.acme.model import Account, ChallengeKind, Directory, Limits
+from enroll.acme.nonces import Nonces
+from enroll.acme.orders import Orders
+from enroll.acme.ports import Prober
+from enroll.acme.probing.probe import NetworkProber
+from enroll.acme.probing.reach import DnsResolver, Reach, SystemResolver
+from enroll.acme.requests import Requests
+from enroll.acme.revoking import Revoking
+from enroll.acme.routes import Service
+from enroll.acme.routes import blueprint as acme_blueprint
+from enroll.acme.validating import Validating
+from enroll.ports import Signer
+from enroll.rest.flow import climb
+from enroll.store.acme import AcmeStore
+from enroll.store.transactions import Transactions
+from fleetca import forms
+
+VALIDATING = 16
+"""Validations at once: each waits for somebody else's server."""
+
+
+@dataclass(slots=True)
+class Protocols:
+    """What the protocols hold open."""
+
+    endings: list[Callable[[], None]] = field(default_factory=list)
+
+    def close(self) -> None:
+        for end in reversed(self.endings):
+            end()
+
+
+def attach(
+    application: Flask, settings: Settings, *, store: Store, signer: Signer, clock: SystemClock, issuers: Sequence[Issuer]
+) -> Protocols:
+    """Add the protocols that the settings name to the application.
+
+    Raises:
+        Misconfigured: a directory's profile does not exist, or a library is missing.
+    """
+    opened = Protocols()
+    if settings.acme.directories:
+        transactions = Transactions(forms.store_url(settings))
+        pool = ThreadPoolExecutor(max_workers=VALIDATING, thread_name_prefix="validation")
+        opened.endings += [transactions.close, lambda: pool.shutdown(wait=True, cancel_futures=True)]
+        service = acme_service(
+            settings,
+            store=store,
+            protocols=AcmeStore(transactions),
+            signer=signer,
+            clock=clock,
+            issuers=issuers,
+            prober=prober(settings, clock=clock),
+            later=lambda work: _ignored(pool.submit(work)),
+        )
+        application.register_blueprint(acme_blueprint(service))
+    return opened
+
+
+def _ignored(_: object) -> None:
+    """What runs in the pool writes down what came of it."""
+
+
+def directories(settings: Settings) -> Mapping[str, Directory]:
+    """The ACME directories of the settings.
+
+    Raises:
+        Misconfigured: one gives a profile that there is not.
+    """
+    known = forms.profiles(settings)
+    for one in settings.acme.directories:
+        if ProfileName(one.profile) not in known:
+            raise Misconfigured(
+                "profile-unknown",
+                f"{settings.file}: the ACME directory {one.name} gives profile {one.profile}, and there is none.",
+                fix="List them: fleetca profiles list",
+            )
+    return {
+        one.name: Directory(
+            name=one.name,
+            profile=ProfileName(one.profile),
+            bound=one.accounts == "bound",
+            dns=one.names,
+            networks=settings.acme.networks,
+            challenges=tuple(map(ChallengeKind, one.challenges)),
+        )
+        for one in settings.acme.directories
+    }
+
+
+def prober(settings: Settings, *, clock: SystemClock) -> Prober:
+    """What asks the holders of names, inside the networks of the settings."""
+    resolver = DnsResolver(settings.acme.resolver) if settings.acme.resolver else SystemResolver()
+    reach = Reach(resolver=resolver, monotonic=clock.monotonic, hosts=settings.acme.hosts)
+    return NetworkProber(reach=reach, http_port=settings.acme.http_port, tls_port=settings.acme.tls_port)
+
+
+def acme_service(
+    settings: Settings,
+    *,
+    store: Store,
+    protocols: AcmeStore,
+    signer: Signer,
+    clock: SystemClock,
+    issuers: Sequence[Issuer],
+    prober: Prober,
+    later: Callable[[Callable[[], None]], None],
+) -> Service:
+    """The parts of ACME."""
+    chance = SystemChance()
+    limits = Limits(settings.acme.accounts_per_hour, settings.acme.orders_per_hour, settings.acme.failures_per_hour)
+    nonces = Nonces(store=protocols, clock=clock, chance=chance, refuse=settings.acme.refuse_nonces)
+    by_identifier: dict[bytes, IssuerId] = {issuer.key_identifier: issuer.id for issuer in issuers}
+
+    def token(account: Account) -> Token | None:
+        return None if account.token is None else store.reading.find_token(account.token)
+
+    orders = Orders(
+        store=protocols,
+        signer=signer,
+        reader=store.reading,
+        issuers=by_identifier,
+        clock=clock,
+        chance=chance,
+        limits=limits,
+        token=token,
+    )
+    return Service(
+        base=settings.enroll.url,
+        directories=directories(settings),
+        requests=Requests(store=protocols, nonces=nonces),
+        nonces=nonces,
+        accounts=Accounts(store=protocols, tokens=store.reading, clock=clock, chance=chance, limits=limits),
+        orders=orders,
+        validating=Validating(store=protocols, orders=orders, prober=prober, later=later, clock=clock, limits=limits),
+        revoking=Revoking(signer=signer, reader=store.reading, orders=orders),
+        reader=store.reading,
+        clock=clock,
+        profiles=forms.profiles(settings),
+        issuers=by_identifier,
+        chain=lambda issuer: climb(issuers, issuer),
+        key_identifiers={issuer.id: issuer.key_identifier for issuer in issuers},
+    )
