@@ -54,7 +54,7 @@ from crl.web import blueprint as crl_blueprint
 from enroll.rest.flow import Enrolment
 from enroll.rest.prompt import Prompt
 from enroll.rest.routes import create_app as create_enroll_app
-from fleetca import forms
+from fleetca import forms, protocol_wiring
 from fleetca.door import Door
 from fleetca.failpoints import failpoint
 from fleetca.finished import Finished
@@ -286,6 +286,7 @@ def enroll(settings: Settings, process: Process) -> None:
         default_issuer=IssuerId(settings.profiles.default_issuer),
     )
     application = create_enroll_app(enrolment, chance=SystemChance(), version=version("fleetca"), url=settings.enroll.url)
+    protocols = protocol_wiring.attach(application, settings, store=store, signer=signer, clock=clock, issuers=tuple(issuers.values()))
     prompt = Prompt(enrolment, signer=Door(settings.signer.socket, Role.enroll), chance=SystemChance())
     listener = _listener(process, str(settings.enroll.listen), "enroll.listen")
     context = tls_context(trusted=[forms.pem_of(issuer.certificate).encode() for issuer in issuers.values()])
@@ -302,6 +303,7 @@ def enroll(settings: Settings, process: Process) -> None:
         return
     threading.Thread(target=identity.keep, args=(process.stopping,), name="identity", daemon=True).start()
     _run(application, process, listener, threads=8, context=context, lane=Lane(prompt.targets, prompt.take))
+    protocols.close()
     store.close()
 
 

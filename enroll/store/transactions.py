@@ -36,8 +36,8 @@ class Cursor:
         return int(self._run(statement, parameters).rowcount)
 
     def _run(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Any:
-        text, constants = self._database.texts[statement]
-        return self._cursor.execute(text, {**constants, **parameters})
+        text = self._database.texts[statement]
+        return self._cursor.execute(text.sql, text.given(parameters))
 
 
 class Transactions:
