@@ -322,6 +322,7 @@ _WORDS = {
     "void": "voided certificate",
     "delivery": "delivered successor of certificate",
     "supersede": "superseded certificate",
+    "clone": "a suspected clone of certificate",
     "revocation": "revocation",
     "crl": "CRL",
     "token": "token",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ca import lineage
-from ca.errors import Unavailable
+from ca.errors import Denied, Unavailable
 from ca.lineage import Issuers
 from ca.model import Certificate, ConfirmRequest, Peer
 from ca.ports import Clock, Ledger
@@ -27,8 +27,15 @@ class Confirming:
 
         Raises:
             Denied: it was superseded itself, it does not hold, its device was revoked, or it has no such successor.
+            Contested: another certificate took its place by being used (P9).
         """
         claim = evidence.claim(evidence.Verb.confirm, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
+        try:
+            return self._confirm(claim, request)
+        except Denied as error:
+            raise lineage.refusal(self._ledger, self._witness, error, claim, self._issuers, now=self._clock.now()) from None
+
+    def _confirm(self, claim: evidence.Claim, request: ConfirmRequest) -> Certificate:
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             successor = None if request.successor is None else tx.find_certificate(request.successor)

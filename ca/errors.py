@@ -5,6 +5,7 @@
     |   |-- Malformed         the bytes or fields cannot be read
     |   |-- Unauthenticated   no evidence, or evidence that does not hold
     |   |-- Denied            known, and not allowed
+    |   |   `-- Contested     and two may hold what is one device's
     |   |-- NotFound          no such thing (or none that the asker may see)
     |   |-- Conflict          it clashes with what is already on record
     |   `-- Unacceptable      well-formed, allowed to ask, against a rule (weak key, outlives its issuer)
@@ -58,6 +59,10 @@ class Unauthenticated(Refused):
 
 class Denied(Refused):
     """Known, and not allowed."""
+
+
+class Contested(Denied):
+    """It speaks for a certificate in whose place another was used: two may hold what is one device's (P9)."""
 
 
 class NotFound(Refused):

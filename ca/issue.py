@@ -305,6 +305,8 @@ class Issuing:
             except FleetcaError as error:
                 if isinstance(error, Unavailable) and not isinstance(error, (Busy, KeyUnavailable)):
                     raise
+                error, told = lineage.refused(tx, error, item.prepared.claim, self._issuers, now=now)
+                said += told
                 return error
             said += own
             return outcome

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ca.errors import FleetcaError
 from ca.model import (
     Certificate,
     CertificateRef,
@@ -26,9 +27,10 @@ from ca.model import (
     TenantId,
     UnixTime,
 )
-from ca.ports import Writing
+from ca.ports import Ledger, Writing
 from ca.rules import evidence, grant, leaf, renewal, testimony
 from ca.rules.revocation import change
+from ca.witness import Witness
 
 OWN_DIGEST = Digest(bytes(32))
 """The evidence digest of what the signer does by its own rules."""
@@ -96,14 +98,74 @@ def revoke(tx: Writing, record: Certificate, by: RevocationGrant, *, now: UnixTi
 
 
 def first_use(tx: Writing, record: Certificate, profiles: Mapping[ProfileName, Profile], *, now: UnixTime) -> tuple[testimony.Record, ...]:
-    """The key of `record` authenticated to us: its ancestors are superseded (P9), and revoked where their profile says so."""
+    """The key of `record` authenticated to us: its ancestors are superseded (P9), and revoked where their profile says so.
+
+    So are, the first time, the other renewals of its parent: of all that were asked for with one key, the one that is used first stays, and
+    whoever holds another is noticed when it speaks (docs/adr/0009-one-place.md).
+    """
     said: list[testimony.Record] = []
-    if record.first_used_at is None:
-        tx.mark_first_used(record.ref, now=now)
-        said.append(testimony.FirstUsed(record.ref, now))
     for ancestor in renewal.ancestors(record, tx.find_certificate):
         said += supersede(tx, ancestor, record.ref, profiles, now=now)
+    if record.first_used_at is None:
+        if record.parent is not None:
+            for sibling in renewal.displaced(record, tx.renewals_of(record.parent, record.device)):
+                said += supersede(tx, sibling, record.ref, profiles, now=now)
+        tx.mark_first_used(record.ref, now=now)
+        # The last word of this use: a journal cut off before it makes the next use the first one again, which says the rest.
+        said.append(testimony.FirstUsed(record.ref, now))
     return tuple(said)
+
+
+def refused(
+    tx: Writing, error: FleetcaError, claim: evidence.Claim, issuers: Issuers, *, now: UnixTime
+) -> tuple[FleetcaError, tuple[testimony.Record, ...]]:
+    """What a refusal is told as, once what was refused is undone: did a certificate speak whose place another took by being used?
+
+    Then two may hold what is one device's. That goes on record, once for each certificate: whoever asks again and again writes nothing more.
+    """
+    if error.code not in renewal.PLACE_TAKEN or claim.certificate is None:
+        return error, ()
+    record = issuers.record_of(claim, tx)
+    if record is None or record.der != claim.certificate.der:
+        return error, ()
+    siblings = () if record.parent is None else tx.renewals_of(record.parent, record.device)
+    used = renewal.rival(record, siblings=siblings, successors=tx.renewals_of(record.ref, record.device), now=now)
+    if used is None:
+        return error, ()
+    said: tuple[testimony.Record, ...] = ()
+    if record.clone_seen_at is None:
+        seen = testimony.CloneSeen(record.ref, used.ref, record.device, claim.peer.role, claim.kind, claim.digest, now)
+        clone_seen(tx, seen)
+        said = (seen,)
+    return renewal.contested(record, used, error), said
+
+
+def refusal(
+    ledger: Ledger, witness: Witness, error: FleetcaError, claim: evidence.Claim, issuers: Issuers, *, now: UnixTime
+) -> FleetcaError:
+    """As `refused`, for a verb whose whole transaction was undone by the refusal."""
+    if error.code not in renewal.PLACE_TAKEN:
+        return error
+    with ledger.writing() as tx:
+        told, said = refused(tx, error, claim, issuers, now=now)
+    witness.later(said)
+    return told
+
+
+def clone_seen(tx: Writing, seen: testimony.CloneSeen) -> None:
+    """Write down that a certificate spoke after another had taken its place."""
+    tx.mark_clone_seen(seen.ref, now=seen.at)
+    tx.append_leaf(
+        leaf.clone(
+            seen.ref,
+            used=seen.used,
+            device=seen.device,
+            role=seen.role,
+            evidence=seen.evidence,
+            evidence_digest=seen.evidence_digest,
+            at=seen.at,
+        )
+    )
 
 
 def delivered(
@@ -133,7 +195,9 @@ def supersede(
     tx.append_leaf(leaf.supersede(record.ref, by=by, at=since))
     said: tuple[testimony.Record, ...] = (testimony.Superseded(record.ref, by, since),)
     profile = profiles.get(record.profile)
-    if profile is not None and profile.on_superseded is OnSuperseded.revoke and renewal.live(record, now=now):
+    # One that is being signed will hold in a moment.
+    holds = renewal.live(record, now=now) or (record.state is CertificateState.intended and not renewal.revoked(record))
+    if profile is not None and profile.on_superseded is OnSuperseded.revoke and holds:
         said += revoke(tx, record, by_the_signer(record.tenant, reason=Reason.superseded, why="superseded", now=now), now=now)[1]
     return said
 

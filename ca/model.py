@@ -528,6 +528,8 @@ class Certificate:
     revocation: Revocation | None
     leaf: Digest
     """Leaf hash of its `issuance` leaf: what a receipt proves to be in the log."""
+    clone_seen_at: UnixTime | None = None
+    """When its key spoke, for the first time, after another certificate had taken its place by being used: two may hold what is one device's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,8 @@ class Recovery:
                         _delivered(tx, record)
                     case testimony.Superseded():
                         _superseded(tx, record)
+                    case testimony.CloneSeen():
+                        _clone_seen(tx, record)
                     case testimony.DeviceRevoked():
                         _device_revoked(tx, record, work)
                     case testimony.TokenMade():
@@ -258,6 +260,12 @@ def _superseded(tx: Writing, record: testimony.Superseded) -> None:
         return
     tx.mark_superseded(record.ref, now=record.at)
     tx.append_leaf(leaf.supersede(record.ref, by=record.by, at=record.at))
+
+
+def _clone_seen(tx: Writing, record: testimony.CloneSeen) -> None:
+    found = tx.find_certificate(record.ref)
+    if found is not None and found.clone_seen_at is None:
+        lineage.clone_seen(tx, record)
 
 
 def _device_revoked(tx: Writing, record: testimony.DeviceRevoked, work: _Work) -> None:

@@ -114,6 +114,8 @@ class Revoking:
         except Unavailable:
             raise
         except FleetcaError as error:
+            error, told = lineage.refused(tx, error, item.claim, self._issuers, now=now)
+            said += told
             return error
         said += own
         return outcome

@@ -31,6 +31,14 @@ class Tokens:
         lifetime = rule.accepted_lifetime(request.lifetime)
         grant.judge_names(self._policy.profile(request.profile), request.names)
         text = rule.token_text(self._chance.octets(rule.RANDOM_OCTETS))
+        try:
+            token = self._make(claim, request, text, lifetime)
+        except Denied as error:
+            raise lineage.refusal(self._ledger, self._witness, error, claim, self._issuers, now=self._clock.now()) from None
+        self._witness.later([testimony.TokenMade(token)])
+        return CreatedToken(text, token)
+
+    def _make(self, claim: evidence.Claim, request: TokenRequest, text: str, lifetime: int) -> Token:
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             record = self._issuers.record_of(claim, tx)
@@ -55,5 +63,4 @@ class Tokens:
             tx.add_token(token)
             tx.append_leaf(leaf.token(token))
             tx.raise_high_time(now)
-        self._witness.later([testimony.TokenMade(token)])
-        return CreatedToken(text, token)
+        return token

@@ -13,7 +13,7 @@ from ca.errors import FleetcaError
 from ca.model import Issuer
 from ca.ports import Clock
 from config.settings import Settings
-from fleetca import checks_inside, checks_outside, forms
+from fleetca import checks_devices, checks_inside, checks_outside, forms
 from fleetca.verdict import Patient, Verdict, bad
 
 CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = (
@@ -27,6 +27,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = 
     ("crl", checks_outside.crls),
     ("status", checks_outside.status),
     ("record", checks_outside.record),
+    ("clones", checks_devices.clones),
 )
 
 

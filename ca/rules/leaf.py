@@ -15,7 +15,9 @@ from ca.model import (
     CertificateRef,
     CrlIntent,
     Device,
+    DeviceId,
     Digest,
+    EvidenceKind,
     Intent,
     Issuer,
     IssuerId,
@@ -24,6 +26,7 @@ from ca.model import (
     Operator,
     Revocation,
     RevocationGrant,
+    Role,
     Serial,
     Token,
     UnixTime,
@@ -139,6 +142,30 @@ def delivery(ref: CertificateRef, *, successor: CertificateRef, grace_ends_at: U
 def supersede(ref: CertificateRef, *, by: CertificateRef, at: UnixTime) -> LogLeaf:
     """A certificate's successor was used, or its grace was over (P9)."""
     return _leaf("supersede", at, issuer=ref.issuer, serial=_hex(ref.serial), by=str(by))
+
+
+def clone(
+    ref: CertificateRef,
+    *,
+    used: CertificateRef,
+    device: DeviceId,
+    role: Role,
+    evidence: EvidenceKind,
+    evidence_digest: Digest,
+    at: UnixTime,
+) -> LogLeaf:
+    """A certificate's key spoke after another had taken its place by being used (P9): `used` is that other."""
+    return _leaf(
+        "clone",
+        at,
+        issuer=ref.issuer,
+        serial=_hex(ref.serial),
+        used=str(used),
+        device=device,
+        role=role.value,
+        evidence=evidence.value,
+        evidence_sha256=evidence_digest.hex(),
+    )
 
 
 def issuer(known: Issuer, *, at: UnixTime) -> LogLeaf:

@@ -6,9 +6,10 @@ copied (incident R34), the record's octets cannot.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from ca.errors import Denied, Unacceptable, Unauthenticated
+from ca.errors import Contested, Denied, FleetcaError, Unacceptable, Unauthenticated
 from ca.model import Certificate, CertificateRef, CertificateState, Device, DeviceState, Profile, Reason, UnixTime
 from ca.rules.window import date, lifetime_of
 
@@ -153,3 +154,44 @@ def ancestors(record: Certificate, find: Callable[[CertificateRef], Certificate 
         found.append(parent)
         at = parent.parent
     return tuple(found)
+
+
+# ---- Two in one place -----------------------------------------------------------------------------------------------
+
+PLACE_TAKEN: Final = frozenset({"superseded", "certificate-revoked"})
+"""The refusals behind which it may stand that another certificate took the place of the one that speaks."""
+
+
+def displaced(record: Certificate, renewals: Sequence[Certificate]) -> tuple[Certificate, ...]:
+    """Those in whose place the first use of `record` puts it, beside its ancestors: what else was made of the same parent and was not used.
+
+    Whatever state they are in: one that is being signed, on hold or expired could speak for the device later.
+
+    Args:
+        renewals: of its parent.
+    """
+    return tuple(one for one in renewals if one.ref != record.ref and one.first_used_at is None and one.superseded_at is None)
+
+
+def rival(record: Certificate, *, siblings: Sequence[Certificate], successors: Sequence[Certificate], now: UnixTime) -> Certificate | None:
+    """Which certificate took the place of this superseded one by being used: of the same parent, or its own renewal. None: only time did.
+
+    Args:
+        siblings: the renewals of its parent, itself among them.
+        successors: its own renewals.
+    """
+    if not superseded(record, now=now):
+        return None
+    others = (one for one in (*siblings, *successors) if one.ref != record.ref and one.first_used_at is not None)
+    return next(others, None)
+
+
+def contested(record: Certificate, rival: Certificate, error: FleetcaError) -> Contested:
+    """What whoever comes second is told: another certificate has the place of theirs, and since when."""
+    used_at = rival.first_used_at or 0
+    why = f"Certificate {rival.ref} took the place of {record.ref} when it was used on {date(used_at)}."
+    fix = f"If {record.device} itself did not use it, its key was copied: revoke the device, and enrol it with a new key under a new id."
+    by_rule = not revoked(record) or (record.revocation is not None and record.revocation.reason is Reason.superseded)
+    if rival.parent == record.parent and rival.parent is not None and by_rule:
+        return Contested("sibling-used", "Another renewal of the same certificate was used before this one.", why=why, fix=fix)
+    return Contested(error.code, error.what, why=why, fix=fix)

@@ -21,6 +21,7 @@ _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "void": (("issuer", "serial"), ()),
     "delivery": (("issuer", "serial"), ("grace_ends_at",)),
     "supersede": (("issuer", "serial"), ()),
+    "clone": (("issuer", "serial"), ("at",)),
     "revocation": (("change",), ("issuer", "serial", "reason", "revoked_at")),
     "crl": (("issuer", "shard", "number"), ("as_of", "count", "tbs_sha256", "this_update", "next_update")),
     "token": (("hash",), ("at", "tenant", "device", "profile", "actor", "names", "expires")),
@@ -96,6 +97,8 @@ def of_certificate(row: Certificate) -> list[Fact]:
         facts.append(Fact("delivery", key, {"grace_ends_at": row.grace_ends_at}))
     if row.superseded_at is not None:
         facts.append(Fact("supersede", key, {}))
+    if row.clone_seen_at is not None:
+        facts.append(Fact("clone", key, {"at": row.clone_seen_at}))
     return facts
 
 

@@ -11,7 +11,21 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ca.errors import Broken, FleetcaError
-from ca.model import CertificateRef, CrlIntent, Device, Digest, Intent, Operator, Revocation, RevocationGrant, Token, UnixTime
+from ca.model import (
+    CertificateRef,
+    CrlIntent,
+    Device,
+    DeviceId,
+    Digest,
+    EvidenceKind,
+    Intent,
+    Operator,
+    Revocation,
+    RevocationGrant,
+    Role,
+    Token,
+    UnixTime,
+)
 from ca.rules import forms
 
 
@@ -78,6 +92,19 @@ class Superseded:
 
 
 @dataclass(frozen=True, slots=True)
+class CloneSeen:
+    """A certificate's key spoke after another, `used`, had taken its place by being used."""
+
+    ref: CertificateRef
+    used: CertificateRef
+    device: DeviceId
+    role: Role
+    evidence: EvidenceKind
+    evidence_digest: Digest
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceRevoked:
     """A device may not come back."""
 
@@ -110,7 +137,18 @@ class CrlIntended:
 
 
 Record: TypeAlias = (
-    Intended | Signed | GivenUp | Changed | FirstUsed | Delivered | Superseded | DeviceRevoked | TokenMade | OperatorChanged | CrlIntended
+    Intended
+    | Signed
+    | GivenUp
+    | Changed
+    | FirstUsed
+    | Delivered
+    | Superseded
+    | CloneSeen
+    | DeviceRevoked
+    | TokenMade
+    | OperatorChanged
+    | CrlIntended
 )
 
 _KINDS: dict[str, type[Any]] = {
@@ -121,6 +159,7 @@ _KINDS: dict[str, type[Any]] = {
     "first-use": FirstUsed,
     "delivery": Delivered,
     "supersede": Superseded,
+    "clone": CloneSeen,
     "device-revoked": DeviceRevoked,
     "token": TokenMade,
     "operator": OperatorChanged,

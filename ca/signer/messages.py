@@ -125,6 +125,7 @@ _FINAL: Final[Mapping[str, type[errors.FleetcaError]]] = {
         errors.Malformed,
         errors.Unauthenticated,
         errors.Denied,
+        errors.Contested,
         errors.NotFound,
         errors.Conflict,
         errors.Unacceptable,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ca.confirm import Confirming
-from ca.errors import Broken, Denied, FleetcaError, Misconfigured, NotFound, Unavailable
+from ca.errors import Broken, Contested, Denied, FleetcaError, Misconfigured, NotFound, Unavailable
 from ca.issue import Issuing
 from ca.model import OperatorName, Peer, Role
 from ca.operators import Operators
@@ -250,6 +250,8 @@ class SignerServer:
             answer = messages.frame({"ok": forms.write(handler({**asked, _VERB: verb}, peer, descriptor))})
         except FleetcaError as error:
             self._log.warning("refused", role=peer.role.value, uid=peer.uid, verb=verb, code=error.code, what=error.what, why=error.why)
+            if isinstance(error, Contested):
+                self._log.warning("clone-suspected", role=peer.role.value, uid=peer.uid, verb=verb, why=error.why, fix=error.fix)
             answer = messages.frame(messages.write_error(error))
         except Exception as error:
             if isinstance(error, (OSError, EOFError)) and verb == "?":

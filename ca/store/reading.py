@@ -48,6 +48,13 @@ FIND_BY_DER = (
     .select_from(rows.CERTIFICATES)
     .where(_c.der_sha256 == param("der_sha256"), sa.text("der_sha256 IS NOT NULL"))
 )
+CLONES = (
+    sa.select(*rows.CERTIFICATE_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(sa.text("certificates.clone_seen_at IS NOT NULL"), _c.clone_seen_at >= param("since"))
+    .order_by(_c.clone_seen_at)
+    .limit(param("limit"))
+)
 CHANGES_SINCE = sa.select(*rows.REVOCATION_COLUMNS).where(_r.change > param("change")).order_by(_r.change).limit(param("limit"))
 LEAF_OF = sa.select(_c.leaf).where(_c.serial == param("serial"), _c.issuer == param("issuer"))
 FIND_LEAF = (
@@ -114,6 +121,10 @@ class Reading(Reads):
         """The certificate whose DER has this SHA-256: byte-equal or absent."""
         row = self._first(FIND_BY_DER, {"der_sha256": digest})
         return None if row is None else rows.certificate_of(row)
+
+    def clones(self, *, since: UnixTime, limit: int) -> Sequence[Certificate]:
+        """Those whose key spoke, at or after `since`, though another certificate had taken their place by being used (P9); earliest first."""
+        return [rows.certificate_of(row) for row in self._all(CLONES, {"since": since, "limit": limit})]
 
     def search_certificates(
         self,

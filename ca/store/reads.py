@@ -65,6 +65,20 @@ CERTIFICATES_OF_DEVICE = (
     .order_by(_c.id.desc())
 )
 TOKENS_BETWEEN = sa.select(*rows.TOKEN_COLUMNS).where(t.tokens.c.hash >= param("low"), t.tokens.c.hash <= param("high")).limit(2)
+# Along the device's own index, from the parent's row on: who renews it came later, and nobody has many of those. It needs no index of its own.
+_parent = t.certificates.alias("parent")
+RENEWALS_OF = (
+    sa.select(*rows.CERTIFICATE_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(
+        _c.device == param("device"),
+        _c.id > sa.select(_parent.c.id).where(_parent.c.serial == param("serial"), _parent.c.issuer == param("issuer")).scalar_subquery(),
+        _c.parent_serial == param("serial"),
+        _c.parent_issuer == param("issuer"),
+        sa.text("certificates.state <> 'void'"),
+    )
+    .order_by(_c.id)
+)
 FIND_TOKEN = sa.select(*rows.TOKEN_COLUMNS).where(t.tokens.c.hash == param("hash"))
 COUNTER = sa.select(t.counters.c.value).where(t.counters.c.name == param("name"))
 CRL_ENTRIES = (
@@ -121,6 +135,11 @@ class Reads(ABC):
     def certificates_of(self, device: str) -> Sequence[Certificate]:
         """Every certificate of a device that is issued or intended, newest first."""
         return [rows.certificate_of(row) for row in self._all(CERTIFICATES_OF_DEVICE, {"device": device})]
+
+    def renewals_of(self, parent: CertificateRef, device: str) -> Sequence[Certificate]:
+        """Every certificate of a device that is issued or intended and renews `parent`, oldest first."""
+        found = self._all(RENEWALS_OF, {"device": device, "serial": rows.octets_of(parent.serial), "issuer": parent.issuer})
+        return [rows.certificate_of(row) for row in found]
 
     def find_token(self, token: Digest) -> Token | None:
         row = self._first(FIND_TOKEN, {"hash": token})

@@ -121,6 +121,7 @@ CERTIFICATE_COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
     _r.reason,
     _r.revoked_at,
     _r.listed,
+    _c.clone_seen_at,
 )
 CERTIFICATE_ROW = 24
 """Where the row number stands in a certificate's row."""
@@ -156,6 +157,7 @@ def certificate_of(row: Row) -> Certificate:
         revocable=bool(row[22]),
         leaf=row[23],
         revocation=None if change is None else Revocation(change, ref, _REASONS[row[26]], row[27], not_after=row[10], listed=bool(row[28])),
+        clone_seen_at=row[29],
     )
 
 

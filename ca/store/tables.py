@@ -136,6 +136,7 @@ certificates = sa.Table(
     sa.Column("superseded_at", NUMBER),
     sa.Column("delivered_at", NUMBER),
     sa.Column("grace_ends_at", NUMBER),
+    sa.Column("clone_seen_at", NUMBER),
     sa.Column("revocation", NUMBER),  # change number of its latest row in revocations
     sa.Column("revoked", TRUTH, nullable=False),  # and that row is no release
     sa.Column("grant", TEXT, nullable=False),  # canonical JSON
@@ -173,6 +174,12 @@ certificates = sa.Table(
         "id",
         sqlite_where=sa.text("superseded_at IS NOT NULL"),
         postgresql_where=sa.text("superseded_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "certificates_clones",
+        "clone_seen_at",
+        sqlite_where=sa.text("clone_seen_at IS NOT NULL"),
+        postgresql_where=sa.text("clone_seen_at IS NOT NULL"),
     ),
     sa.Index(
         "certificates_in_grace",

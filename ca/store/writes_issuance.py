@@ -90,6 +90,7 @@ GRACES_ENDED = (
     .limit(param("limit"))
 )
 MARK_SUPERSEDED = sa.update(t.certificates).where(*_THIS, _c.superseded_at.is_(None)).values(superseded_at=param("now"))
+MARK_CLONE_SEEN = sa.update(t.certificates).where(*_THIS, _c.clone_seen_at.is_(None)).values(clone_seen_at=param("now"))
 
 
 class IssuanceWrites(Writes):
@@ -288,6 +289,10 @@ class IssuanceWrites(Writes):
     def mark_superseded(self, ref: CertificateRef, *, now: UnixTime) -> None:
         """Its successor took over (P9). The first time stays."""
         self._change(MARK_SUPERSEDED, {"the_serial": rows.octets_of(ref.serial), "the_issuer": ref.issuer, "now": now})
+
+    def mark_clone_seen(self, ref: CertificateRef, *, now: UnixTime) -> None:
+        """Its key spoke after another certificate had taken its place (P9). The first time stays."""
+        self._change(MARK_CLONE_SEEN, {"the_serial": rows.octets_of(ref.serial), "the_issuer": ref.issuer, "now": now})
 
     def _on_record(self, ref: CertificateRef) -> Certificate:
         row = self._first(FIND_CERTIFICATE, {"serial": rows.octets_of(ref.serial), "issuer": ref.issuer})

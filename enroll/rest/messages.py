@@ -288,6 +288,7 @@ def render_certificate(certificate: Certificate, *, now: UnixTime, with_octets: 
         "first_used_at": _when(certificate.first_used_at),
         "grace_ends_at": _when(certificate.grace_ends_at),
         "superseded_at": _when(certificate.superseded_at),
+        "clone_seen_at": _when(certificate.clone_seen_at),
         "renews": None if certificate.parent is None else str(certificate.parent),
         "revocation": None if revocation is None else render_revocation(revocation.reason, revocation.revoked_at),
     }

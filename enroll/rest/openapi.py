@@ -222,6 +222,10 @@ _ROW: Final = {
     "first_used_at": _or_null(_TIME),
     "grace_ends_at": {**_or_null(_TIME), "description": "The first second at which it is superseded because its successor has arrived."},
     "superseded_at": _or_null(_TIME),
+    "clone_seen_at": {
+        **_or_null(_TIME),
+        "description": "When its key spoke first after another certificate had taken its place by being used.",
+    },
     "renews": _or_null(_text("ISSUER/SERIAL of the certificate it renewed.")),
     "revocation": {"anyOf": [_REVOCATION, {"type": "null"}]},
 }

@@ -96,6 +96,7 @@ def _facts(found: Certificate, now: UnixTime) -> list[tuple[str, str]]:
         ("first used", found.first_used_at),
         ("grace ends", found.grace_ends_at),
         ("superseded", found.superseded_at),
+        ("clone suspected", found.clone_seen_at),
     )
     for name, when in moments:
         if when is not None:

@@ -8,6 +8,7 @@ from typing import Final
 BY_CLASS: Final[Mapping[str, str]] = {
     "Malformed": "Send it in the form that [rest.md](rest.md) or `--help` states.",
     "Unauthenticated": "Ask with evidence that holds.",
+    "Contested": "If the device itself did not use the other certificate, its key was copied: revoke the device, and enrol it anew.",
     "Denied": "Ask with evidence that allows it, or ask an operator.",
     "NotFound": "Check the name; list what there is with the matching `fleetca` command.",
     "Conflict": "Look at what is on record; ask for something else.",

@@ -21,6 +21,7 @@ MEANINGS: Final = {
     "revoked": "Certificates were revoked.",
     "delivered": "The holder of a certificate said that its successor has arrived; the certificate's grace began.",
     "superseded": "A certificate's grace is over, and that stands on record now; it counted as superseded before.",
+    "clone-suspected": "A key spoke for a certificate whose place another had taken by being used: the device's key may have been copied.",
     "housekeeping-waits": "What becomes due by itself could not be written down; the signer tries again in a minute.",
     "token-created": "A one-time token was made; only the beginning of its hash is shown.",
     "crl-signed": "The signer signed a CRL; it is not visible before the publisher's gate has read it.",

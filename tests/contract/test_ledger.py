@@ -322,6 +322,25 @@ def test_P9_the_certificates_of_a_device_come_newest_first_without_void_ones(sto
     assert [one.ref for one in found] == [ref_of(intents[number]) for number in (3, 2, 0)]
 
 
+def test_P9_the_renewals_of_a_certificate_come_oldest_first_without_void_ones_and_without_theirs(store: Store) -> None:
+    other, parent = issue(store, intent("pump-1")), issue(store, intent("pump-1"))
+
+    def renewal(of: CertificateRef, device: str = "pump-1") -> Intent:
+        made = intent(device)
+        return dataclasses.replace(made, grant=dataclasses.replace(made.grant, parent=of))
+
+    intents = [renewal(parent), renewal(other), renewal(parent), renewal(parent), renewal(parent, "pump-2")]
+    reserve(store, *intents)
+    reserve(store, renewal(ref_of(intents[0])))
+    with store.ledger.writing() as writing:
+        writing.record_void(ref_of(intents[2]), now=NOW)
+        found = writing.renewals_of(parent, DeviceId("pump-1"))
+        assert writing.renewals_of(ref_of(intents[3]), DeviceId("pump-1")) == []
+        assert writing.renewals_of(CertificateRef(IssuerId("nobody"), parent.serial), DeviceId("pump-1")) == []
+    assert [one.ref for one in found] == [ref_of(intents[number]) for number in (0, 3)]
+    assert [one.state for one in found] == [CertificateState.intended] * 2
+
+
 def test_P9_first_use_and_supersession_keep_their_first_time(store: Store) -> None:
     ref = issue(store, intent())
     for now in (NOW + 5, NOW + 6):
@@ -331,6 +350,18 @@ def test_P9_first_use_and_supersession_keep_their_first_time(store: Store) -> No
     found = store.reading.find_certificate(ref)
     assert found is not None
     assert (found.first_used_at, found.superseded_at) == (NOW + 5, NOW + 6)
+
+
+def test_P9_a_clone_keeps_the_time_at_which_it_was_seen_first(store: Store) -> None:
+    refs = [issue(store, intent()) for _ in range(3)]
+    for ref, times in zip(refs, ((NOW + 5, NOW + 6), (NOW + 4,), ()), strict=True):
+        for now in times:
+            with store.ledger.writing() as writing:
+                writing.mark_clone_seen(ref, now=now)
+    found = store.reading.clones(since=NOW, limit=9)
+    assert [(one.ref, one.clone_seen_at) for one in found] == [(refs[1], NOW + 4), (refs[0], NOW + 5)]
+    assert [one.ref for one in store.reading.clones(since=NOW + 5, limit=9)] == [refs[0]]
+    assert [one.ref for one in store.reading.clones(since=NOW, limit=1)] == [refs[1]]
 
 
 def test_P9_a_delivery_and_the_end_of_a_grace_keep_their_first_time(store: Store) -> None:

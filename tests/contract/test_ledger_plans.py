@@ -185,6 +185,7 @@ def ask_everything(store: Store) -> set[str]:
         "last_crl": (ISSUER, 0),
         "find_certificate": (ref,),
         "certificates_of": (DeviceId("pump-5"),),
+        "renewals_of": (ref, DeviceId("pump-5")),
         "find_token": (digest(),),
         "find_by_der_digest": (digest(),),
         "find_device": (DeviceId("pump-5"),),
@@ -201,6 +202,7 @@ def ask_everything(store: Store) -> set[str]:
     }
     for name, arguments in calls.items():
         getattr(reading, name)(*arguments)
+    reading.clones(since=0, limit=20)
     next(reading.crl_entries(ISSUER, 0, expired_before=0))
     walks = {name for name in dir(Reading) if name.startswith("every_")}
     for name in walks:
@@ -230,7 +232,7 @@ def ask_everything(store: Store) -> set[str]:
         _, cursor = reading.search_devices(**devices, limit=20)  # type: ignore[arg-type]
         if cursor is not None:
             reading.search_devices(**devices, limit=20, after=cursor)  # type: ignore[arg-type]
-    return {*calls, *walks, "crl_entries", "search_certificates", "search_devices"}
+    return {*calls, *walks, "clones", "crl_entries", "search_certificates", "search_devices"}
 
 
 def write_everything(store: Store) -> set[str]:
@@ -260,6 +262,7 @@ def write_everything(store: Store) -> set[str]:
         ("begin_grace", (ref,), {"ends_at": NOW}),
         ("graces_ended", (NOW,), {"limit": 9}),
         ("mark_superseded", (ref,), {"now": NOW}),
+        ("mark_clone_seen", (ref,), {"now": NOW}),
         ("add_revocation", (ref,), {"reason": Reason.superseded, "now": NOW, "not_after": NOW, "listed": True}),
         ("next_crl_number", (ISSUER, 0), {"above": 0}),
         ("reserve_crl", (crl,), {}),

@@ -282,3 +282,20 @@ def test_the_command_ends_with_8_when_there_are_findings_and_0_otherwise(sick: P
     assert "FINDING" in shown.stdout
     assert "fix: chmod 600" in shown.stdout
     assert "1 finding." in shown.stdout
+
+
+def test_P9_a_key_that_may_have_been_copied_is_a_finding_until_its_device_is_revoked(sick: Path) -> None:
+    settings = forms.read_settings(sick / "fleetca.toml")
+    now = SystemClock().now()
+    store = open_store(forms.store_url(settings))
+    try:
+        (row,) = store.reading.search_certificates(limit=9)[0]
+        with store.ledger.writing() as tx:
+            tx.mark_clone_seen(row.ref, now=now)
+        assert ("clones", f"The key of device {row.device} may have been copied.") in findings(look(sick))
+        assert "clones" not in {check for check, _ in findings(look(sick, now=now + 31 * 86400))}
+        with store.ledger.writing() as tx:
+            tx.set_device_revoked(row.device)
+        assert "clones" not in {check for check, _ in findings(look(sick))}
+    finally:
+        store.close()

@@ -81,6 +81,8 @@ class Held:
     grace_ends: int | None = None
     marked: int | None = None
     """Since when it is superseded, once that was written down."""
+    doubted: int | None = None
+    """When its key spoke first after another had its place."""
 
     @property
     def revoked(self) -> bool:
@@ -122,6 +124,25 @@ class Fleet:
             return "certificate-revoked"
         return "certificate-expired" if self.now > one.ends + late else None
 
+    def siblings(self, one: Held) -> list[Held]:
+        return [] if one.parent is None else [other for other in self.held if other.parent is one.parent and other is not one]
+
+    def replaced(self, one: Held | None, refusal: str | None) -> bool:
+        """Is it refused because another was used in its place: of the same parent, or its own renewal?"""
+        if one is None or refusal not in {"superseded", "certificate-revoked"} or not one.superseded(self.now):
+            return False
+        return any(other.used for other in self.siblings(one)) or any(other.parent is one and other.used for other in self.held)
+
+    def told(self, one: Held | None, refusal: str | None) -> str | None:
+        """What is said to who comes second."""
+        if one is None or not self.replaced(one, refusal) or not any(other.used for other in self.siblings(one)):
+            return refusal
+        return "sibling-used" if one.status in {None, Reason.superseded, Reason.removeFromCRL} else refusal
+
+    def doubt(self, one: Held | None, refusal: str | None) -> None:
+        if one is not None and self.replaced(one, refusal):
+            one.doubted = one.doubted or self.now
+
     def may_get(self, asked: Asked) -> str | None:
         """Why a request that was not granted before is refused."""
         if asked.how == "message" and self.now - asked.at > MESSAGE:
@@ -159,6 +180,10 @@ class Fleet:
         return "already-revoked" if final and reason is not Reason.keyCompromise else None
 
     def use(self, one: Held) -> None:
+        if one.used is None:
+            for other in self.siblings(one):
+                if other.marked is None:
+                    self.mark(other)
         one.used = one.used or self.now
         above = one.parent
         while above is not None and above.marked is None:
@@ -277,6 +302,31 @@ class Lineages(RuleBasedStateMachine):
         current = self._current()
         self._ask(self._renewal(current[which % len(current)], how))
 
+    @precondition(lambda self: self._parents())
+    @rule(which=WHICH, how=HOW)
+    def renew_again_from_the_same(self, which: int, how: str) -> None:
+        """A device that lost an answer, or a thief who copied its key."""
+        parents = self._parents()
+        self._ask(self._renewal(parents[which % len(parents)], how))
+
+    def _parents(self) -> list[Held]:
+        """Those that were renewed, and may be again."""
+        return [one for one in self._current() if any(other.parent is one for other in self.fleet.held)]
+
+    @precondition(lambda self: self._in_doubt())
+    @rule(which=WHICH, how=HOW, renewing=st.booleans())
+    def speak_again(self, which: int, how: str, renewing: bool) -> None:
+        """Whose successor or sibling was used, or soon may be."""
+        found = self._in_doubt()
+        one = found[which % len(found)]
+        if renewing:
+            self._ask(self._renewal(one, how))
+        else:
+            self._confirm(one, None, how)
+
+    def _in_doubt(self) -> list[Held]:
+        return [one for one in reversed(self.fleet.held) if self.fleet.now <= one.ends and self.fleet.siblings(one)]
+
     def _current(self) -> list[Held]:
         now = self.fleet.now
         return [one for one in reversed(self.fleet.held) if one.live(now) and not one.superseded(now)]
@@ -311,7 +361,8 @@ class Lineages(RuleBasedStateMachine):
         expected = self.fleet.may_get(asked)
         said = self._said(lambda: self.world.issue(asked.request))
         if expected is not None:
-            assert said == expected
+            assert said == self.fleet.told(asked.parent, expected)
+            self.fleet.doubt(asked.parent, expected)
             return
         assert not isinstance(said, str), said
         assert not said.repeated
@@ -365,7 +416,8 @@ class Lineages(RuleBasedStateMachine):
         expected = self.fleet.may_confirm(one, successor)
         said = self._said(lambda: self.world.confirming.confirm(ConfirmRequest(evidence, target), self.world.peer(Role.enroll)))
         if expected is not None:
-            assert said == expected
+            assert said == self.fleet.told(one, expected)
+            self.fleet.doubt(one, expected)
             return
         assert said == self.world.row(one.pair)
         if successor is None:
@@ -460,8 +512,10 @@ class Lineages(RuleBasedStateMachine):
         self._recover(whole=whole)
         new = [row for row in self.world.rows() if row.ref not in before]
         if expected is not None or place in NOTHING_YET:
-            assert said in {expected, None}
+            assert said in {self.fleet.told(asked.parent, expected), None}
             assert new == []
+            if said is not None:
+                self.fleet.doubt(asked.parent, expected)
             if expected is None:
                 self.asked.append(asked)  # nobody answered: it will be sent again
             return
@@ -525,6 +579,10 @@ class Lineages(RuleBasedStateMachine):
             assert (row.device, row.state, status) == (one.device, CertificateState.issued, one.status)
             assert (row.first_used_at, row.delivered_at, row.grace_ends_at) == (one.used, one.arrived, one.grace_ends)
             assert row.superseded_at == one.marked
+            assert row.clone_seen_at == one.doubted
+            # Nobody is stranded: who is displaced unused and in no grace has a sibling or a renewal that was used.
+            if one.marked is not None and one.used is None and one.grace_ends is None:
+                assert any(other.used for other in self.fleet.siblings(one))
             assert renewal.superseded(row, now=now) == one.superseded(now)
             assert row.parent == (None if one.parent is None else by_der[one.parent.pair.certificate].ref)
 
@@ -549,7 +607,7 @@ class Lineages(RuleBasedStateMachine):
 
     def every_row_has_its_leaf(self) -> None:
         """P8, once at the end: what the rows say, leaves said, and nothing else."""
-        of_kinds = {"issuance", "void", "delivery", "supersede"}
+        of_kinds = {"issuance", "void", "delivery", "supersede", "clone"}
         told = {(fact.kind, fact.key, fact.digest) for fact in self._leaves() if fact.kind in of_kinds}
         stand = {(fact.kind, fact.key, fact.digest) for row in self.world.rows() for fact in rows.of_certificate(row)}
         assert told == stand

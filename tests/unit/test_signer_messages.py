@@ -89,6 +89,7 @@ CERTIFICATE = st.builds(
     revocable=st.booleans(),
     revocation=st.none() | REVOCATION,
     leaf=DIGEST,
+    clone_seen_at=st.none() | TIME,
 )
 GRANT = st.builds(
     Grant,

@@ -117,6 +117,7 @@ def upgrade() -> None:
         sa.Column("superseded_at", NUMBER),
         sa.Column("delivered_at", NUMBER),
         sa.Column("grace_ends_at", NUMBER),
+        sa.Column("clone_seen_at", NUMBER),
         sa.Column("revocation", NUMBER),  # change number of its latest row in revocations
         sa.Column("revoked", TRUTH, nullable=False),  # and that row is no release
         sa.Column("grant", TEXT, nullable=False),  # canonical JSON
@@ -227,6 +228,13 @@ def upgrade() -> None:
         ["id"],
         sqlite_where=sa.text("superseded_at IS NOT NULL"),
         postgresql_where=sa.text("superseded_at IS NOT NULL"),
+    )
+    op.create_index(
+        "certificates_clones",
+        "certificates",
+        ["clone_seen_at"],
+        sqlite_where=sa.text("clone_seen_at IS NOT NULL"),
+        postgresql_where=sa.text("clone_seen_at IS NOT NULL"),
     )
     op.create_index(
         "certificates_in_grace",

@@ -1,0 +1,37 @@
+"""The doctor's checks of what devices did: whose key two may hold (P9). Edge: reads the database, changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from ca.model import DeviceState
+from ca.rules.window import date
+from ca.store.engine import open_store
+from fleetca import forms
+from fleetca.verdict import Patient, Verdict, bad, ok
+
+SINCE: Final = 30 * 86400
+"""How long a suspicion is told of, in seconds; revoking the device ends it at once."""
+MOST: Final = 1000
+
+
+def clones(patient: Patient) -> Iterator[Verdict]:
+    """Devices for which two spoke, each with a certificate that wanted the same place."""
+    settings, now = patient.settings, patient.clock.now()
+    store = open_store(forms.store_url(settings), readonly=True)
+    try:
+        seen = store.reading.clones(since=now - SINCE, limit=MOST)
+        devices = {one.device: store.reading.find_device(one.device) for one in seen}
+    finally:
+        store.close()
+    active = {name for name, device in devices.items() if device is not None and device.state is DeviceState.active}
+    for name in sorted(active):
+        last = max((one for one in seen if one.device == name), key=lambda one: one.clone_seen_at or 0)
+        yield bad(
+            f"The key of device {name} may have been copied.",
+            f"Certificate {last.ref} spoke on {date(last.clone_seen_at or 0)}, after another had taken its place by being used.",
+            f"Was it restored from an old copy? Else: fleetca revoke --device {name} --reason keyCompromise --confirm {name}",
+        )
+    if not active:
+        yield ok("No device spoke with two certificates that want the same place.")
