@@ -120,6 +120,37 @@ class StoreAbility:
 
 
 @dataclass(frozen=True, slots=True)
+class Quorum:
+    """`threshold` of `custodians` together have the key; each of them has the share of its place."""
+
+    name: str
+    identifier: int
+    """Of the set (SLIP-39: 15 random bits); stands in every share."""
+    threshold: int
+    custodians: tuple[str, ...]
+    check: bytes
+    """Tells the right key from any other and nothing else about it."""
+    recipient: bytes
+    """X25519 public key: who has it can encrypt backups to the quorum, and only the quorum opens them."""
+    made_at: UnixTime
+
+    @property
+    def shape(self) -> str:
+        """`3 of 5`."""
+        return f"{self.threshold} of {len(self.custodians)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a share says of itself to everybody who sees it."""
+
+    identifier: int
+    index: int
+    """From 0; the place of its custodian."""
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True)
 class HeldKey:
     """A private key that a store says it holds."""
 

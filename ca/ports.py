@@ -37,6 +37,7 @@ from ca.model import (
     QueuedLeaf,
     Reason,
     Revocation,
+    Share,
     StoreAbility,
     Token,
     UnixTime,
@@ -111,6 +112,43 @@ class KeyStore(Protocol):
     def destroy(self, name: KeyName) -> Destruction:
         """Make a key unusable for good; it is gone when this returns. A crash in between leaves it whole or gone."""
         ...
+
+
+class SharedKey(Protocol):
+    """A key that several people share, while enough of them are here."""
+
+    @property
+    def check(self) -> bytes:
+        """Tells it from any other key; says nothing else."""
+        ...
+
+    @property
+    def recipient(self) -> bytes:
+        """The public key that backups are encrypted to."""
+        ...
+
+    def passphrase(self) -> bytes:
+        """What seals key files."""
+        ...
+
+
+class Sharing(Protocol):
+    """Makes shares of a fresh key, and the key of shares.
+
+    Raises:
+        Malformed: words that are no share (`bad-share`).
+        KeyUnavailable: shares that do not fit together (`shares-do-not-fit`).
+    """
+
+    def split(self, *, threshold: int, count: int) -> tuple[Sequence[str], SharedKey]:
+        """A new key and `count` shares, each as words. Any `threshold` of them give it back; fewer tell nothing of it."""
+        ...
+
+    def read(self, words: str) -> tuple[Share, str]:
+        """What a share says of itself, and its words as they were made, however they were typed."""
+        ...
+
+    def combine(self, shares: Sequence[str]) -> SharedKey: ...
 
 
 class Journal(Protocol):

@@ -138,6 +138,30 @@ class SealedFileKeyStore:
         if path.exists():
             raise _exists(path)
         private = make_private_key(algorithm)
+        self.put(name, private)
+        return MemoryKey(name, private)
+
+    def reseal(self, name: KeyName, into: SealedFileKeyStore) -> MemoryKey:
+        """Put the same key under another store's passphrase, under the same name. The file here stays until it is destroyed.
+
+        Raises:
+            Conflict: there is one of that name (`key-exists`).
+            KeyUnavailable: it cannot be opened here or written there.
+        """
+        private = unseal(_read(self.path(name)), self._passphrase(), what=str(self.path(name)))
+        into.put(name, private)
+        return MemoryKey(name, private)
+
+    def put(self, name: KeyName, private: PrivateKey) -> None:
+        """Seal a key that is in memory and write it, durable when this returns.
+
+        Raises:
+            Conflict: `key-exists`.
+            KeyUnavailable: `key-not-written`.
+        """
+        path = self.path(name)
+        if path.exists():
+            raise _exists(path)
         text = seal(private, self._passphrase())
         try:
             if not self._directory.is_dir():
@@ -148,7 +172,6 @@ class SealedFileKeyStore:
                 # Somebody else made it while we did: theirs stays.
                 raise _exists(path) from None
             raise KeyUnavailable("key-not-written", f"The key {path} cannot be written.", why=str(error)) from None
-        return MemoryKey(name, private)
 
     def names(self) -> Sequence[KeyName]:
         """The names of all key files in the folder, sorted."""

@@ -316,9 +316,7 @@ def _own_responder(found: Claim, request: IssueRequest, policy: Policy) -> Asked
     issuer = request.issuer or policy.default_issuer
     # One identity for all issuers: one key of it answers for several of them in one response, certified by each (RFC 6960 4.2.2.2).
     if request.device not in {None, RESPONDER_DEVICE} or request.profile not in {None, RESPONDER}:
-        raise Denied(
-            "not-allowed", "Role status gets a responder's certificate and nothing else.", why=f"That is {RESPONDER_DEVICE!r}."
-        )
+        raise Denied("not-allowed", "Role status gets a responder's certificate and nothing else.", why=f"That is {RESPONDER_DEVICE!r}.")
     profile = policy.profile(RESPONDER)
     if profile.is_ca or profile.status is not StatusKind.nocheck or profile.extended_key_usage != ("OCSPSigning",):
         raise Denied("not-allowed", "The responder profile is not one for responders.")

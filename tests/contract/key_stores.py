@@ -19,6 +19,13 @@ def sealed(folder: Path) -> KeyStore:
     return SealedFileKeyStore(folder / "keys", lambda: b"correct horse battery staple")
 
 
+def quorum(folder: Path) -> KeyStore:
+    from ca.keys.shares import Slip39
+
+    _, key = Slip39().split(threshold=2, count=3)
+    return SealedFileKeyStore(folder / "keys", key.passphrase, quorum=True)
+
+
 def pkcs11(folder: Path) -> KeyStore:
     hsm = softhsm.softhsm()
     from ca.keys.pkcs11 import Pkcs11KeyStore
@@ -28,4 +35,4 @@ def pkcs11(folder: Path) -> KeyStore:
     return Pkcs11KeyStore(TokenAddress(hsm.module, label=label), softhsm.PIN.encode)
 
 
-STORES: dict[str, Callable[[Path], KeyStore]] = {"memory": memory, "sealed": sealed, "pkcs11": pkcs11}
+STORES: dict[str, Callable[[Path], KeyStore]] = {"memory": memory, "sealed": sealed, "quorum": quorum, "pkcs11": pkcs11}
