@@ -267,7 +267,8 @@ class _Database:
             yield from rows.of_certificate(certificate)
         yield from map(rows.of_revocation, database.every_revocation())
         yield from map(rows.of_crl, database.every_crl())
-        yield from map(rows.of_token, database.every_token())
+        for token in database.every_token():
+            yield from rows.of_token(token)
         yield from map(rows.of_issuer, database.issuers())
         yield from map(rows.of_operator, database.operators())
         for device in database.every_device():
@@ -326,6 +327,7 @@ _WORDS = {
     "revocation": "revocation",
     "crl": "CRL",
     "token": "token",
+    "token-revoked": "withdrawn token",
     "issuer": "issuer",
     "operator": "operator",
     "device": "device",

@@ -25,6 +25,7 @@ from ca.model import (
     RevocationGrant,
     Role,
     TenantId,
+    Token,
     UnixTime,
 )
 from ca.ports import Ledger, Writing
@@ -200,6 +201,18 @@ def supersede(
     if profile is not None and profile.on_superseded is OnSuperseded.revoke and holds:
         said += revoke(tx, record, by_the_signer(record.tenant, reason=Reason.superseded, why="superseded", now=now), now=now)[1]
     return said
+
+
+def withdraw(tx: Writing, tokens: Iterable[Token], *, actor: str, now: UnixTime) -> tuple[tuple[Token, ...], tuple[testimony.Record, ...]]:
+    """Make outstanding tokens work no more; those that were, as they are now."""
+    gone: list[Token] = []
+    said: list[testimony.Record] = []
+    for token in tokens:
+        if tx.revoke_token(token.hash, now=now):
+            gone.append(replace(token, revoked_at=now))
+            tx.append_leaf(leaf.token_revoked(token, actor=actor, at=now))
+            said.append(testimony.TokenRevoked(token.hash, actor, now))
+    return tuple(gone), tuple(said)
 
 
 def give_up(tx: Writing, record: Certificate, *, now: UnixTime) -> tuple[testimony.Record, ...]:

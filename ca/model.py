@@ -311,6 +311,8 @@ class Token:
     used_at: UnixTime | None
     used_by: bytes | None
     """The request key (see `IssueRequest`) that used it."""
+    revoked_at: UnixTime | None = None
+    """When an operator withdrew it, unused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,6 +463,15 @@ class TokenRequest:
     names: tuple[Name, ...]
     lifetime: int
     """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenWithdrawal:
+    """The outstanding tokens of a device shall work no more: all, or those whose hash begins so (lower-case hex)."""
+
+    evidence: Evidence
+    device: DeviceId
+    hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,14 @@ class Writing(Protocol):
         """
         ...
 
+    def outstanding_tokens(self, device: DeviceId, *, now: UnixTime) -> Sequence[Token]:
+        """The tokens of a device that could be used now."""
+        ...
+
+    def revoke_token(self, token: Digest, *, now: UnixTime) -> bool:
+        """Withdraw a token; False when it was used or withdrawn before, or does not exist."""
+        ...
+
     def lock_device(self, device: DeviceId) -> Device | None:
         """Read the row and keep others from changing it until this transaction ends."""
         ...

@@ -159,6 +159,8 @@ class Recovery:
                         _device_revoked(tx, record, work)
                     case testimony.TokenMade():
                         _token(tx, record)
+                    case testimony.TokenRevoked():
+                        _token_revoked(tx, record)
                     case testimony.OperatorChanged():
                         _operator(tx, record)
                     case testimony.CrlIntended():
@@ -282,6 +284,12 @@ def _token(tx: Writing, record: testimony.TokenMade) -> None:
     if tx.find_token(record.token.hash) is None:
         tx.add_token(record.token)
         tx.append_leaf(leaf.token(record.token))
+
+
+def _token_revoked(tx: Writing, record: testimony.TokenRevoked) -> None:
+    found = tx.find_token(record.token)
+    if found is not None and tx.revoke_token(record.token, now=record.at):
+        tx.append_leaf(leaf.token_revoked(found, actor=record.actor, at=record.at))
 
 
 def _operator(tx: Writing, record: testimony.OperatorChanged) -> None:

@@ -159,6 +159,14 @@ class Revoking:
                 "hold-is-for-certificates", "A device is revoked for good.", why="Hold and release are for single certificates."
             )
         device = tx.lock_device(name)
+        tokens = tx.outstanding_tokens(name, now=now)
+        if device is None and tokens:
+            raise NotFound(
+                "no-such-device",
+                "There is no such device yet.",
+                why=f"{name} has not enrolled; it could with {len(tokens)} outstanding token{'s' if len(tokens) > 1 else ''}.",
+                fix=f"Withdraw what it could enrol with: fleetca token revoke {name}",
+            )
         if device is None or device.tenant != by.tenant:
             raise NotFound("no-such-device", "There is no such device.", why=f"{name} is not on record.")
         if device.state is DeviceState.active:
@@ -166,6 +174,8 @@ class Revoking:
             gone = replace(device, state=DeviceState.revoked)
             tx.append_leaf(leaf.device(gone, actor=by.actor, at=now))
             said.append(testimony.DeviceRevoked(gone, by.actor, now))
+        # They would be refused for the device's sake; nobody shall have to know that to be sure.
+        said += lineage.withdraw(tx, tokens, actor=by.actor, now=now)[1]
         made = []
         for record in tx.certificates_of(name):
             if record.state is CertificateState.intended:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ca import lineage
-from ca.errors import Denied
+from ca.errors import Denied, NotFound, Unavailable
 from ca.lineage import Issuers
-from ca.model import CreatedToken, DeviceState, Peer, Token, TokenRequest
+from ca.model import CreatedToken, DeviceState, Peer, Token, TokenRequest, TokenWithdrawal
 from ca.ports import Chance, Clock, Ledger
 from ca.rules import evidence, grant, leaf, testimony
 from ca.rules import token as rule
@@ -37,6 +39,36 @@ class Tokens:
             raise lineage.refusal(self._ledger, self._witness, error, claim, self._issuers, now=self._clock.now()) from None
         self._witness.later([testimony.TokenMade(token)])
         return CreatedToken(text, token)
+
+    def revoke(self, request: TokenWithdrawal, peer: Peer) -> tuple[Token, ...]:
+        """Withdraw the outstanding tokens of a device, or one of them. What was used already is not undone by this.
+
+        Raises:
+            Denied: who asks is no operator of this machine.
+            NotFound: there is no such outstanding token (`no-such-token`).
+        """
+        claim = evidence.claim(
+            evidence.Verb.revoke_token, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now()
+        )
+        with self._ledger.writing() as tx:
+            now = trusted(self._clock.now(), high_time=tx.high_time())
+            tx.lock_device(request.device)
+            found = [one for one in tx.outstanding_tokens(request.device, now=now) if one.hash.hex().startswith(request.hash)]
+            if not found:
+                raise NotFound(
+                    "no-such-token",
+                    f"{request.device} has no such token that could still be used.",
+                    why="It was used or withdrawn, has expired, or never was.",
+                    fix=f"List those there are: fleetca token list {request.device}",
+                )
+            actor = grant.local_actor(claim)
+            gone, said = lineage.withdraw(tx, found, actor=actor, now=now)
+            tx.raise_high_time(now)
+        self._witness.later(said)
+        with suppress(Unavailable):
+            # Committed and in force already.
+            self._witness.settle()
+        return gone
 
     def _make(self, claim: evidence.Claim, request: TokenRequest, text: str, lifetime: int) -> Token:
         with self._ledger.writing() as tx:

@@ -159,7 +159,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     failpoint=points,
                 ),
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
-                questions=Questions(reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys)),
+                questions=Questions(reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys), clock=clock),
             ),
             desk=Desk(issuing=issuing, revoking=revoking, witness=witness, checker=checker, batch=settings.signer.batch, log=log),
             recovery=Recovery(ledger=store.ledger, journal=journal, witness=witness, issuers=issuers, tenant=DEFAULT_TENANT, clock=clock),

@@ -42,6 +42,7 @@ class Verb(Enum):
     issue = "issue"
     revoke = "revoke"
     create_token = "create-token"
+    revoke_token = "revoke-token"
     confirm = "confirm"
 
 
@@ -69,6 +70,8 @@ ALLOWED: Final = frozenset(
         (Verb.create_token, Role.enroll, EvidenceKind.message),
         (Verb.create_token, Role.operator, EvidenceKind.local),
         (Verb.create_token, Role.operator, EvidenceKind.message),
+        # At the machine only: no signed message asks for it.
+        (Verb.revoke_token, Role.operator, EvidenceKind.local),
         # A successor was used.
         (Verb.confirm, Role.enroll, EvidenceKind.presented),
         (Verb.confirm, Role.enroll, EvidenceKind.message),

@@ -569,6 +569,11 @@ def token(
     return actor
 
 
+def local_actor(found: Claim) -> str:
+    """Who withdraws a token: `ca.rules.evidence` lets nobody but an operator of this machine get so far."""
+    return _role_actor(found)
+
+
 def confirmation(
     found: Claim, request: ConfirmRequest, policy: Policy, *, record: Certificate | None, successor: Certificate | None, now: UnixTime
 ) -> Certificate:

@@ -17,6 +17,7 @@ from ca.model import DeviceId, IssuerId, Name, NameKind, OperatorName, ProfileNa
 _DEVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _SHORT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
+_HASH: Final = re.compile(r"[0-9a-f]{0,64}")
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _URI: Final = re.compile(r"[a-z][a-z0-9+.-]*:[\x21-\x7e]+")
 _MAILBOX: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[a-z0-9.-]{1,190}")
@@ -63,6 +64,14 @@ def serial_from_hex(text: str) -> Serial:
     if not _SERIAL.fullmatch(lower) or int(lower, 16) == 0:
         raise Malformed("bad-serial", "This is not a serial number.", why="It must be 1 to 40 hexadecimal digits and not zero.")
     return Serial(int(lower, 16))
+
+
+def hash_beginning(text: str, *, whole: bool = False) -> str:
+    """A SHA-256 in hex, or the beginning of one, in lower case; nothing is the beginning of all."""
+    lower = text.lower()
+    if not _HASH.fullmatch(lower) or (whole and len(lower) != 64):
+        raise Malformed("bad-hash", "This is no SHA-256, nor the beginning of one.", why="It must be hexadecimal digits, at most 64.")
+    return lower
 
 
 def reason_named(word: str) -> Reason:

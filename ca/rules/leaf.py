@@ -134,6 +134,11 @@ def token(made: Token) -> LogLeaf:
     )
 
 
+def token_revoked(known: Token, *, actor: str, at: UnixTime) -> LogLeaf:
+    """A token works no more, though nobody used it."""
+    return _leaf("token-revoked", at, hash=known.hash.hex(), device=known.device, actor=actor)
+
+
 def delivery(ref: CertificateRef, *, successor: CertificateRef, grace_ends_at: UnixTime, at: UnixTime) -> LogLeaf:
     """The holder of a certificate said that it has its successor (P9)."""
     return _leaf("delivery", at, issuer=ref.issuer, serial=_hex(ref.serial), successor=str(successor), grace_ends_at=grace_ends_at)

@@ -25,11 +25,12 @@ _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "revocation": (("change",), ("issuer", "serial", "reason", "revoked_at")),
     "crl": (("issuer", "shard", "number"), ("as_of", "count", "tbs_sha256", "this_update", "next_update")),
     "token": (("hash",), ("at", "tenant", "device", "profile", "actor", "names", "expires")),
+    "token-revoked": (("hash",), ("at", "device")),
     "issuer": (("id",), ("tenant", "certificate_sha256")),
     "operator": (("name",), ("tenant", "roles", "disabled_at")),
     "device": (("id",), ("tenant", "state")),
 }
-ONCE = frozenset({"issuance", "revocation", "crl", "token"})
+ONCE = frozenset({"issuance", "revocation", "crl", "token", "token-revoked"})
 """Events that happen once: a second leaf for the same row is a forgery or a fault. Of the others the newest leaf counts."""
 
 
@@ -123,7 +124,8 @@ def of_crl(row: CrlIntent) -> Fact:
     return Fact("crl", f"{row.issuer}/{row.shard}/{row.number}", fields)
 
 
-def of_token(row: Token) -> Fact:
+def of_token(row: Token) -> list[Fact]:
+    """One for its making, one more when it was withdrawn."""
     fields = {
         "at": row.created,
         "tenant": row.tenant,
@@ -133,7 +135,9 @@ def of_token(row: Token) -> Fact:
         "names": _names(row.names),
         "expires": row.expires,
     }
-    return _fact("token", octets(row.hash).hex(), fields)
+    key = octets(row.hash).hex()
+    withdrawn = [] if row.revoked_at is None else [Fact("token-revoked", key, {"at": row.revoked_at, "device": row.device})]
+    return [_fact("token", key, fields), *withdrawn]
 
 
 def of_issuer(row: Issuer) -> Fact:

@@ -121,6 +121,15 @@ class TokenMade:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenRevoked:
+    """A token works no more, though nobody used it."""
+
+    token: Digest
+    actor: str
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorChanged:
     """An operator exists, or lost its powers."""
 
@@ -147,6 +156,7 @@ Record: TypeAlias = (
     | CloneSeen
     | DeviceRevoked
     | TokenMade
+    | TokenRevoked
     | OperatorChanged
     | CrlIntended
 )
@@ -162,6 +172,7 @@ _KINDS: dict[str, type[Any]] = {
     "clone": CloneSeen,
     "device-revoked": DeviceRevoked,
     "token": TokenMade,
+    "token-revoked": TokenRevoked,
     "operator": OperatorChanged,
     "crl": CrlIntended,
 }

@@ -68,7 +68,7 @@ def usable(token: Token | None, *, request_key: bytes, now: UnixTime) -> Token:
     A request whose certificate was given up after a crash comes again with the same request key: it may.
 
     Raises:
-        Unauthenticated: `token-unknown`, `token-expired`.
+        Unauthenticated: `token-unknown`, `token-revoked`, `token-expired`.
         Conflict: `token-used`.
     """
     if token is None:
@@ -76,6 +76,13 @@ def usable(token: Token | None, *, request_key: bytes, now: UnixTime) -> Token:
     if token.used_at is not None and token.used_by != request_key:
         raise Conflict(
             "token-used", "This enrolment token was used.", why="A token enrols once.", fix="Make a new one: fleetca token create DEVICE"
+        )
+    if token.revoked_at is not None:
+        raise Unauthenticated(
+            "token-revoked",
+            "This enrolment token was withdrawn.",
+            why="An operator did so.",
+            fix="Make a new one: fleetca token create DEVICE",
         )
     if now >= token.expires:
         raise Unauthenticated("token-expired", "This enrolment token has expired.", fix="Make a new one: fleetca token create DEVICE")

@@ -39,7 +39,9 @@ from ca.model import (
     Role,
     Serial,
     Standing,
+    Token,
     TokenRequest,
+    TokenWithdrawal,
     UnixTime,
 )
 from ca.rules import forms
@@ -84,6 +86,10 @@ class SignerClient:
     def create_token(self, asked: TokenRequest) -> CreatedToken:
         """A one-time enrolment token; its text is seen only here."""
         return forms.read(CreatedToken, self._ask("create-token", messages.write_token(asked)))
+
+    def revoke_tokens(self, asked: TokenWithdrawal) -> tuple[Token, ...]:
+        """Withdraw outstanding tokens of a device; those that were."""
+        return forms.read(tuple[Token, ...], self._ask("revoke-token", messages.write_withdrawal(asked)))
 
     def confirm(self, asked: ConfirmRequest) -> Certificate:
         """A certificate was used, or its successor delivered. Returns the certificate that spoke."""
@@ -152,6 +158,12 @@ class SignerClient:
         asked = {"device": device, "state": forms.write(state), "after": after, "limit": limit}
         page = self._ask("devices", {key: value for key, value in asked.items() if value is not None})
         return forms.read(tuple[Device, ...], page["rows"]), page["next"]
+
+    def tokens(self, *, device: DeviceId | None = None, after: str | None = None, limit: int = 50) -> tuple[tuple[Token, ...], str | None]:
+        """A page of the tokens that could be used now, and the cursor of the next one; of one device, all of them."""
+        asked = {"device": device, "after": after, "limit": limit}
+        page = self._ask("tokens", {key: value for key, value in asked.items() if value is not None})
+        return forms.read(tuple[Token, ...], page["rows"]), page["next"]
 
     def issuers(self) -> tuple[Issuer, ...]:
         return forms.read(tuple[Issuer, ...], self._ask("issuers", {}))

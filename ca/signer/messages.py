@@ -32,6 +32,7 @@ from ca.model import (
     Serial,
     TokenEvidence,
     TokenRequest,
+    TokenWithdrawal,
     ValidatedNames,
 )
 from ca.rules import forms, ids
@@ -279,6 +280,19 @@ def read_token(body: Mapping[str, Any], peer: Peer) -> TokenRequest:
         profile=ids.profile_name(forms.read(str, body["profile"])),
         names=_names(body),
         lifetime=forms.read(int, body["lifetime"]),
+    )
+
+
+def write_withdrawal(asked: TokenWithdrawal) -> dict[str, Any]:
+    return {"evidence": write_evidence(asked.evidence), "device": asked.device, "hash": asked.hash}
+
+
+def read_withdrawal(body: Mapping[str, Any], peer: Peer) -> TokenWithdrawal:
+    _only(body, required=frozenset({"evidence", "device", "hash"}))
+    return TokenWithdrawal(
+        evidence=read_evidence(body["evidence"], peer),
+        device=ids.device_id(forms.read(str, body["device"])),
+        hash=ids.hash_beginning(forms.read(str, body["hash"])),
     )
 
 

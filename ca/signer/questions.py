@@ -22,8 +22,10 @@ from ca.model import (
     Serial,
     Standing,
     TenantId,
+    Token,
     UnixTime,
 )
+from ca.ports import Clock
 from ca.rules import forms, grant, ids
 from ca.signer import messages
 from ca.witness import Witness
@@ -62,6 +64,10 @@ class Reading(Protocol):
         limit: int = 100,
     ) -> tuple[Sequence[Device], str | None]: ...
 
+    def outstanding_tokens(self, device: DeviceId, *, now: UnixTime) -> Sequence[Token]: ...
+
+    def waiting_tokens(self, *, now: UnixTime, after: tuple[DeviceId, Digest] | None, limit: int) -> Sequence[Token]: ...
+
     def issuers(self) -> Sequence[Issuer]: ...
 
     def operators(self) -> Sequence[Operator]: ...
@@ -79,14 +85,15 @@ _SEARCH: Final[Mapping[str, type[Any]]] = {
 
 
 class Questions:
-    NAMES: Final = frozenset({"certificates", "certificate", "devices", "issuers", "profiles", "operators"})
+    NAMES: Final = frozenset({"certificates", "certificate", "devices", "tokens", "issuers", "profiles", "operators"})
 
-    def __init__(self, *, reading: Reading, policy: grant.Policy, witness: Witness, keys: frozenset[IssuerId]) -> None:
-        self._reading, self._policy, self._witness, self._keys = reading, policy, witness, keys
+    def __init__(self, *, reading: Reading, policy: grant.Policy, witness: Witness, keys: frozenset[IssuerId], clock: Clock) -> None:
+        self._reading, self._policy, self._witness, self._keys, self._clock = reading, policy, witness, keys, clock
         self._answers: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
             "certificates": self._certificates,
             "certificate": self._certificate,
             "devices": self._devices,
+            "tokens": self._tokens,
             "issuers": lambda _: self._reading.issuers(),
             "profiles": lambda _: tuple(self._policy.profiles[name] for name in sorted(self._policy.profiles)),
             "operators": lambda _: self._reading.operators(),
@@ -135,6 +142,24 @@ class Questions:
                 raise forms.bad(f"A search knows no {key[:80]!r}.")
         rows, cursor = self._reading.search_devices(tenant=self._policy.tenant, **asked)
         return {"rows": forms.write(rows), "next": cursor}
+
+    def _tokens(self, body: Mapping[str, Any]) -> Any:
+        if not body.keys() <= {"device", "after", "limit"}:
+            raise forms.bad("It takes device, after and limit.")
+        limit, now = _limit(body), self._clock.now()
+        if "device" in body:
+            found = self._reading.outstanding_tokens(ids.device_id(forms.read(str, body["device"])), now=now)
+            return {"rows": forms.write(found), "next": None}
+        after = _token_place(forms.read(str, body["after"])) if "after" in body else None
+        found = self._reading.waiting_tokens(now=now, after=after, limit=limit + 1)
+        page = found[:limit]
+        more = f"{page[-1].device}/{page[-1].hash.hex()}" if len(found) > limit else None
+        return {"rows": forms.write(page), "next": more}
+
+
+def _token_place(cursor: str) -> tuple[DeviceId, Digest]:
+    device, _, digest = cursor.rpartition("/")
+    return ids.device_id(device), Digest(bytes.fromhex(ids.hash_beginning(digest, whole=True)))
 
 
 def _limit(body: Mapping[str, Any]) -> int:

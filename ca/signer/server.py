@@ -92,6 +92,7 @@ class SignerServer:
             "issue": self._issue,
             "revoke": self._revoke,
             "create-token": self._create_token,
+            "revoke-token": self._revoke_token,
             "confirm": self._confirm,
             "sign-crl": self._sign_crl,
             "crl-published": self._crl_published,
@@ -302,6 +303,13 @@ class SignerServer:
         made = self._desk.do(lambda: self._verbs.tokens.create(asked, peer))
         self._log.info("token-created", role=peer.role.value, uid=peer.uid, device=asked.device, hash=made.token.hash.hex()[:16])
         return made
+
+    def _revoke_token(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        asked = messages.read_withdrawal(_plain(body), peer)
+        gone = self._desk.do(lambda: self._verbs.tokens.revoke(asked, peer))
+        hashes = [token.hash.hex()[:16] for token in gone]
+        self._log.info("token-revoked", role=peer.role.value, uid=peer.uid, device=asked.device, hashes=hashes)
+        return gone
 
     def _confirm(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         asked = messages.read_confirm(_plain(body), peer)

@@ -83,6 +83,16 @@ EVERY_TOKEN = (
 EVERY_DEVICE = (
     sa.select(*rows.DEVICE_COLUMNS).where(t.devices.c.id > param("id")).order_by(t.devices.c.id).limit(sa.literal_column(str(PAGE)))
 )
+TOKENS_WAITING = (
+    sa.select(*rows.TOKEN_COLUMNS)
+    .where(
+        sa.text("used_at IS NULL AND revoked_at IS NULL"),
+        sa.tuple_(t.tokens.c.device, t.tokens.c.hash) > sa.tuple_(param("device"), param("hash")),
+        t.tokens.c.expires > param("now"),
+    )
+    .order_by(t.tokens.c.device, t.tokens.c.hash)
+    .limit(param("limit"))
+)
 PING = sa.select(t.counters.c.value).where(t.counters.c.name == t.CHANGE)
 
 
@@ -196,6 +206,12 @@ class Reading(Reads):
         path = search.devices(tenant=tenant, device=device, state=state)
         page, cursor = search.one_page(path, self._database.query_once, after=after, limit=limit)
         return [rows.device_of(row) for row in page], cursor
+
+    def waiting_tokens(self, *, now: UnixTime, after: tuple[DeviceId, Digest] | None = None, limit: int = 100) -> Sequence[Token]:
+        """Tokens that could be used now, by device and hash: those behind `after`, at most `limit`."""
+        device, digest = ("", b"") if after is None else after
+        found = self._all(TOKENS_WAITING, {"device": device, "hash": digest, "now": now, "limit": limit})
+        return [rows.token_of(row) for row in found]
 
     def operator(self, name: OperatorName) -> Operator | None:
         return self.find_operator(name)

@@ -79,6 +79,17 @@ RENEWALS_OF = (
     )
     .order_by(_c.id)
 )
+OUTSTANDING_TOKENS = (
+    sa.select(*rows.TOKEN_COLUMNS)
+    .where(
+        sa.text("used_at IS NULL AND revoked_at IS NULL"),
+        t.tokens.c.device == param("device"),
+        t.tokens.c.hash > param("after"),
+        t.tokens.c.expires > param("now"),
+    )
+    .order_by(t.tokens.c.hash)
+    .limit(sa.literal_column(str(PAGE)))
+)
 FIND_TOKEN = sa.select(*rows.TOKEN_COLUMNS).where(t.tokens.c.hash == param("hash"))
 COUNTER = sa.select(t.counters.c.value).where(t.counters.c.name == param("name"))
 CRL_ENTRIES = (
@@ -140,6 +151,14 @@ class Reads(ABC):
         """Every certificate of a device that is issued or intended and renews `parent`, oldest first."""
         found = self._all(RENEWALS_OF, {"device": device, "serial": rows.octets_of(parent.serial), "issuer": parent.issuer})
         return [rows.certificate_of(row) for row in found]
+
+    def outstanding_tokens(self, device: str, *, now: UnixTime) -> Sequence[Token]:
+        """The tokens of a device that could be used now, by their hash."""
+
+        def page(last: Row | None) -> Sequence[Row]:
+            return self._all(OUTSTANDING_TOKENS, {"device": device, "after": b"" if last is None else last[0], "now": now})
+
+        return [rows.token_of(row) for row in paged(page)]
 
     def find_token(self, token: Digest) -> Token | None:
         row = self._first(FIND_TOKEN, {"hash": token})

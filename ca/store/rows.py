@@ -193,6 +193,7 @@ def token_of(row: Row) -> Token:
         created_by=row[7],
         used_at=row[8],
         used_by=row[9],
+        revoked_at=row[10],
     )
 
 

@@ -96,6 +96,14 @@ tokens = sa.Table(
     sa.Column("created_by", TEXT, nullable=False),
     sa.Column("used_at", NUMBER),
     sa.Column("used_by", OCTETS),
+    sa.Column("revoked_at", NUMBER),
+    sa.Index(
+        "tokens_outstanding",
+        "device",
+        "hash",
+        sqlite_where=sa.text("used_at IS NULL AND revoked_at IS NULL"),
+        postgresql_where=sa.text("used_at IS NULL AND revoked_at IS NULL"),
+    ),
     sqlite_with_rowid=False,
 )
 

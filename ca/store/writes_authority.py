@@ -25,6 +25,11 @@ ADD_OPERATOR = insert(t.operators).values(values_of(t.operators)).on_conflict_do
 DISABLE_OPERATOR = (
     sa.update(t.operators).where(_o.name == param("the_name")).values(disabled_at=sa.func.coalesce(_o.disabled_at, param("now")))
 )
+REVOKE_TOKEN = (
+    sa.update(t.tokens)
+    .where(t.tokens.c.hash == param("the_hash"), t.tokens.c.used_at.is_(None), t.tokens.c.revoked_at.is_(None))
+    .values(revoked_at=param("now"))
+)
 CONSUME_MESSAGE = insert(t.messages).values(values_of(t.messages)).on_conflict_do_nothing()
 
 
@@ -90,6 +95,10 @@ class AuthorityWrites(Writes):
         """
         if not self._change(DISABLE_OPERATOR, {"the_name": name, "now": now}):
             raise NotFound("operator-unknown", f"There is no operator named {name}.")
+
+    def revoke_token(self, token: Digest, *, now: UnixTime) -> bool:
+        """Withdraw a token; False when it was used or withdrawn before, or does not exist."""
+        return bool(self._change(REVOKE_TOKEN, {"the_hash": token, "now": now}))
 
     def consume_message(self, digest: Digest, *, now: UnixTime) -> None:
         """Remember a signed message that must act once only.

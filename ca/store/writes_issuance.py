@@ -27,7 +27,7 @@ UNFINISHED = (
 ADD_TOKEN = insert(t.tokens).values(values_of(t.tokens)).on_conflict_do_nothing()
 USE_TOKEN = (
     sa.update(t.tokens)
-    .where(t.tokens.c.hash == param("the_hash"), t.tokens.c.used_at.is_(None))
+    .where(t.tokens.c.hash == param("the_hash"), t.tokens.c.used_at.is_(None), t.tokens.c.revoked_at.is_(None))
     .values(used_at=param("now"), used_by=param("request_key"))
 )
 LOCK_DEVICE = sa.select(*rows.DEVICE_COLUMNS).where(t.devices.c.id == param("id")).with_for_update()
@@ -123,6 +123,7 @@ class IssuanceWrites(Writes):
                 "created_by": token.created_by,
                 "used_at": token.used_at,
                 "used_by": token.used_by,
+                "revoked_at": token.revoked_at,
             },
         )
         if not added:

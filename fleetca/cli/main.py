@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "renew": ("fleetca.cli.renew", "renew", "Renew a certificate over the network."),
     "revoke": ("fleetca.cli.revoke", "revoke", "Revoke a certificate or a whole device."),
     "serve": ("fleetca.cli.serve", "serve", "Start and watch all processes of a deployment."),
-    "token": ("fleetca.cli.token", "token", "Create one-time enrolment tokens."),
+    "token": ("fleetca.cli.token", "token", "Create, list and withdraw one-time enrolment tokens."),
 }
 
 

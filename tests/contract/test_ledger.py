@@ -283,6 +283,28 @@ def test_a_token_whose_request_was_undone_can_be_used(store: Store) -> None:
         writing.use_token(one.hash, request_key=digest(), now=NOW)
 
 
+def test_a_token_is_withdrawn_once_and_only_unused(store: Store) -> None:
+    used, gone, late, other, kept = (token(device) for device in ("pump-1", "pump-1", "pump-1", "pump-2", "pump-1"))
+    late = dataclasses.replace(late, expires=NOW + 5)
+    with store.ledger.writing() as writing:
+        for one in (used, gone, late, other, kept):
+            writing.add_token(one)
+        writing.use_token(used.hash, request_key=digest(), now=NOW)
+        assert [one.hash for one in writing.outstanding_tokens(DeviceId("pump-1"), now=NOW)] == sorted([gone.hash, late.hash, kept.hash])
+        assert writing.revoke_token(gone.hash, now=NOW + 1)
+        assert not writing.revoke_token(gone.hash, now=NOW + 2)
+        assert not writing.revoke_token(used.hash, now=NOW + 2)
+        assert not writing.revoke_token(digest(), now=NOW + 2)
+        assert writing.find_token(gone.hash) == dataclasses.replace(gone, revoked_at=NOW + 1)
+    reading = store.reading
+    assert [one.hash for one in reading.outstanding_tokens(DeviceId("pump-1"), now=NOW + 5)] == [kept.hash]
+    assert reading.outstanding_tokens(DeviceId("pump-9"), now=NOW) == []
+    assert reading.waiting_tokens(now=NOW + 5) == [kept, other]
+    assert reading.waiting_tokens(now=NOW + 5, limit=1) == [kept]
+    assert reading.waiting_tokens(now=NOW + 5, after=(kept.device, kept.hash)) == [other]
+    assert refused(store, lambda w: w.use_token(gone.hash, request_key=digest(), now=NOW)) == "token-used"
+
+
 def test_a_message_acts_once(store: Store) -> None:
     one = digest()
     with store.ledger.writing() as writing:

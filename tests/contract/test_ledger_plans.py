@@ -203,6 +203,8 @@ def ask_everything(store: Store) -> set[str]:
     for name, arguments in calls.items():
         getattr(reading, name)(*arguments)
     reading.clones(since=0, limit=20)
+    reading.outstanding_tokens(DeviceId("pump-5"), now=NOW)
+    reading.waiting_tokens(now=NOW, after=(DeviceId("pump-5"), digest()), limit=20)
     next(reading.crl_entries(ISSUER, 0, expired_before=0))
     walks = {name for name in dir(Reading) if name.startswith("every_")}
     for name in walks:
@@ -232,7 +234,7 @@ def ask_everything(store: Store) -> set[str]:
         _, cursor = reading.search_devices(**devices, limit=20)  # type: ignore[arg-type]
         if cursor is not None:
             reading.search_devices(**devices, limit=20, after=cursor)  # type: ignore[arg-type]
-    return {*calls, *walks, "clones", "crl_entries", "search_certificates", "search_devices"}
+    return {*calls, *walks, "clones", "outstanding_tokens", "waiting_tokens", "crl_entries", "search_certificates", "search_devices"}
 
 
 def write_everything(store: Store) -> set[str]:
@@ -248,6 +250,7 @@ def write_everything(store: Store) -> set[str]:
         ("add_token", (fresh,), {}),
         ("use_token", (fresh.hash,), {"request_key": one.request_key, "now": NOW}),
         ("use_token", (digest(),), {"request_key": one.request_key, "now": NOW}),
+        ("revoke_token", (fresh.hash,), {"now": NOW}),
         ("lock_device", (DeviceId("pump-5"),), {}),
         ("add_device", (Device(one.grant.device, DEFAULT_TENANT, DeviceState.active, NOW),), {}),
         ("set_device_revoked", (one.grant.device,), {}),

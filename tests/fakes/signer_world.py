@@ -230,7 +230,9 @@ class World:
             superseding=self.superseding,
             crls=self.crls,
             operators=self.operators,
-            questions=Questions(reading=self.store.reading, policy=self.policy, witness=self.witness, keys=frozenset({ISSUING})),
+            questions=Questions(
+                reading=self.store.reading, policy=self.policy, witness=self.witness, keys=frozenset({ISSUING}), clock=self.clock
+            ),
         )
         desk = Desk(issuing=self.issuing, revoking=self.revoking, witness=self.witness, checker=InPlace(), batch=batch, log=log)
         return SignerServer(path, verbs=verbs, desk=desk, users=users, mode=mode, log=log)

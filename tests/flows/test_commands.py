@@ -125,6 +125,32 @@ def test_a_token_is_printed_alone_and_enrols(world: World, run: Run) -> None:
     assert world.issue(request).certificate.device == "pump-17"
 
 
+def test_outstanding_tokens_are_listed_and_withdrawn(world: World, run: Run) -> None:
+    texts = [run("token", "create", device, "--lifetime", "15m").out.strip() for device in ("gw-1", "pump-1", "pump-1")]
+    everything = run("token", "list", "--json").json["tokens"]
+    assert [one["device"] for one in everything] == ["gw-1", "pump-1", "pump-1"]
+    page = run("token", "list", "--limit", "2", "--json").json
+    assert run("token", "list", "--after", page["next"], "--json").json == {"tokens": [everything[2]], "next": None}
+    assert run("token", "list", "--limit", "1", "--all", "--json").json["tokens"] == everything
+    shown = run("token", "list", "pump-1")
+    assert everything[1]["hash"][:16] in shown.out
+    assert not any(text in shown.out for text in texts)
+    gone = run("token", "revoke", "pump-1", "--hash", everything[1]["hash"][:12].upper(), "--json")
+    assert gone.json["tokens"] == [{**everything[1], "revoked_at": gone.json["tokens"][0]["revoked_at"]}]
+    assert "1 token of pump-1 withdrawn" in run("token", "revoke", "pump-1").err
+    assert run("token", "list", "pump-1").err.strip() == "No outstanding tokens."
+    assert [one["device"] for one in run("token", "list", "--json").json["tokens"]] == ["gw-1"]
+    assert len(world.leaves("token-revoked")) == 2
+
+
+def test_revoking_a_device_that_has_only_a_token_says_what_to_do(world: World, run: Run) -> None:
+    run("token", "create", "pump-5")
+    ran = run("revoke", "--device", "pump-5", "--reason", "keyCompromise", "--confirm", "pump-5")
+    assert ran.code == 3
+    assert "has not enrolled; it could with 1 outstanding token" in ran.err
+    assert "fleetca token revoke pump-5" in ran.err
+
+
 def test_a_token_as_json_has_what_a_device_needs(world: World, run: Run) -> None:
     made = run(
         "token", "create", "gw-1", "--profile", "service", "--dns", "GW.Example.", "--ip", "2001:DB8::1", "--lifetime", "15m", "--json"
@@ -137,6 +163,9 @@ def test_a_token_as_json_has_what_a_device_needs(world: World, run: Run) -> None
 
 REFUSED: list[Any] = [
     pytest.param(("token", "create", "a/b"), 2, "bad-device-id", id="a device id with a slash"),
+    pytest.param(("token", "revoke", "pump-99"), 3, "no-such-token", id="withdrawing what there is not"),
+    pytest.param(("token", "revoke", "pump-99", "--hash", "xyz"), 2, "bad-hash", id="a hash that is none"),
+    pytest.param(("token", "list", "a/b"), 2, "bad-device-id", id="tokens of a device id with a slash"),
     pytest.param(("token", "create", "fleetca:enroll"), 5, "device-reserved", id="a token for our own service"),
     pytest.param(("token", "create", "pump", "--profile", "gadget"), 3, "profile-unknown", id="an unknown profile"),
     pytest.param(("token", "create", "pump", "--profile", "operator"), 5, "profile-reserved", id="an operator's certificate by token"),

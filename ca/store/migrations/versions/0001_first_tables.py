@@ -81,6 +81,7 @@ def upgrade() -> None:
         sa.Column("created_by", TEXT, nullable=False),
         sa.Column("used_at", NUMBER),
         sa.Column("used_by", OCTETS),
+        sa.Column("revoked_at", NUMBER),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -228,6 +229,13 @@ def upgrade() -> None:
         ["id"],
         sqlite_where=sa.text("superseded_at IS NOT NULL"),
         postgresql_where=sa.text("superseded_at IS NOT NULL"),
+    )
+    op.create_index(
+        "tokens_outstanding",
+        "tokens",
+        ["device", "hash"],
+        sqlite_where=sa.text("used_at IS NULL AND revoked_at IS NULL"),
+        postgresql_where=sa.text("used_at IS NULL AND revoked_at IS NULL"),
     )
     op.create_index(
         "certificates_clones",
