@@ -1,8 +1,9 @@
-"""Run a ceremony: make a root, sign issuing CAs and root CRLs, and write down every step so that anyone can check it offline.
+"""Run a ceremony: make roots, sign CAs, links and root CRLs, destroy keys, and write down every step so that anyone can check it offline.
 
 The order is the design. First every act is drafted and linted with throw-away keys, before any key is made. Then, act by act: key, draft,
 lint, show, confirm, write down what will be signed, sign, re-read, write. Time and serial numbers are drawn once and stand in the first
-line of the transcript, so a run that was stopped drafts the same octets again: no act ever gets two different ones signed.
+line of the transcript, so a run that was stopped drafts the same octets again: no act ever gets two different ones signed. Where the sheet
+names people, each confirms with a signature by their own key: the sheet before anything, each act, and the whole at the end.
 
 Knows rules and ports; no files, no terminal, no settings.
 """
@@ -10,77 +11,46 @@ Knows rules and ports; no files, no terminal, no settings.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
+from ca.ceremony_steps import Made, MadeKeys, Outcome, Progress, Room, Step, draft_act, trial
 from ca.der import pem
 from ca.der.certificate import assemble
-from ca.der.csr import read_csr
 from ca.errors import Conflict, Denied, KeyUnavailable
-from ca.model import CrlNumber, Digest, Issuer, IssuerId, KeyName, Profile, ProfileName, Serial, UnixTime
-from ca.ports import Archive, Chance, Clock, KeyStore, SigningKey
+from ca.model import Digest, IssuerId, KeyName, Profile, ProfileName, UnixTime
+from ca.ports import Archive, Chance, Clock, Failpoint, SigningKey
+from ca.rules import ceremony_roles as roles
 from ca.rules import transcript
-from ca.rules.ceremony import Act, IntermediateAct, Period, RootAct, RootCrlAct, Sheet, accept
-from ca.rules.ceremony_drafts import (
-    SEED_OCTETS,
-    Drafted,
-    Lines,
-    draft_certificate,
-    draft_crl,
-    known_issuer,
-    output_file,
-    reread,
-    root_issuer,
-)
-from ca.rules.serial import make_serial
+from ca.rules.ceremony import REHEARSAL, Act, DestroyAct, Participant, RootAct, Sheet, output_file, signer_of
+from ca.rules.ceremony_dates import accept, check_clock
+from ca.rules.ceremony_drafts import SEED_OCTETS, Drafted, known_issuer, reread, root_issuer
+from ca.rules.ceremony_words import words
+from ca.rules.leaf import canonical
 from ca.rules.transcript import Record, Transcript
 
+Proof: TypeAlias = tuple[tuple[str, str], ...]
+"""What a store says of a key that is gone: what was done, and what it answered."""
+
 SHEET_FILE: Final = "sheet.toml"
+INPUT: Final = "input-"
+"""Begins the names of the copies of what a sheet names beside itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What the people in the room see before they say yes."""
-
-    act: IssuerId
-    title: str
-    lines: Lines
-    tbs_sha256: Digest
+def nothing_at(name: str) -> None:
+    """The failpoint of production."""
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """One output."""
-
-    act: IssuerId
-    file: str
-    sha256: Digest
-    """Of the file."""
-    fingerprint: Digest
-    """SHA-256 of the DER: what other tools show, and what is noted on paper."""
-    not_after: UnixTime
+def no_role_key(who: Participant) -> SigningKey:
+    """Where nobody's key can be had."""
+    raise KeyUnavailable(
+        "no-role-key", f"There is no key for {who.person} ({who.role}).", fix='Say in the credentials file where it rests: [people."NAME"].'
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a finished ceremony leaves."""
-
-    name: str
-    outputs: tuple[Made, ...]
-    transcript_sha256: Digest
-    resumed: bool
-
-
-@dataclass(slots=True)
-class _Run:
-    """One run of one sheet: what is known so far, in the order of the acts."""
-
-    sheet: Sheet
-    periods: Mapping[IssuerId, Period]
-    seeds: Mapping[str, str]
-    issuers: dict[IssuerId, Issuer]
-    numbers: dict[IssuerId, CrlNumber] = field(default_factory=dict)
+def no_destroyer(name: KeyName) -> Proof:
+    """Where no key can be destroyed."""
+    raise KeyUnavailable("cannot-destroy", f"The key {name} cannot be destroyed from here.", fix="Name its store in the credentials file.")
 
 
 class Ceremony:
@@ -89,25 +59,32 @@ class Ceremony:
     Args:
         archive: the output folder; its transcript says what was done already.
         keys: where the keys that this ceremony makes will rest (P3: opened here and nowhere else).
-        known_key: opens the key of a root from an earlier ceremony.
+        known_key: opens the key of a CA from an earlier ceremony.
         trial_keys: makes a key store that forgets.
         profiles: the CA profiles.
-        confirm: shows a step and returns what was decided.
-        software: name and version, for the transcript.
+        confirm: shows a step, to one person where the sheet names people, and returns what was decided.
+        room: machine, network and software.
+        role_key: opens the key of somebody whom the sheet names.
+        destroy: destroys a key of an earlier ceremony and returns the store's word that it is gone; when it is gone already, too.
+        moved: why a run that was begun on another machine goes on here.
     """
 
     def __init__(
         self,
         *,
         archive: Archive,
-        keys: KeyStore,
+        keys: MadeKeys,
         known_key: Callable[[KeyName], SigningKey],
-        trial_keys: Callable[[], KeyStore],
+        trial_keys: Callable[[], MadeKeys],
         profiles: Mapping[ProfileName, Profile],
         confirm: Callable[[Step], bool],
         clock: Clock,
         chance: Chance,
-        software: str,
+        room: Room,
+        role_key: Callable[[Participant], SigningKey] = no_role_key,
+        destroy: Callable[[KeyName], Proof] = no_destroyer,
+        moved: str = "",
+        failpoint: Failpoint = nothing_at,
     ) -> None:
         self._archive = archive
         self._keys = keys
@@ -117,10 +94,16 @@ class Ceremony:
         self._confirm = confirm
         self._clock = clock
         self._chance = chance
-        self._software = software
+        self._room = room
+        self._role_key = role_key
+        self._destroy = destroy
+        self._moved = moved
+        self._failpoint = failpoint
         self._done: list[Record] = []
         self._size = 0
+        self._file = transcript.FILE
         self._opened: dict[IssuerId, SigningKey] = {}
+        self._people: dict[Participant, SigningKey] = {}
 
     def run(self, sheet: Sheet) -> Outcome:
         """Begin a ceremony, or go on with one that was stopped.
@@ -129,15 +112,20 @@ class Ceremony:
             Misconfigured: the sheet is wrong; nothing was written.
             Broken: a draft fails the lint; no key was made.
             Conflict: an output exists (`output-exists`), the folder holds another or a finished ceremony (`another-ceremony`,
-                `ceremony-finished`), or other octets would be signed than the ones that were shown (`another-draft`).
-            Denied: somebody said no (`not-confirmed`); running again goes on from there.
-            KeyUnavailable: a key cannot be made or unlocked.
+                `ceremony-finished`), it began elsewhere (`another-machine`), or other octets would be signed than the ones that were shown
+                (`another-draft`).
+            Denied: somebody said no (`not-confirmed`), or a network is up (`network-up`); running again goes on from there.
+            KeyUnavailable: a key cannot be made or unlocked, or is not the one that the sheet names (`wrong-role-key`).
+            ClockUntrusted: the clock does not fit the sheet (`clock-wrong`), or went back.
         """
-        written = self._archive.read(transcript.FILE)
+        self._file = transcript_file(sheet)
+        written = self._archive.read(self._file)
         # A transcript without one whole line is what a crash left of the first: nothing was made yet.
         before = transcript.read(written) if written is not None and b"\n" in written else None
         run = self._begin(sheet) if before is None else self._resume(sheet, before)
-        outputs = tuple(self._act(run, act) for act in sheet.acts)
+        self._opening(run)
+        outputs = tuple(self._act(run, number, act) for number, act in enumerate(sheet.acts, start=1))
+        self._closing(run)
         self._seal(run)
         return Outcome(sheet.name, outputs, self._done[-1].digest, before is not None)
 
@@ -148,27 +136,36 @@ class Ceremony:
             Broken, Misconfigured, Unacceptable, Malformed: a draft cannot be made, or fails the lint.
         """
         run = self._planned(sheet, now=now, seeds=seeds)
-        keys = self._trial_keys()
-        drafts: list[Drafted] = []
-        for act in sheet.acts:
-            drafted = self._draft(run, act, keys.generate)
-            drafts.append(drafted)
-            if isinstance(act, RootAct):
-                signature = keys.open(KeyName(act.id)).sign(drafted.tbs)
-                run.issuers[act.id] = root_issuer(act, assemble(drafted.tbs, drafted.algorithm, signature))
-        return tuple(drafts)
+        return trial(run.sheet, run.periods, seeds=seeds, profiles=self._profiles, keys=self._trial_keys())
 
     # ---- Beginning ------------------------------------------------------------------------------------------------------
 
-    def _planned(self, sheet: Sheet, *, now: UnixTime, seeds: Mapping[str, str]) -> _Run:
+    def _planned(self, sheet: Sheet, *, now: UnixTime, seeds: Mapping[str, str]) -> Progress:
         periods = accept(sheet, profiles=self._profiles, now=now)
-        return _Run(sheet, periods, seeds, {known.id: known_issuer(known) for known in sheet.issuers})
+        roles.check_people(sheet)
+        return Progress(sheet, periods, seeds, {known.id: known_issuer(known) for known in sheet.issuers})
 
-    def _begin(self, sheet: Sheet) -> _Run:
+    def _check_room(self, sheet: Sheet) -> None:
+        if self._room.interfaces and not sheet.network:
+            raise Denied(
+                "network-up",
+                f"The network interface {self._room.interfaces[0]} is up; a ceremony runs on a machine without a network.",
+                fix="Take the cable out and switch radios off (ip link set NAME down), or give a reason in the sheet: allow_network under "
+                "[ceremony]; it lands in the transcript.",
+            )
+
+    def _begin(self, sheet: Sheet) -> Progress:
         now = self._clock.now()
         seeds = {str(act.id): self._chance.octets(SEED_OCTETS + 32).hex() for act in sheet.acts}
+        check_clock(sheet, now=now)
         self.trial(sheet, now=now, seeds=seeds)
-        present = set(self._archive.names()) & {SHEET_FILE, *(name for act in sheet.acts for name in (output_file(act), f"{act.id}.key"))}
+        roles.check_keys_known(sheet)
+        self._check_room(sheet)
+        inputs = sheet.inputs or {}
+        wanted = {output_file(act, rehearsal=sheet.rehearsal) for act in sheet.acts}
+        present = set(self._archive.names()) & {
+            *wanted, SHEET_FILE, *(f"{act.id}.key" for act in sheet.acts), *(f"{INPUT}{name}" for name in inputs),
+        }  # fmt: skip
         if present:
             raise Conflict(
                 "output-exists",
@@ -176,22 +173,43 @@ class Ceremony:
                 why="A ceremony never replaces a file.",
                 fix="Give another, empty folder with --out.",
             )
+        people = [
+            {"role": each.role, "person": each.person, "spki": transcript.text_of(self._key_of(each).spki)} for each in sheet.participants
+        ]
         # From here on the folder is this ceremony's: a key found in it later was made by it. A torn first line is written over.
         self._write(
             "begin",
             now,
             ceremony=sheet.name,
             about=sheet.about,
+            place=sheet.place,
             sheet_sha256=sheet.digest.hex(),
-            software=self._software,
+            software=self._room.software,
+            software_sha256=self._room.software_sha256,
+            machine=self._room.machine,
+            interfaces=list(self._room.interfaces),
+            network=sheet.network,
+            rehearsal=sheet.rehearsal,
             issuers={known.id: hashlib.sha256(known.certificate).hexdigest() for known in sheet.issuers},
+            inputs={name: hashlib.sha256(octets).hexdigest() for name, octets in inputs.items()},
+            people=people,
             acts=[act.id for act in sheet.acts],
+            confirm={str(act.id): [[each.role, each.person] for each in sheet.confirmed_by(act)] for act in sheet.acts},
             seeds=seeds,
         )
-        self._archive.put_new(SHEET_FILE, sheet.octets)
+        self._failpoint("ceremony.after-begin")
+        self._put_inputs(sheet)
         return self._planned(sheet, now=now, seeds=seeds)
 
-    def _resume(self, sheet: Sheet, before: Transcript) -> _Run:
+    def _put_inputs(self, sheet: Sheet) -> None:
+        for name, octets in {
+            SHEET_FILE: sheet.octets,
+            **{f"{INPUT}{name}": octets for name, octets in (sheet.inputs or {}).items()},
+        }.items():
+            if self._archive.read(name) is None:
+                self._archive.put_new(name, octets)
+
+    def _resume(self, sheet: Sheet, before: Transcript) -> Progress:
         begin = before.records[0]
         if begin.kind != "begin" or begin.fields["sheet_sha256"] != sheet.digest.hex():
             raise Conflict(
@@ -207,38 +225,113 @@ class Ceremony:
                 why="Running it again would sign a second time.",
                 fix="Use its outputs, or give another folder.",
             )
+        elsewhere = begin.fields["machine"] != self._room.machine
+        if elsewhere and not self._moved:
+            raise Conflict(
+                "another-machine",
+                "This ceremony began on another machine.",
+                why="Two machines could go on with copies of one folder and sign twice.",
+                fix="Go on where it began. If that machine is lost, give --moved REASON; it lands in the transcript.",
+            )
         self._done = list(before.records)
         self._size = sum(len(record.line) + 1 for record in before.records)
         seeds: Mapping[str, str] = begin.fields["seeds"]
         self.trial(sheet, now=begin.at, seeds=seeds)
-        self._write("resumed", self._clock.now(), software=self._software)
-        if self._archive.read(SHEET_FILE) is None:
-            self._archive.put_new(SHEET_FILE, sheet.octets)
+        self._check_room(sheet)
+        room = self._room
+        self._write(
+            "resumed",
+            self._clock.now(),
+            software=room.software,
+            software_sha256=room.software_sha256,
+            machine=room.machine,
+            interfaces=list(room.interfaces),
+            moved=self._moved if elsewhere else "",
+        )
+        self._put_inputs(sheet)
         return self._planned(sheet, now=begin.at, seeds=seeds)
+
+    # ---- People ---------------------------------------------------------------------------------------------------------
+
+    def _opening(self, run: Progress) -> None:
+        """Everybody confirms that this is the sheet that was reviewed, and this the software."""
+        begin = self._done[0].fields
+        lines = (
+            ("ceremony", run.sheet.name),
+            ("sheet SHA-256", run.sheet.digest.hex()),
+            ("sheet in words", words(run.sheet.digest)),
+            ("software", f"{begin['software']}, SHA-256 {begin['software_sha256']}"),
+            ("network", f"{', '.join(begin['interfaces'])} up: {begin['network']}" if begin["interfaces"] else "none is up"),
+        )
+        for each in run.sheet.participants:
+            self._ask(run, Step(None, "Opening: this is the reviewed sheet", lines, run.sheet.digest, roles.OPENING, each))
+
+    def _closing(self, run: Progress) -> None:
+        """Everybody signs the whole transcript so far."""
+        for each in run.sheet.participants:
+            if self._signed_by(roles.CLOSING, None, each):
+                continue
+            last = self._done[-1].digest
+            lines = (("transcript so far", last.hex()), ("in words", words(last)))
+            self._ask(run, Step(None, "Closing: this is what happened", lines, last, roles.CLOSING, each))
+
+    def _signed_by(self, stage: str, act: IssuerId | None, who: Participant | None) -> bool:
+        return any(
+            record.fields["stage"] == stage
+            and record.fields["act"] == act
+            and (who is None or (record.fields["role"], record.fields["person"]) == (who.role, who.person))
+            for record in self._done
+            if record.kind == "confirmed"
+        )
+
+    def _ask(self, run: Progress, step: Step) -> None:
+        """One person's yes, signed by their key and written down; nothing where it was said before the run was stopped."""
+        who, digest = step.participant, step.tbs_sha256.hex()
+        if self._signed_by(step.stage, step.act, who):
+            return
+        if not self._confirm(step):
+            self._write("refused", stage=step.stage, act=step.act, tbs_sha256=digest, **_named(who))
+            raise Denied(
+                "not-confirmed",
+                f"{f'Act {step.act}' if step.act else step.title} was not confirmed; nothing was signed for it.",
+                fix="Run the same command to go on from here, or begin again in an empty folder.",
+            )
+        fields: dict[str, Any] = {"stage": step.stage, "act": step.act, "tbs_sha256": digest, **_named(who)}
+        if who is not None:
+            message = roles.statement(
+                ceremony=self._done[0].digest.hex(), stage=step.stage, act=step.act, role=who.role, person=who.person, tbs_sha256=digest
+            )
+            fields["signature"] = transcript.text_of(self._key_of(who).sign(message))
+        self._write("confirmed", **fields)
+        self._failpoint("ceremony.after-confirmed")
+
+    def _key_of(self, who: Participant) -> SigningKey:
+        key = self._people.get(who)
+        if key is None:
+            key = self._role_key(who)
+            if hashlib.sha256(key.spki).digest() != who.key_sha256:
+                raise KeyUnavailable(
+                    "wrong-role-key",
+                    f"The key given for {who.person} ({who.role}) is not the one in the sheet.",
+                    why="Its SHA-256 differs: it is another person's key or token.",
+                    fix="Bring the key whose SHA-256 the sheet names.",
+                )
+            self._people[who] = key
+        return key
 
     # ---- One act --------------------------------------------------------------------------------------------------------
 
-    def _draft(self, run: _Run, act: Act, make: Callable[[KeyName, Any], SigningKey]) -> Drafted:
-        period = run.periods[act.id]
-        if isinstance(act, RootCrlAct):
-            drafted = draft_crl(act, period, run.issuers[act.issuer], above=run.numbers.get(act.issuer, 0))
-            run.numbers[act.issuer] = drafted.number or 0
-            return drafted
-        if isinstance(act, IntermediateAct) and act.csr is not None:
-            spki = read_csr(act.csr).spki
-        else:
-            spki = make(KeyName(act.id), act.algorithm).spki
-        seed = bytes.fromhex(run.seeds[act.id])
-        serial = Serial(make_serial(seed[:SEED_OCTETS], seed[SEED_OCTETS:]))
-        return draft_certificate(act, period, serial=serial, spki=spki, issuers=run.issuers, profiles=self._profiles)
+    def _draft(self, run: Progress, act: Act) -> Drafted:
+        return draft_act(run, act, self._profiles, self._make_key)
 
-    def _act(self, run: _Run, act: Act) -> Made:
-        drafted = self._draft(run, act, self._make_key)
+    def _act(self, run: Progress, number: int, act: Act) -> Made:
+        drafted = self._draft(run, act)
         self._same_draft(drafted)
         said = self._find("output", act.id)
         octets = self._archive.read(drafted.file)
         if said is None:
-            octets = self._signed(run, act, drafted, octets)
+            octets = self._finished(run, act, drafted, octets, number)
+            self._failpoint("ceremony.after-output")
             said = self._write("output", act=act.id, file=drafted.file, sha256=hashlib.sha256(octets).hexdigest())
         if octets is None or hashlib.sha256(octets).hexdigest() != said.fields["sha256"]:
             raise Conflict(
@@ -262,20 +355,17 @@ class Ceremony:
                 fix="Finish with the version and files that began it, or begin again in an empty folder.",
             )
 
-    def _signed(self, run: _Run, act: Act, drafted: Drafted, found: bytes | None) -> bytes:
+    def _finished(self, run: Progress, act: Act, drafted: Drafted, found: bytes | None, number: int) -> bytes:
         """The output's octets: shown, confirmed, signed, re-read, written."""
         digest = Digest(hashlib.sha256(drafted.tbs).digest())
         if self._find("drafted", act.id) is None:
             self._write("drafted", act=act.id, tbs=transcript.text_of(drafted.tbs), tbs_sha256=digest.hex(), facts=dict(drafted.lines))
-        if self._find("confirmed", act.id) is None:
-            if not self._confirm(Step(act.id, drafted.title, drafted.lines, digest)):
-                self._write("refused", act=act.id, tbs_sha256=digest.hex())
-                raise Denied(
-                    "not-confirmed",
-                    f"Act {act.id} was not confirmed; nothing was signed for it.",
-                    fix="Run the same command to go on from here, or begin again in an empty folder.",
-                )
-            self._write("confirmed", act=act.id, tbs_sha256=digest.hex())
+            self._failpoint("ceremony.after-drafted")
+        asked: Sequence[Participant | None] = run.sheet.confirmed_by(act) or (None,)
+        for at, who in enumerate(asked):
+            self._ask(run, Step(act.id, drafted.title, drafted.lines, digest, roles.ACT, who, at > 0, number, len(run.sheet.acts)))
+        if isinstance(act, DestroyAct):
+            return self._destroyed(run, act, drafted, found)
         key = self._key(run, drafted.signer)
         if found is not None:
             # Written by a run that ended before it could say so.
@@ -284,18 +374,51 @@ class Ceremony:
             return found
         # A crash after this line may leave a signature that nobody saw: then the same octets are signed again, and the line says so.
         self._write("signing", act=act.id, tbs_sha256=digest.hex(), again=self._find("signing", act.id) is not None)
+        self._failpoint("ceremony.before-sign")
         der = assemble(drafted.tbs, drafted.algorithm, key.sign(drafted.tbs))
+        self._failpoint("ceremony.after-sign")
         reread(drafted, der, key.spki)
         octets = der if drafted.certificate is None else pem.pem(pem.CERTIFICATE, der).encode()
         self._archive.put_new(drafted.file, octets)
         return octets
 
-    def _seal(self, run: _Run) -> None:
-        first = run.sheet.acts[0]
-        signer = first.id if isinstance(first, RootAct) else first.issuer
-        key = self._key(run, signer)
+    def _destroyed(self, run: Progress, act: DestroyAct, drafted: Drafted, found: bytes | None) -> bytes:
+        """The certificate of destruction: what was confirmed, by whom, and the store's word."""
+        if found is not None:
+            return found
+        known = next(known for known in run.sheet.issuers if known.id == act.issuer)
+        if self._find("destroying", act.id) is None:
+            # Opened once more, so that what is destroyed is the key of this certificate and no other.
+            self._key(run, act.issuer)
+            self._write("destroying", act=act.id, tbs_sha256=hashlib.sha256(drafted.tbs).hexdigest())
+            self._failpoint("ceremony.before-destroy")
+        self._opened.pop(act.issuer, None)
+        proof = self._destroy(known.key)
+        self._failpoint("ceremony.after-destroy")
+        confirmed = [dict(record.fields) for record in self._done if record.kind == "confirmed" and record.fields["act"] == act.id]
+        document = {
+            "certificate_of_destruction": transcript.text_of(drafted.tbs),
+            "ceremony": self._done[0].digest.hex(),
+            "confirmed": confirmed,
+            "proof": [list(each) for each in proof],
+            "destroyed_at": self._clock.now(),
+        }
+        octets = canonical(document) + b"\n"
+        self._archive.put_new(drafted.file, octets)
+        return octets
+
+    def _seal(self, run: Progress) -> None:
+        """The last line, signed by the first CA key that was used and still is; where there is none, by the first person."""
+        destroyed = {act.issuer for act in run.sheet.acts if isinstance(act, DestroyAct)}
+        signers = [signer for act in run.sheet.acts if (signer := signer_of(act)) not in destroyed]
         now = self._clock.now()
-        facts = {"signer": signer, "spki_sha256": hashlib.sha256(key.spki).hexdigest()}
+        if signers:
+            key = self._key(run, signers[0])
+            facts: dict[str, Any] = {"signer": signers[0], "spki_sha256": hashlib.sha256(key.spki).hexdigest()}
+        else:
+            first = run.sheet.participants[0]
+            key = self._key_of(first)
+            facts = {"signer": None, **_named(first), "spki_sha256": hashlib.sha256(key.spki).hexdigest()}
         signature = key.sign(transcript.sealed_octets(self._done, at=now, **facts))
         self._write("seal", now, **facts, signature=transcript.text_of(signature))
 
@@ -307,6 +430,7 @@ class Ceremony:
         said = self._find("key", act)
         # A key without a line was made just before a crash; nothing was signed with it, and the folder was empty when we began.
         key = self._keys.open(name) if said is not None or name in self._keys.names() else self._keys.generate(name, algorithm)
+        self._failpoint("ceremony.after-key")
         spki_sha256 = hashlib.sha256(key.spki).hexdigest()
         if said is None:
             self._write("key", act=act, algorithm=key.algorithm, spki_sha256=spki_sha256)
@@ -317,15 +441,18 @@ class Ceremony:
         self._opened[act] = key
         return key
 
-    def _key(self, run: _Run, signer: IssuerId) -> SigningKey:
+    def _key(self, run: Progress, signer: IssuerId) -> SigningKey:
         key = self._opened.get(signer)
         if key is None:
             known = next(known for known in run.sheet.issuers if known.id == signer)
-            key = self._opened[signer] = self._known_key(known.key)
+            key = self._known_key(known.key)
             if key.spki != run.issuers[signer].spki:
                 raise KeyUnavailable(
-                    "wrong-key", f"The key given for {signer} does not belong to its certificate.", fix="Correct it under [[issuers]]."
+                    "wrong-key",
+                    f"The key given for {signer} does not belong to its certificate.",
+                    fix="Correct where it rests, in the credentials file.",
                 )
+            self._opened[signer] = key
         return key
 
     # ---- Transcript -----------------------------------------------------------------------------------------------------
@@ -336,7 +463,16 @@ class Ceremony:
     def _write(self, kind: str, at: UnixTime | None = None, **fields: Any) -> Record:
         made = transcript.record(self._done, kind, at=self._clock.now() if at is None else at, **fields)
         line = made.line + b"\n"
-        self._archive.append(transcript.FILE, line, at=self._size)
+        self._archive.append(self._file, line, at=self._size)
         self._size += len(line)
         self._done.append(made)
         return made
+
+
+def _named(who: Participant | None) -> dict[str, Any]:
+    return {} if who is None else {"role": who.role, "person": who.person}
+
+
+def transcript_file(sheet: Sheet) -> str:
+    """Where the transcript of a sheet is written: a rehearsal's is marked."""
+    return f"{REHEARSAL}-{transcript.FILE}" if sheet.rehearsal else transcript.FILE

@@ -10,12 +10,12 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, Strict, model_validator
 
 from config.errors import ConfigurationError
 from config.settings import ShortName
@@ -36,6 +36,11 @@ Moment = Annotated[int | str, BeforeValidator(_moment)]
 """`now`, a span (`10y`), or seconds since 1970 (written as a TOML date-time)."""
 
 
+Span = Annotated[str, Field(pattern=r"^\d{1,6}[smhdwy]$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""64 lower-case hexadecimal digits."""
+
+
 class Subject(Form):
     """A distinguished name."""
 
@@ -43,6 +48,10 @@ class Subject(Form):
     organization: str | None = Field(None, min_length=1, max_length=64)
     organizational_unit: str | None = Field(None, min_length=1, max_length=64)
     country: str | None = Field(None, pattern=r"^[A-Z]{2}$")
+
+
+Confirm = Annotated[tuple[ShortName, ...] | None, Strict(False)]
+"""The roles that must confirm an act; absent: those of `[ceremony]`."""
 
 
 class RootAct(Form):
@@ -55,6 +64,7 @@ class RootAct(Form):
     subject: Subject
     not_before: Moment = "now"
     not_after: Moment
+    confirm: Confirm = None
 
 
 class IntermediateAct(Form):
@@ -65,17 +75,91 @@ class IntermediateAct(Form):
     issuer: ShortName
     profile: ShortName = "issuing-ca"
     csr: Location | None = None
+    csr_sha256: Sha256 | None = None
     algorithm: str | None = None
     subject: Subject
     not_before: Moment = "now"
     not_after: Moment
     crl_url: str
     issuer_url: str
+    confirm: Confirm = None
 
     @model_validator(mode="after")
     def _one_key(self) -> IntermediateAct:
-        if (self.csr is None) == (self.algorithm is None):
-            raise ValueError("needs either csr (the request of the issuing CA) or algorithm (to make a key here), not both")
+        if self.csr is None and self.algorithm is None:
+            raise ValueError("needs csr (the request of the issuing CA) or algorithm (to make a key here)")
+        if self.csr is None and self.csr_sha256 is not None:
+            raise ValueError("names the SHA-256 of a CSR and no CSR")
+        return self
+
+
+class RekeyAct(Form):
+    """Sign a certificate for the new key of a CA that keeps its name."""
+
+    act: Literal["rekey"]
+    id: ShortName
+    issuer: ShortName
+    profile: ShortName = "issuing-ca"
+    predecessor: Location
+    csr: Location
+    csr_sha256: Sha256 | None = None
+    subject: Subject | None = None
+    not_before: Moment = "now"
+    not_after: Moment
+    crl_url: str
+    issuer_url: str
+    confirm: Confirm = None
+
+
+class CrossAct(Form):
+    """Certify somebody else's CA."""
+
+    act: Literal["cross-certificate"]
+    id: ShortName
+    issuer: ShortName
+    profile: ShortName = "cross-certificate"
+    certificate: Location
+    certificate_sha256: Sha256 | None = None
+    subject: Subject | None = None
+    not_before: Moment = "now"
+    not_after: Moment
+    crl_url: str
+    issuer_url: str
+    confirm: Confirm = None
+
+
+class LinkAct(Form):
+    """Sign one root's name and key with the other root's key, so that chains hold across a root change. Dates follow from both roots."""
+
+    act: Literal["link"]
+    id: ShortName
+    signer: ShortName
+    subject: ShortName
+    profile: ShortName = "link"
+    crl_url: str
+    issuer_url: str
+    confirm: Confirm = None
+
+
+class ResponderAct(Form):
+    """Certify an OCSP responder for what the root signed; with `count`, one certificate after the other for the same key."""
+
+    act: Literal["responder"]
+    id: ShortName
+    issuer: ShortName
+    profile: ShortName = "root-responder"
+    csr: Location
+    csr_sha256: Sha256 | None = None
+    subject: Subject
+    not_before: Moment = "now"
+    count: int | None = None
+    overlap: Span | None = None
+    confirm: Confirm = None
+
+    @model_validator(mode="after")
+    def _whole_chain(self) -> ResponderAct:
+        if (self.count is None) is not (self.overlap is None):
+            raise ValueError("needs count and overlap together")
         return self
 
 
@@ -88,27 +172,82 @@ class Revoked(Form):
 
 
 class RootCrlAct(Form):
-    """Sign a CRL of the root."""
+    """Sign a CRL of the root. With `overlap`, it begins that long before the previous one ends."""
 
     act: Literal["root-crl"]
     id: ShortName
     issuer: ShortName
     previous: Location | None = None
     first: bool = False
-    this_update: Moment = "now"
+    this_update: Moment | None = None
+    overlap: Span | None = None
     next_update: Moment
     revoked: Several[Revoked] = ()
+    confirm: Confirm = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> RootCrlAct:
+        if self.this_update is not None and self.overlap is not None:
+            raise ValueError("has this_update and overlap; one of them follows from the other")
+        if self.overlap is not None and self.previous is None:
+            raise ValueError("has overlap and no previous CRL that it could count from")
+        return self
 
 
-Act = Annotated[RootAct | IntermediateAct | RootCrlAct, Field(discriminator="act")]
+class RootCrlsAct(Form):
+    """Sign a chain of pre-dated root CRLs, each beginning `overlap` before the one before it ends."""
+
+    act: Literal["root-crls"]
+    id: ShortName
+    issuer: ShortName
+    previous: Location | None = None
+    first: bool = False
+    this_update: Moment = "now"
+    count: int
+    each: Span
+    overlap: Span
+    revoked: Several[Revoked] = ()
+    confirm: Confirm = None
+
+
+class DestroyAct(Form):
+    """Destroy the private key of a CA that [[issuers]] names."""
+
+    act: Literal["destroy-key"]
+    id: ShortName
+    issuer: ShortName
+    reason: str = Field(min_length=1, max_length=500)
+    confirm: Confirm = None
+
+
+Act = Annotated[
+    RootAct | IntermediateAct | RekeyAct | CrossAct | LinkAct | ResponderAct | RootCrlAct | RootCrlsAct | DestroyAct,
+    Field(discriminator="act"),
+]
+ACTS = ("root", "intermediate", "rekey", "cross-certificate", "link", "responder", "root-crl", "root-crls", "destroy-key")
 
 
 class KnownIssuer(Form):
-    """A root made by an earlier ceremony, whose key this one uses."""
+    """A CA made by an earlier ceremony, whose key this one uses. Where the key rests stands in the credentials file."""
 
     id: ShortName
     certificate: Location
-    key: Location
+
+
+class Person(Form):
+    """Somebody in the room, and the digest of the key that signs for them."""
+
+    role: ShortName
+    person: str = Field(min_length=1, max_length=100)
+    key_sha256: Sha256
+
+
+class Equipment(Form):
+    """A machine, token or medium, for the script."""
+
+    what: str = Field(min_length=1, max_length=100)
+    serial: str = Field("", max_length=100)
+    bag: str = Field("", max_length=100)
 
 
 class About(Form):
@@ -116,6 +255,10 @@ class About(Form):
 
     name: ShortName
     about: str = ""
+    place: str = Field("", max_length=200)
+    day: date | None = None
+    allow_network: str | None = Field(None, min_length=3, max_length=500)
+    confirm: Several[ShortName] = ()
 
 
 class Sheet(Form):
@@ -123,6 +266,8 @@ class Sheet(Form):
 
     ceremony: About
     values: dict[str, str] = Field(default_factory=dict)
+    roles: Several[Person] = ()
+    equipment: Several[Equipment] = ()
     issuers: Several[KnownIssuer] = ()
     acts: Several[Act] = Field(min_length=1)
 
@@ -164,13 +309,20 @@ def read_sheet(file: Path) -> Sheet:
     return sheet
 
 
+def locations(sheet: Sheet) -> tuple[Path, ...]:
+    """Every file that a sheet names."""
+    named = [known.certificate for known in sheet.issuers]
+    for act in sheet.acts:
+        named += [value for name in type(act).model_fields if isinstance(value := getattr(act, name), Path)]
+    return tuple(dict.fromkeys(named))
+
+
 def _check_acts(document: Mapping[str, Any], file: Path) -> None:
-    known = ("root", "intermediate", "root-crl")
     acts = document.get("acts")
     for number, act in enumerate(acts if isinstance(acts, list) else (), start=1):
-        if isinstance(act, dict) and "act" in act and act["act"] not in known:
+        if isinstance(act, dict) and "act" in act and act["act"] not in ACTS:
             raise ConfigurationError(
-                "unknown-act", f"{file}: acts[{number}].act is {act['act']!r}, which is no act.", fix=f"Known acts: {', '.join(known)}."
+                "unknown-act", f"{file}: acts[{number}].act is {act['act']!r}, which is no act.", fix=f"Known acts: {', '.join(ACTS)}."
             )
 
 

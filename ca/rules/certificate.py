@@ -274,7 +274,7 @@ def draft_ca(
     *,
     profile: Profile,
     issuer: Issuer | None,
-    subject: Mapping[str, str],
+    subject: Mapping[str, str] | bytes,
     spki: bytes,
     serial: Serial,
     not_before: UnixTime,
@@ -283,9 +283,10 @@ def draft_ca(
     ocsp_url: str | None = None,
     issuer_url: str | None = None,
 ) -> Draft:
-    """A CA certificate for a ceremony: self-signed where `issuer` is None, otherwise below `issuer`.
+    """A certificate of a ceremony: a CA's, self-signed where `issuer` is None, otherwise below `issuer`; or a delegated responder's.
 
-    `subject` is given by the words of `ca.der.names.ATTRIBUTES`. The urls, where given, take the place of the issuer's own.
+    `subject` is given by the words of `ca.der.names.ATTRIBUTES`, or as the DER Name to copy. The urls, where given, take the place of the
+    issuer's own.
 
     Raises:
         Unacceptable: it would outlive its issuer (`outlives-issuer`), live longer than its profile allows (`lifetime`), or exceed its
@@ -293,7 +294,8 @@ def draft_ca(
         Misconfigured: the profile makes no CA certificates (`ca-profile`), or wants urls that are not there (`issuer-url`).
         Malformed: subject or key cannot be encoded.
     """
-    if not profile.is_ca or (profile.status is StatusKind.anchor) is not (issuer is None):
+    delegate = profile.status is StatusKind.nocheck and issuer is not None
+    if not delegate and (not profile.is_ca or (profile.status is StatusKind.anchor) is not (issuer is None)):
         raise Misconfigured("ca-profile", f"Profile {profile.name!r} does not make this kind of CA certificate.")
     lifetime = lifetime_of(not_before, not_after)
     if not 0 < lifetime <= profile.max_lifetime:
@@ -305,12 +307,12 @@ def draft_ca(
         )
     if issuer is not None and not_after > issuer.not_after:
         raise _outlives(issuer, not_before, not_after)
-    if issuer is not None:
+    if issuer is not None and profile.is_ca:
         _check_path_length(profile, issuer)
     own = algorithm_of(load_public_key(spki)).name
     check_key_algorithm(profile, own)
     identifier = extensions.key_identifier(spki)
-    encoded = names.subject_name(subject)
+    encoded = subject if isinstance(subject, bytes) else names.subject_name(subject)
     if encoded == b"\x30\x00":
         raise Malformed("bad-subject", "A CA needs a subject (RFC 5280 4.1.2.6).", fix="Give at least common_name.")
     above = issuer

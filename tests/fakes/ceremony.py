@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ca.ceremony import Ceremony, Outcome, Step
+from ca.ceremony import Ceremony
+from ca.ceremony_steps import Outcome, Step
+from ca.ceremony_steps import Room as Place
 from ca.errors import Conflict, KeyUnavailable
 from ca.keys.memory import MemoryKey, MemoryKeyStore
 from ca.model import AlgorithmName, Digest, IssuerId, KeyName, ProfileName
@@ -17,6 +19,11 @@ from fleetca.forms import shipped_profiles
 
 NOW = 1_795_305_600
 YEAR = 365 * 86400
+
+
+def apart() -> Place:
+    """A machine without a network."""
+    return Place("machine", (), "test 1", "00" * 32)
 
 
 class Stopped(BaseException):
@@ -38,6 +45,9 @@ class Room:
     now: int = NOW
     shown: list[Step] = field(default_factory=list)
     answer: Callable[[Step], bool] = lambda step: True
+    place: Place = field(default_factory=apart)
+    people: dict[str, MemoryKey] = field(default_factory=dict)
+    moved: str = ""
 
     def effect(self, act: Callable[[], None]) -> None:
         self.effects += 1
@@ -82,11 +92,18 @@ class Room:
             confirm=self._confirm,
             clock=_Clock(self),
             chance=_Chance(),
-            software="test 1",
+            role_key=lambda who: _Key(self, self.people[who.person]),
+            destroy=self._destroy,
+            moved=self.moved,
+            room=self.place,
         )
 
     def run(self, made: Sheet) -> Outcome:
         return self.ceremony().run(made)
+
+    def _destroy(self, name: KeyName) -> tuple[tuple[str, str], ...]:
+        self.effect(lambda: self.keys.pop(name, None))
+        return (("asked again", "there is no such key"),)
 
     def _confirm(self, step: Step) -> bool:
         self.shown.append(step)

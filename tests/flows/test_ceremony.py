@@ -14,8 +14,9 @@ from ca.errors import Broken, ClockUntrusted, Conflict, Denied, FleetcaError, Ke
 from ca.keys.memory import MemoryKey
 from ca.model import AlgorithmName, CrlEntry, KeyName, Reason, Serial
 from ca.rules import transcript
-from ca.rules.ceremony import Sheet, accept, after
+from ca.rules.ceremony import Sheet
 from ca.rules.ceremony_check import check
+from ca.rules.ceremony_dates import accept, after
 from tests.fakes.ceremony import NOW, YEAR, Room, Stopped, intermediate, known_root, profiles, root, root_crl, sheet
 
 

@@ -24,6 +24,7 @@ from fleetca import ceremonies, deployment, forms, importing
 from fleetca.cli.main import fleetca
 from fleetca.doctor import Finding, examine
 from fleetca.verdict import Level
+from tests.fakes.ceremony import apart
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         made = deployment.create(folder, deployment.Wanted(status_port=9, enroll_port=10), chance=SystemChance())
         ceremonies.run(
             made.sheet, out=made.outputs, passphrase=lambda: b"correct horse battery", confirm=lambda step: True, clock=SystemClock(),
-            chance=SystemChance(),
+            chance=SystemChance(), room=apart,
         )  # fmt: skip
         settings = forms.read_settings(made.settings)
         importing.import_ceremony(settings, made.outputs, clock=SystemClock(), chance=SystemChance())

@@ -20,6 +20,7 @@ from ca.model import Role
 from ca.signer.client import SignerClient
 from ca.system import SystemChance, SystemClock
 from fleetca import ceremonies, deployment, forms, importing
+from tests.fakes.ceremony import apart
 
 COMMAND = [sys.executable, "-m", "fleetca.cli.main"]
 
@@ -30,7 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = deployment.create(folder, deployment.Wanted(), chance=SystemChance())
     ceremonies.run(
         made.sheet, out=made.outputs, passphrase=lambda: b"correct horse battery", confirm=lambda step: True, clock=SystemClock(),
-        chance=SystemChance(),
+        chance=SystemChance(), room=apart,
     )  # fmt: skip
     settings = forms.read_settings(made.settings)
     importing.import_ceremony(settings, made.outputs, clock=SystemClock(), chance=SystemChance())

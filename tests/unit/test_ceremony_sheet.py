@@ -80,7 +80,7 @@ WRONG = [
     pytest.param('country = "AT"', 'mail = "a"', "unknown-setting", "acts[1].subject.mail", id="an unknown part of a subject"),
     pytest.param('serial = "4d"', 'serial = "0x4d"', "bad-setting", "serial", id="a serial number that is not hexadecimal"),
     pytest.param('"keyCompromise"', '"stolen"', "unknown-reason", "root-crl", id="an unknown reason"),
-    pytest.param('algorithm = "p256"\nsubject = { common_name = "{label} Issuing"', 'algorithm = "p256"\ncsr = "a.csr"\nsubject = { common_name = "{label} Issuing"', "bad-setting", "either csr", id="a CSR and a key to be made"),
+    pytest.param('algorithm = "p256"\nsubject = { common_name = "{label} Issuing"', 'subject = { common_name = "{label} Issuing"', "bad-setting", "needs csr", id="neither a CSR nor a key to be made"),
     pytest.param('algorithm = "p256"\nsubject = { common_name = "{label} Issuing"', 'csr = "absent.csr"\nsubject = { common_name = "{label} Issuing"', "no-such-file", "absent.csr", id="a CSR that is not there"),
     pytest.param('algorithm = "p256"\nsubject = { common_name = "{label} Issuing"', 'csr = "first.toml"\nsubject = { common_name = "{label} Issuing"', "bad-file", "CSR of act issuing", id="a CSR file that holds something else"),
     pytest.param("[[acts]]", '[secrets]\npassphrase = "x"\n[[acts]]', "unknown-setting", "secrets", id="a secret in a sheet"),

@@ -9,13 +9,16 @@ import pytest
 from ca.der.certificate import assemble
 from ca.der.crl import tbs_crl
 from ca.model import CrlEntry, Name, NameKind, Reason
+from ca.rules.certificate import draft_ca
+from ca.rules.lint.certificate import lint
 from fleetca.forms import shipped_profiles
 from tests.fakes.certificates import DAY, KINDS, NOW, drafted, issuing, key, root, serial, signed
 from tests.fakes.certificates import profile as shipped_profile
 from tests.second_lint import STAYS, findings, objections
 
 END_ENTITIES = ("device", "device-short", "service", "operator", "ocsp-responder")
-MADE = {"root", "issuing-ca", *END_ENTITIES}
+CEREMONY = ("link", "cross-certificate", "root-responder")
+MADE = {"root", "issuing-ca", *CEREMONY, *END_ENTITIES}
 
 
 def made(profile: str, kind: str) -> bytes:
@@ -24,7 +27,27 @@ def made(profile: str, kind: str) -> bytes:
         return root(kind).certificate
     if profile == "issuing-ca":
         return issuing(kind).certificate
+    if profile in CEREMONY:
+        return ceremonial(profile, kind)
     return signed(drafted(profile, issuer=issuing(kind), kind=kind), key(kind, "issuing"))
+
+
+def ceremonial(profile: str, kind: str) -> bytes:
+    """What only a ceremony makes: by a root of that kind, for a key of that kind."""
+    above, wanted = root(kind), shipped_profile(profile)
+    made = draft_ca(
+        profile=wanted,
+        issuer=above,
+        subject={"organization": "Example", "common_name": profile},
+        spki=key(kind, "issuing").spki,
+        serial=serial(9),
+        not_before=NOW,
+        not_after=NOW + wanted.lifetime - 1,
+        crl_url=above.crl_url if wanted.crl_url else None,
+        issuer_url=above.issuer_url,
+    )
+    lint(made, wanted, above)
+    return signed(made, key(kind, "root"))
 
 
 def test_every_shipped_profile_is_judged() -> None:

@@ -136,7 +136,8 @@ SHIPPED: dict[str, Profile] = {str(name): profile for name, profile in shipped_p
 
 
 def test_the_shipped_profiles_are_these() -> None:
-    assert set(SHIPPED) == {"root", "issuing-ca", "ocsp-responder", "device", "device-short", "service", "operator"}
+    ceremony = {"root", "issuing-ca", "cross-certificate", "link", "root-responder"}
+    assert set(SHIPPED) == ceremony | {"ocsp-responder", "device", "device-short", "service", "operator"}
 
 
 def test_the_shipped_profiles_say_what_they_promise() -> None:
@@ -151,12 +152,13 @@ def test_the_shipped_profiles_say_what_they_promise() -> None:
     named = {name for name, profile in SHIPPED.items() if profile.permanent_identifier == "{device}"}
     assert named == {"device", "device-short", "operator"}
     assert SHIPPED["ocsp-responder"].lifetime <= 30 * DAY
+    assert SHIPPED["root-responder"].max_lifetime <= 30 * DAY
     assert {profile.renew_after_expiry for profile in SHIPPED.values()} == {0}
     assert all(profile.on_superseded in OnSuperseded and len(profile.digest) == 32 for profile in SHIPPED.values())
 
 
 def test_R16_no_shipped_profile_but_the_responders_may_sign_ocsp() -> None:
-    assert [name for name, profile in SHIPPED.items() if "OCSPSigning" in profile.extended_key_usage] == ["ocsp-responder"]
+    assert [name for name, profile in SHIPPED.items() if "OCSPSigning" in profile.extended_key_usage] == ["ocsp-responder", "root-responder"]
 
 
 def test_every_field_of_a_profile_can_be_given() -> None:

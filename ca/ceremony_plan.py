@@ -1,0 +1,269 @@
+"""What a sheet would do, before anything is made: every step in plain words, the lint's verdict, the octets with what is not known yet marked.
+
+Nothing is guessed: each act is drafted with throw-away keys by the very functions that the run uses, so every length is final. Octets that
+come from such a key, from a serial number that will be drawn, or from the day of the ceremony, are marked; all others are what will be
+signed. Ring 4: knows rules and ports; no files, no terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ca.ceremony_steps import MadeKeys, trial
+from ca.der import extensions, writer
+from ca.errors import FleetcaError
+from ca.model import IssuerId, Profile, ProfileName, UnixTime
+from ca.ports import Chance
+from ca.rules import ceremony_roles as roles
+from ca.rules.ceremony import (
+    Act,
+    CrossAct,
+    DestroyAct,
+    IntermediateAct,
+    LinkAct,
+    Participant,
+    Period,
+    RekeyAct,
+    ResponderAct,
+    RootAct,
+    RootCrlAct,
+    Sheet,
+)
+from ca.rules.ceremony_dates import accept
+from ca.rules.ceremony_drafts import SEED_OCTETS, Drafted, Lines
+
+_A_DAY: Final = 86400
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Placeholder:
+    """Octets of a draft that are not known before the ceremony."""
+
+    at: int
+    length: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAct:
+    """One act, as it will be done."""
+
+    act: IssuerId
+    title: str
+    steps: tuple[str, ...]
+    """In plain words, in order."""
+    lines: Lines
+    file: str
+    confirm: tuple[Participant, ...]
+    tbs: bytes
+    placeholders: tuple[Placeholder, ...]
+    """In order; they do not overlap."""
+
+    def marked(self) -> str:
+        """The octets in hex, what is not known yet as `<what: N octets>`."""
+        text, at = "", 0
+        for each in self.placeholders:
+            text += self.tbs[at : each.at].hex() + f"<{each.what}: {each.length} octets>"
+            at = each.at + each.length
+        return text + self.tbs[at:].hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole ceremony, before it is held."""
+
+    sheet: Sheet
+    at: UnixTime
+    acts: tuple[PlannedAct, ...]
+    missing: tuple[str, ...]
+    """What must be there on the day and is not yet."""
+    lint: str
+
+
+def plan(
+    sheet: Sheet,
+    *,
+    now: UnixTime,
+    profiles: Mapping[ProfileName, Profile],
+    keys: MadeKeys,
+    chance: Chance,
+    absent: Mapping[str, str],
+) -> Plan:
+    """Say what a sheet would do.
+
+    Args:
+        sheet: the sheet; CSRs that are not there yet have stand-ins in it.
+        now: the day for which it is planned.
+        profiles: the CA and responder profiles.
+        keys: forget what they make.
+        chance: for serial numbers that are thrown away.
+        absent: act -> the CSR that is not there yet.
+
+    Raises:
+        Misconfigured, Unacceptable, Malformed, Broken: the sheet is wrong, or a draft fails the lint.
+    """
+    periods = accept(sheet, profiles=profiles, now=now)
+    roles.check_people(sheet)
+    seeds = {str(act.id): chance.octets(SEED_OCTETS + 32).hex() for act in sheet.acts}
+    drafts = trial(sheet, periods, seeds=seeds, profiles=profiles, keys=keys)
+    later = _periods_on_another_day(sheet, profiles, now)
+    unknown = _unknown_keys(sheet, drafts, absent)
+    acts = tuple(
+        PlannedAct(
+            act.id,
+            drafted.title,
+            tuple(_steps(act, drafted, sheet, absent)),
+            _lines(drafted, unknown),
+            drafted.file,
+            sheet.confirmed_by(act),
+            drafted.tbs,
+            _placeholders(act, drafted, periods[act.id], later.get(act.id), unknown),
+        )
+        for act, drafted in zip(sheet.acts, drafts, strict=True)
+    )
+    missing = [f"{file}, the CSR of act {act}" for act, file in absent.items()]
+    missing += [f"the key of {each.person} ({each.role})" for each in sheet.participants if each.key_sha256 == roles.UNKNOWN_KEY]
+    count = sum(1 for drafted in drafts if not drafted.is_statement)
+    return Plan(sheet, now, acts, tuple(missing), f"All {count} drafts pass every rule.")
+
+
+def _periods_on_another_day(sheet: Sheet, profiles: Mapping[ProfileName, Profile], now: UnixTime) -> Mapping[IssuerId, Period]:
+    """The dates if it were held a day later: those that differ follow from the day."""
+    try:
+        return accept(sheet, profiles=profiles, now=now + _A_DAY)
+    except FleetcaError:
+        return {}
+
+
+def _unknown_keys(sheet: Sheet, drafts: tuple[Drafted, ...], absent: Mapping[str, str]) -> Mapping[bytes, str]:
+    """SubjectPublicKeyInfo -> whose it will be, for keys that are stand-ins."""
+    unknown: dict[bytes, str] = {}
+    for act, drafted in zip(sheet.acts, drafts, strict=True):
+        made = isinstance(act, RootAct) or (isinstance(act, IntermediateAct) and act.csr is None)
+        source = str(act.id).rpartition("-")[0] if isinstance(act, ResponderAct) and str(act.id) not in absent else str(act.id)
+        if made or str(act.id) in absent or source in absent:
+            unknown.setdefault(drafted.spki, str(act.id))
+    return unknown
+
+
+def _placeholders(
+    act: Act, drafted: Drafted, period: Period, later: Period | None, unknown: Mapping[bytes, str]
+) -> tuple[Placeholder, ...]:
+    wanted: list[tuple[bytes, str]] = []
+    if drafted.certificate is not None:
+        wanted.append((drafted.certificate.serial.to_bytes(20, "big"), "serial number"))
+    for spki, whose in unknown.items():
+        wanted += [(spki, f"public key of {whose}"), (extensions.key_identifier(spki), f"key identifier of {whose}")]
+    found = [place for octets, what in wanted for place in _places(drafted.tbs, octets, what)]
+    if drafted.is_statement:
+        return tuple(sorted(found))
+    start, end = writer.time(period.start), writer.time(period.end)
+    at = drafted.tbs.find(start + end)
+    names = ("thisUpdate", "nextUpdate") if isinstance(act, RootCrlAct) else ("notBefore", "notAfter")
+    # Two octets of tag and length stay as they are.
+    if later is None or later.start != period.start:
+        found.append(Placeholder(at + 2, len(start) - 2, names[0]))
+    if later is None or later.end != period.end:
+        found.append(Placeholder(at + len(start) + 2, len(end) - 2, names[1]))
+    return tuple(sorted(found))
+
+
+def _lines(drafted: Drafted, unknown: Mapping[bytes, str]) -> Lines:
+    """What people see, without the values that are thrown away."""
+    lines = []
+    for name, value in drafted.lines:
+        if name == "serial number":
+            lines.append((name, "20 octets, drawn at the ceremony"))
+        elif name == "key" and drafted.spki in unknown:
+            lines.append((name, f"{value.partition(',')[0]}, not there yet; its SHA-256 is noted at the ceremony"))
+        else:
+            lines.append((name, value))
+    return tuple(lines)
+
+
+def _places(tbs: bytes, octets: bytes, what: str) -> list[Placeholder]:
+    found: list[Placeholder] = []
+    at = tbs.find(octets)
+    while at >= 0:
+        found.append(Placeholder(at, len(octets), what))
+        at = tbs.find(octets, at + len(octets))
+    return found
+
+
+def _steps(act: Act, drafted: Drafted, sheet: Sheet, absent: Mapping[str, str]) -> list[str]:
+    steps = [_TELLS[type(act)](act)]
+    if str(act.id) in absent:
+        steps.append(f"Its CSR, {absent[str(act.id)]}, must be brought; a stand-in key has been drafted here.")
+    if drafted.is_statement:
+        what = "the statement of what will be destroyed"
+    else:
+        what = "the octets to be signed"
+        steps.append(f"The draft is checked against every rule, then {what} are shown with their SHA-256 and its words.")
+    people = sheet.confirmed_by(act)
+    if people:
+        names = ", ".join(f"{each.person} ({each.role})" for each in people)
+        steps.append(f"Confirm {what}, each with their own key: {names}.")
+    else:
+        steps.append(f"Somebody at the terminal confirms {what}.")
+    if isinstance(act, DestroyAct):
+        steps.append("The key is destroyed in its store, the store is asked for it again, and its answer is written down.")
+    else:
+        steps.append(f"The key of {drafted.signer} signs, and what it signed is read back by a second parser.")
+    steps.append(f"{drafted.file} is written; its SHA-256 is noted.")
+    return steps
+
+
+def _tell_root(act: Act) -> str:
+    assert isinstance(act, RootAct)
+    return f"A new key of kind {act.algorithm} is made and sealed under the name {act.id}; it certifies itself."
+
+
+def _tell_intermediate(act: Act) -> str:
+    assert isinstance(act, IntermediateAct)
+    key = f"a new key of kind {act.algorithm} made here" if act.csr is None else "the key of its CSR"
+    return f"{act.issuer} certifies {key} as an issuing CA."
+
+
+def _tell_rekey(act: Act) -> str:
+    assert isinstance(act, RekeyAct)
+    return f"{act.issuer} certifies the new key of a CA that keeps its name, octet by octet."
+
+
+def _tell_cross(act: Act) -> str:
+    assert isinstance(act, CrossAct)
+    return f"{act.issuer} certifies the name and key of somebody else's CA, as its own certificate says them."
+
+
+def _tell_link(act: Act) -> str:
+    assert isinstance(act, LinkAct)
+    return f"{act.signer} certifies the name and key of {act.subject}; it holds as long as both of them do."
+
+
+def _tell_responder(act: Act) -> str:
+    assert isinstance(act, ResponderAct)
+    return f"{act.issuer} lets the key of the CSR sign OCSP answers for what it issued."
+
+
+def _tell_crl(act: Act) -> str:
+    assert isinstance(act, RootCrlAct)
+    before = f"the one of act {act.follows}" if act.follows else "the previous one" if act.previous else "none"
+    return f"{act.issuer} signs a CRL; the one before it: {before}. Number and entries follow from that."
+
+
+def _tell_destroy(act: Act) -> str:
+    assert isinstance(act, DestroyAct)
+    return f"The private key of {act.issuer} is destroyed for good: {act.reason}"
+
+
+_TELLS: Final[Mapping[type, Callable[[Act], str]]] = {
+    RootAct: _tell_root,
+    IntermediateAct: _tell_intermediate,
+    RekeyAct: _tell_rekey,
+    CrossAct: _tell_cross,
+    LinkAct: _tell_link,
+    ResponderAct: _tell_responder,
+    RootCrlAct: _tell_crl,
+    DestroyAct: _tell_destroy,
+}

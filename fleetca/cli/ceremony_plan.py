@@ -1,0 +1,100 @@
+"""`fleetca ceremony plan` and `role-key`: what happens before the day."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from fleetca.cli import output, prompts
+
+
+@click.command(
+    help="Say what SHEET would do: every step in plain words, the lint's verdict, and the octets. Makes no key and writes nothing."
+)
+@click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--on", type=click.DateTime(["%Y-%m-%d"]), help="The day for which to plan (UTC) [default: the sheet's day, or today].")
+@click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="Write the printable script (HTML) to this new file.")
+@click.option("--octets", is_flag=True, help="Show the octets to be signed, too.")
+@output.json_option
+def plan(sheet: Path, on: datetime | None, script: Path | None, octets: bool, as_json: bool) -> None:
+    import hashlib
+
+    from ca.rules.ceremony_words import words
+    from ca.system import SystemChance, SystemClock
+    from fleetca import ceremonies, ceremony_script
+    from fleetca.folder import put_new
+
+    form, day = ceremonies.planned_day(sheet)
+    now = SystemClock().now()
+    at = int(on.replace(tzinfo=UTC).timestamp()) if on else max(now, day) if day is not None else now
+    made = ceremonies.plan(sheet, at=at, chance=SystemChance())
+    if script is not None:
+        put_new(script, ceremony_script.script(made, form).encode())
+    document = {
+        "ceremony": made.sheet.name,
+        "sheet_sha256": made.sheet.digest.hex(),
+        "planned_for": output.iso(made.at),
+        "lint": made.lint,
+        "missing": list(made.missing),
+        "script": str(script) if script else None,
+        "acts": [
+            {
+                "act": act.act,
+                "title": act.title,
+                "steps": list(act.steps),
+                "facts": dict(act.lines),
+                "writes": act.file,
+                "confirm": [{"role": each.role, "person": each.person} for each in act.confirm],
+                "tbs": act.marked(),
+                "tbs_octets": len(act.tbs),
+                "placeholders": [{"at": each.at, "octets": each.length, "what": each.what} for each in act.placeholders],
+                "sha256": None if act.placeholders else hashlib.sha256(act.tbs).hexdigest(),
+            }
+            for act in made.acts
+        ],
+    }
+    lines = [
+        f"Ceremony {made.sheet.name}: {made.sheet.about}",
+        prompts.fact("sheet", f"SHA-256 {made.sheet.digest.hex()}"),
+        prompts.fact("in words", words(made.sheet.digest)),
+        prompts.fact("planned for", output.iso(made.at)),
+        prompts.fact("lint", made.lint),
+        *(prompts.fact("missing", each) for each in made.missing),
+    ]
+    for number, act in enumerate(made.acts, start=1):
+        lines.append(f"\n{number}. {act.title}")
+        lines += [f"   - {step}" for step in act.steps]
+        lines += [f"     {name:<14} {value}" for name, value in act.lines]
+        if octets:
+            lines.append(f"     {'TBS':<14} {len(act.tbs)} octets: {act.marked()}")
+    if script is not None:
+        lines.append(f"\nThe script to print: {script}")
+    output.result(document, "\n".join(lines), as_json=as_json)
+
+
+@click.command(
+    name="role-key",
+    help="Make the key with which PERSON signs in ceremonies: a sealed file NAME.key in the folder --out. Prints the SHA-256 for the sheet.",
+)
+@click.argument("name")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=".", show_default=True, help="Folder of the key.")
+@click.option("--passphrase-file", type=click.Path(dir_okay=False), help="File with the person's passphrase (mode 0600).")
+@click.option("--passphrase-fd", type=int, help="File descriptor to read it from.")
+@output.json_option
+def role_key(name: str, out: Path, passphrase_file: str | None, passphrase_fd: int | None, as_json: bool) -> None:
+    from ca.rules.ceremony_words import words
+    from fleetca import ceremonies
+
+    secret = prompts.passphrase(f"the key {name}", file=passphrase_file, descriptor=passphrase_fd, twice=True)
+    digest = ceremonies.make_role_key(name, out, secret)
+    file = out / f"{name}.key"
+    document = {"key": str(file), "key_sha256": digest.hex(), "words": words(digest)}
+    lines = [
+        f"The key {file} is made. Only its owner knows the passphrase.",
+        prompts.fact("key_sha256", digest.hex()),
+        prompts.fact("in words", words(digest)),
+        "Write key_sha256 into the sheet, under [[roles]].",
+    ]
+    output.result(document, "\n".join(lines), as_json=as_json)
