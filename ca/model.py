@@ -211,7 +211,7 @@ class Profile:
     """What certificates of one kind look like and who may have them, as judged by `ca.rules.profile`.
 
     `lifetime`, `max_lifetime`, `backdate`, `renew_after_expiry` and `grace` are seconds. `common_name`, `permanent_identifier` and `uris` are
-    templates whose only placeholders are `{device}` and `{tenant}`. Key usages and extended key usages carry RFC names (`digitalSignature`, `clientAuth`).
+    templates whose only placeholders are `{device}` and `{tenant}`, for `common_name` also `{name}`, the first name. Key usages and extended key usages carry RFC names (`digitalSignature`, `clientAuth`).
     `renew_from` is the share of the lifetime (0..1) after which a renewal is accepted.
     """
 

@@ -195,17 +195,22 @@ def _judge_shape(profile: Profile) -> None:
     own = () if profile.permanent_identifier is None else (profile.permanent_identifier,)
     for field, templates in (("common_name", (profile.common_name,)), ("permanent_identifier", own), ("uris", profile.uris)):
         for template in templates:
-            _judge_template(name, field, template)
+            _judge_template(name, field, template, also=("name",) if field == "common_name" and profile.required_names else ())
 
 
-def _judge_template(profile: str, field: str, template: str) -> None:
+def _judge_template(profile: str, field: str, template: str, *, also: tuple[str, ...]) -> None:
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
         raise _wrong(profile, field, f"{template!r} is no template: {error}.") from None
     for _, placeholder, layout, conversion in parts:
-        if placeholder is not None and (placeholder not in ("device", "tenant") or layout or conversion):
-            raise _wrong(profile, field, f"{template!r} has a placeholder other than {{device}} and {{tenant}}.")
+        if placeholder is not None and (placeholder not in ("device", "tenant", *also) or layout or conversion):
+            raise _wrong(
+                profile,
+                field,
+                f"{template!r} has a placeholder other than {{device}} and {{tenant}}.",
+                fix="A common name may have {name} too, the first of the names, where required_names says that there is one.",
+            )
 
 
 def _judge_usages(profile: Profile) -> None:

@@ -13,7 +13,7 @@ from ca.ports import Chance, Clock
 from ca.rules import token as token_rule
 from ca.rules.grant import account_device
 from enroll.acme import jws, messages
-from enroll.acme.limits import within
+from enroll.acme.limits import hour_before, within
 from enroll.acme.messages import Addresses
 from enroll.acme.model import Account, AccountStatus, Directory, Limits, Problem
 from enroll.acme.ports import Protocols, Tokens
@@ -46,7 +46,7 @@ class Accounts:
         now = self._clock.now()
         id_ = self._chance.octets(16).hex()
         token = self._bound(asker, payload, url=at.of("new-account"), account=id_, now=now) if asker.directory.bound else None
-        since = now - 3600
+        since = hour_before(now)
         within(
             self._store.accounts_since(asker.address, since), self._limits.accounts_per_hour, now=now, what="new accounts from this address"
         )

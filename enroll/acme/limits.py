@@ -10,6 +10,11 @@ from enroll.acme.model import Problem
 HOUR = 3600
 
 
+def hour_before(now: UnixTime) -> UnixTime:
+    """The first second of the hour that ends now."""
+    return now - HOUR + 1
+
+
 def within(moments: Sequence[UnixTime], most: int, *, now: UnixTime, what: str) -> None:
     """Is there room for one more in this hour?
 

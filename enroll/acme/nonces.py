@@ -1,6 +1,6 @@
 """Nonces that several workers share (RFC 8555 6.5). Making one writes nothing; using one writes one row, which whoever comes second finds.
 
-A nonce is 16 random octets, the second it was made in, and a MAC over both: so nobody fills a table by asking for nonces, and one that was
+A nonce is 16 random octets, one that says whether a trial may refuse it, the second it was made in, and a MAC over all: so nobody fills a table by asking for nonces, and one that was
 never handed out costs no question to the database.
 """
 
@@ -20,6 +20,7 @@ LIFETIME: Final = 3600
 SECRET: Final = "acme-nonces"
 _RANDOM: Final = 16
 _TIME: Final = 6
+_TRIED: Final = b"\x01"
 _MAC: Final = 16
 
 
@@ -39,8 +40,13 @@ class Nonces:
             self._key = self._store.secret(SECRET, self._chance.octets(32))
         return hmac.new(self._key, body, hashlib.sha256).digest()[:_MAC]
 
-    def make(self) -> str:
-        body = self._chance.octets(_RANDOM) + self._clock.now().to_bytes(_TIME, "big")
+    def make(self, *, tried: bool = False) -> str:
+        """A fresh nonce.
+
+        Args:
+            tried: it may go to a client whose nonce was just refused; no trial refuses it again, for some clients repeat once only.
+        """
+        body = self._chance.octets(_RANDOM) + (_TRIED if tried else b"\0") + self._clock.now().to_bytes(_TIME, "big")
         return jws.encode(body + self._mac(body))
 
     def use(self, text: str | None) -> None:
@@ -50,11 +56,15 @@ class Nonces:
             Problem: `badNonce`.
         """
         octets = jws.decode(text, "nonce")
-        body, mac = octets[: _RANDOM + _TIME], octets[_RANDOM + _TIME :]
-        made, now = int.from_bytes(body[_RANDOM:], "big"), self._clock.now()
+        body, mac = octets[: _RANDOM + 1 + _TIME], octets[_RANDOM + 1 + _TIME :]
+        made, now = int.from_bytes(body[_RANDOM + 1 :], "big"), self._clock.now()
         if not hmac.compare_digest(mac, self._mac(body)) or not made - 60 <= now < made + LIFETIME:
             raise _bad("It is not one of ours, or too old.")
-        if self._refuse and int.from_bytes(self._chance.octets(4), "big") < self._refuse * (1 << 32):
+        if (
+            self._refuse
+            and body[_RANDOM : _RANDOM + 1] != _TRIED
+            and int.from_bytes(self._chance.octets(4), "big") < self._refuse * (1 << 32)
+        ):
             raise _bad("It is refused for a trial; use the one in this answer.")
         if not self._store.use_nonce(body[:_RANDOM], expires=_expiry(made), now=now):
             raise _bad("It was used before.")

@@ -19,7 +19,7 @@ from ca.ports import Chance, Clock
 from enroll.acme import identifiers as rules
 from enroll.acme import jws, renewal_info
 from enroll.acme.keys import spki_of
-from enroll.acme.limits import within
+from enroll.acme.limits import hour_before, within
 from enroll.acme.messages import render_problem
 from enroll.acme.model import (
     Account,
@@ -84,7 +84,9 @@ class Orders:
         rules.judge(directory, wanted, device=account.device, bound_names=self._bound_names(account))
         now = self._clock.now()
         replaces = self._replaced(account, wanted, payload["replaces"]) if "replaces" in payload else None
-        within(self._store.orders_since(account.id, now - 3600), self._limits.orders_per_hour, now=now, what="new orders of this account")
+        within(
+            self._store.orders_since(account.id, hour_before(now)), self._limits.orders_per_hour, now=now, what="new orders of this account"
+        )
         held = self._store.valid_authorizations(account.id, [_base(one) for one in wanted], now=now + 60)
         authorizations, new = [], []
         for identifier in wanted:

@@ -150,10 +150,8 @@ class _Answers:
 
     def new_nonce(self, at: Addresses, _directory: Directory) -> Response:
         """RFC 8555 7.2: HEAD 200, GET 204."""
-        return self._nonce(Response(b"", 200 if request.method == "HEAD" else 204))
-
-    def _nonce(self, answer: Response) -> Response:
-        answer.headers["Replay-Nonce"] = self._service.nonces.make()
+        answer = Response(b"", 200 if request.method == "HEAD" else 204)
+        answer.headers["Replay-Nonce"] = self._service.nonces.make(tried=True)
         return answer
 
     def renewal_info(self, _at: Addresses, directory: Directory, certificate: str) -> Response:
@@ -279,7 +277,7 @@ def _refused(service: Service, error: FleetcaError) -> Response:
         answer.headers["Location"] = problem.location
     if request.method == "POST" and "acme" in g:
         with contextlib.suppress(FleetcaError):  # the database is gone: so is the nonces' secret, and this answer says so already
-            answer.headers["Replay-Nonce"] = service.nonces.make()
+            answer.headers["Replay-Nonce"] = service.nonces.make(tried=problem.kind == "badNonce")
     return answer
 
 

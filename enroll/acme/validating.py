@@ -14,7 +14,7 @@ import structlog
 
 from ca.errors import FleetcaError
 from ca.ports import Clock
-from enroll.acme.limits import within
+from enroll.acme.limits import hour_before, within
 from enroll.acme.messages import render_problem
 from enroll.acme.model import (
     Account,
@@ -57,7 +57,7 @@ class Validating:
         if found.status is not AuthorizationStatus.pending or not self._startable(found, challenge):
             return found, challenge
         now = self._clock.now()
-        since = now - 3600
+        since = hour_before(now)
         failures = self._store.failures_since(asker.known.id, since)
         within(failures, self._limits.failures_per_hour, now=now, what="failed validations of this account")
         started = replace(challenge, status=ChallengeStatus.processing, started=now)

@@ -26,10 +26,16 @@ def token() -> None:
 @click.option("--profile", default="device", show_default=True, help="The profile of the certificate it gets.")
 @reach.name_options
 @click.option("--lifetime", default="1h", show_default=True, help="How long the token may be used, e.g. 15m, 1h, 7d.")
+@click.option("--eab", is_flag=True, help="Print it as an ACME client takes it: key id and HMAC key of an external account binding.")
 @output.json_option
-def create(device: str, settings: str, profile: str, dns: tuple[str, ...], ip: tuple[str, ...], lifetime: str, as_json: bool) -> None:
+def create(
+    device: str, settings: str, profile: str, dns: tuple[str, ...], ip: tuple[str, ...], lifetime: str, eab: bool, as_json: bool
+) -> None:
+    import base64
+
     from ca.model import TokenRequest
     from ca.rules import ids
+    from ca.rules import token as token_rule
     from ca.rules.message import names_to
 
     with reach.signer(settings) as (deployment, signer):
@@ -51,7 +57,12 @@ def create(device: str, settings: str, profile: str, dns: tuple[str, ...], ip: t
         "expires": output.iso(made.token.expires),
         "enroll_url": url,
     }
-    output.result(document, made.text, as_json=as_json)
+    text = made.text
+    if eab:
+        key = base64.urlsafe_b64encode(token_rule.binding_key(made.token.hash)).rstrip(b"=").decode("ascii")
+        document |= {"eab_kid": token_rule.binding_id(made.token.hash), "eab_hmac_key": key}
+        text = f"{document['eab_kid']} {key}"
+    output.result(document, text, as_json=as_json)
     output.note(
         f"A token for {made.token.device} (profile {made.token.profile}), valid until {output.iso(made.token.expires)}"
         f" ({output.distance(made.token.expires, reach.now())}). It works once.\n"
