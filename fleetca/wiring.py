@@ -222,6 +222,7 @@ def signer(settings: Settings, process: Process) -> None:
             desk=parts.desk,
             users={uid: frozenset(roles) for uid, roles in forms.roles_by_uid(settings, os.getuid()).items()},
             mode=int(settings.signer.socket_mode, 8),
+            monotonic=SystemClock().monotonic,
             log=log,
         )
         server.start()

@@ -1,17 +1,13 @@
-"""The signer's socket: who is there, in which role, and what they ask. Edge: contains no rule.
+"""The signer's verbs behind its socket: what a request asks, who answers it, what the log says of it. Edge: contains no rule.
 
-A Unix socket; the kernel says the peer's user id (SO_PEERCRED), the settings say its roles, the peer names one of them in its first frame and
-keeps it. One thread reads each connection; evidence and CSR are read there, everything that decides waits at the desk.
-CRLs are signed beside the desk, one at a time, and written to the descriptor that came with the request.
+Evidence is read in the thread that serves the connections, and issuing waits at the desk without a thread. Every other verb is rare and has a
+thread while it runs; what decides does so at the desk all the same. CRLs are signed beside the desk, one at a time, and written to the
+descriptor that came with the request.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import stat
-import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,27 +15,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from ca.confirm import Confirming
-from ca.errors import Broken, Contested, Denied, FleetcaError, Misconfigured, NotFound, Unavailable
-from ca.issue import Issuing
-from ca.model import OperatorName, Peer, Role
+from ca.errors import Broken, Contested, Denied, FleetcaError, NotFound, Unavailable
+from ca.issue import Issuing, Prepared
+from ca.model import Issued, OperatorName, Peer, Role
 from ca.operators import Operators
 from ca.revoke import Revoking
 from ca.rules import forms, ids
 from ca.sign_crl import CrlSigning
 from ca.signer import messages
-from ca.signer.address import address
 from ca.signer.desk import Desk, Log, Silence
+from ca.signer.lines import Lines, Request
 from ca.signer.questions import Questions
 from ca.supersede import Superseding
 from ca.tokens import Tokens
 
-MOST_CONNECTIONS: Final = 512
-KEPT_FOR_OTHERS: Final = 64
-"""Connections that one user never gets: a stolen web process must not keep operators and publisher out."""
-STRANGERS: Final = 8
-"""Connections of a user who has no role."""
-PATIENCE: Final = 10.0
-"""Seconds for the rest of a frame that has begun. Between frames a peer may be silent for ever."""
 HOUSEKEEPING: Final = 60.0
 """Seconds between two looks for what became due without anybody asking."""
 
@@ -76,20 +65,16 @@ class SignerServer:
         verbs: Verbs,
         desk: Desk,
         users: Mapping[int, frozenset[Role]],
+        monotonic: Callable[[], float],
         mode: int = 0o600,
         log: Log | None = None,
     ) -> None:
-        self._path, self._verbs, self._desk, self._users, self._mode = Path(path), verbs, desk, users, mode
+        self._path, self._verbs, self._desk = Path(path), verbs, desk
         self._log: Log = log or Silence()
-        self._listener: socket.socket | None = None
-        self._connections: dict[socket.socket, int] = {}
-        """And the user id at the other end."""
-        self._busy: set[socket.socket] = set()
-        self._lock = threading.Condition()
+        self._lines = Lines(self._path, users=users, mode=mode, monotonic=monotonic, log=self._log, asked=self._asked)
         self._crl_lock = threading.Lock()
         self._stopping = threading.Event()
         self._handlers: Mapping[str, Handler] = {
-            "issue": self._issue,
             "revoke": self._revoke,
             "create-token": self._create_token,
             "revoke-token": self._revoke_token,
@@ -110,55 +95,17 @@ class SignerServer:
         Raises:
             Misconfigured: the path cannot be a socket.
         """
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                if not stat.S_ISSOCK(self._path.lstat().st_mode):
-                    raise Misconfigured(
-                        "socket-taken", f"{self._path} is there and is no socket.", fix="Change [signer] socket, or move the file away."
-                    )
-                self._path.unlink()
-            # Bound under a mask of its own, so that there is no moment at which others may connect.
-            before = os.umask(0o177)
-            try:
-                with address(self._path) as place:
-                    listener.bind(place)
-            finally:
-                os.umask(before)
-            self._path.chmod(self._mode)
-            listener.listen(128)
-        except OSError as error:
-            listener.close()
-            raise Misconfigured(
-                "socket-unusable",
-                f"The signer cannot listen on {self._path}.",
-                why=error.strerror or str(error),
-                fix="Mend the folder, or choose another path in [signer] socket.",
-            ) from None
-        except FleetcaError:
-            listener.close()
-            raise
-        self._listener = listener
+        self._lines.start()
         self._desk.start()
-        threading.Thread(target=self._accept, name="signer-accept", daemon=True).start()
         threading.Thread(target=self._keep_house, name="signer-housekeeping", daemon=True).start()
         self._log.info("listening", socket=str(self._path))
 
     def stop(self) -> None:
         """Drain: take no new connection or request, answer what was asked, then close."""
         self._stopping.set()
-        if self._listener is not None:
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._path.unlink(missing_ok=True)
+        self._lines.refuse_new()
         self._desk.stop()
-        with self._lock:
-            self._lock.wait_for(lambda: not self._busy, timeout=30)
-            for connection in self._connections:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+        self._lines.stop()
         self._log.info("stopped")
 
     def _keep_house(self) -> None:
@@ -170,120 +117,71 @@ class SignerServer:
             except FleetcaError as error:
                 self._log.warning("housekeeping-waits", code=error.code, what=error.what, why=error.why)
 
-    def _accept(self) -> None:
-        listener = self._listener
-        while listener is not None and not self._stopping.is_set():
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                if self._stopping.is_set():
-                    return
-                # Out of descriptors, most likely: the connections we have will give some back.
-                threading.Event().wait(0.1)
-                continue
-            uid = _peer_uid(connection)
-            with self._lock:
-                if not self._room_for(uid):
-                    connection.close()
-                    continue
-                self._connections[connection] = uid
-            threading.Thread(target=self._serve, args=(connection,), name="signer-connection", daemon=True).start()
+    # ---- One request ------------------------------------------------------------------------------------------------
 
-    def _room_for(self, uid: int) -> bool:
-        theirs = sum(1 for other in self._connections.values() if other == uid)
-        most = MOST_CONNECTIONS - KEPT_FOR_OTHERS if self._users.get(uid) else STRANGERS
-        return theirs < most and len(self._connections) < MOST_CONNECTIONS
-
-    # ---- One connection ---------------------------------------------------------------------------------------------
-
-    def _serve(self, connection: socket.socket) -> None:
-        try:
-            peer = self._greet(connection)
-            while peer is not None and not self._stopping.is_set() and self._exchange(connection, peer):
-                pass
-        except (OSError, EOFError):
-            pass  # The peer went away; what it asked for is decided and can be asked for again.
-        finally:
-            with self._lock:
-                self._connections.pop(connection, None)
-                self._busy.discard(connection)
-                self._lock.notify_all()
-            connection.close()
-
-    def _greet(self, connection: socket.socket) -> Peer | None:
-        uid = _peer_uid(connection)
-        try:
-            # Who connects and says nothing holds a thread and a place that others need.
-            body, descriptor = _read(connection, silence=PATIENCE)
-            _close(descriptor)
-            role = messages.read_hello(messages.unframe(body))
-            if role not in self._users.get(uid, frozenset()):
-                raise Denied(
-                    "role-not-yours",
-                    f"User id {uid} does not have role {role.value} here.",
-                    fix="Give it the role under [signer.users], if that is meant.",
-                )
-        except FleetcaError as error:
-            self._log.warning("refused", uid=uid, verb="hello", code=error.code, what=error.what)
-            connection.sendall(messages.frame(messages.write_error(error)))
-            return None
-        connection.sendall(messages.frame({"ok": {"role": role.value}}))
-        return Peer(role, uid)
-
-    def _exchange(self, connection: socket.socket, peer: Peer) -> bool:
-        descriptor: int | None = None
+    def _asked(self, request: Request) -> None:
         verb = "?"
-        keep = True
         try:
-            try:
-                body, descriptor = _read(connection)
-            except FleetcaError:
-                keep = False  # Where the next frame begins is not known any more.
-                raise
-            with self._lock:
-                self._busy.add(connection)
             if self._stopping.is_set():
                 raise Unavailable("signer-stopping", "The signer is stopping.", retry_after=2)
-            verb, asked = messages.read_request(messages.unframe(body))
+            verb, asked = messages.read_request(messages.unframe(request.body))
+            if verb == "issue":
+                self._issue(asked, request)
+                return
             handler = self._handlers.get(verb)
             if handler is None:
                 raise NotFound("verb-unknown", "The signer does not know this verb.", fix="Run client and signer of the same release.")
-            answer = messages.frame({"ok": forms.write(handler({**asked, _VERB: verb}, peer, descriptor))})
-        except FleetcaError as error:
+        except Exception as error:  # noqa: BLE001 - one request must not take the others or the signer with it
+            _close(request.descriptor)
+            request.answer(self._failed(error, verb, request.peer))
+            return
+        threading.Thread(target=self._handle, args=(handler, verb, asked, request), name=f"signer-{verb}", daemon=True).start()
+
+    def _handle(self, handler: Handler, verb: str, asked: dict[str, Any], request: Request) -> None:
+        try:
+            answer = messages.frame({"ok": forms.write(handler({**asked, _VERB: verb}, request.peer, request.descriptor))})
+        except Exception as error:  # noqa: BLE001 - as above
+            answer = self._failed(error, verb, request.peer)
+        finally:
+            _close(request.descriptor)
+        request.answer(answer)
+
+    def _failed(self, error: Exception, verb: str, peer: Peer) -> bytes:
+        if isinstance(error, FleetcaError):
             self._log.warning("refused", role=peer.role.value, uid=peer.uid, verb=verb, code=error.code, what=error.what, why=error.why)
             if isinstance(error, Contested):
                 self._log.warning("clone-suspected", role=peer.role.value, uid=peer.uid, verb=verb, why=error.why, fix=error.fix)
-            answer = messages.frame(messages.write_error(error))
-        except Exception as error:
-            if isinstance(error, (OSError, EOFError)) and verb == "?":
-                raise
-            self._log.error("internal", verb=verb, kind=type(error).__name__, why=str(error))
-            answer = messages.frame(messages.write_error(Broken("internal", "Something failed inside the signer; nothing was released.")))
-        finally:
-            _close(descriptor)
-        connection.sendall(answer)
-        with self._lock:
-            self._busy.discard(connection)
-            if self._stopping.is_set():
-                self._lock.notify_all()
-        return keep
+            return messages.frame(messages.write_error(error))
+        self._log.error("internal", verb=verb, kind=type(error).__name__, why=str(error))
+        return messages.frame(messages.write_error(Broken("internal", "Something failed inside the signer; nothing was released.")))
 
     # ---- Verbs ------------------------------------------------------------------------------------------------------
 
-    def _issue(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
-        prepared = self._verbs.issuing.prepare(messages.read_issue(_plain(body), peer), peer)
-        issued = self._desk.do(prepared)
-        found = issued.certificate
-        self._log.info(
-            "repeated" if issued.repeated else "issued",
-            role=peer.role.value,
-            uid=peer.uid,
-            evidence=prepared.claim.kind.value,
-            certificate=str(found.ref),
-            device=found.device,
-            profile=found.profile,
-        )
-        return issued
+    def _issue(self, body: dict[str, Any], request: Request) -> None:
+        prepared = self._verbs.issuing.prepare(messages.read_issue(body, request.peer), request.peer)
+        self._desk.submit(prepared, lambda outcome: request.soon(lambda: self._issued(request, prepared, outcome)))
+        # Only now: who fails before answers for it.
+        _close(request.descriptor)
+
+    def _issued(self, request: Request, prepared: Prepared, outcome: Issued | FleetcaError) -> None:
+        peer = request.peer
+        try:
+            if isinstance(outcome, FleetcaError):
+                raise outcome
+            found = outcome.certificate
+            self._log.info(
+                "repeated" if outcome.repeated else "issued",
+                role=peer.role.value,
+                uid=peer.uid,
+                evidence=prepared.claim.kind.value,
+                certificate=str(found.ref),
+                device=found.device,
+                profile=found.profile,
+            )
+            answer = messages.frame({"ok": forms.write(outcome)})
+        except Exception as error:  # noqa: BLE001 - as above
+            answer = self._failed(error, "issue", peer)
+        request.answer(answer)
 
     def _revoke(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         prepared = self._verbs.revoking.prepare(messages.read_revoke(_plain(body), peer), peer)
@@ -367,42 +265,3 @@ def _plain(body: dict[str, Any]) -> dict[str, Any]:
 def _close(descriptor: int | None) -> None:
     if descriptor is not None:
         os.close(descriptor)
-
-
-def _peer_uid(connection: socket.socket) -> int:
-    """As the kernel says it."""
-    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)
-
-
-def _read(connection: socket.socket, *, silence: float | None = None) -> tuple[bytes, int | None]:
-    """The body of the next frame, and the descriptor that came with its first octet.
-
-    Args:
-        silence: seconds until that octet; None waits for ever.
-    """
-    connection.settimeout(silence)
-    octets, descriptors, _, _ = socket.recv_fds(connection, messages.LENGTH, 1, socket.MSG_CMSG_CLOEXEC)
-    for extra in descriptors[1:]:
-        os.close(extra)
-    descriptor = descriptors[0] if descriptors else None
-    try:
-        connection.settimeout(PATIENCE)
-        head = octets + _exactly(connection, messages.LENGTH - len(octets)) if octets else _gone()
-        return _exactly(connection, messages.frame_length(head, longest=messages.LONGEST_REQUEST)), descriptor
-    except BaseException:
-        _close(descriptor)
-        raise
-
-
-def _gone() -> bytes:
-    raise EOFError("it hung up")
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    parts = []
-    while count:
-        part = connection.recv(count) or _gone()
-        parts.append(part)
-        count -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -58,7 +58,7 @@ from ca.signer.server import SignerServer, Verbs
 from ca.store.engine import Store, open_store
 from ca.store.file_journal import FileJournal
 from ca.supersede import Superseding
-from ca.system import SystemChance
+from ca.system import SystemChance, SystemClock
 from ca.tokens import Tokens
 from ca.witness import Witness
 from fleetca.forms import shipped_profiles
@@ -235,7 +235,7 @@ class World:
             ),
         )
         desk = Desk(issuing=self.issuing, revoking=self.revoking, witness=self.witness, checker=InPlace(), batch=batch, log=log)
-        return SignerServer(path, verbs=verbs, desk=desk, users=users, mode=mode, log=log)
+        return SignerServer(path, verbs=verbs, desk=desk, users=users, mode=mode, monotonic=SystemClock().monotonic, log=log)
 
     # ---- People -----------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from ca.model import (
     TokenRequest,
 )
 from ca.rules.caps import Caps
-from ca.signer import messages, server
+from ca.signer import lines, messages
 from ca.signer.alone import SignerLock
 from ca.signer.client import SignerClient
 from ca.signer.server import SignerServer
@@ -335,7 +335,7 @@ def test_a_user_without_a_role_gets_no_further_than_the_greeting(tmp_path: Path)
 
 
 def test_P3_R22_who_connects_and_says_nothing_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    monkeypatch.setattr(lines, "PATIENCE", 0.2)
     running = Running(World(tmp_path, sqlite_url(tmp_path)), tmp_path / "s")
     with raw(running.path) as silent, raw(running.path) as greeted:
         greeted.sendall(messages.frame(messages.hello(Role.enroll)))
@@ -354,9 +354,9 @@ def test_P3_R22_who_connects_and_says_nothing_is_let_go(tmp_path: Path, monkeypa
 def test_P3_R22_one_user_never_gets_every_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roles: frozenset[Role], theirs: int
 ) -> None:
-    monkeypatch.setattr(server, "MOST_CONNECTIONS", 4)
-    monkeypatch.setattr(server, "KEPT_FOR_OTHERS", 1)
-    monkeypatch.setattr(server, "STRANGERS", 1)
+    monkeypatch.setattr(lines, "MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(lines, "KEPT_FOR_OTHERS", 1)
+    monkeypatch.setattr(lines, "STRANGERS", 1)
     thief, operator = 1001, 0
     arriving = iter([thief] * 6 + [operator])
     told: WeakKeyDictionary[socket.socket, int] = WeakKeyDictionary()
@@ -366,7 +366,7 @@ def test_P3_R22_one_user_never_gets_every_connection(
             told[connection] = next(arriving, operator)
         return told[connection]
 
-    monkeypatch.setattr(server, "_peer_uid", uid)
+    monkeypatch.setattr(lines, "_peer_uid", uid)
     running = Running(World(tmp_path, sqlite_url(tmp_path)), tmp_path / "s", users={thief: roles, operator: frozenset(Role)})
     with contextlib.ExitStack() as open_ones:
         taken = [open_ones.enter_context(raw(running.path)) for _ in range(6)]
