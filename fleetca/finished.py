@@ -12,7 +12,9 @@ import asyncio
 from math import inf
 from typing import Any, Final, Protocol
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from fleetca import protocol
 
@@ -57,7 +59,7 @@ class Front(Protocol):
 
 
 class Finished(protocol.Protocol):
-    """A connection of the status service. Subclass it with a `front`."""
+    """A connection of the status service, which speaks plain HTTP (RFC 5280 8). Subclass it with a `front`."""
 
     front: Front
 
@@ -100,8 +102,11 @@ class Finished(protocol.Protocol):
     # ---- Reading ------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
+        # What uvicorn does here, less the addresses, which only `_hand_over` needs: two system calls that a connection for one answer would feel.
+        self.connections.add(self)
+        self.transport, self.flow, self.scheme = transport, FlowControl(transport), "http"
         transport.set_write_buffer_limits(high=_WRITES)
-        super().connection_made(transport)
+        self._arm()
 
     def on_message_begin(self) -> None:
         # What uvicorn prepares here is prepared once somebody needs it (`_hand_over`).
@@ -167,6 +172,8 @@ class Finished(protocol.Protocol):
     def _hand_over(self) -> None:
         """To uvicorn and Flask, as if they had seen it from the beginning."""
         self._mine = False
+        if self.server is None:
+            self.server, self.client = get_local_addr(self.transport), get_remote_addr(self.transport)
         url, headers, expects, octets = self.url, self.headers, self.expect_100_continue, self._octets
         HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue, self._octets = url, expects, b""

@@ -31,6 +31,8 @@ QUICK: Final = frozenset(map(AlgorithmName, ("p256", "ed25519")))
 """Keys that sign in some ten microseconds; others would hold everybody up and sign in threads."""
 _AGAIN = 1
 """Seconds between two requests for one certificate that are let through to have its answer made anew."""
+_TARGETS = 20_000
+"""So many GET targets are remembered with the CertID that they mean."""
 _DUE = 10_000
 """So many due answers are remembered as asked for."""
 
@@ -75,6 +77,7 @@ class Front:
         self._finished, self._seats, self._heard_at = finished, seats, heard_at
         self._policy, self._clock = policy, clock
         self._hands: dict[IssuerId, _Hand] = {}
+        self._targets: dict[bytes, bytes] = {}
         self._due: dict[bytes, UnixTime] = {}
         self.path: Final = policy.path.encode()
         self.below: Final = self.path + b"/"
@@ -94,8 +97,20 @@ class Front:
 
     def get(self, target: bytes) -> Ready | None:
         """The answer to a GET; `target` as it was sent."""
+        certificate_id = self._targets.get(target)
+        if certificate_id is not None:
+            return self._kept(certificate_id)
         octets = shapes.octets_of(target[len(self.below) :])
-        return None if octets is None else self.post(octets)
+        if octets is None:
+            return None
+        ready = self.post(octets)
+        certificate_id = shapes.certificate_id(octets)
+        if ready is not None and certificate_id is not None:
+            # Only what has an answer is remembered, so nobody can fill this but with targets that are asked for.
+            if len(self._targets) >= _TARGETS:
+                self._targets.clear()
+            self._targets[target] = certificate_id
+        return ready
 
     def _kept(self, certificate_id: bytes) -> Ready | None:
         finished = self._finished.get(certificate_id)

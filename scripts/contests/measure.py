@@ -91,7 +91,8 @@ class Worker:
             text=True,
             env={**os.environ, "BENCH_DIRECTORY": str(JUDGES)},
         )
-        assert self.read().get("ready")
+        self.said = self.read()
+        assert self.said.get("ready")
 
     def read(self) -> dict[str, Any]:
         assert self.process.stdout is not None

@@ -79,4 +79,5 @@ def main() -> None:
             print(json.dumps({"seconds": seconds, "issued": len(made), "rows": Certificate.objects.count()}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

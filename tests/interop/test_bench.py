@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.parts import refuse
+from tests.parts import need, refuse
 
 ROOT = Path(__file__).parents[2]
 FIELDS = {"contest", "rival", "ratio", "target", "better", "rounds", "spread", "ours", "theirs", "unit"}
@@ -36,3 +36,17 @@ def test_the_contest_of_issuing_runs_and_every_row_is_whole(tmp_path: Path) -> N
     if result["missing"]:
         refuse(f"left out: {result['missing']}")
     assert sum("django-ca" in row["rival"] for row in result["rows"]) == 2
+
+
+def test_the_contest_of_ocsp_runs_and_every_row_is_whole(tmp_path: Path) -> None:
+    for part in ("wrk", "nginx", "cfssl", "openssl"):
+        need(part)
+    result = bench("ocsp", tmp_path)
+    for row in result["rows"]:
+        assert row.keys() == FIELDS
+        assert row["rounds"] >= 3
+        assert min(row["ratio"], row["ours"], row["theirs"], row["target"]) > 0
+    if result["missing"]:
+        refuse(f"left out: {result['missing']}")
+    rivals = " ".join(row["rival"] for row in result["rows"])
+    assert all(rival in rivals for rival in ("nginx", "cfssl", "django-ca", "openssl ocsp"))
