@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ca import lineage
+from ca.allowances import Allowances
 from ca.der.certificate import assemble
 from ca.der.csr import Csr, read_csr
 from ca.errors import Broken, Busy, Conflict, Denied, FleetcaError, KeyUnavailable, Misconfigured, NotFound, Unavailable
@@ -48,13 +49,12 @@ from ca.model import (
     Operator,
     Peer,
     Profile,
-    Role,
     Serial,
     StatusKind,
     UnixTime,
 )
 from ca.ports import Chance, Clock, Failpoint, Ledger, SigningKey, Writing
-from ca.rules import caps, evidence, grant, leaf, renewal, testimony
+from ca.rules import evidence, grant, leaf, renewal, testimony
 from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
 from ca.rules.lint.certificate import lint
@@ -181,7 +181,7 @@ class Issuing:
         self._ledger, self._witness, self._keys, self._issuers = ledger, witness, keys, issuers
         self._policy, self._clock, self._chance, self._serial_check = policy, clock, chance, serial_check
         self._failpoint = failpoint
-        self._allowances: dict[Role, caps.Allowance] = {}
+        self._allowances = Allowances(policy.caps_of, "certificates")
 
     def announce(self) -> None:
         """Say on the record which keys were opened. Asked for when the signer starts; signs nothing, so it needs no trusted clock."""
@@ -336,7 +336,7 @@ class Issuing:
         given = grant.grant(claim, asked, policy, device=device, now=now)
         profile, issuer = policy.profile(given.profile), self._issuer(given.issuer)
         check_key_algorithm(profile, csr.algorithm)
-        self._spend(claim.peer.role, now)
+        self._allowances.spend(claim.peer.role, now=now)
         if device is None:
             self._add_device(tx, given, now=now)
         self._claim_key(tx, csr, given, profile, now=now)
@@ -363,11 +363,6 @@ class Issuing:
         if name not in self._keys:
             raise KeyUnavailable("no-issuing-key", f"The key of issuer {name!r} is not here.", fix="See: fleetca doctor")
         return issuer
-
-    def _spend(self, role: Role, now: UnixTime) -> None:
-        rate = self._policy.caps_of(role).per_minute
-        if rate is not None:
-            self._allowances[role] = caps.spend(self._allowances.get(role), per_minute=rate, now=now)
 
     def _add_device(self, tx: Writing, given: Grant, *, now: UnixTime) -> None:
         device = Device(given.device, given.tenant, DeviceState.active, now)

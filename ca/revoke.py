@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ca import lineage
-from ca.errors import FleetcaError, NotFound, Unacceptable, Unavailable
+from ca.allowances import Allowances
+from ca.errors import Busy, FleetcaError, NotFound, Unacceptable, Unavailable
 from ca.issue import no_failpoint
 from ca.lineage import Issuers
 from ca.model import (
@@ -59,6 +60,7 @@ class Revoking:
     ) -> None:
         self._ledger, self._witness, self._issuers, self._policy = ledger, witness, issuers, policy
         self._clock, self._failpoint = clock, failpoint
+        self._allowances = Allowances(policy.caps_of, "revocations")
 
     @property
     def profiles(self) -> Mapping[ProfileName, Profile]:
@@ -111,6 +113,8 @@ class Revoking:
         try:
             with tx.savepoint():
                 outcome = self._decide(tx, item, own, now=now)
+        except Busy as error:
+            return error
         except Unavailable:
             raise
         except FleetcaError as error:
@@ -149,6 +153,9 @@ class Revoking:
                 tx.consume_message(item.claim.digest, now=now)
             made.append(change)
             said += records
+        if said:
+            # What changes nothing costs nothing: a repeated request finds what it made, at any rate.
+            self._allowances.spend(item.claim.peer.role, now=now)
         return tuple(made)
 
     def _device(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ca import lineage
+from ca.allowances import Allowances
 from ca.errors import Denied, NotFound, Unavailable
 from ca.lineage import Issuers
 from ca.model import CreatedToken, DeviceState, Peer, Token, TokenRequest, TokenWithdrawal
@@ -19,6 +20,7 @@ class Tokens:
     def __init__(self, *, ledger: Ledger, witness: Witness, issuers: Issuers, policy: grant.Policy, clock: Clock, chance: Chance) -> None:
         self._ledger, self._witness, self._issuers = ledger, witness, issuers
         self._policy, self._clock, self._chance = policy, clock, chance
+        self._allowances = Allowances(policy.caps_of, "tokens")
 
     def create(self, request: TokenRequest, peer: Peer) -> CreatedToken:
         """A token that enrols one device once.
@@ -75,6 +77,7 @@ class Tokens:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             record = self._issuers.record_of(claim, tx)
             actor = grant.token(claim, request, self._policy, record=record, operator=lineage.operator_of(record, tx), now=now)
+            self._allowances.spend(claim.peer.role, now=now)
             if claim.message is not None:
                 tx.consume_message(claim.digest, now=now)
             device = tx.lock_device(request.device)

@@ -75,7 +75,11 @@ class Caps(Form):
 
     profiles: Several[ShortName] | None = Field(None, description="Only certificates of these profiles.")
     devices: Several[str] | None = Field(None, description="Only these devices: ids, or beginnings of ids that end in `*`.")
-    per_minute: int | None = Field(None, ge=1, description="At most this many certificates a minute.")
+    per_minute: int | None = Field(
+        None,
+        ge=1,
+        description="At most this many certificates a minute, as many revocations, and as many tokens: each is counted for itself.",
+    )
     renew_from: float | None = Field(
         None, ge=0, le=1, description="Presented certificates only: the share of the lifetime that must have passed before a renewal."
     )

@@ -59,7 +59,7 @@ class Caps:
     """What a role may get at most.
 
     `profiles` and `devices` bind evidence that only the role itself saw (presented certificates, local evidence); None is no limit beyond
-    the rules. `per_minute` binds everything the role asks for. `renew_from` is the share of the lifetime that must have passed before a
+    the rules. `per_minute` binds everything the role asks for, certificates, revocations and tokens each for themselves. `renew_from` is the share of the lifetime that must have passed before a
     presented certificate renews. `own_names` are the names its own certificate may carry.
     """
 
@@ -105,7 +105,7 @@ class Allowance:
     at: UnixTime
 
 
-def spend(before: Allowance | None, *, per_minute: int, now: UnixTime) -> Allowance:
+def spend(before: Allowance | None, *, per_minute: int, now: UnixTime, what: str = "certificates") -> Allowance:
     """Take one from the allowance.
 
     Raises:
@@ -117,8 +117,8 @@ def spend(before: Allowance | None, *, per_minute: int, now: UnixTime) -> Allowa
         wait = max(1, round((1 - left) * 60 / per_minute))
         raise Busy(
             "over-rate",
-            "Too many certificates were asked for in this minute.",
-            why=f"The role may ask for {per_minute} a minute.",
+            f"Too many {what} were asked for in this minute.",
+            why=f"The role may ask for {per_minute} {what} a minute.",
             fix="Wait, or raise [signer.caps.<role>] per_minute.",
             retry_after=wait,
         )

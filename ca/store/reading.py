@@ -10,6 +10,7 @@ Raises, everywhere:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import sqlalchemy as sa
 
@@ -88,10 +89,9 @@ TOKENS_WAITING = (
     .where(
         sa.text("used_at IS NULL AND revoked_at IS NULL"),
         sa.tuple_(t.tokens.c.device, t.tokens.c.hash) > sa.tuple_(param("device"), param("hash")),
-        t.tokens.c.expires > param("now"),
     )
     .order_by(t.tokens.c.device, t.tokens.c.hash)
-    .limit(param("limit"))
+    .limit(sa.literal_column(str(PAGE)))
 )
 PING = sa.select(t.counters.c.value).where(t.counters.c.name == t.CHANGE)
 
@@ -208,10 +208,17 @@ class Reading(Reads):
         return [rows.device_of(row) for row in page], cursor
 
     def waiting_tokens(self, *, now: UnixTime, after: tuple[DeviceId, Digest] | None = None, limit: int = 100) -> Sequence[Token]:
-        """Tokens that could be used now, by device and hash: those behind `after`, at most `limit`."""
-        device, digest = ("", b"") if after is None else after
-        found = self._all(TOKENS_WAITING, {"device": device, "hash": digest, "now": now, "limit": limit})
-        return [rows.token_of(row) for row in found]
+        """Tokens that could be used now, by device and hash: those behind `after`, at most `limit`.
+
+        Expired ones are passed over here: a database that is asked to do so, and guesses that few are left, would read and sort them all.
+        """
+
+        def page(last: Row | None) -> Sequence[Row]:
+            device, digest = (last[2], last[0]) if last is not None else ("", b"") if after is None else after
+            return self._all(TOKENS_WAITING, {"device": device, "hash": digest})
+
+        found = (rows.token_of(row) for row in paged(page))
+        return list(islice((token for token in found if token.expires > now), limit))
 
     def operator(self, name: OperatorName) -> Operator | None:
         return self.find_operator(name)

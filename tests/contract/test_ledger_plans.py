@@ -187,6 +187,7 @@ def ask_everything(store: Store) -> set[str]:
         "certificates_of": (DeviceId("pump-5"),),
         "renewals_of": (ref, DeviceId("pump-5")),
         "find_token": (digest(),),
+        "find_token_by_beginning": (digest()[:16],),
         "find_by_der_digest": (digest(),),
         "find_device": (DeviceId("pump-5"),),
         "issuers": (),

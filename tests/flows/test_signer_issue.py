@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ca.errors import Broken, ClockUntrusted, FleetcaError, KeyUnavailable, StoreUnavailable
+from ca.errors import Broken, Busy, ClockUntrusted, FleetcaError, KeyUnavailable, StoreUnavailable
 from ca.model import (
     CertificateState,
     ConfirmRequest,
@@ -569,6 +569,30 @@ def test_the_rate_binds_everything_and_a_repeat_costs_nothing(tmp_path: Path) ->
     refused("over-rate", lambda: world.issue(IssueRequest(csr, TokenEvidence(text))))
     world.clock.at += 30
     assert world.issue(IssueRequest(csr, TokenEvidence(text)))
+    world.close()
+
+
+def test_revocations_and_tokens_have_each_a_rate_of_their_own(tmp_path: Path) -> None:
+    """Who spends one of them keeps nobody from the others, least of all from revoking."""
+    world = World(tmp_path, sqlite_url(tmp_path), caps={role: Caps(per_minute=3) for role in Role})
+    pairs = [world.enrol(f"pump-{n}") for n in range(3)]
+    refused("over-rate", world.token)
+    for _ in range(5):
+        world.revoke_certificate(pairs[0])  # again and again is once
+    world.revoke_certificate(pairs[1])
+    asked = [RevokeRequest(world.local(Role.operator), Reason.keyCompromise, target=world.row(pair).ref) for pair in pairs]
+    third = RevokeRequest(PresentedCertificate(pairs[2].certificate), Reason.keyCompromise)
+    # One that is over the rate takes nobody along, and another role has its own.
+    world.revoke_device("pump-0")
+    *before, over = world.revoking.revoke([(one, world.peer(Role.operator)) for one in asked])
+    assert [not isinstance(one, FleetcaError) for one in before] == [True, True]
+    assert isinstance(over, Busy)
+    assert (over.code, "revocations" in over.what) == ("over-rate", True)
+    assert world.row(pairs[2]).revocation is None
+    assert world.revoke(third, Role.enroll)
+    world.clock.at += 20
+    assert world.token("pump-9")
+    refused("over-rate", lambda: world.token("pump-9"))
     world.close()
 
 
