@@ -8,6 +8,7 @@ of status, devices that may not come back. Runs under the signer's lock; safe to
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import islice
@@ -161,6 +162,8 @@ class Recovery:
                         _token(tx, record)
                     case testimony.TokenRevoked():
                         _token_revoked(tx, record)
+                    case testimony.MessageUsed():
+                        _message_used(tx, record)
                     case testimony.OperatorChanged():
                         _operator(tx, record)
                     case testimony.CrlIntended():
@@ -290,6 +293,12 @@ def _token_revoked(tx: Writing, record: testimony.TokenRevoked) -> None:
     found = tx.find_token(record.token)
     if found is not None and tx.revoke_token(record.token, now=record.at):
         tx.append_leaf(leaf.token_revoked(found, actor=record.actor, at=record.at))
+
+
+def _message_used(tx: Writing, record: testimony.MessageUsed) -> None:
+    # It is on record already, most often.
+    with suppress(Conflict), tx.savepoint():
+        tx.consume_message(record.digest, now=record.at)
 
 
 def _operator(tx: Writing, record: testimony.OperatorChanged) -> None:

@@ -151,6 +151,7 @@ class Revoking:
             if records and item.claim.message is not None:
                 # Repeated, it finds what it made. What was changed again since then, as a hold can be, it must not change back.
                 tx.consume_message(item.claim.digest, now=now)
+                said.append(testimony.MessageUsed(item.claim.digest, now))
             made.append(change)
             said += records
         if said:

@@ -39,7 +39,13 @@ class Tokens:
             token = self._make(claim, request, text, lifetime)
         except Denied as error:
             raise lineage.refusal(self._ledger, self._witness, error, claim, self._issuers, now=self._clock.now()) from None
+        if claim.message is not None:
+            # Before the token: whatever a restored database is told again, the message makes no second one.
+            self._witness.later([testimony.MessageUsed(claim.digest, token.created)])
         self._witness.later([testimony.TokenMade(token)])
+        if claim.message is not None:
+            with suppress(Unavailable):
+                self._witness.settle()
         return CreatedToken(text, token)
 
     def revoke(self, request: TokenWithdrawal, peer: Peer) -> tuple[Token, ...]:

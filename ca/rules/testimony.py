@@ -130,6 +130,14 @@ class TokenRevoked:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageUsed:
+    """A signed message acted, and may not act again."""
+
+    digest: Digest
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorChanged:
     """An operator exists, or lost its powers."""
 
@@ -157,6 +165,7 @@ Record: TypeAlias = (
     | DeviceRevoked
     | TokenMade
     | TokenRevoked
+    | MessageUsed
     | OperatorChanged
     | CrlIntended
 )
@@ -173,6 +182,7 @@ _KINDS: dict[str, type[Any]] = {
     "device-revoked": DeviceRevoked,
     "token": TokenMade,
     "token-revoked": TokenRevoked,
+    "message": MessageUsed,
     "operator": OperatorChanged,
     "crl": CrlIntended,
 }

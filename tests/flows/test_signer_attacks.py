@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,8 @@ from ca.model import (
     Reason,
     RevokeRequest,
     Role,
+    TokenEvidence,
+    TokenRequest,
 )
 from ca.rules.caps import Caps
 from ca.rules.grant import OPERATOR_DEVICE
@@ -157,3 +160,44 @@ def test_P2_a_stolen_web_process_does_not_lock_operators_out_by_presenting_their
     asked = world.message(ada, Act.revoke, reason=Reason.keyCompromise, target=ref)
     assert world.revoke(RevokeRequest(asked, Reason.keyCompromise, target=ref), Role.enroll)[0].ref == ref
     assert world.row(ada).device == OPERATOR_DEVICE + "ada"
+
+
+# ---- After a restore ------------------------------------------------------------------------------------------------
+
+
+def _restored(world: World, backup: Path) -> None:
+    """The database as it was, and then what the journal knows."""
+    world.store.close()
+    shutil.copy(backup, world.folder / "fleetca.db")
+    world._open()
+    world.recovery.recover()
+
+
+def test_a_message_that_acted_acts_no_second_time_on_a_restored_database(world: World, tmp_path: Path) -> None:
+    """Within the 300 seconds in which it counts, whoever saw it could send it again."""
+    ada, pair = world.operator(), world.enrol()
+    ref = world.row(pair).ref
+    world.witness.settle()
+    world.store.close()
+    backup = tmp_path / "backup.db"
+    shutil.copy(world.folder / "fleetca.db", backup)
+    world._open()
+
+    said: dict[str, Any] = {"device": DeviceId("pump-1"), "profile": ProfileName("device"), "lifetime": 60}
+    order = TokenRequest(world.message(ada, Act.create_token, **said), names=(), **said)
+    made = world.tokens.create(order, world.peer(Role.enroll))
+    hold, release = (
+        RevokeRequest(world.message(ada, Act.revoke, reason=reason, target=ref), reason, ref)
+        for reason in (Reason.certificateHold, Reason.removeFromCRL)
+    )
+    for one in (hold, release):
+        world.revoke(one, Role.enroll)
+    for _ in range(2):
+        _restored(world, backup)
+        refused("message-replayed", lambda: world.tokens.create(order, world.peer(Role.enroll)))
+        refused("message-replayed", lambda: world.revoke(hold, Role.enroll))
+        assert [leaf["hash"] for leaf in world.leaves("token")].count(made.token.hash.hex()) == 1
+        world.recovery.recover()  # again: harmless
+    # The token itself is known, and works once.
+    csr = Keypair().csr()
+    assert world.issue(IssueRequest(csr, TokenEvidence(made.text))).certificate.device == "pump-1"
