@@ -92,7 +92,13 @@ def revoke(tx: Writing, record: Certificate, by: RevocationGrant, *, now: UnixTi
         assert record.revocation is not None
         return record.revocation, ()
     made = tx.add_revocation(
-        record.ref, reason=wanted.reason, now=wanted.revoked_at, not_after=record.not_after, listed=record.revocable, actor=by.actor
+        record.ref,
+        reason=wanted.reason,
+        now=wanted.revoked_at,
+        not_after=record.not_after,
+        listed=record.revocable,
+        actor=by.actor,
+        invalid_from=by.invalid_from,
     )
     tx.append_leaf(leaf.revocation(made, by, at=now))
     return made, (testimony.Changed(made, by, now),)

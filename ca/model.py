@@ -249,6 +249,28 @@ class Profile:
     """Of the keys that we make or open ourselves for such certificates (a CA's above all): a weaker store is refused."""
 
 
+# ---- CRLs: which of them an issuer has ------------------------------------------------------------------------------
+
+
+class CrlContents(Enum):
+    """Which certificates the CRLs of an issuer speak of (onlyContains... of RFC 5280 5.2.5)."""
+
+    everything = "everything"
+    end_entities = "end-entities"
+    authorities = "authorities"
+
+
+@dataclass(frozen=True, slots=True)
+class CrlPlan:
+    """Which CRLs an issuer has. There is always a complete one, shard 0; it lists what every shard lists."""
+
+    shards: int = 0
+    """New certificates are spread over shards 1 to this; 0: all stand in shard 0. It may grow; a certificate stays where it was put."""
+    contents: CrlContents = CrlContents.everything
+    deltas: bool = False
+    """Whether the complete CRL has deltas (RFC 5280 5.2.4)."""
+
+
 # ---- Issuers and keys -----------------------------------------------------------------------------------------------
 
 
@@ -277,6 +299,7 @@ class Issuer:
     issuer_url: str | None
     """caIssuers: where this issuer's own DER certificate is served."""
     parent: IssuerId | None
+    crls: CrlPlan = CrlPlan()
 
 
 # ---- Devices, tokens, operators -------------------------------------------------------------------------------------
@@ -422,6 +445,7 @@ class RevocationGrant:
     """Set when a whole device is revoked: its state changes and its renewals stop."""
     reason: Reason
     granted_at: UnixTime
+    invalid_from: UnixTime | None = None
 
 
 # ---- Requests to the signer -----------------------------------------------------------------------------------------
@@ -453,6 +477,8 @@ class RevokeRequest:
     reason: Reason
     target: CertificateRef | None = None
     device: DeviceId | None = None
+    invalid_from: UnixTime | None = None
+    """invalidityDate, where it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,6 +530,8 @@ class Draft:
     """RFC 4514 text, for search."""
     names: tuple[Name, ...]
     spki_sha256: Digest
+    shard: int = 0
+    """Of the CRL whose URL it carries."""
 
 
 class CertificateState(Enum):
@@ -589,6 +617,10 @@ class Revocation:
     """Of the certificate: says how long the entry stays (RFC 5280 3.3)."""
     listed: bool
     """False for certificates that never stand in a CRL (noRevAvail)."""
+    shard: int = 0
+    """Of the CRL that the certificate points to."""
+    invalid_from: UnixTime | None = None
+    """When the key was lost or the certificate became wrong, where that is known (invalidityDate, RFC 5280 5.3.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -604,6 +636,8 @@ class CrlIntent:
     next_update: UnixTime
     tbs_sha256: Digest
     fence: int
+    base: CrlNumber | None = None
+    """Of a delta: the number of the complete CRL that it adds to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -611,6 +645,13 @@ class CrlEntry:
     serial: Serial
     revoked_at: UnixTime
     reason: Reason
+    invalid_from: UnixTime | None = None
+
+
+ListedChange: TypeAlias = tuple[ChangeNumber, int, bytes, int, UnixTime, UnixTime, UnixTime | None, ChangeNumber | None]
+"""One row of the revocations that CRLs are made of: change, shard, serial (20 octets), reason, revoked at, notAfter, invalid from, and the change
+of the same certificate that it takes the place of. A bare tuple: there may be millions, and an object for each costs more than reading it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -622,6 +663,14 @@ class OutletCopy:
     octets: bytes = field(repr=False)
     modified: UnixTime
     """When the outlet took it, by the outlet's own clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What readers get since a put: as `OutletCopy`, without the octets."""
+
+    version: str
+    modified: UnixTime
 
 
 # ---- What the signer answers -----------------------------------------------------------------------------------------

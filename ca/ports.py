@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from ca.model import (
     AlgorithmName,
@@ -34,6 +34,7 @@ from ca.model import (
     Operator,
     OperatorName,
     OutletCopy,
+    Placed,
     QueuedLeaf,
     Reason,
     Revocation,
@@ -76,6 +77,15 @@ class SigningKey(Protocol):
     def spki(self) -> bytes: ...
 
     def sign(self, message: bytes) -> bytes: ...
+
+
+@runtime_checkable
+class DigestSigning(Protocol):
+    """What a `SigningKey` may offer besides, where its algorithm signs a digest: large CRLs then never stand in memory."""
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """As `SigningKey.sign` for the message that has this digest, made with the hash of the algorithm table."""
+        ...
 
 
 class KeyStore(Protocol):
@@ -274,7 +284,15 @@ class Writing(Protocol):
         ...
 
     def add_revocation(
-        self, ref: CertificateRef, *, reason: Reason, now: UnixTime, not_after: UnixTime, listed: bool, actor: str = ""
+        self,
+        ref: CertificateRef,
+        *,
+        reason: Reason,
+        now: UnixTime,
+        not_after: UnixTime,
+        listed: bool,
+        actor: str = "",
+        invalid_from: UnixTime | None = None,
     ) -> Revocation:
         """Append a row with the next change number. `actor` is who had it revoked, for people who look."""
         ...
@@ -286,7 +304,9 @@ class Writing(Protocol):
     def crl_entries(
         self, issuer: IssuerId, shard: int, *, expired_before: UnixTime, as_of: ChangeNumber | None = None
     ) -> Iterator[CrlEntry]:
-        """The listed, currently revoked certificates of an issuer whose notAfter is at or after `expired_before`, by serial.
+        """The listed, currently revoked certificates of an issuer whose notAfter is at or after `expired_before`, oldest change first.
+
+        Shard 0 is the complete CRL: it has the entries of all shards.
 
         With `as_of`, as they stood after that change: the same entries whenever it is asked, also while others revoke.
         """
@@ -299,8 +319,18 @@ class Writing(Protocol):
     def reserve_crl(self, intent: CrlIntent) -> None: ...
 
     def last_crl(self, issuer: IssuerId, shard: int) -> CrlIntent | None:
-        """The published CRL with the highest number."""
+        """The published complete CRL with the highest number."""
         ...
+
+    def find_crl(self, issuer: IssuerId, shard: int, number: CrlNumber) -> CrlIntent | None:
+        """A CRL by its number, where it was published."""
+        ...
+
+    def shard_counts(self, issuer: IssuerId) -> Sequence[int]:
+        """Every number of shards that new certificates of an issuer were ever spread over, rising."""
+        ...
+
+    def add_shard_count(self, issuer: IssuerId, count: int, *, now: UnixTime) -> None: ...
 
     def record_crl_published(self, issuer: IssuerId, shard: int, number: CrlNumber, *, now: UnixTime) -> None: ...
 
@@ -459,8 +489,31 @@ class RecordFiles(Protocol):
         ...
 
 
-class Stage(Protocol):
-    """A file under way to an outlet: nobody but its writer sees it, and it is gone when its block ends without a put, also by kill -9."""
+class Readable(Protocol):
+    """Octets that are read in pieces: what is published may be longer than memory is wide."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, start: int, count: int) -> bytes:
+        """That many octets from there, or what there is of them."""
+        ...
+
+
+class PublishedCopy(Readable, Protocol):
+    """One file as readers get it, whole: what replaces it meanwhile does not touch it."""
+
+    @property
+    def modified(self) -> UnixTime:
+        """When the outlet took it, by the outlet's own clock."""
+        ...
+
+
+class Stage(Readable, Protocol):
+    """A file under way to an outlet: nobody but its writer sees it, and it is gone when its block ends without a put, also by kill -9.
+
+    What is read from it after `sync` comes from where it rests.
+    """
 
     def fileno(self) -> int:
         """Where its octets are written, from the start on, by whoever holds this descriptor."""
@@ -474,15 +527,12 @@ class Stage(Protocol):
         """
         ...
 
-    def octets(self) -> bytes:
-        """What a reader of the file gets, read back from where it rests; holds good until the block of the stage ends."""
-        ...
-
 
 class Outlet(Protocol):
     """Where finished files are published under flat names such as `issuing.crl`.
 
-    A reader gets the whole old file or the whole new one, whatever dies when; the last file but one stays at hand as `previous`.
+    A reader gets the whole old file or the whole new one, whatever dies when; the last file but one stays at hand as `previous`, where the outlet
+    can keep one.
 
     Raises:
         StoreUnavailable: it cannot be read or written now; of a failed put, the old file or the new one is visible, and repeating is safe.
@@ -491,7 +541,7 @@ class Outlet(Protocol):
 
     def stage(self, name: str) -> AbstractContextManager[Stage]: ...
 
-    def put_if_unchanged(self, name: str, stage: Stage, *, seen: str | None) -> OutletCopy:
+    def put_if_unchanged(self, name: str, stage: Stage, *, seen: str | None) -> Placed:
         """Make a stage visible, durable when this returns, and read it back from where readers read it.
 
         `seen` is the version that the caller based its work on, None where there was nothing.
@@ -501,7 +551,13 @@ class Outlet(Protocol):
         """
         ...
 
-    def current(self, name: str) -> OutletCopy | None: ...
+    def current(self, name: str) -> OutletCopy | None:
+        """What readers get, all of it in memory."""
+        ...
+
+    def opened(self, name: str) -> AbstractContextManager[PublishedCopy | None]:
+        """What readers get, to be read in pieces while the block lasts."""
+        ...
 
     def previous(self, name: str) -> OutletCopy | None: ...
 

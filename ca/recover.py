@@ -244,7 +244,13 @@ def _changed(tx: Writing, record: testimony.Changed, work: _Work) -> None:
     if found is None or overtaken(found.revocation, told, at=record.at):
         return
     made = tx.add_revocation(
-        told.ref, reason=told.reason, now=told.revoked_at, not_after=told.not_after, listed=told.listed, actor=record.by.actor
+        told.ref,
+        reason=told.reason,
+        now=told.revoked_at,
+        not_after=told.not_after,
+        listed=told.listed,
+        actor=record.by.actor,
+        invalid_from=told.invalid_from,
     )
     tx.append_leaf(leaf.revocation(made, record.by, at=record.at))
     work.revocations += 1

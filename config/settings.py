@@ -127,6 +127,16 @@ class IssuerSetting(Form):
     )
     profile: ShortName = Field("issuing-ca", description="The CA profile whose `minimum_protection` the store of its key must reach.")
     unknown: Unissued | None = Field(None, description="Its own `ocsp.unknown`, where it differs.")
+    crl_shards: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Over how many CRLs the certificates it signs from now on are spread, beside the complete one. It may grow, never shrink.",
+    )
+    crl_contents: Literal["everything", "end-entities", "authorities"] = Field(
+        "everything", description="What its CRLs say they speak of, where it signs no certificates of the other kind."
+    )
+    crl_deltas: bool = Field(False, description="Whether its complete CRL has deltas.")
 
     @model_validator(mode="after")
     def _both_or_none(self) -> IssuerSetting:
@@ -286,6 +296,16 @@ class Crl(Form):
     lifetime: Duration = Field(86400, description="From thisUpdate to nextUpdate.")
     interval: Duration = Field(3600, description="A new CRL at least this often.")
     nudge: Duration = Field(5, description="A revocation brings a CRL at once, but never two within this time.")
+    delta_interval: Duration = Field(300, description="A new delta at least this often, for issuers that have deltas.")
+    delta_lifetime: Duration = Field(3600, description="From thisUpdate to nextUpdate of a delta.")
+    entries: Location = Field(
+        Path("state/crl-entries"), validate_default=True, description="The signer's folder of encoded entries. What is in it may be deleted."
+    )
+    tally: Location = Field(
+        Path("state/crl-tally"),
+        validate_default=True,
+        description="The publisher's folder of what its gate knows each CRL to list. What is in it may be deleted.",
+    )
 
     @model_validator(mode="after")
     def _inside(self) -> Crl:
@@ -293,6 +313,8 @@ class Crl(Form):
             raise ValueError(
                 "interval must be above zero and at most a third of lifetime: three missed runs must not leave readers without a CRL"
             )
+        if not 0 < 3 * self.delta_interval <= self.delta_lifetime:
+            raise ValueError("delta_interval must be above zero and at most a third of delta_lifetime")
         if self.nudge > 25:
             # A minute, less what HTTP caches may keep (30 s) and what looking and signing take.
             raise ValueError("nudge must be at most 25s: a revocation has to show in a CRL within a minute, caches included")

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from ca.model import Issuer, UnixTime
-from crl.model import Freshness, Health
+from crl.model import Freshness, Health, Scope
+from crl.publish import scopes
 from crl.rules import schedule
 from crl.shelf import Shelf
 
@@ -25,15 +26,15 @@ _CEREMONY: Final = {
 
 
 def health(shelf: Shelf, issuers: Iterable[Issuer], *, now: UnixTime) -> tuple[Health, ...]:
-    """One verdict per issuer that may sign CRLs."""
-    return tuple(_of(shelf, issuer, now=now) for issuer in issuers if issuer.may_sign_crl)
+    """One verdict per CRL of every issuer that may sign CRLs."""
+    return tuple(_of(shelf, scope, now=now) for issuer in issuers if issuer.may_sign_crl for scope in scopes(issuer))
 
 
-def _of(shelf: Shelf, issuer: Issuer, *, now: UnixTime) -> Health:
-    renewed_here = issuer.key is not None
-    found = shelf.look(issuer)
+def _of(shelf: Shelf, scope: Scope, *, now: UnixTime) -> Health:
+    renewed_here = scope.issuer.key is not None
+    found = shelf.look(scope)
     freshness = schedule.freshness(now, found.head, renewed_here=renewed_here)
     advice = "" if freshness is Freshness.fresh else (_HERE if renewed_here else _CEREMONY)[freshness]
     if found.trouble is not None:
         advice = f"What lies there cannot be believed ({found.trouble.what}) {advice}"
-    return Health(issuer.id, freshness, found.head, advice)
+    return Health(scope.issuer.id, freshness, found.head, advice, scope.name)

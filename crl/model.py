@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ca.model import CrlNumber, Digest, IssuerId, UnixTime
+from ca.model import CrlNumber, Digest, Issuer, IssuerId, UnixTime
 
 WHOLE = 0
 """The shard of a CRL that covers everything its issuer issued."""
 
 
-def file_name(issuer: IssuerId) -> str:
-    """The name an issuer's CRL has in an outlet, and at the end of its URL."""
-    return f"{issuer}.crl"
+def file_name(issuer: IssuerId, shard: int = WHOLE, *, delta: bool = False) -> str:
+    """The name an issuer's CRL has in an outlet, and at the end of its URL. A dot stands in no issuer's id, so no two CRLs share one."""
+    return f"{issuer}{f'.{shard}' if shard else ''}{'.delta' if delta else ''}.crl"
 
 
 def lease_name(issuer: IssuerId) -> str:
@@ -29,6 +29,41 @@ class Head:
     this_update: UnixTime
     next_update: UnixTime
     tbs_sha256: Digest
+    base: CrlNumber | None = None
+    """Of a delta: the complete CRL that it adds to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One CRL of an issuer among those it has."""
+
+    issuer: Issuer
+    shard: int = WHOLE
+    delta: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return file_name(self.issuer.id, self.shard, delta=self.delta)
+
+    @property
+    def numbered(self) -> str:
+        """The file beside which its numbers are kept: a delta counts with the complete CRL (RFC 5280 5.2.3)."""
+        return file_name(self.issuer.id, self.shard)
+
+    @property
+    def url(self) -> str | None:
+        """Where the certificates that it speaks of say it is: the distribution point it must name. None: it speaks of all."""
+        if self.shard == WHOLE or self.issuer.crl_url is None:
+            return None
+        return self.issuer.crl_url.removesuffix(".crl") + self.name.removeprefix(self.issuer.id)
+
+    @property
+    def freshest(self) -> str | None:
+        """Where its deltas are."""
+        if not self.issuer.crls.deltas or self.shard != WHOLE or self.delta or self.issuer.crl_url is None:
+            return None
+        return self.issuer.crl_url.removesuffix(".crl") + ".delta.crl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +76,9 @@ class Policy:
     """A revocation brings a CRL at once, but two of them stand at least this far apart: a burst shares one CRL."""
     lifetime: int
     """What a CRL's window is at most; the signer makes it, the gate holds it."""
+    delta_interval: int = 300
+    """A delta is due this long after the last one, where an issuer has deltas."""
+    delta_lifetime: int = 3600
     lease: int = 40
     """How long a publisher that stops answering while it publishes keeps others out: with their own work, less than the minute in which a
     revocation must show."""
@@ -75,6 +113,8 @@ class Outcome:
     cause: Cause | None
     head: Head | None
     """Of the CRL that is visible now."""
+    shard: int = WHOLE
+    delta: bool = False
 
 
 class Freshness(Enum):
@@ -97,3 +137,5 @@ class Health:
     head: Head | None
     advice: str
     """What mends it; empty when fresh."""
+    name: str = ""
+    """Of its file."""

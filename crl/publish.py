@@ -1,4 +1,4 @@
-"""Publishing the CRL of an issuer whose key is ours. Ring 4: rules and ports only.
+"""Publishing the CRLs of an issuer whose key is ours. Ring 4: rules and ports only.
 
     look      what readers have, what is on record, what changed since: is one due?
     lease     crl:ISSUER with its fencing number, then look again: another publisher may just have been here
@@ -15,18 +15,45 @@ on the next look. A pause anywhere, of any length, ends in a lost lease, a fence
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass
 
 from ca.errors import Broken, Conflict, FleetcaError, NotFound
-from ca.model import ChangeNumber, CrlIntent, CrlNumber, Issuer, IssuerId, Lease, OutletCopy, Revocation, Serial
-from ca.ports import Clock, Failpoint, Outlet
-from crl.model import WHOLE, Cause, Head, Outcome, Policy, Result, file_name, lease_name
-from crl.ports import CrlSigner, Leases, Reading
-from crl.rules import gate, schedule
-from crl.rules.gate import Before, Expected
+from ca.model import CertificateRef, CrlIntent, CrlNumber, Issuer, IssuerId, Lease, Reason, Revocation, Serial, UnixTime
+from ca.ports import Clock, Failpoint, Outlet, Stage
+from crl.feed import Feed
+from crl.model import WHOLE, Cause, Head, Outcome, Policy, Result, Scope, lease_name
+from crl.ports import CrlSigner, Leases, Reading, Tallies, Tally
+from crl.rules import delta, elements, gate, schedule
+from crl.rules.anatomy import InMemory
+from crl.rules.gate import Before, Expected, Passed
 from crl.shelf import Shelf, Visible
 
-_PAGE = 500
+_LOOKED_AT = 20
+"""Certificates of each CRL whose own octets are looked at: the youngest it lists."""
+AUDIT_EVERY = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How one CRL stands."""
+
+    visible: Visible
+    recorded: CrlIntent | None
+    whole: CrlIntent | None
+    """The complete CRL of the same numbers: for a delta its base, else `recorded`."""
+    cause: Cause | None
+
+    @property
+    def number(self) -> CrlNumber:
+        return max(self.visible.head.number if self.visible.head else 0, self.recorded.number if self.recorded else 0)
+
+
+def scopes(issuer: Issuer) -> tuple[Scope, ...]:
+    """The CRLs of an issuer: the complete one, its shards, its delta."""
+    delta_too = (Scope(issuer, WHOLE, delta=True),) if issuer.crls.deltas else ()
+    return (Scope(issuer), *(Scope(issuer, shard) for shard in range(1, issuer.crls.shards + 1)), *delta_too)
 
 
 class Publisher:
@@ -34,6 +61,7 @@ class Publisher:
 
     Args:
         holder: names this publisher in leases; no two running ones share it.
+        tallies: what the gate remembers from one CRL to the next; without it every CRL is compared with the whole record.
     """
 
     def __init__(
@@ -47,6 +75,7 @@ class Publisher:
         failpoint: Failpoint,
         policy: Policy,
         holder: str,
+        tallies: Tallies | None = None,
     ) -> None:
         self._reading = reading
         self._leases = leases
@@ -56,12 +85,16 @@ class Publisher:
         self._failpoint = failpoint
         self._policy = policy
         self._holder = holder
+        self._tallies = tallies
         self._shelf = Shelf(outlet, keep=False)
-        self._nothing_up_to: dict[IssuerId, ChangeNumber] = {}
-        self._unknown: dict[IssuerId, CrlNumber] = {}
+        self._feed = Feed(reading)
+        self._unknown: dict[str, CrlNumber] = {}
         """Published numbers that the record does not know and will not learn."""
+        self._afresh: set[str] = set()
+        """CRLs that were refused for what they list: the next one uses nothing that was encoded before."""
+        self._audited: dict[str, int] = {}
 
-    def publish(self, issuer: Issuer, *, asked: bool = False) -> Outcome:
+    def publish(self, scope: Scope, *, asked: bool = False) -> Outcome:
         """Publish if it is due, or if somebody asks.
 
         Raises:
@@ -69,43 +102,37 @@ class Publisher:
             Conflict: another publisher was faster.
             Unavailable: database, signer, key or disk is not to be had; repeating is safe.
         """
+        issuer = scope.issuer
         if issuer.key is None or not issuer.may_sign_crl:
-            return Outcome(issuer.id, Result.no_key, None, self._shelf.look(issuer).head)
-        visible, recorded, cause = self._look(issuer, asked=asked)
-        if cause is None and not self._record_is_behind(issuer, visible, recorded):
-            return Outcome(issuer.id, Result.not_due, None, visible.head)
+            return _outcome(scope, Result.no_key, None, self._shelf.look(scope).head)
+        look = self._look(scope, asked=asked)
+        if look.cause is None and not self._record_is_behind(scope, look):
+            return _outcome(scope, Result.not_due, None, look.visible.head)
         lease = self._take(issuer)
         if lease is None:
-            return Outcome(issuer.id, Result.led_elsewhere, cause, visible.head)
-        self._catch_up(issuer, lease)
+            return _outcome(scope, Result.led_elsewhere, look.cause, look.visible.head)
+        self._catch_up(scope, lease)
         # Whoever held the lease before may have published between our first look and now.
-        visible, recorded, cause = self._look(issuer, asked=asked)
-        head = visible.head if cause is None else self._make(issuer, lease, visible=visible, recorded=recorded)
+        look = self._look(scope, asked=asked)
+        head = look.visible.head if look.cause is None else self._make(scope, lease, look)
         self._give_back(issuer)
-        return Outcome(issuer.id, Result.not_due if cause is None else Result.published, cause, head)
+        return _outcome(scope, Result.not_due if look.cause is None else Result.published, look.cause, head)
 
-    def _look(self, issuer: Issuer, *, asked: bool) -> tuple[Visible, CrlIntent | None, Cause | None]:
-        visible = self._shelf.look(issuer)
-        recorded = self._reading.last_crl(issuer.id, WHOLE)
+    def _look(self, scope: Scope, *, asked: bool) -> _Look:
+        issuer, visible = scope.issuer, self._shelf.look(scope)
+        whole = self._reading.last_crl(issuer.id, scope.shard)
+        recorded = self._reading.last_delta(issuer.id, scope.shard) if scope.delta else whole
+        if scope.delta and whole is None:
+            return _Look(visible, recorded, None, None)  # there is nothing yet that a delta could add to
         cause = schedule.due(
             self._clock.now(),
-            issuer=issuer,
+            scope=scope,
             published=visible.head,
             recorded=recorded.number if recorded else 0,
-            changed=self._changed(issuer.id, since=recorded.as_of if recorded else 0),
+            changed=self._feed.changed(issuer.id, scope.shard, since=recorded.as_of if recorded else 0),
             policy=self._policy,
         )
-        return visible, recorded, Cause.asked if asked and cause is None else cause
-
-    def _changed(self, issuer: IssuerId, *, since: ChangeNumber) -> bool:
-        """Whether a change above `since` concerns this issuer's CRL. Each change is looked at once: what concerned others is not read again."""
-        at = max(since, self._nothing_up_to.get(issuer, 0))
-        while page := self._reading.changes_since(at, _PAGE):
-            if any(change.ref.issuer == issuer and change.listed for change in page):
-                return True
-            at = page[-1].change
-            self._nothing_up_to[issuer] = at
-        return False
+        return _Look(visible, recorded, whole, Cause.asked if asked and cause is None else cause)
 
     def _take(self, issuer: Issuer) -> Lease | None:
         with self._leases.writing() as book:
@@ -116,56 +143,152 @@ class Publisher:
         with suppress(FleetcaError), self._leases.writing() as book:  # then it ends by itself
             book.lease(lease_name(issuer.id), holder=self._holder, now=self._clock.now(), seconds=0)
 
-    def _record_is_behind(self, issuer: Issuer, visible: Visible, recorded: CrlIntent | None) -> bool:
+    def _record_is_behind(self, scope: Scope, look: _Look) -> bool:
         """Whether readers have a CRL that is not recorded as published: a crash between put and record leaves that."""
-        if visible.head is None or self._unknown.get(issuer.id) == visible.head.number:
+        visible, recorded = look.visible, look.recorded
+        if visible.head is None or self._unknown.get(scope.name) == visible.head.number:
             return False
         return recorded is None or recorded.number < visible.head.number
 
-    def _catch_up(self, issuer: Issuer, lease: Lease) -> None:
-        visible = self._shelf.look(issuer)
-        if visible.head is None or not self._record_is_behind(issuer, visible, self._reading.last_crl(issuer.id, WHOLE)):
+    def _catch_up(self, scope: Scope, lease: Lease) -> None:
+        look = self._look(scope, asked=False)
+        if look.visible.head is None or not self._record_is_behind(scope, look):
             return
         try:
-            self._signer.crl_published(issuer.id, WHOLE, visible.head.number, lease.fence)
+            self._signer.crl_published(scope.issuer.id, scope.shard, look.visible.head.number, lease.fence)
         except NotFound:
             # The record is older than the files: it was restored. The number of the file still counts, and the gate compares its entries.
-            self._unknown[issuer.id] = visible.head.number
+            self._unknown[scope.name] = look.visible.head.number
 
-    def _make(self, issuer: Issuer, lease: Lease, *, visible: Visible, recorded: CrlIntent | None) -> Head:
-        name = file_name(issuer.id)
-        above = max(
-            self._outlet.high_water(name),
-            visible.head.number if visible.head else 0,
-            recorded.number if recorded else 0,
+    def _above(self, scope: Scope, look: _Look) -> CrlNumber:
+        """The highest number known from anywhere; a complete CRL and its deltas count together (RFC 5280 5.2.3)."""
+        others = (Scope(scope.issuer, scope.shard, delta=not scope.delta),) if scope.issuer.crls.deltas else ()
+        visible = [self._shelf.look(other).head for other in others]
+        return max(
+            self._outlet.high_water(scope.numbered),
+            look.number,
+            look.whole.number if look.whole else 0,
+            *(head.number for head in visible if head is not None),
         )
-        with self._outlet.stage(name) as stage:
-            intent = self._signer.sign_crl(issuer.id, shard=WHOLE, above=above, fence=lease.fence, sink_fd=stage.fileno())
+
+    def _make(self, scope: Scope, lease: Lease, look: _Look) -> Head:
+        issuer, above = scope.issuer, self._above(scope, look)
+        with self._outlet.stage(scope.name) as stage:
+            intent = self._signer.sign_crl(
+                issuer.id,
+                shard=scope.shard,
+                above=above,
+                fence=lease.fence,
+                sink_fd=stage.fileno(),
+                base=look.whole.number if scope.delta and look.whole else None,
+                afresh=scope.name in self._afresh,
+            )
             stage.sync()
             self._failpoint("publish.after-write")
-            head = self._gate(stage.octets(), issuer, intent=intent, above=above, visible=visible, recorded=recorded)
-            self._outlet.raise_high_water(name, head.number)
+            tally = self._tally(scope)
+            passed = self._gate(stage, scope, intent=intent, above=above, look=look, tally=tally)
+            self._outlet.raise_high_water(scope.numbered, passed.head.number)
             self._still_ours(issuer, lease)
-            copy = self._outlet.put_if_unchanged(name, stage, seen=visible.version)
+            placed = self._outlet.put_if_unchanged(scope.name, stage, seen=look.visible.version)
         self._failpoint("publish.after-rename")
-        self._probe(copy, issuer, head)
+        # The outlet read it back from where readers read it.
+        if placed.version != passed.version:
+            raise Broken("crl-not-put", f"What readers get as {scope.name} is not what was put there.")
         self._failpoint("publish.before-record")
-        self._signer.crl_published(issuer.id, WHOLE, head.number, lease.fence)
-        return head
+        if tally is not None:
+            tally.passed(passed.head.tbs_sha256)
+        self._signer.crl_published(issuer.id, scope.shard, passed.head.number, lease.fence)
+        return passed.head
 
-    def _gate(self, octets: bytes, issuer: Issuer, *, intent: CrlIntent, above: int, visible: Visible, recorded: CrlIntent | None) -> Head:
-        listed_until = recorded.this_update if recorded else 0
-        before = None
-        if visible.head is not None:
-            copy = self._outlet.current(file_name(issuer.id))
-            if copy is None or copy.version != visible.version:
-                raise _overtaken(issuer)
+    # ---- the gate
+
+    def _tally(self, scope: Scope) -> Tally | None:
+        if self._tallies is None or scope.delta:
+            return None
+        return self._tallies.of(scope, self._reading.shard_counts(scope.issuer.id))
+
+    def _gate(self, stage: Stage, scope: Scope, *, intent: CrlIntent, above: int, look: _Look, tally: Tally | None) -> Passed:
+        until = look.whole.this_update if look.whole else 0
+        try:
+            with ExitStack() as held:
+                wanted = (
+                    self._wanted(scope, intent, until, look)
+                    if tally is None
+                    else held.enter_context(self._kept(scope, intent, until, tally))
+                )
+                expected = Expected(
+                    intent=intent,
+                    above=above,
+                    now=self._clock.now(),
+                    lifetime=self._policy.delta_lifetime if scope.delta else self._policy.lifetime,
+                    wanted=wanted,
+                    bases=lambda number: self._reading.find_crl(scope.issuer.id, scope.shard, number),
+                    certificates=self._youngest(scope, intent),
+                )
+                before = None if scope.delta else self._before(scope, look, tally, until, held)
+                passed = gate.check(stage, scope, expected=expected, before=before)
+        except Broken:
+            # Once more from the record itself, on both sides: then what stays wrong is the record, or the writer.
+            self._afresh.add(scope.name)
+            if tally is not None:
+                tally.forget()
+            raise
+        self._afresh.discard(scope.name)
+        return passed
+
+    def _before(self, scope: Scope, look: _Look, tally: Tally | None, until: UnixTime, held: ExitStack) -> Before | None:
+        """What readers have, which may be of another kind than is asked for now; where it is nobody's CRL, what they had before."""
+        copy = held.enter_context(self._outlet.opened(scope.name))
+        if (None if copy is None else self._shelf.look(scope).version) != look.visible.version:
+            raise _overtaken(scope)
+        head = look.visible.head
+        if copy is not None and (head is not None or gate.signed(copy, scope)):
             # What readers have counts as published even where the record has not caught up; entries go by the later of the two.
-            before = Before(copy.octets, max(listed_until, visible.head.this_update), self._departed(issuer.id))
-        # The signer drops by its record alone, so it may list more than it must and never less.
-        entries = self._reading.crl_entries(issuer.id, WHOLE, as_of=intent.as_of, expired_before=listed_until)
-        expected = Expected(intent=intent, above=above, now=self._clock.now(), lifetime=self._policy.lifetime, entries=entries)
-        return gate.check(octets, issuer, expected=expected, before=before)
+            left = None if tally is None or head is None else tally.left_since(head.tbs_sha256)
+            return Before(copy, max(until, head.this_update if head else 0), self._departed(scope.issuer.id), left)
+        previous = self._outlet.previous(scope.name)
+        if previous is None or not gate.signed(InMemory(previous.octets), scope):
+            return None
+        return Before(InMemory(previous.octets), until, self._departed(scope.issuer.id))
+
+    def _wanted(self, scope: Scope, intent: CrlIntent, until: UnixTime, look: _Look) -> gate.Wanted:
+        """What the CRL must list. The signer drops by its record alone, so it may list more than readers' copies make it and never less."""
+        issuer, reading = scope.issuer.id, self._reading
+        fits = elements.fitting(scope.shard, reading.shard_counts(issuer))
+        if scope.delta:
+            since = look.whole.as_of if look.whole else 0
+            return elements.Recorded(
+                lambda: delta.entries(reading, issuer, scope.shard, since=since, as_of=intent.as_of, expired_before=until), fits=fits
+            )
+        return elements.Recorded(lambda: reading.crl_entries(issuer, scope.shard, as_of=intent.as_of, expired_before=until), fits=fits)
+
+    def _kept(self, scope: Scope, intent: CrlIntent, until: UnixTime, tally: Tally) -> AbstractContextManager[gate.Wanted]:
+        tally.bring(as_of=intent.as_of, expired_before=until)
+        now = self._clock.now()
+        if not 0 <= now - self._audited.get(scope.name, -AUDIT_EVERY) < AUDIT_EVERY:
+            if not tally.audited():
+                raise Broken(
+                    "crl-tally",
+                    f"What the gate knew {scope.name} to list is not what the record says; it begins anew.",
+                    why="Its files were changed, or a disk lost some of them.",
+                )
+            self._audited[scope.name] = now
+        return tally.opened()
+
+    def _youngest(self, scope: Scope, intent: CrlIntent) -> Sequence[bytes]:
+        """Certificates that a shard's CRL lists, as they were issued: what they point to must be this CRL (R08)."""
+        if scope.url is None:
+            return ()
+        rows = self._reading.listed_changes(
+            scope.issuer.id, scope.shard, after=max(0, intent.as_of - 1000), as_of=intent.as_of, limit=_LOOKED_AT
+        )
+        found = []
+        for row in rows:
+            ref = CertificateRef(scope.issuer.id, Serial(int.from_bytes(row[2], "big")))
+            record = self._reading.find_certificate(ref)
+            if row[3] != Reason.removeFromCRL and record is not None and record.der is not None:
+                found.append(record.der)
+        return found
 
     def _departed(self, issuer: IssuerId) -> _Departed:
         return _Departed(self._reading, issuer)
@@ -177,10 +300,6 @@ class Publisher:
             raise Conflict(
                 "lease-lost", f"Another publisher took over the CRL of {issuer.id} meanwhile.", why="This one was paused for too long."
             )
-
-    def _probe(self, copy: OutletCopy, issuer: Issuer, head: Head) -> None:
-        if gate.believe(copy.octets, issuer) != head:
-            raise Broken("crl-not-put", f"What readers get as the CRL of {issuer.id} is not what was put there.")
 
 
 class _Departed:
@@ -195,5 +314,9 @@ class _Departed:
         return found[1] if found else None
 
 
-def _overtaken(issuer: Issuer) -> Conflict:
-    return Conflict("outlet-changed", f"Another publisher has replaced the CRL of {issuer.id} meanwhile.")
+def _outcome(scope: Scope, result: Result, cause: Cause | None, head: Head | None) -> Outcome:
+    return Outcome(scope.issuer.id, result, cause, head, shard=scope.shard, delta=scope.delta)
+
+
+def _overtaken(scope: Scope) -> Conflict:
+    return Conflict("outlet-changed", f"Another publisher has replaced {scope.name} meanwhile.")

@@ -7,12 +7,14 @@ taken for a CRL, whoever put it there (R09).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 from ca.errors import Broken
-from ca.model import Issuer, IssuerId, OutletCopy
-from ca.ports import Outlet
-from crl.model import Head, file_name
+from ca.model import OutletCopy
+from ca.ports import Outlet, PublishedCopy
+from crl.model import Head, Scope
 from crl.rules import gate
+from crl.rules.anatomy import CHUNK, InMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,9 @@ class Visible:
     """The octets, where this shelf keeps them and they can be believed."""
 
 
+NOTHING = Visible(None, None, None, None)
+
+
 class Shelf:
     """Remembers what it found until the file changes; a look then costs one stat.
 
@@ -39,35 +44,44 @@ class Shelf:
     def __init__(self, outlet: Outlet, *, keep: bool) -> None:
         self._outlet = outlet
         self._keep = keep
-        self._seen: dict[IssuerId, tuple[str, Issuer, Visible]] = {}
+        self._seen: dict[str, tuple[str, Scope, Visible]] = {}
 
-    def look(self, issuer: Issuer) -> Visible:
+    def look(self, scope: Scope) -> Visible:
         """What readers get.
 
         Raises:
             StoreUnavailable: the outlet cannot be read now.
         """
-        name = file_name(issuer.id)
-        mark = self._outlet.mark(name)
+        mark = self._outlet.mark(scope.name)
         if mark is None:
-            return Visible(None, None, None, None)
-        remembered = self._seen.get(issuer.id)
-        if remembered is not None and remembered[0] == mark and remembered[1] is issuer:
+            return NOTHING
+        remembered = self._seen.get(scope.name)
+        if remembered is not None and remembered[0] == mark and (remembered[1] is scope or remembered[1] == scope):
             return remembered[2]
         # The mark was taken first: if the file changes in between, the next look sees another mark and reads again.
-        found = self._judge(issuer, self._outlet.current(name))
-        self._seen[issuer.id] = (mark, issuer, found)
+        with self._outlet.opened(scope.name) as copy:
+            found = NOTHING if copy is None else self._judged(scope, copy)
+        self._seen[scope.name] = (mark, scope, found)
         return found
 
-    def fall_back(self, issuer: Issuer) -> Visible:
+    def fall_back(self, scope: Scope) -> Visible:
         """What readers got before: for when the visible file cannot be believed. Not remembered."""
-        return self._judge(issuer, self._outlet.previous(file_name(issuer.id)))
-
-    def _judge(self, issuer: Issuer, copy: OutletCopy | None) -> Visible:
+        copy = self._outlet.previous(scope.name)
         if copy is None:
-            return Visible(None, None, None, None)
+            return NOTHING
         try:
-            head = gate.believe(copy.octets, issuer)
+            passed = gate.believe(InMemory(copy.octets), scope)
         except Broken as trouble:
             return Visible(copy.version, None, trouble, None)
-        return Visible(copy.version, head, None, copy if self._keep else None)
+        return Visible(copy.version, passed.head, None, copy if self._keep else None)
+
+    def _judged(self, scope: Scope, copy: PublishedCopy) -> Visible:
+        try:
+            passed = gate.believe(copy, scope)
+        except Broken as trouble:
+            digest = sha256()
+            for start in range(0, copy.size, CHUNK):
+                digest.update(copy.read(start, CHUNK))
+            return Visible(digest.hexdigest(), None, trouble, None)
+        kept = OutletCopy(passed.version, copy.read(0, copy.size), copy.modified) if self._keep else None
+        return Visible(passed.version, passed.head, None, kept)

@@ -1,6 +1,6 @@
 """CRLs and CA certificates over plain HTTP (RFC 2585): what cRLDistributionPoints and caIssuers point to. Ring 5.
 
-    GET /crl/ISSUER.crl    the whole CRL, DER, application/pkix-crl
+    GET /crl/ISSUER.crl    the complete CRL, DER, application/pkix-crl; a shard's is ISSUER.7.crl, the delta ISSUER.delta.crl
     GET /ca/ISSUER.cer     the issuer's own certificate, DER, application/pkix-cert (RFC 5280 4.2.2.1)
     GET /crl/health        how the CRLs stand, JSON; 503 when one has ended or is missing
 
@@ -21,7 +21,8 @@ from ca.errors import StoreUnavailable
 from ca.model import Issuer, IssuerId, OutletCopy, UnixTime
 from ca.ports import Clock
 from crl.health import health
-from crl.model import Freshness, Head, Health
+from crl.model import Freshness, Head, Health, Scope
+from crl.publish import scopes
 from crl.shelf import Shelf, Visible
 
 _CERTIFICATE_MAX_AGE = 3600
@@ -38,16 +39,17 @@ def blueprint(*, shelf: Shelf, issuers: Iterable[Issuer], clock: Clock, max_age:
             shows (P5); asking again costs a 304.
     """
     known = {issuer.id: issuer for issuer in issuers}
+    published = {scope.name: scope for issuer in known.values() if issuer.may_sign_crl for scope in scopes(issuer)}
     routes = Blueprint("crl", __name__)
 
     @routes.get("/crl/<name>.crl")
     def crl(name: str) -> Response:
-        issuer = known.get(IssuerId(name))
-        if issuer is None or not issuer.may_sign_crl:
+        scope = published.get(f"{name}.crl")
+        if scope is None:
             return _problem(HTTPStatus.NOT_FOUND, "crl-unknown", "No CRL of this name is published here.")
         now = clock.now()
         try:
-            copy, head = _to_serve(shelf, issuer, now=now)
+            copy, head = _to_serve(shelf, scope, now=now)
         except StoreUnavailable as error:
             return _problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, "The CRL cannot be read now.")
         if copy is None or head is None:
@@ -95,11 +97,11 @@ def blueprint(*, shelf: Shelf, issuers: Iterable[Issuer], clock: Clock, max_age:
     return routes
 
 
-def _to_serve(shelf: Shelf, issuer: Issuer, *, now: UnixTime) -> tuple[OutletCopy | None, Head | None]:
+def _to_serve(shelf: Shelf, scope: Scope, *, now: UnixTime) -> tuple[OutletCopy | None, Head | None]:
     """The visible CRL; where that cannot be believed, the one before it, as long as it holds (R09)."""
-    found: Visible = shelf.look(issuer)
+    found: Visible = shelf.look(scope)
     if found.trouble is not None:
-        found = shelf.fall_back(issuer)
+        found = shelf.fall_back(scope)
         if found.head is not None and found.head.next_update <= now:
             return None, None
     return found.copy, found.head
@@ -123,6 +125,7 @@ def _file(octets: bytes, *, kind: str, tag: str, modified: UnixTime, expires: Un
 def _told(one: Health) -> dict[str, object]:
     return {
         "issuer": one.issuer,
+        "crl": one.name,
         "state": one.freshness.value,
         "number": one.head.number if one.head else None,
         "this_update": one.head.this_update if one.head else None,

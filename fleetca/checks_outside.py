@@ -15,8 +15,9 @@ from ca.signer.client import SignerClient
 from ca.store.engine import open_store
 from config.settings import Settings
 from config.strict import Address
-from crl.model import file_name
+from crl.model import Scope, file_name
 from crl.rules import gate
+from crl.rules.anatomy import InMemory
 from fleetca import forms
 from fleetca.checks_inside import SOON
 from fleetca.cli.output import iso
@@ -40,7 +41,7 @@ def crls(patient: Patient) -> Iterator[Verdict]:
             else:
                 yield patient.missing(f"There is no CRL of {issuer.id} yet.", "The publisher makes it.")
             continue
-        head = gate.believe(copy.octets, issuer)
+        head = gate.believe(InMemory(copy.octets), Scope(issuer)).head
         left = head.next_update - now
         if left < 0:
             say = bad if issuer.key is None or patient.runs else note

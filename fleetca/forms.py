@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from ca.der import pem
 from ca.errors import KeyUnavailable, Malformed, Misconfigured
-from ca.model import Issuer, KeyName, Name, NameKind, Profile, ProfileName, Role
+from ca.model import CrlContents, CrlPlan, Issuer, KeyName, Name, NameKind, Profile, ProfileName, Role
 from ca.ports import KeyStore
 from ca.rules.caps import Caps, Validated
 from ca.rules.certificate import issuer_from_certificate
@@ -282,6 +282,7 @@ def issuers(settings: Settings, certificates: Mapping[str, bytes] | None = None)
                     crl_url=f"{settings.status.url}/crl/{setting.id}.crl",
                     ocsp_url=f"{settings.status.url}/ocsp",
                     issuer_url=f"{settings.status.url}/ca/{setting.id}.cer",
+                    crls=CrlPlan(setting.crl_shards, CrlContents(setting.crl_contents), setting.crl_deltas),
                 )
             )
     with _naming(settings.file, "issuers"):

@@ -47,8 +47,10 @@ from ca.store.engine import Store, migrate, open_store
 from ca.store.file_journal import FileJournal
 from ca.witness import Witness
 from config.settings import IssuerSetting, Settings
-from crl.model import file_name
+from crl.adopt import AHEAD, adopt
+from crl.model import Scope
 from crl.rules import gate
+from crl.rules.anatomy import InMemory
 from enroll.store.engine import migrate as migrate_protocols
 from fleetca import ceremonies, forms
 from fleetca.folder import put_new
@@ -218,17 +220,22 @@ def _place_certificate(path: Path, issuer: Issuer) -> Placed:
 
 def _place_crl(settings: Settings, output: Output, issuers: Sequence[Issuer], *, now: UnixTime) -> Placed:
     issuer = _issuer_of(output, issuers)
-    head = gate.inspect(output.der, issuer, now=now)
-    name = file_name(issuer.id)
+    scope = Scope(issuer)
+    head = gate.inspect(InMemory(output.der), scope, now=now, ahead=AHEAD).head
+    name = scope.name
     outlet = DirectoryOutlet(settings.crl.directory)
     here = outlet.current(name)
     path = settings.crl.directory / name
     placed = Placed(f"CRL number {head.number} of {issuer.id}", path, Digest(_sha256(output.der)), head.next_update, here is None)
     if here is not None and here.octets == output.der:
         return placed
+    if head.this_update > now + gate.SKEW:
+        # Its time will come: the publisher puts it in the place of the one before then.
+        adopt(output.der, issuer, outlet=outlet, clock=_At(now))
+        return Placed(f"CRL number {head.number} of {issuer.id}, for later", path, placed.sha256, head.next_update, new=True)
     # The high-water file also counts CRLs that were taken away again. Its very number may come back: a crash between raising it and putting
     # the file leaves that.
-    highest = max(outlet.high_water(name) - 1, gate.believe(here.octets, issuer).number if here else 0)
+    highest = max(outlet.high_water(name) - 1, gate.believe(InMemory(here.octets), scope).head.number if here else 0)
     if head.number <= highest:
         raise Conflict(
             "crl-number-back",
@@ -239,16 +246,26 @@ def _place_crl(settings: Settings, output: Output, issuers: Sequence[Issuer], *,
     with outlet.stage(name) as stage:
         os.write(stage.fileno(), output.der)
         stage.sync()
-        gate.inspect(stage.octets(), issuer, now=now)
+        gate.inspect(stage, scope, now=now)
         outlet.raise_high_water(name, head.number)
         outlet.put_if_unchanged(name, stage, seen=here.version if here else None)
     return Placed(placed.what, path, placed.sha256, placed.not_after, new=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _At:
+    """The moment of the import."""
+
+    at: UnixTime
+
+    def now(self) -> UnixTime:
+        return self.at
+
+
 def _issuer_of(output: Output, issuers: Sequence[Issuer]) -> Issuer:
     for issuer in issuers:
         try:
-            gate.believe(output.der, issuer)
+            gate.believe(InMemory(output.der), Scope(issuer))
         except FleetcaError:
             continue
         return issuer

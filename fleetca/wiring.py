@@ -40,6 +40,7 @@ from ca.signer.desk import Desk
 from ca.signer.questions import Questions
 from ca.signer.server import SignerServer, Verbs
 from ca.store.engine import Store, open_store
+from ca.store.entries import EntryFiles
 from ca.store.file_journal import FileJournal
 from ca.supersede import Superseding
 from ca.system import SystemChance, SystemClock
@@ -47,8 +48,10 @@ from ca.tokens import Tokens
 from ca.witness import Witness
 from config.settings import IssuerSetting, Settings
 from crl import model as crl_model
+from crl.adopt import take_over
 from crl.publish import Publisher
 from crl.shelf import Shelf
+from crl.tally import TallyFolder
 from crl.timer import PublisherTimer
 from crl.web import blueprint as crl_blueprint
 from enroll.rest.flow import Enrolment
@@ -151,11 +154,13 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                 crls=CrlSigning(
                     ledger=store.ledger,
                     reading=store.reading,
+                    bodies=EntryFiles(settings.crl.entries, store.reading),
                     witness=witness,
                     keys=keys,
                     issuers=issuers,
                     clock=clock,
                     lifetime=settings.crl.lifetime,
+                    delta_lifetime=settings.crl.delta_lifetime,
                     failpoint=points,
                 ),
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
@@ -215,6 +220,8 @@ def signer(settings: Settings, process: Process) -> None:
     with signer_parts(settings) as parts:
         for ref, verdict in parts.recovery.finish().intents:
             log.warning("recovered", certificate=str(ref), verdict=verdict.value)
+        for name, count in parts.verbs.crls.settle_shards():
+            log.info("crl-shards", issuer=name, count=count)
         parts.verbs.issuing.announce()
         server = SignerServer(
             settings.signer.socket,
@@ -380,6 +387,18 @@ def status(settings: Settings, process: Process) -> None:
 # ---- publisher ------------------------------------------------------------------------------------------------------
 
 
+def crl_policy(settings: Settings) -> crl_model.Policy:
+    """What the settings lay down for publishing CRLs."""
+    asked = settings.crl
+    return crl_model.Policy(
+        interval=asked.interval,
+        nudge=asked.nudge,
+        lifetime=asked.lifetime,
+        delta_interval=asked.delta_interval,
+        delta_lifetime=asked.delta_lifetime,
+    )
+
+
 def publisher(settings: Settings, process: Process) -> None:
     """Publishes CRLs and runs the sequencer of the record; any number may run, the database's leases decide."""
     clock = SystemClock()
@@ -387,18 +406,26 @@ def publisher(settings: Settings, process: Process) -> None:
     store = open_store(forms.store_url(settings))
     holder = _holder("publisher")
     points = failpoint()
+    outlet = DirectoryOutlet(settings.crl.directory)
     publishing = Publisher(
         reading=store.reading,
         leases=store.ledger,
         signer=_client(settings, Role.publisher),
-        outlet=DirectoryOutlet(settings.crl.directory),
+        outlet=outlet,
         clock=clock,
         failpoint=points,
-        policy=crl_model.Policy(interval=settings.crl.interval, nudge=settings.crl.nudge, lifetime=settings.crl.lifetime),
+        policy=crl_policy(settings),
         holder=holder,
+        tallies=TallyFolder(settings.crl.tally, store.reading),
     )
     sequencer = _sequencer(settings, store, clock=clock, holder=holder, points=points)
-    timer = PublisherTimer(publishing.publish, issuers=issuers, clock=clock)
+    timer = PublisherTimer(
+        publishing.publish,
+        issuers=issuers,
+        clock=clock,
+        take_over=lambda issuer: take_over(issuer, outlet=outlet, clock=clock),
+        who=holder,
+    )
     timer.start()
     process.ready()
     trouble = ""

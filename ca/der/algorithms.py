@@ -14,6 +14,7 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from ca.der import writer
 from ca.errors import Malformed, Unacceptable
@@ -123,5 +124,30 @@ def verify(key: PublicKey, signature: bytes, message: bytes) -> None:
     """
     try:
         key.verify(signature, message, *algorithm_of(key).arguments)
+    except InvalidSignature:
+        raise Unacceptable("bad-signature", "The signature does not verify.") from None
+
+
+def digest_arguments(row: Algorithm) -> tuple[Any, ...] | None:
+    """What follows a digest, made with the hash `row.digest`, in cryptography's sign and verify; None where the message itself is signed."""
+    if row.digest is None:
+        return None
+    algorithm: Any = _HASHES[row.digest]
+    if isinstance(row.arguments[0], ec.ECDSA):
+        return (ec.ECDSA(Prehashed(algorithm)),)
+    return (*row.arguments[:-1], Prehashed(algorithm))
+
+
+_HASHES: Final = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()}
+
+
+def verify_digest(key: PublicKey, signature: bytes, digest: bytes) -> None:
+    """As `verify`, where only the message's digest is at hand: a CRL of millions of entries is not held in memory.
+
+    Raises:
+        Unacceptable: as there.
+    """
+    try:
+        key.verify(signature, digest, *(digest_arguments(algorithm_of(key)) or ()))
     except InvalidSignature:
         raise Unacceptable("bad-signature", "The signature does not verify.") from None

@@ -11,8 +11,8 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
-from ca.der.algorithms import algorithm_of
-from ca.errors import Conflict, KeyUnavailable
+from ca.der.algorithms import algorithm_of, digest_arguments
+from ca.errors import Broken, Conflict, KeyUnavailable
 from ca.model import AlgorithmName, Destruction, HeldKey, KeyName, Protection, StoreAbility
 
 # cryptography's private keys have no common type.
@@ -46,6 +46,7 @@ class MemoryKey:
         self._name = name
         self._algorithm = row.name
         self._arguments = row.arguments
+        self._digest_arguments = digest_arguments(row)
         self._sign = private_key.sign
         self._spki: bytes = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
@@ -75,6 +76,13 @@ class MemoryKey:
     def sign(self, message: bytes) -> bytes:
         """The signature octets over a message, as `ca.ports.SigningKey` says."""
         signature: bytes = self._sign(message, *self._arguments)
+        return signature
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """The signature octets over the message that has this digest, as `ca.ports.DigestSigning` says."""
+        if self._digest_arguments is None:
+            raise Broken("key-signs-messages", f"A key of kind {self._algorithm} signs messages, not digests.")
+        signature: bytes = self._sign(digest, *self._digest_arguments)
         return signature
 
 

@@ -15,7 +15,6 @@ folder then belongs to a group of theirs, which may write it (mode 2775).
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import re
 import stat
@@ -25,13 +24,15 @@ from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from threading import Event
-from typing import Final, cast
+from typing import Final
 
 from ca.errors import Conflict, Malformed, StoreUnavailable
-from ca.model import OutletCopy
+from ca.model import OutletCopy, Placed
 from ca.ports import Stage
 
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\.[a-z]{3}")
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}(\.[1-9][0-9]{0,3})?(\.delta)?(\.next)?\.[a-z]{3}")
+"""An issuer's, a shard's, a delta's; one that waits for its time."""
+_PIECE: Final = 1 << 20
 _TURN: Final = count(1)
 _READABLE: Final = 0o644
 _OPEN: Final = 0o755
@@ -56,12 +57,24 @@ class FileStage:
             # What is read back shall come from the disk, not from the memory it was written through.
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def octets(self) -> bytes:
+    @property
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def read(self, start: int, count: int) -> bytes:
         with _explained(self.path):
-            if os.fstat(self._descriptor).st_size == 0:
-                return b""
-            # A map reads like bytes and costs no memory of its own. Nobody else writes this file, so it cannot shrink under us.
-            return cast("bytes", mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ))
+            return os.pread(self._descriptor, count, start)
+
+
+class FileCopy:
+    """A published file, held open."""
+
+    def __init__(self, descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        self._descriptor, self.size, self.modified = descriptor, found.st_size, int(found.st_mtime)
+
+    def read(self, start: int, count: int) -> bytes:
+        return os.pread(self._descriptor, count, start)
 
 
 class DirectoryOutlet:
@@ -73,6 +86,8 @@ class DirectoryOutlet:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._versions: dict[str, tuple[str, str]] = {}
+        """Of each name: the mark of the file that was read last, and its version."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[FileStage]:
@@ -88,12 +103,12 @@ class DirectoryOutlet:
                 path.unlink()
             os.close(descriptor)
 
-    def put_if_unchanged(self, name: str, stage: Stage, *, seen: str | None) -> OutletCopy:
+    def put_if_unchanged(self, name: str, stage: Stage, *, seen: str | None) -> Placed:
         path = self._path(name)
         if not isinstance(stage, FileStage):
             raise TypeError("a stage of another outlet")
         with _explained(path), self._locked():
-            before = _read(path)
+            before = self._placed(name)
             if (before.version if before else None) != seen:
                 raise Conflict(
                     "outlet-changed",
@@ -105,12 +120,42 @@ class DirectoryOutlet:
             # Until here readers get the old file. The rename is the moment; a crash after it leaves the new one, whole and synced.
             stage.path.replace(path)
             self._sync_folder()
-            after = _read(path)
+            self._versions.pop(name, None)
+            after = self._placed(name)
         if after is None:
             raise StoreUnavailable(
                 "outlet-lost", f"{path} is gone though it was just put there.", fix=f"See who else writes in {self._folder}."
             )
         return after
+
+    def _placed(self, name: str) -> Placed | None:
+        """What is visible. A file is read once, until another one takes its place: nobody writes into one that is."""
+        mark = self.mark(name)
+        known = self._versions.get(name)
+        with self.opened(name) as copy:
+            if copy is None:
+                return None
+            if mark is None or known is None or known[0] != mark:
+                digest = sha256()
+                for start in range(0, copy.size, _PIECE):
+                    digest.update(copy.read(start, _PIECE))
+                known = (mark or "", digest.hexdigest())
+                self._versions[name] = known
+            return Placed(known[1], copy.modified)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[FileCopy | None]:
+        path = self._path(name)
+        with _explained(path):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                descriptor = -1
+        try:
+            yield None if descriptor < 0 else FileCopy(descriptor)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def current(self, name: str) -> OutletCopy | None:
         path = self._path(name)

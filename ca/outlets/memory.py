@@ -12,7 +12,7 @@ from hashlib import sha256
 from threading import Lock
 
 from ca.errors import Conflict
-from ca.model import OutletCopy, UnixTime
+from ca.model import OutletCopy, Placed, UnixTime
 from ca.ports import Stage
 
 
@@ -29,8 +29,25 @@ class MemoryStage:
     def sync(self) -> None:
         self.synced = self.octets()
 
+    @property
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def read(self, start: int, count: int) -> bytes:
+        return os.pread(self._descriptor, count, start)
+
     def octets(self) -> bytes:
-        return os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+        return self.read(0, self.size)
+
+
+class MemoryCopy:
+    """A published file."""
+
+    def __init__(self, copy: OutletCopy) -> None:
+        self._octets, self.size, self.modified = copy.octets, len(copy.octets), copy.modified
+
+    def read(self, start: int, count: int) -> bytes:
+        return self._octets[start : start + count]
 
 
 class MemoryOutlet:
@@ -55,7 +72,7 @@ class MemoryOutlet:
         finally:
             os.close(descriptor)
 
-    def put_if_unchanged(self, name: str, stage: Stage, *, seen: str | None) -> OutletCopy:
+    def put_if_unchanged(self, name: str, stage: Stage, *, seen: str | None) -> Placed:
         if not isinstance(stage, MemoryStage):
             raise TypeError("a stage of another outlet")
         octets = stage.octets()
@@ -67,8 +84,13 @@ class MemoryOutlet:
                 raise Conflict("outlet-changed", f"Another publisher has replaced {name} meanwhile.")
             if before is not None:
                 self._previous[name] = before
-            self._current[name] = OutletCopy(sha256(octets).hexdigest(), octets, self._now())
-            return self._current[name]
+            made = self._current[name] = OutletCopy(sha256(octets).hexdigest(), octets, self._now())
+            return Placed(made.version, made.modified)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[MemoryCopy | None]:
+        found = self._current.get(name)
+        yield None if found is None else MemoryCopy(found)
 
     def current(self, name: str) -> OutletCopy | None:
         return self._current.get(name)

@@ -20,6 +20,7 @@ from ca.der.certificate import UNREADABLE, read_certificate
 from ca.errors import Malformed, Misconfigured, Unacceptable
 from ca.model import (
     DEFAULT_TENANT,
+    CrlPlan,
     Digest,
     Draft,
     Grant,
@@ -34,6 +35,7 @@ from ca.model import (
     TenantId,
     UnixTime,
 )
+from ca.rules.crl import WHOLE, shard_of, shard_url
 from ca.rules.window import date, last_second, lifetime_of
 
 _V3: Final = writer.explicit(0, writer.integer(2))
@@ -50,6 +52,8 @@ class _Template:
     organization: bytes
     organization_text: str
     extensions: bytes
+    sharded: bool
+    """The distribution point depends on the serial number, so it is not among `extensions`."""
 
 
 _templates: dict[tuple[str, str], _Template] = {}
@@ -76,10 +80,12 @@ def _made(profile: Profile, issuer: Issuer) -> _Template:
         # The Name of one attribute without its own header is that attribute's RelativeDistinguishedName.
         organization=organization[2:] if organization else b"",
         organization_text=f",O={names.escaped(profile.organization)}" if profile.organization else "",
+        sharded=profile.crl_url and issuer.crls.shards > 0,
         extensions=_constant_extensions(
             profile,
             authority=issuer.key_identifier,
             crl_url=issuer.crl_url,
+            sharded=issuer.crls.shards > 0,
             ocsp_url=issuer.ocsp_url,
             issuer_url=issuer.issuer_url,
             issuer_id=issuer.id,
@@ -95,6 +101,7 @@ def _constant_extensions(
     ocsp_url: str | None,
     issuer_url: str | None,
     issuer_id: str,
+    sharded: bool = False,
 ) -> bytes:
     """All but subjectKeyIdentifier and subjectAltName, in the order in which they stand in the certificate."""
     parts = [
@@ -112,7 +119,7 @@ def _constant_extensions(
                 f"Profile {profile.name!r} wants {field}, but issuer {issuer_id!r} has none.",
                 fix="Give the status service's url in the settings, or set the profile's field to false.",
             )
-    if profile.crl_url and crl_url is not None:
+    if profile.crl_url and crl_url is not None and not sharded:
         parts.append(extensions.crl_distribution_points(crl_url))
     responder = ocsp_url if profile.ocsp_url else None
     # A self-signed certificate has no issuer to point at (RFC 5280 4.2.2.1).
@@ -156,6 +163,9 @@ def draft(
     common, own = _filled(profile, grant)
     alternative = _alternative_names(profile, grant, own)
     last = extensions.subject_key_identifier(extensions.key_identifier(spki))
+    shard = shard_of(serial, issuer.crls.shards) if template.sharded else WHOLE
+    if shard != WHOLE:
+        last = _distribution_point(shard_url(issuer.crl_url or "", shard)) + last
     if alternative:
         last += extensions.subject_alternative_name([names.general_name(name) for name in alternative], critical=False)
     tbs = _tbs(
@@ -177,6 +187,7 @@ def draft(
         subject=f"CN={names.escaped(common)}{template.organization_text}",
         names=alternative,
         spki_sha256=spki_sha256,
+        shard=shard,
     )
 
 
@@ -271,6 +282,8 @@ def _tbs(
         b"".join((_V3, writer.integer(serial), algorithm_and_issuer, validity, subject, spki, tail)),
     )
 
+
+_distribution_point = lru_cache(maxsize=4096)(extensions.crl_distribution_points)
 
 # Many certificates are made in the same second.
 _time = lru_cache(maxsize=64)(writer.time)
@@ -376,6 +389,7 @@ def issuer_from_certificate(
     ocsp_url: str | None = None,
     issuer_url: str | None = None,
     parent: IssuerId | None = None,
+    crls: CrlPlan | None = None,
 ) -> Issuer:
     """An `Issuer` as its certificate describes it. The urls are what its leaves will carry.
 
@@ -410,4 +424,5 @@ def issuer_from_certificate(
         ocsp_url=ocsp_url,
         issuer_url=issuer_url,
         parent=parent,
+        crls=crls or CrlPlan(),
     )

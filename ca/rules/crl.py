@@ -2,9 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final
+
 from ca.errors import Misconfigured, Unacceptable
 from ca.model import Issuer, UnixTime
 from ca.rules.window import last_second
+
+WHOLE: Final = 0
+"""The shard number of the complete CRL, which lists what every shard lists."""
+MOST_SHARDS: Final = 4096
+
+
+def shard_of(serial: int, count: int) -> int:
+    """The shard of a fresh certificate, 1 to `count`, as a function of its serial number alone; `WHOLE` where there are no shards.
+
+    It is hashed first, so that serial numbers that count up spread as well as ours. A certificate is asked about once, when it is made: what its
+    distribution point then says holds for its life, also when there are more shards later.
+    """
+    return int.from_bytes(sha256(serial.to_bytes(20, "big")).digest()[:8], "big") % count + 1 if count else WHOLE
+
+
+def shard_url(crl_url: str, shard: int) -> str:
+    """Where a shard's CRL is: `issuing.crl` has the shards `issuing.1.crl`, `issuing.2.crl` ..."""
+    return f"{crl_url.removesuffix('.crl')}.{shard}.crl" if shard else crl_url
+
+
+def delta_url(crl_url: str) -> str:
+    """Where the delta of the complete CRL is."""
+    return f"{crl_url.removesuffix('.crl')}.delta.crl"
+
+
+def check_growth(issuer: Issuer, recorded: Sequence[int]) -> bool:
+    """Whether the shard count of the settings is news.
+
+    Raises:
+        Misconfigured: it is less than it was (`crl-shards-fewer`): certificates point to the shards that would be gone.
+    """
+    wanted, most = issuer.crls.shards, max(recorded, default=0)
+    if wanted < most:
+        raise Misconfigured(
+            "crl-shards-fewer",
+            f"The settings give issuer {issuer.id} {wanted} CRL shards, and it had {most}.",
+            why="Certificates carry the addresses of the shards they were put into.",
+            fix=f"Set crl_shards of issuer {issuer.id} to {most} or more.",
+        )
+    return wanted > most
 
 
 def crl_window(issuer: Issuer, *, now: UnixTime, lifetime: int) -> tuple[UnixTime, UnixTime]:

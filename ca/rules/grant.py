@@ -484,6 +484,8 @@ def revocation(
             raise Denied("evidence-unknown", "This kind of evidence revokes nothing.")
     if ref is None and request.device is None:
         raise Malformed("bad-request", "It must be said which certificate or device to revoke.")
+    if request.invalid_from is not None and not 0 <= request.invalid_from <= now:
+        raise Unacceptable("invalid-from-ahead", "A key that was lost was lost before now.", why="The date of the loss lies in the future.")
     return RevocationGrant(
         tenant=policy.tenant,
         actor=actor,
@@ -494,6 +496,7 @@ def revocation(
         device=request.device,
         reason=request.reason,
         granted_at=now,
+        invalid_from=request.invalid_from,
     )
 
 

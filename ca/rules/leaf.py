@@ -88,6 +88,7 @@ def void(ref: CertificateRef, *, at: UnixTime) -> LogLeaf:
 
 def revocation(made: Revocation, grant: RevocationGrant, *, at: UnixTime) -> LogLeaf:
     """A certificate's status changed."""
+    known = {} if made.invalid_from is None else {"invalid_from": made.invalid_from}
     return _leaf(
         "revocation",
         at,
@@ -100,11 +101,13 @@ def revocation(made: Revocation, grant: RevocationGrant, *, at: UnixTime) -> Log
         role=grant.role.value,
         evidence=grant.evidence.value,
         evidence_sha256=grant.evidence_digest.hex(),
+        **known,
     )
 
 
 def crl(intent: CrlIntent, *, at: UnixTime) -> LogLeaf:
     """A CRL may be signed."""
+    base = {} if intent.base is None else {"base": intent.base}
     return _leaf(
         "crl",
         at,
@@ -116,6 +119,7 @@ def crl(intent: CrlIntent, *, at: UnixTime) -> LogLeaf:
         tbs_sha256=intent.tbs_sha256.hex(),
         this_update=intent.this_update,
         next_update=intent.next_update,
+        **base,
     )
 
 
@@ -201,3 +205,13 @@ def clock(*, before: UnixTime, actor: str, at: UnixTime) -> LogLeaf:
 def ceremony(name: str, *, transcript_sha256: Digest, outputs: Mapping[str, str], at: UnixTime) -> LogLeaf:
     """The outputs of a ceremony came into this deployment: file name -> SHA-256 hex."""
     return _leaf("ceremony", at, name=name, transcript_sha256=transcript_sha256.hex(), outputs=dict(outputs))
+
+
+def crl_shards(issuer: IssuerId, *, count: int, at: UnixTime) -> LogLeaf:
+    """From here on new certificates are spread over so many CRLs."""
+    return _leaf("crl-shards", at, issuer=issuer, count=count)
+
+
+def crl_override(issuer: IssuerId, *, shard: int, tbs_sha256: Digest, operators: Sequence[str], at: UnixTime) -> LogLeaf:
+    """Operators answer for a CRL that the gate refused."""
+    return _leaf("crl-override", at, issuer=issuer, shard=shard, tbs_sha256=tbs_sha256.hex(), operators=sorted(operators))

@@ -79,7 +79,7 @@ def octets(value: object) -> bytes:
 
 
 def of_certificate(row: Certificate) -> list[Fact]:
-    """One for its issuance, one more each when it is void, when its successor was delivered, and when it is superseded."""
+    """One for its issuance, one more each when it is void, when its successor was delivered, when it is superseded, and when it spoke after that."""
     key = f"{row.ref.issuer}/{row.ref.serial:040x}"
     fields = {
         "at": row.intended_at,
@@ -104,23 +104,27 @@ def of_certificate(row: Certificate) -> list[Fact]:
 
 
 def of_revocation(row: Revocation) -> Fact:
-    fields = {
+    fields: dict[str, str | int] = {
         "issuer": row.ref.issuer,
         "serial": f"{row.ref.serial:040x}",
         "reason": row.reason.name,
         "revoked_at": row.revoked_at,
     }
+    if row.invalid_from is not None:
+        fields["invalid_from"] = row.invalid_from
     return Fact("revocation", str(row.change), fields)
 
 
 def of_crl(row: CrlIntent) -> Fact:
-    fields = {
+    fields: dict[str, str | int] = {
         "as_of": row.as_of,
         "count": row.count,
         "tbs_sha256": octets(row.tbs_sha256).hex(),
         "this_update": row.this_update,
         "next_update": row.next_update,
     }
+    if row.base is not None:
+        fields["base"] = row.base
     return Fact("crl", f"{row.issuer}/{row.shard}/{row.number}", fields)
 
 

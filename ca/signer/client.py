@@ -95,13 +95,25 @@ class SignerClient:
         """A certificate was used, or its successor delivered. Returns the certificate that spoke."""
         return forms.read(Certificate, self._ask("confirm", messages.write_confirm(asked)))
 
-    def sign_crl(self, issuer: IssuerId, *, above: CrlNumber, fence: int, sink_fd: int, shard: int = 0) -> CrlIntent:
+    def sign_crl(
+        self,
+        issuer: IssuerId,
+        *,
+        above: CrlNumber,
+        fence: int,
+        sink_fd: int,
+        shard: int = 0,
+        base: CrlNumber | None = None,
+        afresh: bool = False,
+    ) -> CrlIntent:
         """Sign a CRL numbered above `above`; its DER is written to the open file `sink_fd`, from its present offset on.
+
+        With `base`, a delta to that published CRL. With `afresh`, nothing that was encoded earlier is used.
 
         Raises:
             Conflict: `lease-lost`: the fence is not that of the newest holder of the lease `crl:<issuer>`.
         """
-        body = messages.write_crl(issuer, shard=shard, above=above, fence=fence)
+        body = messages.write_crl(issuer, shard=shard, above=above, fence=fence, base=base, afresh=afresh)
         return forms.read(CrlIntent, self._ask("sign-crl", body, fd=sink_fd, timeout=600.0))
 
     def crl_published(self, issuer: IssuerId, shard: int, number: CrlNumber, fence: int) -> None:

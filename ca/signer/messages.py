@@ -248,17 +248,20 @@ def write_revoke(asked: RevokeRequest) -> dict[str, Any]:
         body["target"] = write_ref(asked.target)
     if asked.device is not None:
         body["device"] = asked.device
+    if asked.invalid_from is not None:
+        body["invalid_from"] = asked.invalid_from
     return body
 
 
 def read_revoke(body: Mapping[str, Any], peer: Peer) -> RevokeRequest:
-    _only(body, required=frozenset({"evidence", "reason"}), optional=frozenset({"target", "device"}))
+    _only(body, required=frozenset({"evidence", "reason"}), optional=frozenset({"target", "device", "invalid_from"}))
     reason: Reason = ids.reason_named(forms.read(str, body["reason"]))
     return RevokeRequest(
         evidence=read_evidence(body["evidence"], peer),
         reason=reason,
         target=read_ref(body["target"]) if "target" in body else None,
         device=_device(body),
+        invalid_from=forms.read(int, body["invalid_from"]) if "invalid_from" in body else None,
     )
 
 
@@ -308,8 +311,24 @@ def read_confirm(body: Mapping[str, Any], peer: Peer) -> ConfirmRequest:
     return ConfirmRequest(read_evidence(body["evidence"], peer), read_ref(body["successor"]) if "successor" in body else None)
 
 
-def write_crl(issuer: IssuerId, *, shard: int, above: int, fence: int) -> dict[str, Any]:
-    return {"issuer": issuer, "shard": shard, "above": above, "fence": fence}
+def write_crl(
+    issuer: IssuerId, *, shard: int, above: int, fence: int, base: int | None = None, afresh: bool = False
+) -> dict[str, Any]:
+    body: dict[str, Any] = {"issuer": issuer, "shard": shard, "above": above, "fence": fence}
+    if base is not None:
+        body["base"] = base
+    if afresh:
+        body["afresh"] = True
+    return body
+
+
+def read_crl_form(body: Mapping[str, Any]) -> tuple[dict[str, Any], int | None, bool]:
+    """What `read_crl` reads, and how the CRL is wanted: above which base it is a delta, and whether its entries are to be encoded anew."""
+    base = forms.read(int, body["base"]) if "base" in body else None
+    afresh = forms.read(bool, body["afresh"]) if "afresh" in body else False
+    if base is not None and not 0 < base < LARGEST_NUMBER:
+        raise forms.bad(f"Numbers are positive and below {LARGEST_NUMBER}.")
+    return {key: value for key, value in body.items() if key not in {"base", "afresh"}}, base, afresh
 
 
 def read_crl(body: Mapping[str, Any]) -> tuple[IssuerId, int, int, int]:

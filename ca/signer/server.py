@@ -217,13 +217,16 @@ class SignerServer:
         return spoke
 
     def _sign_crl(self, body: dict[str, Any], peer: Peer, descriptor: int | None) -> Any:
-        issuer, shard, above, fence = messages.read_crl(_plain(body))
+        plain, base, afresh = messages.read_crl_form(_plain(body))
+        issuer, shard, above, fence = messages.read_crl(plain)
         if descriptor is None:
             raise forms.bad("A CRL needs an open file that comes with the request.")
         # Not at the desk: a long list must not hold up issuing.
         with self._crl_lock, open(descriptor, "wb", buffering=0, closefd=False) as sink:
-            intent = self._verbs.crls.sign(issuer, shard=shard, above=above, fence=fence, sink=sink, peer=peer)
-        self._log.info("crl-signed", issuer=issuer, number=intent.number, count=intent.count)
+            intent = self._verbs.crls.sign(
+                issuer, shard=shard, above=above, fence=fence, sink=sink, peer=peer, base=base, afresh=afresh
+            )
+        self._log.info("crl-signed", issuer=issuer, shard=shard, number=intent.number, base=base, count=intent.count)
         return intent
 
     def _crl_published(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:

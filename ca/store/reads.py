@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -20,9 +20,11 @@ from ca.model import (
     Checkpoint,
     CrlEntry,
     CrlIntent,
+    CrlNumber,
     Digest,
     Issuer,
     IssuerId,
+    ListedChange,
     Operator,
     OperatorName,
     QueuedLeaf,
@@ -64,6 +66,20 @@ CERTIFICATES_OF_DEVICE = (
     .where(_c.device == param("device"), sa.text("certificates.state <> 'void'"))
     .order_by(_c.id.desc())
 )
+# Along the device's own index, from the parent's row on: who renews it came later, and nobody has many of those. It needs no index of its own.
+_parent = t.certificates.alias("parent")
+RENEWALS_OF = (
+    sa.select(*rows.CERTIFICATE_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(
+        _c.device == param("device"),
+        _c.id > sa.select(_parent.c.id).where(_parent.c.serial == param("serial"), _parent.c.issuer == param("issuer")).scalar_subquery(),
+        _c.parent_serial == param("serial"),
+        _c.parent_issuer == param("issuer"),
+        sa.text("certificates.state <> 'void'"),
+    )
+    .order_by(_c.id)
+)
 TOKENS_BETWEEN = sa.select(*rows.TOKEN_COLUMNS).where(t.tokens.c.hash >= param("low"), t.tokens.c.hash <= param("high")).limit(2)
 # Along the device's own index, from the parent's row on: who renews it came later, and nobody has many of those. It needs no index of its own.
 _parent = t.certificates.alias("parent")
@@ -92,25 +108,47 @@ OUTSTANDING_TOKENS = (
 )
 FIND_TOKEN = sa.select(*rows.TOKEN_COLUMNS).where(t.tokens.c.hash == param("hash"))
 COUNTER = sa.select(t.counters.c.value).where(t.counters.c.name == param("name"))
-CRL_ENTRIES = (
-    sa.select(_r.serial, _r.change, _r.reason, _r.revoked_at)
+# The complete CRL: every shard's. The number of the row is all that this needs, so the table is walked as it grew.
+LISTED_CHANGES = (
+    sa.select(*rows.LISTED_COLUMNS)
+    .where(_r.change > param("after"), _r.change <= param("as_of"), _r.issuer == param("issuer"), _r.listed.is_(sa.true()))
+    .order_by(_r.change)
+    .limit(param("limit"))
+)
+LISTED_CHANGES_OF_SHARD = (
+    sa.select(*rows.LISTED_COLUMNS)
     .where(
         _r.issuer == param("issuer"),
         _r.shard == param("shard"),
-        sa.tuple_(_r.serial, _r.change) > sa.tuple_(param("serial"), param("after")),
+        _r.change > param("after"),
         _r.change <= param("as_of"),
-        _r.not_after >= param("expired_before"),
         _r.listed.is_(sa.true()),
     )
-    .order_by(_r.serial, _r.change)
-    .limit(sa.literal_column(str(CRL_PAGE)))
+    .order_by(_r.change)
+    .limit(param("limit"))
+)
+REPLACED = sa.select(_r.replaces).where(
+    sa.text("replaces IS NOT NULL"), _r.replaces >= param("first"), _r.replaces <= param("last"), _r.change <= param("as_of")
 )
 LAST_CRL = (
     sa.select(*rows.CRL_COLUMNS)
-    .where(t.crls.c.issuer == param("issuer"), t.crls.c.shard == param("shard"), sa.text("published_at IS NOT NULL"))
+    .where(t.crls.c.issuer == param("issuer"), t.crls.c.shard == param("shard"), sa.text("published_at IS NOT NULL AND base IS NULL"))
     .order_by(t.crls.c.number.desc())
     .limit(sa.literal_column("1"))
 )
+LAST_DELTA = (
+    sa.select(*rows.CRL_COLUMNS)
+    .where(t.crls.c.issuer == param("issuer"), t.crls.c.shard == param("shard"), sa.text("published_at IS NOT NULL AND base IS NOT NULL"))
+    .order_by(t.crls.c.number.desc())
+    .limit(sa.literal_column("1"))
+)
+FIND_CRL = sa.select(*rows.CRL_COLUMNS).where(
+    t.crls.c.issuer == param("issuer"),
+    t.crls.c.shard == param("shard"),
+    t.crls.c.number == param("number"),
+    sa.text("published_at IS NOT NULL"),
+)
+SHARD_COUNTS = sa.select(t.crl_shards.c.count).where(t.crl_shards.c.issuer == param("issuer")).order_by(t.crl_shards.c.count)
 ISSUERS = sa.select(*rows.ISSUER_COLUMNS).order_by(t.issuers.c.id)
 OPERATORS = sa.select(*rows.OPERATOR_COLUMNS).order_by(t.operators.c.name)
 FIND_OPERATOR = sa.select(*rows.OPERATOR_COLUMNS).where(t.operators.c.name == param("name"))
@@ -179,43 +217,60 @@ class Reads(ABC):
         """The latest time any transaction recorded; 0 in an empty store."""
         return int(rows.only(self._all(COUNTER, {"name": t.HIGH_TIME}))[0])
 
+    def listed_changes(
+        self, issuer: IssuerId, shard: int, *, after: ChangeNumber, as_of: ChangeNumber, limit: int = CRL_PAGE
+    ) -> Sequence[ListedChange]:
+        """The changes above `after` up to `as_of` that CRLs are made of, in their order, at most `limit`; shard 0 has those of all shards.
+
+        Rows are never changed, so the answer for a past `as_of` is always the same.
+        """
+        asked = {"issuer": issuer, "after": after, "as_of": as_of, "limit": limit}
+        if shard == 0:
+            return cast("Sequence[ListedChange]", self._all(LISTED_CHANGES, asked))
+        return cast("Sequence[ListedChange]", self._all(LISTED_CHANGES_OF_SHARD, asked | {"shard": shard}))
+
+    def replaced(self, first: ChangeNumber, last: ChangeNumber, *, as_of: ChangeNumber) -> frozenset[ChangeNumber]:
+        """Those of the changes from `first` to `last` that, as of a change, were not any more their certificate's latest."""
+        return frozenset(row[0] for row in self._all(REPLACED, {"first": first, "last": last, "as_of": as_of}))
+
     def crl_entries(
         self, issuer: IssuerId, shard: int, *, expired_before: UnixTime, as_of: ChangeNumber | None = None
     ) -> Iterator[CrlEntry]:
         """The listed certificates whose latest change at or below `as_of` is not a release and whose notAfter is at or after
-        `expired_before`, by rising serial.
+        `expired_before`, oldest change first. Shard 0 has those of all shards.
 
         Reads the append-only history, not a state, so the answer for a past `as_of` never changes, however many pages it takes and
         whoever revokes meanwhile. Without `as_of`: the last committed change.
         """
         as_of = self.change_number() if as_of is None else as_of
-        last: Row | None = None
-        while True:
-            page = self._all(
-                CRL_ENTRIES,
-                {
-                    "issuer": issuer,
-                    "shard": shard,
-                    "serial": b"" if last is None else last[0],
-                    "after": 0 if last is None else last[1],
-                    "as_of": as_of,
-                    "expired_before": expired_before,
-                },
-            )
-            for row in page:
-                # Rows of one certificate stand together, in the order of their changes: the last of them counts.
-                if last is not None and last[0] != row[0] and last[2] != Reason.removeFromCRL:
-                    yield CrlEntry(rows.serial_of(last[0]), last[3], Reason(last[2]))
-                last = row
+        after = 0
+        while page := self.listed_changes(issuer, shard, after=after, as_of=as_of, limit=CRL_PAGE):
+            after = page[-1][0]
+            gone = self.replaced(page[0][0], after, as_of=as_of)
+            for change, _, serial, reason, revoked_at, not_after, invalid_from, _ in page:
+                if change not in gone and reason != Reason.removeFromCRL and not_after >= expired_before:
+                    yield CrlEntry(rows.serial_of(serial), revoked_at, Reason(reason), invalid_from)
             if len(page) < CRL_PAGE:
-                break
-        if last is not None and last[2] != Reason.removeFromCRL:
-            yield CrlEntry(rows.serial_of(last[0]), last[3], Reason(last[2]))
+                return
 
     def last_crl(self, issuer: IssuerId, shard: int) -> CrlIntent | None:
-        """The published CRL with the highest number."""
+        """The published complete CRL with the highest number."""
         row = self._first(LAST_CRL, {"issuer": issuer, "shard": shard})
         return None if row is None else rows.crl_of(row)
+
+    def last_delta(self, issuer: IssuerId, shard: int) -> CrlIntent | None:
+        """The published delta with the highest number."""
+        row = self._first(LAST_DELTA, {"issuer": issuer, "shard": shard})
+        return None if row is None else rows.crl_of(row)
+
+    def find_crl(self, issuer: IssuerId, shard: int, number: CrlNumber) -> CrlIntent | None:
+        """A CRL by its number, where it was published."""
+        row = self._first(FIND_CRL, {"issuer": issuer, "shard": shard, "number": number})
+        return None if row is None else rows.crl_of(row)
+
+    def shard_counts(self, issuer: IssuerId) -> Sequence[int]:
+        """Every number of shards that new certificates of an issuer were ever spread over, rising."""
+        return [row[0] for row in self._all(SHARD_COUNTS, {"issuer": issuer})]
 
     # ---- issuers and operators
 

@@ -122,6 +122,8 @@ CERTIFICATE_COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
     _r.revoked_at,
     _r.listed,
     _c.clone_seen_at,
+    _r.shard,
+    _r.invalid_from,
 )
 CERTIFICATE_ROW = 24
 """Where the row number stands in a certificate's row."""
@@ -156,26 +158,41 @@ def certificate_of(row: Row) -> Certificate:
         grace_ends_at=row[21],
         revocable=bool(row[22]),
         leaf=row[23],
-        revocation=None if change is None else Revocation(change, ref, _REASONS[row[26]], row[27], not_after=row[10], listed=bool(row[28])),
+        revocation=None
+        if change is None
+        else Revocation(
+            change, ref, _REASONS[row[26]], row[27], not_after=row[10], listed=bool(row[28]), shard=row[30], invalid_from=row[31]
+        ),
         clone_seen_at=row[29],
     )
 
 
-REVOCATION_COLUMNS = (_r.change, _r.issuer, _r.serial, _r.reason, _r.revoked_at, _r.not_after, _r.listed)
+REVOCATION_COLUMNS = (_r.change, _r.issuer, _r.serial, _r.reason, _r.revoked_at, _r.not_after, _r.listed, _r.shard, _r.invalid_from)
 
 
 def revocation_of(row: Row) -> Revocation:
-    return Revocation(row[0], ref_of(row[1], row[2]), _REASONS[row[3]], row[4], not_after=row[5], listed=bool(row[6]))
+    return Revocation(
+        row[0],
+        ref_of(row[1], row[2]),
+        _REASONS[row[3]],
+        row[4],
+        not_after=row[5],
+        listed=bool(row[6]),
+        shard=row[7],
+        invalid_from=row[8],
+    )
 
 
-STATUS_COLUMNS = (_c.state, _c.not_after, _r.change, _r.reason, _r.revoked_at, _r.listed)
+STATUS_COLUMNS = (_c.state, _c.not_after, _r.change, _r.reason, _r.revoked_at, _r.listed, _c.shard, _r.invalid_from)
 
 
 def status_of(ref: CertificateRef, row: Row) -> tuple[CertificateState, Revocation | None]:
     state = _STATES[row[0]]
     if row[2] is None:
         return state, None
-    return state, Revocation(row[2], ref, _REASONS[row[3]], row[4], not_after=row[1], listed=bool(row[5]))
+    return state, Revocation(
+        row[2], ref, _REASONS[row[3]], row[4], not_after=row[1], listed=bool(row[5]), shard=row[6], invalid_from=row[7]
+    )
 
 
 TOKEN_COLUMNS = tuple(t.tokens.c)
@@ -249,7 +266,12 @@ def crl_of(row: Row) -> CrlIntent:
         next_update=row[6],
         tbs_sha256=row[7],
         fence=row[8],
+        base=row[9],
     )
+
+
+LISTED_COLUMNS = (_r.change, _r.shard, _r.serial, _r.reason, _r.revoked_at, _r.not_after, _r.invalid_from, _r.replaces)
+"""As `ca.model.ListedChange` has them."""
 
 
 LEAF_COLUMNS = (t.leaves.c.id, t.leaves.c.body, t.leaves.c.position)

@@ -218,8 +218,26 @@ revocations = sa.Table(
     sa.Column("listed", TRUTH, nullable=False),
     sa.Column("tenant", TEXT, nullable=False),
     sa.Column("actor", TEXT, nullable=False),
-    # Holds all that a CRL needs of a row: building one walks this index from end to end and touches nothing else.
-    sa.Index("revocations_by_serial", "issuer", "shard", "serial", "change", "reason", "revoked_at", "not_after", "listed", unique=True),
+    sa.Column("invalid_from", NUMBER),
+    sa.Column("replaces", NUMBER),  # the change of the same certificate before this one
+    # CRLs stand in the order of changes, so building one walks the table as it grew. One shard's rows by this:
+    sa.Index("revocations_by_shard", "issuer", "shard", "change"),
+    # A certificate's changes are one chain, so that the last of them is known without comparing rows (R08): one first change, one next.
+    sa.Index(
+        "revocations_first",
+        "serial",
+        "issuer",
+        unique=True,
+        sqlite_where=sa.text("replaces IS NULL"),
+        postgresql_where=sa.text("replaces IS NULL"),
+    ),
+    sa.Index(
+        "revocations_replacing",
+        "replaces",
+        unique=True,
+        sqlite_where=sa.text("replaces IS NOT NULL"),
+        postgresql_where=sa.text("replaces IS NOT NULL"),
+    ),
 )
 
 crls = sa.Table(
@@ -234,15 +252,25 @@ crls = sa.Table(
     sa.Column("next_update", NUMBER, nullable=False),
     sa.Column("tbs_sha256", OCTETS, nullable=False),
     sa.Column("fence", NUMBER, nullable=False),
+    sa.Column("base", NUMBER),  # of a delta: the number of its base
     sa.Column("published_at", NUMBER),
     sa.Index(
         "crls_published",
         "issuer",
         "shard",
         "number",
-        sqlite_where=sa.text("published_at IS NOT NULL"),
-        postgresql_where=sa.text("published_at IS NOT NULL"),
+        sqlite_where=sa.text("published_at IS NOT NULL AND base IS NULL"),
+        postgresql_where=sa.text("published_at IS NOT NULL AND base IS NULL"),
     ),
+    sqlite_with_rowid=False,
+)
+
+crl_shards = sa.Table(
+    "crl_shards",
+    metadata,
+    sa.Column("issuer", TEXT, primary_key=True),
+    sa.Column("count", NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("since", NUMBER, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -61,7 +61,7 @@ RESERVE = (
             "grant",
             "tbs",
         )
-        | {"shard": sa.literal_column("0"), "revoked": sa.false()}
+        | {"shard": param("shard"), "revoked": sa.false()}
     )
     .on_conflict_do_nothing()
 )
@@ -210,6 +210,7 @@ class IssuanceWrites(Writes):
             {
                 "issuer": draft.issuer,
                 "serial": serial,
+                "shard": draft.shard,
                 "state": "intended",
                 "tenant": tenant,
                 "device": grant.device,

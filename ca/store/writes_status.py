@@ -35,7 +35,9 @@ NEXT_NUMBER_ABOVE = _new_number.on_conflict_do_update(
     index_elements=["name"],
     set_={"value": sa.case((_k.value >= _new_number.excluded.value, _k.value + sa.literal_column("1")), else_=_new_number.excluded.value)},
 ).returning(_k.value)
-LOCK_CERTIFICATE = sa.select(_c.tenant, _c.shard).where(_c.serial == param("serial"), _c.issuer == param("issuer")).with_for_update()
+LOCK_CERTIFICATE = (
+    sa.select(_c.tenant, _c.shard, _c.revocation).where(_c.serial == param("serial"), _c.issuer == param("issuer")).with_for_update()
+)
 ADD_REVOCATION = insert(t.revocations).values(values_of(t.revocations))
 POINT_TO_REVOCATION = (
     sa.update(t.certificates)
@@ -48,6 +50,7 @@ RECORD_CRL_PUBLISHED = (
     .where(t.crls.c.issuer == param("the_issuer"), t.crls.c.shard == param("the_shard"), t.crls.c.number == param("the_number"))
     .values(published_at=sa.func.coalesce(t.crls.c.published_at, param("now")))
 )
+ADD_SHARD_COUNT = insert(t.crl_shards).values(values_of(t.crl_shards)).on_conflict_do_nothing()
 _new_lease = insert(t.leases).values(name=param("name"), holder=param("holder"), expires=param("expires"), fence=sa.literal_column("1"))
 # Whoever holds it keeps it and its fence, also when it ran out and nobody came; who takes it over gets the next fence.
 TAKE_LEASE = _new_lease.on_conflict_do_update(
@@ -72,7 +75,15 @@ class StatusWrites(Writes):
         self._change(SET_HIGH_TIME, {"the_name": t.HIGH_TIME, "now": now})
 
     def add_revocation(
-        self, ref: CertificateRef, *, reason: Reason, now: UnixTime, not_after: UnixTime, listed: bool, actor: str = ""
+        self,
+        ref: CertificateRef,
+        *,
+        reason: Reason,
+        now: UnixTime,
+        not_after: UnixTime,
+        listed: bool,
+        actor: str = "",
+        invalid_from: UnixTime | None = None,
     ) -> Revocation:
         """Append a row with the next change number.
 
@@ -83,7 +94,7 @@ class StatusWrites(Writes):
         found = self._first(LOCK_CERTIFICATE, {"serial": serial, "issuer": ref.issuer})
         if found is None:
             raise NotFound("certificate-unknown", f"There is no certificate {ref} on record.", fix="fleetca certificates search")
-        tenant, shard = found
+        tenant, shard, before = found
         # Last of all locks: the counter is everyone's.
         (change,) = rows.only(self._all(NEXT_NUMBER, {"the_name": t.CHANGE}))
         self._change(
@@ -99,13 +110,15 @@ class StatusWrites(Writes):
                 "listed": listed,
                 "tenant": tenant,
                 "actor": actor,
+                "invalid_from": invalid_from,
+                "replaces": before,
             },
         )
         self._change(
             POINT_TO_REVOCATION,
             {"change": change, "revoked": reason is not Reason.removeFromCRL, "the_serial": serial, "the_issuer": ref.issuer},
         )
-        return Revocation(change, ref, reason, now, not_after=not_after, listed=listed)
+        return Revocation(change, ref, reason, now, not_after=not_after, listed=listed, shard=shard, invalid_from=invalid_from)
 
     # ---- CRLs
 
@@ -132,6 +145,7 @@ class StatusWrites(Writes):
                 "next_update": intent.next_update,
                 "tbs_sha256": intent.tbs_sha256,
                 "fence": intent.fence,
+                "base": intent.base,
             },
         )
         if not added:
@@ -145,6 +159,10 @@ class StatusWrites(Writes):
         """
         if not self._change(RECORD_CRL_PUBLISHED, {"the_issuer": issuer, "the_shard": shard, "the_number": number, "now": now}):
             raise NotFound("crl-unknown", f"There is no CRL {number} of {issuer} on record.")
+
+    def add_shard_count(self, issuer: IssuerId, count: int, *, now: UnixTime) -> None:
+        """New certificates are spread over so many shards. The same again is harmless."""
+        self._change(ADD_SHARD_COUNT, {"issuer": issuer, "count": count, "since": now})
 
     # ---- leases
 

@@ -183,6 +183,9 @@ def ask_everything(store: Store) -> set[str]:
         "change_number": (),
         "high_time": (),
         "last_crl": (ISSUER, 0),
+        "last_delta": (ISSUER, 0),
+        "find_crl": (ISSUER, 0, 5),
+        "shard_counts": (ISSUER,),
         "find_certificate": (ref,),
         "certificates_of": (DeviceId("pump-5"),),
         "renewals_of": (ref, DeviceId("pump-5")),
@@ -207,6 +210,9 @@ def ask_everything(store: Store) -> set[str]:
     reading.outstanding_tokens(DeviceId("pump-5"), now=NOW)
     reading.waiting_tokens(now=NOW, after=(DeviceId("pump-5"), digest()), limit=20)
     next(reading.crl_entries(ISSUER, 0, expired_before=0))
+    for shard in (0, 3):
+        reading.listed_changes(ISSUER, shard, after=SOME - 5, as_of=SOME, limit=100)
+    reading.replaced(1, SOME, as_of=SOME)
     walks = {name for name in dir(Reading) if name.startswith("every_")}
     for name in walks:
         next(getattr(reading, name)(), None)
@@ -235,7 +241,18 @@ def ask_everything(store: Store) -> set[str]:
         _, cursor = reading.search_devices(**devices, limit=20)  # type: ignore[arg-type]
         if cursor is not None:
             reading.search_devices(**devices, limit=20, after=cursor)  # type: ignore[arg-type]
-    return {*calls, *walks, "clones", "outstanding_tokens", "waiting_tokens", "crl_entries", "search_certificates", "search_devices"}
+    return {
+        *calls,
+        *walks,
+        "clones",
+        "outstanding_tokens",
+        "waiting_tokens",
+        "crl_entries",
+        "listed_changes",
+        "replaced",
+        "search_certificates",
+        "search_devices",
+    }
 
 
 def write_everything(store: Store) -> set[str]:
@@ -268,6 +285,7 @@ def write_everything(store: Store) -> set[str]:
         ("mark_superseded", (ref,), {"now": NOW}),
         ("mark_clone_seen", (ref,), {"now": NOW}),
         ("add_revocation", (ref,), {"reason": Reason.superseded, "now": NOW, "not_after": NOW, "listed": True}),
+        ("add_shard_count", (ISSUER, 4), {"now": NOW}),
         ("next_crl_number", (ISSUER, 0), {"above": 0}),
         ("reserve_crl", (crl,), {}),
         ("record_crl_published", (ISSUER, 0, 5), {"now": NOW}),

@@ -32,6 +32,7 @@ from ca.model import (
     IssuerId,
     KeyName,
     Lease,
+    ListedChange,
     Reason,
     Revocation,
     Serial,
@@ -219,6 +220,27 @@ class World:
             entries = list(_entries(db, issuer, as_of, expired_before))
         yield from entries
 
+    def listed_changes(self, issuer: IssuerId, shard: int, *, after: int, as_of: int, limit: int) -> Sequence[ListedChange]:
+        with self.transaction() as db:
+            rows = db.execute(
+                "SELECT r.*, (SELECT max(change) FROM revocation WHERE serial = r.serial AND issuer = r.issuer AND change < r.change)"
+                " FROM revocation r WHERE issuer = ? AND listed AND change > ? AND change <= ? ORDER BY change LIMIT ?",
+                (issuer, after, as_of, limit),
+            ).fetchall()
+        return [(row[0], 0, bytes.fromhex(row[1]), row[2], row[3], row[4], None, row[7]) for row in rows]
+
+    def find_certificate(self, ref: CertificateRef) -> None:
+        return None
+
+    def last_delta(self, issuer: IssuerId, shard: int) -> None:
+        return None
+
+    def find_crl(self, issuer: IssuerId, shard: int, number: int) -> None:
+        return None
+
+    def shard_counts(self, issuer: IssuerId) -> Sequence[int]:
+        return []
+
     def status_of(self, issuer: IssuerId, serial: Serial) -> tuple[CertificateState, Revocation | None] | None:
         with self.transaction() as db:
             row = db.execute(
@@ -239,7 +261,17 @@ class World:
 
     # ---- crl.ports.CrlSigner
 
-    def sign_crl(self, issuer: IssuerId, *, shard: int, above: int, fence: int, sink_fd: int) -> CrlIntent:
+    def sign_crl(
+        self,
+        issuer: IssuerId,
+        *,
+        shard: int,
+        above: int,
+        fence: int,
+        sink_fd: int,
+        base: int | None = None,
+        afresh: bool = False,
+    ) -> CrlIntent:
         self.calls.append("sign")
         now = self.clock.now()
         with self.transaction() as db:
@@ -299,7 +331,7 @@ def _last(db: sqlite3.Connection, issuer: IssuerId) -> CrlIntent | None:
 def _entries(db: sqlite3.Connection, issuer: str, as_of: int, expired_before: int) -> Iterator[CrlEntry]:
     rows = db.execute(
         "SELECT * FROM revocation r WHERE issuer = ? AND listed AND not_after >= ? AND change = "
-        "(SELECT max(change) FROM revocation WHERE serial = r.serial AND issuer = r.issuer AND change <= ?) AND reason != 8 ORDER BY serial",
+        "(SELECT max(change) FROM revocation WHERE serial = r.serial AND issuer = r.issuer AND change <= ?) AND reason != 8 ORDER BY change",
         (issuer, expired_before, as_of),
     ).fetchall()
     for row in rows:

@@ -25,6 +25,7 @@ from ca.model import (
     AlgorithmName,
     Certificate,
     ConfirmRequest,
+    CrlPlan,
     CreatedToken,
     DeviceId,
     Issued,
@@ -56,6 +57,7 @@ from ca.signer.desk import Desk, Log
 from ca.signer.questions import Questions
 from ca.signer.server import SignerServer, Verbs
 from ca.store.engine import Store, open_store
+from ca.store.entries import EntryFiles
 from ca.store.file_journal import FileJournal
 from ca.supersede import Superseding
 from ca.system import SystemChance, SystemClock
@@ -167,6 +169,7 @@ class World:
         self.failpoint = failpoint
         self.profiles = {**shipped_profiles(), **(profiles or {})}
         self.key = CountingKey(key(kind, "issuing"))
+        self.plan = CrlPlan()
         self._ids = itertools.count(1)
         self._open()
 
@@ -174,7 +177,7 @@ class World:
         self.store: Store = open_store(self.url)
         self.journal = Journal(self.folder / "issuance.journal")
         self.witness = Witness(self.journal)
-        self.issuer = issuing(self.kind)
+        self.issuer = replace(issuing(self.kind), crls=self.plan)
         self.issuers = Issuers([root(), self.issuer])
         self.policy = Policy(DEPLOYMENT, DEFAULT_TENANT, ISSUING, self.profiles, self.caps)
         ledger = self.store.ledger
@@ -195,6 +198,7 @@ class World:
         self.crls = CrlSigning(
             ledger=ledger,
             reading=self.store.reading,
+            bodies=EntryFiles(self.folder / "crl-entries", self.store.reading),
             witness=self.witness,
             keys={ISSUING: self.key},
             issuers=self.issuers,

@@ -17,7 +17,7 @@ from ca.errors import Conflict, Denied, Unavailable
 from ca.model import Reason, RevokeRequest, Role
 from ca.outlets.directory import DirectoryOutlet
 from ca.signer.client import SignerClient
-from crl.model import Cause, Outcome, Policy, Result, lease_name
+from crl.model import Cause, Outcome, Policy, Result, Scope, lease_name
 from crl.publish import Publisher
 from crl.shelf import Shelf
 from crl.web import blueprint
@@ -61,7 +61,7 @@ class Deployment:
 
     def publish(self, after: int = 0) -> Outcome:
         self.world.clock.at += after
-        return self.publisher.publish(self.issuer)
+        return self.publisher.publish(Scope(self.issuer))
 
     def served(self) -> x509.CertificateRevocationList:
         answer = self.http.get("/crl/issuing.crl")
@@ -127,7 +127,7 @@ def test_R13_a_lost_lease_ends_in_the_signer_s_refusal(deployment: Deployment) -
 
     def overtake() -> None:
         deployment.world.clock.at += 2 * POLICY.lease
-        assert other.publish(deployment.issuer, asked=True).result is Result.published
+        assert other.publish(Scope(deployment.issuer), asked=True).result is Result.published
 
     deployment.failpoints["publish.before-record"] = overtake
     with pytest.raises(Conflict) as lost:
@@ -147,7 +147,7 @@ def test_only_a_publisher_with_a_current_fence_gets_a_crl(deployment: Deployment
         with pytest.raises(Denied):
             thief.sign_crl(deployment.issuer.id, above=0, fence=1, sink_fd=stage.fileno())
         thief.close()
-        assert stage.octets() == b""
+        assert stage.size == 0
 
 
 def test_P7_with_the_signer_gone_the_crl_is_served_on_and_the_publisher_says_why(deployment: Deployment) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from ca.errors import StoreUnavailable
-from ca.model import Issuer
-from crl.model import Outcome, Result
+from crl.model import Outcome, Result, Scope
 from crl.timer import PublisherTimer
 from tests.fakes.crl_world import Clock, authority
 
@@ -31,12 +30,12 @@ class Publishing:
         self.errors: list[Exception] = []
         self.looked = Event()
 
-    def __call__(self, issuer: Issuer) -> Outcome:
-        self.looks.append(issuer.id)
+    def __call__(self, scope: Scope) -> Outcome:
+        self.looks.append(scope.issuer.id)
         self.looked.set()
         if self.errors:
             raise self.errors.pop(0)
-        return Outcome(issuer.id, Result.not_due, None, None)
+        return Outcome(scope.issuer.id, Result.not_due, None, None)
 
 
 @contextmanager
@@ -71,11 +70,11 @@ def test_a_failure_is_told_and_tried_again_after_a_growing_pause(capsys: pytest.
         timer.look(ISSUER)
         counts.append(len(publishing.looks))
         if second == 0:
-            assert timer.told()["issuing"] == {"last_look": None, "trouble": "The signer does not answer."}
+            assert timer.told()["issuing.crl"] == {"last_look": None, "trouble": "The signer does not answer."}
         if second == 1:
-            assert timer.told()["issuing"]["trouble"] == "ZeroDivisionError in the publisher"
+            assert timer.told()["issuing.crl"]["trouble"] == "ZeroDivisionError in the publisher"
     assert counts == [1, 2, 2, 3, 4, 5]
-    assert timer.told()["issuing"] == {"last_look": T + 5, "trouble": None}
+    assert timer.told()["issuing.crl"] == {"last_look": T + 5, "trouble": None}
     assert "signer-down" in capsys.readouterr().out
 
 

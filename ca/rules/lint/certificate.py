@@ -14,10 +14,11 @@ from ca.errors import Broken, Malformed
 from ca.model import Draft, Issuer, Profile
 from ca.rules.lint import facts, fields, identity, status, usages
 
-EACH: Final = (*fields.RULES, *identity.RULES)
+EACH: Final = (*fields.RULES, *identity.RULES, *status.EACH)
 CONSTANT: Final = (*usages.RULES, *status.RULES)
 
-_KEPT: Final = 256
+_KEPT: Final = 4096
+"""Shards of CRLs make as many distribution points."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from hashlib import sha256
 from typing import Final
 
 from ca.der import reader
 from ca.model import StatusKind
-from ca.rules.lint.facts import Shape
+from ca.rules.lint.facts import Case, Facts, Shape
 
 AUTHORITY_KEY_IDENTIFIER: Final = "2.5.29.35"
 CRL_DISTRIBUTION_POINTS: Final = "2.5.29.31"
@@ -59,9 +61,32 @@ def crl_distribution_points(shape: Shape) -> str | None:
     url = octets[at.content : at.end].decode("ascii", "replace")
     if not _is_http(url):
         return "the distribution point is not an HTTP URI"
-    if shape.issuer is not None and shape.issuer.crl_url is not None and url != shape.issuer.crl_url:
+    if shape.issuer is not None and shape.issuer.crl_url is not None and url not in _points(shape.issuer.crl_url, shape.issuer.crls.shards):
         return "the distribution point is not the issuer's"
     return None
+
+
+@lru_cache(maxsize=16)
+def _points(url: str, shards: int) -> frozenset[str]:
+    """Where CRLs of an issuer are. Which of them a certificate must point to is for `shard`."""
+    if not shards:
+        return frozenset({url})
+    return frozenset(f"{url.removesuffix('.crl')}.{number}.crl" for number in range(1, shards + 1))
+
+
+def shard(facts: Facts, case: Case) -> str | None:
+    """R08: where the CRLs of an issuer are sharded, the distribution point is that of the serial number's shard."""
+    issuer = case.issuer
+    if issuer is None or issuer.crl_url is None or not issuer.crls.shards or not case.profile.crl_url:
+        return "the draft is of a shard that its issuer does not have" if case.draft.shard else None
+    number = int.from_bytes(sha256(case.draft.serial.to_bytes(20, "big")).digest()[:8], "big") % issuer.crls.shards + 1
+    point = f"{issuer.crl_url.removesuffix('.crl')}.{number}.crl".encode()
+    if case.draft.shard != number or not any(octets.endswith(point) for octets in facts.constant):
+        return f"the distribution point is not that of shard {number}"
+    return None
+
+
+EACH: Final = (("crl-shard", "RFC 5280 4.2.1.13", shard),)
 
 
 def authority_information_access(shape: Shape) -> str | None:

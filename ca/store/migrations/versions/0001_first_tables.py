@@ -146,6 +146,8 @@ def upgrade() -> None:
         sa.Column("listed", TRUTH, nullable=False),
         sa.Column("tenant", TEXT, nullable=False),
         sa.Column("actor", TEXT, nullable=False),
+        sa.Column("invalid_from", NUMBER),
+        sa.Column("replaces", NUMBER),  # the change of the same certificate before this one
     )
     op.create_table(
         "crls",
@@ -158,7 +160,15 @@ def upgrade() -> None:
         sa.Column("next_update", NUMBER, nullable=False),
         sa.Column("tbs_sha256", OCTETS, nullable=False),
         sa.Column("fence", NUMBER, nullable=False),
+        sa.Column("base", NUMBER),  # of a delta: the number of its base
         sa.Column("published_at", NUMBER),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "crl_shards",
+        sa.Column("issuer", TEXT, primary_key=True),
+        sa.Column("count", NUMBER, primary_key=True, autoincrement=False),
+        sa.Column("since", NUMBER, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -251,18 +261,29 @@ def upgrade() -> None:
         sqlite_where=sa.text("grace_ends_at IS NOT NULL AND superseded_at IS NULL"),
         postgresql_where=sa.text("grace_ends_at IS NOT NULL AND superseded_at IS NULL"),
     )
+    op.create_index("revocations_by_shard", "revocations", ["issuer", "shard", "change"])
     op.create_index(
-        "revocations_by_serial",
+        "revocations_first",
         "revocations",
-        ["issuer", "shard", "serial", "change", "reason", "revoked_at", "not_after", "listed"],
+        ["serial", "issuer"],
         unique=True,
+        sqlite_where=sa.text("replaces IS NULL"),
+        postgresql_where=sa.text("replaces IS NULL"),
+    )
+    op.create_index(
+        "revocations_replacing",
+        "revocations",
+        ["replaces"],
+        unique=True,
+        sqlite_where=sa.text("replaces IS NOT NULL"),
+        postgresql_where=sa.text("replaces IS NOT NULL"),
     )
     op.create_index(
         "crls_published",
         "crls",
         ["issuer", "shard", "number"],
-        sqlite_where=sa.text("published_at IS NOT NULL"),
-        postgresql_where=sa.text("published_at IS NOT NULL"),
+        sqlite_where=sa.text("published_at IS NOT NULL AND base IS NULL"),
+        postgresql_where=sa.text("published_at IS NOT NULL AND base IS NULL"),
     )
     op.create_index(
         "leaves_by_position",

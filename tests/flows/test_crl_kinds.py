@@ -1,0 +1,373 @@
+"""Shards, deltas, scopes and invalidity dates: through the real store, the real signer and the gate, read again by cryptography and openssl."""
+
+from __future__ import annotations
+
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ca.errors import Broken, Misconfigured
+from ca.model import CrlContents, CrlPlan, Peer, Reason, RevokeRequest, Role
+from ca.outlets.directory import DirectoryOutlet
+from crl.model import Cause, Outcome, Policy, Result
+from crl.publish import Publisher, scopes
+from crl.tally import TallyFolder
+from tests.databases import sqlite_url
+from tests.fakes.certificates import DAY, root
+from tests.fakes.signer_world import ISSUING, UID, World
+from tests.parts import need
+
+PUBLISHER = Peer(Role.publisher, UID)
+
+
+class LocalSigner:
+    """The signer's verb without its socket."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.afresh: list[bool] = []
+
+    def sign_crl(self, issuer: Any, *, sink_fd: int, **asked: Any) -> Any:
+        self.afresh.append(asked["afresh"])
+        with open(sink_fd, "wb", buffering=0, closefd=False) as sink:
+            return self.world.crls.sign(issuer, sink=sink, peer=PUBLISHER, **asked)
+
+    def crl_published(self, issuer: Any, shard: int, number: int, fence: int) -> None:
+        self.world.crls.published(issuer, shard=shard, number=number, fence=fence, peer=PUBLISHER)
+
+
+class Scene:
+    def __init__(self, folder: Path, plan: CrlPlan, *, tallies: bool = True) -> None:
+        self.world = World(folder, sqlite_url(folder))
+        self.folder = folder
+        self.outlet = DirectoryOutlet(folder / "public")
+        self.signer = LocalSigner(self.world)
+        self.tallies = TallyFolder(folder / "tally", self.world.store.reading) if tallies else None
+        self.plan(plan)
+
+    def plan(self, plan: CrlPlan) -> None:
+        """As after a restart with other settings."""
+        self.world.plan = plan
+        self.world.restart()
+        self.signer.world = self.world
+        if self.tallies is not None:
+            self.tallies = TallyFolder(self.folder / "tally", self.world.store.reading)
+        self.issuer = self.world.issuer
+        self.world.crls.settle_shards()
+        self.publisher = Publisher(
+            reading=self.world.store.reading,
+            leases=self.world.store.ledger,
+            signer=self.signer,
+            outlet=self.outlet,
+            clock=self.world.clock,
+            failpoint=lambda _: None,
+            policy=Policy(interval=3600, nudge=5, lifetime=DAY, delta_interval=300, delta_lifetime=DAY),
+            holder="one",
+            tallies=self.tallies,
+        )
+
+    def publish(self, after: int = 0) -> dict[str, Outcome]:
+        self.world.clock.at += after
+        return {scope.name: self.publisher.publish(scope) for scope in scopes(self.issuer)}
+
+    def crl(self, name: str) -> x509.CertificateRevocationList:
+        copy = self.outlet.current(name)
+        assert copy is not None, name
+        return x509.load_der_x509_crl(copy.octets)
+
+    def serials(self, name: str) -> set[int]:
+        return {one.serial_number for one in self.crl(name)}
+
+
+def shard_by_hand(serial: int, count: int) -> int:
+    return int.from_bytes(sha256(serial.to_bytes(20, "big")).digest()[:8], "big") % count + 1
+
+
+def point_of(certificate: x509.Certificate) -> str:
+    points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    (name,) = points[0].full_name or []
+    return str(name.value)
+
+
+def idp_of(crl: x509.CertificateRevocationList) -> x509.IssuingDistributionPoint:
+    extension = crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint)
+    assert extension.critical
+    return extension.value
+
+
+@pytest.mark.req("REQ-KEY-010")
+def test_R08_a_certificate_s_shard_is_a_function_of_its_serial_and_its_crl_names_the_same_point(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan(shards=3))
+    pairs = [scene.world.enrol(f"pump-{n}") for n in range(12)]
+    for pair in pairs[:9]:
+        scene.world.revoke_certificate(pair)
+    outcomes = scene.publish()
+    assert set(outcomes) == {"issuing.crl", "issuing.1.crl", "issuing.2.crl", "issuing.3.crl"}
+    assert {one.result for one in outcomes.values()} == {Result.published}
+    listed: set[int] = set()
+    for pair in pairs:
+        certificate = x509.load_der_x509_certificate(pair.certificate)
+        shard = shard_by_hand(certificate.serial_number, 3)
+        name = f"issuing.{shard}.crl"
+        assert point_of(certificate).endswith(f"/{name}")
+        (named,) = idp_of(scene.crl(name)).full_name or []
+        assert named.value == point_of(certificate)
+        assert (certificate.serial_number in scene.serials(name)) is (pair in pairs[:9])
+        listed |= scene.serials(name)
+    assert listed == scene.serials("issuing.crl"), "the complete CRL has everybody"
+    with pytest.raises(x509.ExtensionNotFound):
+        scene.crl("issuing.crl").extensions.get_extension_for_class(x509.IssuingDistributionPoint)
+
+
+def test_R08_more_shards_move_no_certificate_and_fewer_are_refused(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan())
+    before = [scene.world.enrol(f"old-{n}") for n in range(3)]
+    scene.plan(CrlPlan(shards=2))
+    middle = [scene.world.enrol(f"middle-{n}") for n in range(6)]
+    scene.plan(CrlPlan(shards=5))
+    after = [scene.world.enrol(f"new-{n}") for n in range(8)]
+    for pair in (*before, *middle, *after):
+        scene.world.revoke_certificate(pair)
+    scene.publish()
+    for pairs, count in ((before, 0), (middle, 2), (after, 5)):
+        for pair in pairs:
+            certificate = x509.load_der_x509_certificate(pair.certificate)
+            shard = shard_by_hand(certificate.serial_number, count) if count else 0
+            name = f"issuing.{shard}.crl" if shard else "issuing.crl"
+            assert point_of(certificate).endswith(f"/{name}")
+            assert certificate.serial_number in scene.serials(name)
+            elsewhere = [f"issuing.{other}.crl" for other in range(1, 6) if other != shard]
+            assert not any(certificate.serial_number in scene.serials(other) for other in elsewhere)
+    assert list(scene.world.store.reading.shard_counts(ISSUING)) == [2, 5]
+    assert [leaf["count"] for leaf in scene.world.leaves("crl-shards")] == [2, 5]
+    with pytest.raises(Misconfigured) as refused:
+        scene.plan(CrlPlan(shards=4))
+    assert refused.value.code == "crl-shards-fewer"
+
+
+def test_a_revocation_brings_the_crls_that_it_concerns_and_no_other(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan(shards=4))
+    pair = scene.world.enrol("pump")
+    scene.publish()
+    scene.world.revoke_certificate(pair)
+    outcomes = scene.publish(after=5)
+    shard = shard_by_hand(x509.load_der_x509_certificate(pair.certificate).serial_number, 4)
+    assert {name for name, one in outcomes.items() if one.result is Result.published} == {"issuing.crl", f"issuing.{shard}.crl"}
+
+
+@pytest.mark.req("REQ-KEY-010")
+def test_a_delta_tells_what_changed_since_its_base_with_releases_as_removals(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan(deltas=True))
+    pairs = {name: scene.world.enrol(name) for name in ("held", "gone", "late", "brief")}
+    ref = {name: scene.world.row(pair).ref for name, pair in pairs.items()}
+
+    def say(name: str, reason: Reason) -> None:
+        scene.world.revoke(RevokeRequest(scene.world.local(Role.operator), reason, target=ref[name]))
+
+    say("held", Reason.certificateHold)
+    say("gone", Reason.keyCompromise)
+    scene.publish()
+    whole = scene.crl("issuing.crl")
+    base = whole.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    freshest = whole.extensions.get_extension_for_class(x509.FreshestCRL).value
+    (name,) = freshest[0].full_name or []
+    assert str(name.value).endswith("/issuing.delta.crl")
+
+    say("held", Reason.removeFromCRL)
+    say("late", Reason.superseded)
+    say("brief", Reason.certificateHold)
+    say("brief", Reason.removeFromCRL)
+    # The complete CRL is nudged too; this one looks at the delta alone.
+    delta_scope = scopes(scene.issuer)[-1]
+    scene.world.clock.at += 5
+    assert scene.publisher.publish(delta_scope).cause is Cause.nudged
+    delta = scene.crl("issuing.delta.crl")
+    indicator = delta.extensions.get_extension_for_oid(x509.oid.ExtensionOID.DELTA_CRL_INDICATOR)
+    assert indicator.critical
+    assert indicator.value.crl_number == base  # type: ignore[attr-defined]
+    assert delta.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number > base
+    with pytest.raises(x509.ExtensionNotFound):
+        delta.extensions.get_extension_for_class(x509.FreshestCRL)
+    told = {one.serial_number: one.extensions.get_extension_for_class(x509.CRLReason).value.reason for one in delta}
+    flags = x509.ReasonFlags
+    assert told == {
+        ref["held"].serial: flags.remove_from_crl,
+        ref["brief"].serial: flags.remove_from_crl,
+        ref["late"].serial: flags.superseded,
+    }
+
+    numbers = [leaf["number"] for leaf in scene.world.leaves("crl")]
+    scene.publish(after=5)
+    numbers = [leaf["number"] for leaf in scene.world.leaves("crl")]
+    assert numbers == sorted(set(numbers)), "complete CRLs and deltas count together"
+    assert scene.serials("issuing.crl") == {ref["gone"].serial, ref["late"].serial}
+
+
+def test_openssl_follows_the_delta(tmp_path: Path) -> None:
+    need("openssl")
+    scene = Scene(tmp_path, CrlPlan(deltas=True))
+    good, late = scene.world.enrol("good"), scene.world.enrol("late")
+    scene.publish()
+    scene.world.revoke_certificate(late)
+    scene.world.clock.at += 5
+    scene.publisher.publish(scopes(scene.issuer)[-1])
+    for name, octets in (
+        ("root", root().certificate),
+        ("issuing", scene.issuer.certificate),
+        ("good", good.certificate),
+        ("late", late.certificate),
+    ):
+        (tmp_path / f"{name}.pem").write_bytes(x509.load_der_x509_certificate(octets).public_bytes(Encoding.PEM))
+    crls = b"".join(scene.crl(name).public_bytes(Encoding.PEM) for name in ("issuing.crl", "issuing.delta.crl"))
+    (tmp_path / "crls.pem").write_bytes(crls)
+
+    def said(name: str, *more: str) -> str:
+        command = ["openssl", "verify", "-attime", str(scene.world.clock.at), "-CAfile", "root.pem", "-untrusted", "issuing.pem"]
+        command += ["-CRLfile", "crls.pem", "-crl_check", *more, f"{name}.pem"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    assert "OK" in said("good", "-use_deltas", "-extended_crl")
+    assert "certificate revoked" in said("late", "-use_deltas", "-extended_crl")
+    (tmp_path / "crls.pem").write_bytes(scene.crl("issuing.crl").public_bytes(Encoding.PEM))
+    assert "OK" in said("late"), "who does not know deltas waits for the next complete CRL"
+
+
+def test_openssl_takes_the_right_shard_and_no_other(tmp_path: Path) -> None:
+    need("openssl")
+    scene = Scene(tmp_path, CrlPlan(shards=2))
+    pairs = [scene.world.enrol(f"pump-{n}") for n in range(6)]
+    shards = [shard_by_hand(x509.load_der_x509_certificate(pair.certificate).serial_number, 2) for pair in pairs]
+    one = pairs[shards.index(1)]
+    scene.world.revoke_certificate(one)
+    scene.publish()
+    for name, octets in (("root", root().certificate), ("issuing", scene.issuer.certificate), ("one", one.certificate)):
+        (tmp_path / f"{name}.pem").write_bytes(x509.load_der_x509_certificate(octets).public_bytes(Encoding.PEM))
+
+    def said(name: str) -> str:
+        (tmp_path / "crl.pem").write_bytes(scene.crl(name).public_bytes(Encoding.PEM))
+        command = ["openssl", "verify", "-attime", str(scene.world.clock.at), "-CAfile", "root.pem", "-untrusted", "issuing.pem"]
+        command += ["-CRLfile", "crl.pem", "-crl_check", "one.pem"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    assert "certificate revoked" in said("issuing.1.crl")
+    assert "OK" not in said("issuing.2.crl").splitlines(), "another shard is not taken for this one's"
+    assert "different CRL scope" in said("issuing.2.crl") or "unable to get certificate CRL" in said("issuing.2.crl")
+
+
+def test_crls_say_that_they_speak_of_end_entities_where_the_settings_say_so(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan(shards=1, contents=CrlContents.end_entities))
+    scene.publish()
+    for name in ("issuing.crl", "issuing.1.crl"):
+        point = idp_of(scene.crl(name))
+        assert point.only_contains_user_certs
+        assert not point.only_contains_ca_certs
+    pump = scene.world.enrol("pump")
+    scene.world.revoke_certificate(pump)
+    scene.publish(after=5)
+    scene.plan(CrlPlan(shards=1))
+    assert scene.publish(after=1)["issuing.crl"].cause is Cause.missing, "what does not fit to the settings any more is made anew"
+    assert scene.serials("issuing.crl") == {scene.world.row(pump).ref.serial}
+
+
+def test_an_entry_says_since_when_the_key_was_lost(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan())
+    pump, valve = scene.world.enrol("pump"), scene.world.enrol("valve")
+    lost = scene.world.clock.at - 5000
+    for pair, since in ((pump, lost), (valve, None)):
+        request = RevokeRequest(scene.world.local(Role.operator), Reason.unspecified, target=scene.world.row(pair).ref, invalid_from=since)
+        scene.world.revoke(request)
+    scene.publish()
+    told = {one.serial_number: [extension.value for extension in one.extensions] for one in scene.crl("issuing.crl")}
+    assert told[scene.world.row(valve).ref.serial] == [], "and no reason where none is given"
+    (date,) = told[scene.world.row(pump).ref.serial]
+    assert date.invalidity_date_utc.timestamp() == lost  # type: ignore[attr-defined]
+
+
+def test_a_certificate_without_revocation_never_stands_in_a_crl(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan(shards=1))
+    brief = scene.world.enrol("brief", profile="device-short")
+    scene.world.revoke_certificate(brief)
+    scene.publish()
+    assert scene.serials("issuing.crl") == scene.serials("issuing.1.crl") == set()
+
+
+@pytest.mark.parametrize("tallies", [True, False], ids=["with the gate's tally", "with the whole record each time"])
+def test_P6_what_the_signer_kept_encoded_wrongly_is_refused_and_made_anew(tmp_path: Path, *, tallies: bool) -> None:
+    """The cache of encoded entries is believed by nobody but the signer."""
+    scene = Scene(tmp_path, CrlPlan(), tallies=tallies)
+    pairs = [scene.world.enrol(f"pump-{n}") for n in range(4)]
+    for pair in pairs[:2]:
+        scene.world.revoke_certificate(pair)
+    scene.publish()
+    kept = tmp_path / "crl-entries" / "issuing.0.der"
+    octets = bytearray(kept.read_bytes())
+    octets[10] ^= 1
+    kept.write_bytes(bytes(octets))
+    scene.world.revoke_certificate(pairs[2])
+    with pytest.raises(Broken) as refused:
+        scene.publish(after=5)
+    assert refused.value.code in {"crl-missing", "crl-unexpected"}
+    assert len(scene.serials("issuing.crl")) == 2, "readers keep what they have"
+    assert scene.publish(after=5)["issuing.crl"].result is Result.published
+    assert scene.signer.afresh[-1]
+    assert len(scene.serials("issuing.crl")) == 3
+
+
+def test_P6_a_tally_that_lost_an_entry_is_found_out_at_the_next_start(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan())
+    for n in range(3):
+        scene.world.revoke_certificate(scene.world.enrol(f"pump-{n}"))
+    scene.publish()
+    (part,) = (tmp_path / "tally" / "issuing.0").glob("*.part")
+    octets = part.read_bytes()
+    part.write_bytes(octets[:-1] + b"\x05")
+    scene.plan(CrlPlan())
+    with pytest.raises(Broken) as refused:
+        scene.publish(after=3600)
+    assert refused.value.code == "crl-tally"
+    assert scene.publish(after=1)["issuing.crl"].result is Result.published
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Scene:
+    return Scene(tmp_path, CrlPlan(shards=2, deltas=True))
+
+
+def test_P6_R07_thirty_days_of_holds_releases_and_expiries(busy: Scene) -> None:
+    """At every step each CRL is what a reader of the whole record would make, through restarts, with the gate looking on."""
+    world = busy.world
+    model: dict[int, tuple[int, int]] = {}
+    pairs: list[Any] = []
+    for day in range(30):
+        for n in range(2):
+            pairs.append(world.enrol(f"device-{day}-{n}"))  # noqa: PERF401
+        held = world.row(pairs[-1])
+        world.revoke(RevokeRequest(world.local(Role.operator), Reason.certificateHold, target=held.ref))
+        if day % 3 == 0:
+            world.revoke(RevokeRequest(world.local(Role.operator), Reason.removeFromCRL, target=held.ref))
+        if day % 3 == 1:
+            world.revoke(RevokeRequest(world.local(Role.operator), Reason.keyCompromise, target=held.ref))
+        if day % 3 != 0:
+            model[held.ref.serial] = (held.not_after, day)
+        if day % 7 == 6:
+            busy.plan(CrlPlan(shards=2, deltas=True))
+            world = busy.world
+        before = {name: busy.outlet.current(name) for name in ("issuing.crl", "issuing.1.crl", "issuing.2.crl")}
+        busy.publish(after=DAY // 2)
+        now = world.clock.at
+        assert busy.serials("issuing.1.crl") | busy.serials("issuing.2.crl") == busy.serials("issuing.crl")
+        must = {serial for serial, (not_after, _) in model.items() if not_after >= now}
+        assert must <= busy.serials("issuing.crl") <= set(model)
+        for name, copy in before.items():
+            if copy is not None:
+                old = {one.serial_number for one in x509.load_der_x509_crl(copy.octets)}
+                last = int(x509.load_der_x509_crl(copy.octets).last_update_utc.timestamp())
+                left = old - busy.serials(name)
+                assert all(model.get(serial, (0, 0))[0] < last for serial in left)
