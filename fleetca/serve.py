@@ -25,6 +25,7 @@ from ca.errors import FleetcaError, KeyUnavailable, Misconfigured, StoreUnavaila
 from ca.ports import Clock
 from ca.system import SystemClock
 from config.settings import Settings
+from fleetca.crew import Crew, Running
 from fleetca.environment import descriptors_of, environment_of, hold_descriptors
 from fleetca.forms import read_settings
 from fleetca.listening import listening_socket
@@ -68,7 +69,7 @@ def plans(settings: Settings) -> list[Plan]:
 @dataclass(slots=True)
 class Child:
     plan: Plan
-    process: subprocess.Popen[bytes]
+    process: Running
     settings: Settings
     started: float
     failures: int = 0
@@ -89,6 +90,7 @@ class Supervisor:
         self.log_directory = log_directory
         self.settings = read_settings(file)
         self.held = hold_descriptors(self.settings)
+        self.crew: Crew | None = None
         self.sockets: Sockets = {}
         self.children: dict[str, Child] = {}
         self.stopping = threading.Event()
@@ -105,6 +107,7 @@ class Supervisor:
         """
         self.sockets = self._bound(self.settings)
         try:
+            self._renew_crew(self.settings)
             signer, *others = plans(self.settings)
             self._await_ready([self._spawn(signer)])
             self._await_ready([self._spawn(plan) for plan in others])
@@ -128,27 +131,20 @@ class Supervisor:
     def _spawn(self, plan: Plan) -> tuple[Child, int]:
         """Start a process; returns it and the descriptor on which it will say that it is ready."""
         ready, ready_write = os.pipe()
-        command, accepted = self._command(plan.role, self.settings)
-        command += ["--ready-fd", str(ready_write)]
-        passed = [accepted, ready_write, *self._secrets_of(plan.role, self.settings)]
+        more, passed = ["--ready-fd", str(ready_write)], [ready_write]
         if plan.listen is not None:
             passed.append(self.sockets[plan.listen][1].fileno())
-            command += ["--socket-fd", str(passed[-1])]
+            more += ["--socket-fd", str(passed[-1])]
         stderr = None
         if self.log_directory is not None:
             self.log_directory.mkdir(parents=True, exist_ok=True)
-            stderr = (self.log_directory / f"{plan.name}.log").open("ab")
+            stderr = os.open(self.log_directory / f"{plan.name}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            # A session of its own: Ctrl-C reaches us alone, and we drain the processes in order.
-            environment = environment_of(plan.role, self.settings, os.environ)
-            process = subprocess.Popen(
-                command, pass_fds=passed, stdin=subprocess.DEVNULL, stderr=stderr, start_new_session=True, env=environment
-            )
+            process = self._launch(plan.role, self.settings, *more, passed=passed, stderr=stderr)
         finally:
             os.close(ready_write)
-            os.close(accepted)
             if stderr is not None:
-                stderr.close()
+                os.close(stderr)
         child = Child(plan, process, self.settings, self.monotonic())
         previous = self.children.get(plan.name)
         if previous is not None:
@@ -159,13 +155,57 @@ class Supervisor:
     def _secrets_of(self, role: str, settings: Settings) -> list[int]:
         return [number for number in descriptors_of(role, settings) if number in self.held]
 
-    def _command(self, role: str, settings: Settings) -> tuple[list[str], int]:
-        """How to run a process, and the descriptor that it reads the settings from; the caller closes it."""
+    def _launch(self, role: str, settings: Settings, *more: str, passed: Sequence[int] = (), stderr: int | None = None) -> Running:
+        """Run `fleetca process` with exactly these settings, in a session of its own: Ctrl-C reaches us alone, and we drain in order."""
         accepted = os.memfd_create("settings")
-        os.write(accepted, settings.octets)
-        os.lseek(accepted, 0, os.SEEK_SET)
-        command = [sys.executable, "-m", "fleetca.cli.main", "process", role, "--settings", str(self.file)]
-        return [*command, "--accepted-fd", str(accepted), "--supervisor", str(os.getpid())], accepted
+        try:
+            os.write(accepted, settings.octets)
+            os.lseek(accepted, 0, os.SEEK_SET)
+            arguments = [
+                "process",
+                role,
+                "--settings",
+                str(self.file),
+                "--accepted-fd",
+                str(accepted),
+                "--supervisor",
+                str(os.getpid()),
+                *more,
+            ]
+            descriptors = [accepted, *self._secrets_of(role, settings), *passed]
+            environment = environment_of(role, settings, os.environ)
+            if self.crew is not None and role != "signer":  # what holds keys is no copy of what faces a network
+                try:
+                    return self.crew.start(arguments, environment=environment, descriptors=descriptors, stderr=stderr)
+                except OSError as error:
+                    log.warning("crew-lost", why=str(error))
+                    self._end_crew()
+            return subprocess.Popen(
+                [sys.executable, "-m", "fleetca.cli.main", *arguments],
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+                env=environment,
+            )
+        finally:
+            os.close(accepted)
+
+    def _renew_crew(self, *known: Settings) -> None:
+        """A mould of the code as it is now, without the secrets of any of these settings."""
+        self._end_crew()
+        environment: Mapping[str, str] = os.environ
+        for settings in known:
+            environment = environment_of("", settings, environment)
+        try:
+            self.crew = Crew(environment)
+        except OSError as error:
+            log.warning("crew-lost", why=str(error))
+
+    def _end_crew(self) -> None:
+        crew, self.crew = self.crew, None
+        if crew is not None:
+            crew.close()
 
     def _await_ready(self, started: Sequence[tuple[Child, int]]) -> None:
         waiting = {ready: child for child, ready in started}
@@ -242,6 +282,7 @@ class Supervisor:
         """
         try:
             settings = read_settings(self.file)
+            self._renew_crew(self.settings, settings)
             self._try(settings)
             sockets = self._bound(settings)
         except FleetcaError as error:
@@ -265,30 +306,18 @@ class Supervisor:
         Raises:
             Misconfigured: one of them would not start; says why in its words.
         """
-        trials: list[tuple[str, subprocess.Popen[bytes]]] = []
+        trials: list[tuple[str, Running, int]] = []
         for role in dict.fromkeys(plan.role for plan in plans(settings)):
-            command, accepted = self._command(role, settings)
+            said, says = os.pipe()
             try:
-                trial = subprocess.Popen(
-                    [*command, "--trial"],
-                    pass_fds=[accepted, *self._secrets_of(role, settings)],
-                    stdin=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    start_new_session=True,
-                    env=environment_of(role, settings, os.environ),
-                )
+                trials.append((role, self._launch(role, settings, "--trial", stderr=says), said))
             finally:
-                os.close(accepted)
-            trials.append((role, trial))
+                os.close(says)
         reasons = []
-        for role, trial in trials:
-            try:
-                _, said = trial.communicate(timeout=READY_SECONDS)
-            except subprocess.TimeoutExpired:
-                trial.kill()
-                _, said = trial.communicate()
-            if trial.returncode != 0:
-                reasons.append(f"{role}: {' '.join(said.decode(errors='replace').split())}")
+        for role, trial, said in trials:
+            words = self._heard(trial, said)
+            if trial.wait() != 0:
+                reasons.append(f"{role}: {' '.join(words.decode(errors='replace').split())}")
         if reasons:
             raise Misconfigured(
                 "settings-refused",
@@ -296,6 +325,19 @@ class Supervisor:
                 why=" ".join(reasons),
                 fix="Mend what it names and send SIGHUP again; until then the old settings stay in force.",
             )
+
+    def _heard(self, process: Running, said: int) -> bytes:
+        """All that a process writes until it ends; it is ended when that takes too long."""
+        words, deadline = b"", self.monotonic() + READY_SECONDS
+        with open(said, "rb", buffering=0) as stream:
+            while True:
+                if not select.select([stream], [], [], max(0.0, deadline - self.monotonic()))[0]:
+                    process.kill()
+                    return words
+                part = stream.read(65536)
+                if not part:
+                    return words
+                words += part
 
     def _roll_out(self, *, unless: Settings | None = None) -> bool:
         """Replace each process by one with the settings of now; False, with the rest as it was, when one does not start.
@@ -333,6 +375,7 @@ class Supervisor:
         self._drain([child for child in children if child.plan.role != "signer"])
         self._drain([child for child in children if child.plan.role == "signer"])
         self.children.clear()
+        self._end_crew()
         _close(self.sockets, but={})
         self.sockets = {}
 

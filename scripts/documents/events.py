@@ -45,6 +45,7 @@ MEANINGS: Final = {
     "identity-refused": "The enrolment service got no new TLS certificate; it tries again in `retry_in` seconds.",
     "handshake-refused": "A TLS client was turned away, and why: expired, foreign or look-alike certificate, old protocol.",
     "sequencer-failed": "The record is not published further; issuing goes on. Said once until it changes.",
+    "crew-lost": "Processes start more slowly: the one that others are copies of is gone. The next reload makes a new one.",
     "process-died": "A process ended by itself and is started again.",
     "process-failed": "A process did not start with the new settings.",
     "process-killed": "A process did not drain in time.",

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from pysqlite3 import dbapi2 as sqlite3
 
 from fleetca import forms
+from tests.parts import need
 from tests.running import (
     ROOT,
     Device,
@@ -63,6 +64,17 @@ class Served:
                 continue
         return found
 
+    def mould(self) -> int:
+        """What the others are copies of."""
+        (found,) = (
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit()
+            and b"\0fleetca.crew\0" in _read(entry / "cmdline")
+            and f"\0{self.process.pid}\0".encode() in _read(entry / "cmdline")
+        )
+        return found
+
     def enrol(self, device: str, *, given: str | None = None, key: Device | None = None) -> Reply:
         document = {"token": given or token(self.settings, device), "csr": text((key or Device()).csr())}
         return ask(f"{self.enroll_url}/v1/enroll", body=document, context=self.context)
@@ -91,6 +103,14 @@ class Served:
 
     def count(self, event: str) -> int:
         return sum(line["event"] == event for line in self.events())
+
+
+def _read(path: Path) -> bytes:
+    """A file of /proc, or nothing where its process has gone."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 @contextmanager
@@ -187,10 +207,69 @@ def test_P5_a_revocation_reaches_ocsp_and_the_crl_after_all_of_that(served: Serv
     crl_url = served.ocsp_url.replace("/ocsp", "/crl/issuing.crl")
 
     def listed() -> bool:
-        crl = x509.load_der_x509_crl(ask(crl_url).body)
+        answer = ask(crl_url)
+        if answer.status != 200:  # the publisher was killed before its first one, and its lease has to end
+            return False
+        crl = x509.load_der_x509_crl(answer.body)
         return crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
 
     eventually(listed, within=60)
+
+
+# ---- Copies -------------------------------------------------------------------------------------------------------------
+
+
+def holds(pid: int, secret: bytes) -> bool:
+    """Whether the octets stand anywhere in what a process may write to."""
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            place, rights, *_ = line.split()
+            if rights.startswith("rw"):
+                begin, end = (int(part, 16) for part in place.split("-"))
+                try:
+                    memory.seek(begin)
+                    if secret in memory.read(end - begin):
+                        return True
+                except OSError:
+                    continue
+    return False
+
+
+def test_P3_a_copy_holds_its_own_secrets_and_no_others(tmp_path: Path) -> None:
+    """Each process is a copy of one that loaded the code, the signer aside. Neither finds in it what is for another."""
+    need("root")
+    file = make_deployment(tmp_path / "here")
+    secrets = {}
+    for name in ("issuing", "log"):
+        secrets[name] = (file.parent / f"secrets/{name}.passphrase").read_text().strip()
+        change(file, f'"file:secrets/{name}.passphrase"', f'"env:TEST_{name.upper()}"')
+    with serving(file, tmp_path / "serve.log", TEST_ISSUING=secrets["issuing"], TEST_LOG=secrets["log"]) as running:
+        processes = running.children() | {"mould": running.mould()}
+        found = {(role, name) for role, pid in processes.items() for name, secret in secrets.items() if holds(pid, secret.encode())}
+        open_files = {(role, str(entry.readlink())) for role, pid in processes.items() for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    assert ("signer", "issuing") in found, "or this test looks in the wrong places"
+    assert found <= {("signer", "issuing"), ("publisher", "log")}
+    assert not {(role, name) for role, name in open_files if name.startswith("/memfd:")}
+
+
+def test_a_dead_mould_costs_time_and_nothing_else(served: Served) -> None:
+    before = served.children()
+    os.kill(served.mould(), signal.SIGKILL)
+    for role in ("status", "publisher"):
+        os.kill(before[role], signal.SIGKILL)
+    served.after("crew-lost", count=0)
+    after = eventually(lambda: (now := served.children()).keys() == before.keys() and now)
+    assert {name for name in before if before[name] != after[name]} == {"status", "publisher"}
+    eventually(lambda: served.works("without-a-mould"))
+
+
+def test_nothing_outlives_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+    file = make_deployment(tmp_path / "here")
+    with pytest.raises(AssertionError, match="-9"), serving(file, tmp_path / "serve.log") as running:
+        processes = [*running.children().values(), running.mould()]
+        running.process.kill()
+        eventually(lambda: not [pid for pid in processes if b"fleetca" in _read(Path(f"/proc/{pid}/cmdline"))])
+    assert len(processes) == 5
 
 
 # ---- SIGHUP -------------------------------------------------------------------------------------------------------------
