@@ -399,7 +399,14 @@ class ValidatedNames:
     token: Digest | None
 
 
-Evidence: TypeAlias = TokenEvidence | MessageEvidence | PresentedCertificate | LocalEvidence | ValidatedNames
+@dataclass(frozen=True, slots=True)
+class ManufacturerCertificate:
+    """The certificate that a device left its factory with (IDevID, IEEE 802.1AR), which a web process says it saw in a TLS handshake. Weaker."""
+
+    certificate: bytes
+
+
+Evidence: TypeAlias = TokenEvidence | MessageEvidence | PresentedCertificate | LocalEvidence | ValidatedNames | ManufacturerCertificate
 
 
 class EvidenceKind(Enum):
@@ -408,6 +415,7 @@ class EvidenceKind(Enum):
     presented = "presented"
     local = "local"
     validated = "validated"
+    manufacturer = "manufacturer"
 
 
 @dataclass(frozen=True, slots=True)

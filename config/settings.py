@@ -249,6 +249,51 @@ class Acme(Form):
         return self
 
 
+_EST_OPERATIONS = frozenset({"cacerts", "simpleenroll", "simplereenroll", "fullcmc", "serverkeygen", "csrattrs"})
+
+
+def _prefix(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,30}:", value) or value in {"fleetca:", "account:"}:
+        raise ValueError('is not a beginning of device ids; write up to 31 letters, digits, dots or hyphens and a colon, like "acme:"')
+    return value
+
+
+class Manufacturer(Form):
+    """A manufacturer whose factory certificates (IDevID, IEEE 802.1AR) enrol devices over EST."""
+
+    name: ShortName = Field(description="Its short name, for the record.")
+    certificate: Location = Field(description="The CA certificate that issues its devices' certificates directly (PEM).")
+    prefix: Annotated[str, BeforeValidator(_prefix)] = Field(
+        description="What the ids of its devices begin with, like `acme:`; the serialNumber of the certificate's subject follows. Its own."
+    )
+    profiles: Several[ShortName] = Field(("device",), min_length=1, description="What its devices may have; the first where no label says.")
+
+
+class Est(Form):
+    """EST (RFC 7030), at `https://.../.well-known/est`."""
+
+    default: ShortName = Field("device", description="The profile of the address without a label.")
+    labels: Several[ShortName] = Field(
+        ("device", "device-short", "service"), description="Profiles that have an address of their own, `/.well-known/est/PROFILE/...`."
+    )
+    tls12: bool = Field(
+        True, description="Whether TLS 1.2 is taken beside 1.3, by the whole enrolment service: many EST clients know no newer one."
+    )
+    manufacturers: Several[Manufacturer] = Field((), description="Whose factory certificates enrol.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Est:
+        taken = sorted(_EST_OPERATIONS.intersection(self.labels))
+        if taken:
+            raise ValueError(f"labels has {taken[0]}, which is an operation (RFC 7030 3.2.2)")
+        for what in ("name", "prefix"):
+            values = [getattr(one, what) for one in self.manufacturers]
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise ValueError(f"manufacturers has the {what} {twice[0]} twice")
+        return self
+
+
 class Status(Form):
     """The web service that tells who still holds: OCSP, CRLs and issuer certificates (plain HTTP)."""
 
@@ -349,6 +394,7 @@ class Settings(Form):
     profiles: Profiles
     enroll: Enroll
     acme: Acme
+    est: Est
     status: Status
     ocsp: Ocsp
     crl: Crl
@@ -390,7 +436,7 @@ class Settings(Form):
         # Not default_factory: defaults hold relative paths, which only validation resolves.
         if not isinstance(document, dict):
             return document
-        return {section: {} for section in ("profiles", "enroll", "acme", "status", "ocsp", "crl")} | document
+        return {section: {} for section in ("profiles", "enroll", "acme", "est", "status", "ocsp", "crl")} | document
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from wsgiref.types import WSGIApplication
 
 PEER_CERTIFICATE: Final = "fleetca.peer_certificate"
+TLS_UNIQUE: Final = "fleetca.tls_unique"
 BODY_LIMIT: Final = 64 * 1024
 """Octets of a body that an application gets to see; with more it sees one octet too many, and refuses."""
 DRAIN_LIMIT: Final = 32 * 1024 * 1024
@@ -111,8 +112,7 @@ def _environ(scope: Scope, body: bytes) -> dict[str, Any]:
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
     }
-    if PEER_CERTIFICATE in state:
-        environ[PEER_CERTIFICATE] = state[PEER_CERTIFICATE]
+    environ |= {name: state[name] for name in (PEER_CERTIFICATE, TLS_UNIQUE) if name in state}
     for raw_name, raw_value in scope["headers"]:
         name = raw_name.decode("latin-1").upper()
         if "_" in name:

@@ -17,9 +17,10 @@ from ca.der import pem
 from ca.errors import KeyUnavailable, Malformed, Misconfigured
 from ca.model import CrlContents, CrlPlan, Issuer, KeyName, Name, NameKind, Profile, ProfileName, Role
 from ca.ports import KeyStore
-from ca.rules.caps import Caps, Validated
+from ca.rules.caps import Caps, Manufacturer, Validated
 from ca.rules.certificate import issuer_from_certificate
 from ca.rules.issuers import arranged
+from ca.rules.manufacturer import may_sign
 from ca.rules.profile import accept
 from config.errors import ConfigurationError, SecretUnavailable
 from config.key_uris import KeyReference, SealedKey, TokenKey
@@ -125,7 +126,23 @@ def caps(settings: Settings) -> Mapping[Role, Caps]:
     """What each role may get at most. The web service may carry the names that its settings give it, and no others."""
     own = frozenset(names(settings.enroll.names))
     found = {role: _caps(settings.signer.caps.get(role.value), own if role is Role.enroll else frozenset()) for role in Role}
-    return {**found, Role.enroll: replace(found[Role.enroll], validated=validated(settings))}
+    return {**found, Role.enroll: replace(found[Role.enroll], validated=validated(settings), manufacturers=manufacturers(settings))}
+
+
+def manufacturers(settings: Settings) -> tuple[Manufacturer, ...]:
+    """The manufacturers whose factory certificates enrol.
+
+    Raises:
+        Misconfigured: a certificate is absent, or not that of a CA.
+    """
+    found = []
+    for number, one in enumerate(settings.est.manufacturers, start=1):
+        key = f"est.manufacturers[{number}].certificate"
+        der = certificate_file(one.certificate, key=key)
+        if not may_sign(der):
+            raise Misconfigured("not-a-ca", f"{one.certificate} (setting {key}) is not the certificate of a CA.")
+        found.append(Manufacturer(one.name, der, one.prefix, tuple(map(ProfileName, one.profiles))))
+    return tuple(found)
 
 
 def validated(settings: Settings) -> Mapping[ProfileName, Validated]:

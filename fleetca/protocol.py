@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from fleetca.bridge import BODY_LIMIT, PEER_CERTIFICATE
+from fleetca.bridge import BODY_LIMIT, PEER_CERTIFICATE, TLS_UNIQUE
 
 REQUEST_SECONDS = 20
 """A connection that has not sent a whole request by then is closed, and so is one idle for so long."""
@@ -71,6 +71,9 @@ class Protocol(HttpToolsProtocol):
         if peer is not None:
             # `app_state` is copied into every scope of this connection: the certificate belongs to the connection, not to a header.
             self.app_state = {**self.app_state, PEER_CERTIFICATE: peer}
+        if tls is not None and tls.version() == "TLSv1.2":
+            # RFC 5929 3; TLS 1.3 has none that Python lets us see.
+            self.app_state = {**self.app_state, TLS_UNIQUE: tls.get_channel_binding("tls-unique")}
         self._arm()
 
     def _arm(self) -> None:

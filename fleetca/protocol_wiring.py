@@ -25,6 +25,8 @@ from enroll.acme.revoking import Revoking
 from enroll.acme.routes import Service
 from enroll.acme.routes import blueprint as acme_blueprint
 from enroll.acme.validating import Validating
+from enroll.est.flow import Est
+from enroll.est.routes import blueprint as est_blueprint
 from enroll.ports import Signer
 from enroll.rest.flow import climb
 from enroll.store.acme import AcmeStore
@@ -55,6 +57,7 @@ def attach(
         Misconfigured: a directory's profile does not exist, or a library is missing.
     """
     opened = Protocols()
+    application.register_blueprint(est_blueprint(est(settings, signer=signer, issuers=issuers)))
     if settings.acme.directories:
         transactions = Transactions(forms.store_url(settings))
         pool = ThreadPoolExecutor(max_workers=VALIDATING, thread_name_prefix="validation")
@@ -75,6 +78,25 @@ def attach(
 
 def _ignored(_: object) -> None:
     """What runs in the pool writes down what came of it."""
+
+
+def est(settings: Settings, *, signer: Signer, issuers: Sequence[Issuer]) -> Est:
+    """The operations of EST.
+
+    Raises:
+        Misconfigured: a label is a profile that there is not.
+    """
+    known = forms.profiles(settings)
+    labels: dict[str | None, ProfileName] = {None: ProfileName(settings.est.default)}
+    labels |= {label: ProfileName(label) for label in settings.est.labels}
+    for name in labels.values():
+        if name not in known:
+            raise Misconfigured(
+                "profile-unknown",
+                f"{settings.file}: [est] names profile {name}, and there is none.",
+                fix="List them: fleetca profiles list",
+            )
+    return Est(signer=signer, issuers=issuers, profiles=known, labels=labels, factories=bool(settings.est.manufacturers))
 
 
 def directories(settings: Settings) -> Mapping[str, Directory]:

@@ -53,13 +53,20 @@ class _WatchedHandshake(ssl.SSLObject):
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the alert goes out first") from None
 
 
-def tls_context(*, trusted: Iterable[bytes]) -> ssl.SSLContext:
+def tls_context(*, trusted: Iterable[bytes], tls12: bool = False) -> ssl.SSLContext:
     """A server context: TLS 1.3, client certificates welcome and then checked against `trusted` (PEM octets).
 
     A certificate that does not chain to them, or has expired, ends the handshake with an alert.
+
+    Args:
+        tls12: TLS 1.2 too, with forward secrecy and authenticated encryption only, never renegotiated (RFC 9325 3, 4).
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.minimum_version = ssl.TLSVersion.TLSv1_2 if tls12 else ssl.TLSVersion.TLSv1_3
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    # What is trusted is what the settings name, also where that is no root.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_mode = ssl.CERT_OPTIONAL
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.sslobject_class = _WatchedHandshake

@@ -297,7 +297,8 @@ def enroll(settings: Settings, process: Process) -> None:
     protocols = protocol_wiring.attach(application, settings, store=store, signer=signer, clock=clock, issuers=tuple(issuers.values()))
     prompt = Prompt(enrolment, signer=Door(settings.signer.socket, Role.enroll), chance=SystemChance())
     listener = _listener(process, str(settings.enroll.listen), "enroll.listen")
-    context = tls_context(trusted=[forms.pem_of(issuer.certificate).encode() for issuer in issuers.values()])
+    anchors = [issuer.certificate for issuer in issuers.values()] + [one.certificate for one in forms.manufacturers(settings)]
+    context = tls_context(trusted=[forms.pem_of(der).encode() for der in anchors], tls12=settings.est.tls12)
     identity = ServiceIdentity(
         context=context,
         signer=signer,

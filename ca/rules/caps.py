@@ -55,6 +55,22 @@ def inside(networks: tuple[str, ...], address: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Manufacturer:
+    """Whose factory certificates enrol devices, and into what.
+
+    Args:
+        certificate: the CA that issues them directly, DER.
+        prefix: what the ids of its devices begin with; the rest is the serialNumber of their subject. No two have the same.
+        profiles: what they may have; the first where nothing is said.
+    """
+
+    name: str
+    certificate: bytes
+    prefix: str
+    profiles: tuple[ProfileName, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Caps:
     """What a role may get at most.
 
@@ -71,6 +87,7 @@ class Caps:
     own_names: frozenset[Name] = frozenset()
     validated: Mapping[ProfileName, Validated] = field(default_factory=lambda: MappingProxyType({}))
     """By profile: what validated names reach. A profile that is not here is not to be had by them."""
+    manufacturers: tuple[Manufacturer, ...] = ()
 
 
 NO_CAPS: Final = Caps()

@@ -23,6 +23,7 @@ from ca.model import (
     Evidence,
     EvidenceKind,
     LocalEvidence,
+    ManufacturerCertificate,
     MessageEvidence,
     Peer,
     PresentedCertificate,
@@ -55,6 +56,8 @@ ALLOWED: Final = frozenset(
         (Verb.issue, Role.enroll, EvidenceKind.local),
         # An account whose names the web process validated, as far as the settings let it (ACME).
         (Verb.issue, Role.enroll, EvidenceKind.validated),
+        # A device fresh from a factory whose CA the settings trust (EST).
+        (Verb.issue, Role.enroll, EvidenceKind.manufacturer),
         # A responder gets its delegated certificate.
         (Verb.issue, Role.status, EvidenceKind.local),
         # An operator at the machine, or one who signed.
@@ -90,6 +93,7 @@ _KINDS: Final[Mapping[type, EvidenceKind]] = {
     PresentedCertificate: EvidenceKind.presented,
     LocalEvidence: EvidenceKind.local,
     ValidatedNames: EvidenceKind.validated,
+    ManufacturerCertificate: EvidenceKind.manufacturer,
 }
 _ACCOUNT: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -150,7 +154,7 @@ def claim(verb: Verb, evidence: Evidence, peer: Peer, *, deployment: str, now: U
     if isinstance(evidence, TokenEvidence):
         digest = token_rule.token_hash(evidence.token)
         return Claim(verb, peer, kind, digest, token=digest)
-    if isinstance(evidence, PresentedCertificate):
+    if isinstance(evidence, PresentedCertificate | ManufacturerCertificate):
         return Claim(verb, peer, kind, _sha256(evidence.certificate), certificate=read_certificate(evidence.certificate))
     if isinstance(evidence, LocalEvidence):
         if evidence.role is not peer.role or evidence.uid != peer.uid:

@@ -42,7 +42,7 @@ from ca.model import (
     UnixTime,
     ValidatedNames,
 )
-from ca.rules import renewal
+from ca.rules import manufacturer, renewal
 from ca.rules import token as token_rule
 from ca.rules.caps import NO_CAPS, Caps, Power, Validated, powers_of, within
 from ca.rules.evidence import Claim, Verb
@@ -143,6 +143,8 @@ def asked_for(
             asked = _by_role(found, request, policy, operator=operator)
         case EvidenceKind.validated:
             asked = _by_validated(found, request, policy, token, now=now)
+        case EvidenceKind.manufacturer:
+            asked = _by_manufacturer(found, request, policy, now=now)
         case _:
             raise Denied("evidence-unknown", "This kind of evidence is not known.")
     return asked
@@ -240,6 +242,19 @@ def _by_validated(found: Claim, request: IssueRequest, policy: Policy, token: To
         token=said.token,
         token_for=key,
     )
+
+
+def _by_manufacturer(found: Claim, request: IssueRequest, policy: Policy, *, now: UnixTime) -> Asked:
+    caps = policy.caps_of(found.peer.role)
+    assert found.certificate is not None, "a claim of this kind holds a certificate"
+    maker, device = manufacturer.identity(found.certificate.der, caps.manufacturers, now=now)
+    profile = request.profile or maker.profiles[0]
+    if profile not in maker.profiles:
+        raise Denied("over-the-cap", "Devices of this manufacturer do not get that profile.", why=f"Its settings do not list {profile!r}.")
+    _agree(request, device=device, profile=profile, names=())
+    _for_devices(policy, device, profile)
+    within(caps, device=device, profile=profile)
+    return Asked(device=device, profile=profile, names=(), issuer=policy.default_issuer, actor=f"manufacturer:{maker.name}")
 
 
 def _reach(said: ValidatedNames, caps: Caps) -> Validated:

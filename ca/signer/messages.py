@@ -21,6 +21,7 @@ from ca.model import (
     IssueRequest,
     IssuerId,
     LocalEvidence,
+    ManufacturerCertificate,
     MessageEvidence,
     Name,
     Peer,
@@ -50,6 +51,7 @@ _TAGS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = {
     EvidenceKind.message.value: (MessageEvidence, ("payload", "certificate", "signature")),
     EvidenceKind.presented.value: (PresentedCertificate, ("certificate",)),
     EvidenceKind.local.value: (LocalEvidence, ()),
+    EvidenceKind.manufacturer.value: (ManufacturerCertificate, ("certificate",)),
     EvidenceKind.validated.value: (ValidatedNames, ("account", "purpose", "profile", "names", "token")),
 }
 

@@ -50,7 +50,7 @@ def policy(**caps: Caps) -> Policy:
 
 EXPECTED = {
     Verb.issue: {
-        Role.enroll: {"token", "presented", "message", "local", "validated"},
+        Role.enroll: {"token", "presented", "message", "local", "validated", "manufacturer"},
         Role.status: {"local"},
         Role.publisher: set(),
         Role.operator: {"local", "message"},

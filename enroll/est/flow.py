@@ -1,0 +1,175 @@
+"""What EST does with a request that was read: choose the evidence, bind it to its connection, ask the signer. Verb ring. Holds no state.
+
+One kind of evidence for each way in, and none falls through to another: a one-time token by HTTP Basic, a factory certificate (IDevID) for a first
+enrolment, the current certificate for a renewal. Which of these hold is the signer's to say (P2).
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ca.der.certificate import read_certificate
+from ca.der.csr import read_csr
+from ca.errors import Denied, Malformed, NotFound, Unauthenticated
+from ca.model import (
+    Certificate,
+    DeviceId,
+    Evidence,
+    Issuer,
+    IssueRequest,
+    ManufacturerCertificate,
+    PresentedCertificate,
+    Profile,
+    ProfileName,
+    TokenEvidence,
+)
+from ca.rules import ids
+from ca.rules.token import token_hash
+from enroll.est import messages
+from enroll.ports import Signer
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What the connection of a request proves.
+
+    Args:
+        certificate: that the client presented, DER.
+        tls_unique: of TLS 1.2; None where there is none that can be relied on.
+        basic: user name and password of HTTP Basic.
+    """
+
+    certificate: bytes | None = None
+    tls_unique: bytes | None = None
+    basic: tuple[str, str] | None = None
+
+
+class Est:
+    """The operations.
+
+    Args:
+        labels: the profile of each label; None is the address without one.
+        factories: whether any manufacturer is trusted.
+    """
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        issuers: Sequence[Issuer],
+        profiles: Mapping[ProfileName, Profile],
+        labels: Mapping[str | None, ProfileName],
+        factories: bool,
+    ) -> None:
+        self._signer, self._profiles, self._labels, self._factories = signer, profiles, labels, factories
+        self._ours = frozenset(issuer.subject for issuer in issuers)
+        self._cacerts = messages.certs_only([issuer.certificate for issuer in issuers])
+
+    def profile(self, label: str | None) -> Profile:
+        """The profile of a label.
+
+        Raises:
+            NotFound: `no-such-label`.
+        """
+        name = self._labels.get(label)
+        if name is None:
+            raise NotFound("no-such-label", "There is no such label (RFC 7030 3.2.2).", why="Labels are the profiles that [est] lists.")
+        return self._profiles[name]
+
+    def cacerts(self, label: str | None) -> bytes:
+        """RFC 7030 4.1: the CA certificates, roots and all below them."""
+        self.profile(label)
+        return self._cacerts
+
+    def csrattrs(self, label: str | None) -> bytes:
+        """RFC 7030 4.5."""
+        return messages.csrattrs(self.profile(label))
+
+    def enroll(self, label: str | None, body: bytes, connection: Connection) -> Certificate:
+        """RFC 7030 4.2.1: a first certificate."""
+        profile = self.profile(label)
+        evidence, device = self._first(connection)
+        csr = self._csr(body, connection)
+        return self._issued(IssueRequest(csr, evidence, device=device, profile=profile.name))
+
+    def reenroll(self, label: str | None, body: bytes, connection: Connection) -> Certificate:
+        """RFC 7030 4.2.2: a successor for the certificate that was presented, and for the same identity."""
+        profile = self.profile(label)
+        if connection.certificate is None:
+            raise Unauthenticated(
+                "certificate-required",
+                "A renewal is asked for with the certificate that it renews (RFC 7030 4.2.2).",
+                why="None was presented in the TLS handshake.",
+            )
+        csr = self._csr(body, connection)
+        messages.same_identity(messages.read_asked(csr), connection.certificate)
+        # Without a label the certificate says what it is; with one, both must agree.
+        wanted = None if label is None else profile.name
+        return self._issued(IssueRequest(csr, PresentedCertificate(connection.certificate), profile=wanted))
+
+    def _issued(self, request: IssueRequest) -> Certificate:
+        return self._signer.issue(request).certificate
+
+    def _first(self, connection: Connection) -> tuple[Evidence, DeviceId | None]:
+        if connection.basic is not None:
+            user, password = connection.basic
+            token_hash(password)  # a mistyped token is told apart here, before anything is asked
+            return TokenEvidence(password), ids.device_id(user) if user else None
+        if connection.certificate is None:
+            raise Unauthenticated("token-required", "A one-time token or a factory certificate is required (RFC 7030 3.2.3, 3.3.2).")
+        if read_certificate(connection.certificate).issuer in self._ours:
+            raise Denied(
+                "enrolled-already",
+                "The device has a certificate: it renews by simplereenroll (RFC 7030 4.2.2).",
+                fix="POST to simplereenroll.",
+            )
+        if not self._factories:
+            raise Unauthenticated("manufacturer-unknown", "No manufacturer is trusted here.", fix="Enrol with a token.")
+        return ManufacturerCertificate(connection.certificate), None
+
+    @staticmethod
+    def _csr(body: bytes, connection: Connection) -> bytes:
+        """The CSR, proven, and bound to the connection where it says so (RFC 7030 3.5).
+
+        Raises:
+            Malformed, Unacceptable: it cannot be read, or proves nothing.
+            Denied: `channel-binding`: it is bound to another connection, or to one that we cannot check.
+        """
+        der = messages.decode(body)
+        read_csr(der)
+        challenge = messages.read_asked(der).challenge
+        if challenge is None:
+            return der
+        if connection.tls_unique is None:
+            raise Denied(
+                "channel-binding",
+                "The CSR holds a challengePassword, and this connection has no tls-unique to check it by (RFC 7030 3.5).",
+                why="TLS 1.3 has none (RFC 8446 C.5).",
+                fix="Leave challengePassword out, or connect with TLS 1.2.",
+            )
+        if not hmac.compare_digest(challenge.strip(), base64.b64encode(connection.tls_unique)):
+            raise Denied("channel-binding", "The CSR's challengePassword is not the tls-unique of this connection (RFC 7030 3.5).")
+        return der
+
+
+def read_basic(header: str) -> tuple[str, str] | None:
+    """User name and password of an Authorization header (RFC 7617); None without one.
+
+    Raises:
+        Malformed: `bad-authorization`: it is there and cannot be read, or is of another scheme.
+    """
+    if not header:
+        return None
+    found = re.fullmatch(r"basic +([A-Za-z0-9+/]+={0,2}) *", header, re.IGNORECASE | re.ASCII)
+    try:
+        text = base64.b64decode(found.group(1), validate=True).decode("ascii") if found is not None else ""
+    except ValueError:
+        text = ""
+    user, colon, password = text.partition(":")
+    if not colon:
+        raise Malformed("bad-authorization", "The Authorization header is not HTTP Basic (RFC 7617).", fix="curl --user DEVICE:TOKEN")
+    return user, password
