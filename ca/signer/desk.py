@@ -98,7 +98,7 @@ class Desk:
     """Start it, `do` or `submit` from any thread, stop it: what is queued by then is still done."""
 
     def __init__(
-        self, *, issuing: Issuing, revoking: Revoking, witness: Witness, checker: Checking, batch: int = 32, log: Log | None = None
+        self, *, issuing: Issuing, revoking: Revoking, witness: Witness, checker: Checking, batch: int = 64, log: Log | None = None
     ) -> None:
         self._issuing, self._revoking, self._witness, self._checker = issuing, revoking, witness, checker
         self._batch = batch
