@@ -6,11 +6,13 @@
     operator    added, and certified through the one door (P2)
 
 Every step is safe to repeat, so after a crash the same command goes on. It opens the issuing key and the database as the signer does, under
-the signer's lock (DESIGN 3), and never a root key (P4).
+the signer's lock (DESIGN 3), and never a root key (P4). What brings no new issuer, a root's next CRL above all, is imported while the signer
+runs: then the signer verifies and records the ceremony, and only the files are placed here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -40,9 +42,11 @@ from ca.model import (
 from ca.operators import Operators
 from ca.outlets.directory import DirectoryOutlet
 from ca.ports import Chance, Clock, SigningKey
-from ca.rules import grant, leaf
+from ca.record_ceremony import refuse_rehearsal, remember
+from ca.rules import grant, leaf, transcript
 from ca.rules.ceremony_check import Output, Verified
 from ca.signer.alone import SignerLock
+from ca.signer.client import SignerClient
 from ca.store.engine import Store, migrate, open_store
 from ca.store.file_journal import FileJournal
 from ca.witness import Witness
@@ -53,7 +57,7 @@ from crl.rules import gate
 from crl.rules.anatomy import InMemory
 from enroll.store.engine import migrate as migrate_protocols
 from fleetca import ceremonies, forms
-from fleetca.folder import put_new
+from fleetca.folder import Folder, put_new
 
 OPERATORS: Final = "operators"
 
@@ -93,7 +97,8 @@ def import_ceremony(settings: Settings, folder: Path, *, clock: Clock, chance: C
 
     Raises:
         Unacceptable: transcript or outputs do not hold, or the root is another one (`another-root`).
-        Conflict: another certificate is in place (`issuer-changed`), a newer CRL is (`crl-number-back`), or the signer runs (`signer-runs`).
+        Conflict: another certificate is in place (`issuer-changed`), a newer CRL is (`crl-number-back`), or the signer runs and there
+            is a new issuer (`signer-running`).
         Misconfigured: settings and outputs do not fit together.
         KeyUnavailable, StoreUnavailable: repeat when it is mended; nothing is half done.
     """
@@ -110,8 +115,40 @@ def import_ceremony(settings: Settings, folder: Path, *, clock: Clock, chance: C
     certificates = _certificates(settings, verified)
     # Judged as they will be, before a key is opened or a file is placed: a root's key would be refused here (P4).
     issuers = forms.issuers(settings, certificates)
-    with SignerLock(settings.signer.journal):
+    refuse_rehearsal(verified)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(SignerLock(settings.signer.journal))
+        except Conflict as running:
+            return _beside(settings, folder, verified, issuers, fingerprint, clock=clock, running=running)
         return _import(settings, verified, issuers, fingerprint, clock=clock, chance=chance)
+
+
+def _beside(
+    settings: Settings,
+    folder: Path,
+    verified: Verified,
+    issuers: Sequence[Issuer],
+    fingerprint: Digest,
+    *,
+    clock: Clock,
+    running: Conflict,
+) -> Imported:
+    """While the signer runs: what needs no key. It verifies the ceremony itself before anything is placed, and writes its leaf."""
+    new = [issuer.id for issuer in issuers if not settings.issuer(issuer.id).certificate.exists()]
+    if new:
+        running.why = f"{running.why} This ceremony brings the new issuer {new[0]}, whose key it must open."
+        raise running
+    archive = Folder(folder)
+    wanted = [transcript.FILE, "sheet.toml", *(output.file for output in verified.outputs)]
+    signer = SignerClient(settings.signer.socket, Role.operator)
+    try:
+        signer.record_ceremony({name: archive.read(name) or b"" for name in wanted})
+    finally:
+        signer.close()
+    placed = [_place_certificate(settings.issuer(issuer.id).certificate, issuer) for issuer in issuers]
+    placed += [_place_crl(settings, output, issuers, now=clock.now()) for output in verified.outputs if output.is_crl]
+    return Imported(verified.name, fingerprint, tuple(placed), tuple(issuers), ())
 
 
 def _import(
@@ -282,19 +319,7 @@ def _record(store: Store, issuers: Sequence[Issuer], verified: Verified, *, now:
             tx.add_issuer(issuer)
             if issuer.id not in known:
                 tx.append_leaf(leaf.issuer(issuer, at=now))
-        try:
-            with tx.savepoint():
-                tx.consume_message(verified.transcript_sha256, now=now)
-        except Conflict:
-            return  # This very transcript is on record.
-        tx.append_leaf(
-            leaf.ceremony(
-                verified.name,
-                transcript_sha256=verified.transcript_sha256,
-                outputs={output.file: output.sha256.hex() for output in verified.outputs},
-                at=now,
-            )
-        )
+        remember(tx, verified, now=now)
 
 
 # ---- Operators ----------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from ca.operators import Operators
 from ca.outlets.directory import DirectoryOutlet
 from ca.ports import Clock, Failpoint, SigningKey
 from ca.receipts import Receipts
+from ca.record_ceremony import RecordingCeremonies
 from ca.recover import Recovery
 from ca.revoke import Revoking
 from ca.rules import grant, note, receipt, serial
@@ -164,6 +165,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     failpoint=points,
                 ),
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
+                ceremonies=RecordingCeremonies(ledger=store.ledger, issuers=issuers, clock=clock),
                 questions=Questions(reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys), clock=clock),
             ),
             desk=Desk(issuing=issuing, revoking=revoking, witness=witness, checker=checker, batch=settings.signer.batch, log=log),

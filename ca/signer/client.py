@@ -128,6 +128,10 @@ class SignerClient:
     def disable_operator(self, name: OperatorName) -> Operator:
         return forms.read(Operator, self._ask("disable-operator", {"name": name}))
 
+    def record_ceremony(self, files: Mapping[str, bytes]) -> str:
+        """Have a ceremony verified and recorded, whose transcript, sheet and outputs these are; its name."""
+        return forms.read(str, self._ask("record-ceremony", messages.write_files(files)))
+
     # ---- Questions (role operator) ----------------------------------------------------------------------------------
 
     def certificates(

@@ -313,6 +313,18 @@ def read_confirm(body: Mapping[str, Any], peer: Peer) -> ConfirmRequest:
     return ConfirmRequest(read_evidence(body["evidence"], peer), read_ref(body["successor"]) if "successor" in body else None)
 
 
+def write_files(files: Mapping[str, bytes]) -> dict[str, Any]:
+    return {"files": {name: forms.write(octets) for name, octets in files.items()}}
+
+
+def read_files(body: Mapping[str, Any]) -> dict[str, bytes]:
+    _only(body, required=frozenset({"files"}))
+    files = body["files"]
+    if not isinstance(files, dict) or not files:
+        raise forms.bad("It takes files by name.")
+    return {name: forms.read(bytes, octets) for name, octets in files.items()}
+
+
 def write_crl(
     issuer: IssuerId, *, shard: int, above: int, fence: int, base: int | None = None, afresh: bool = False
 ) -> dict[str, Any]:

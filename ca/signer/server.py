@@ -19,6 +19,7 @@ from ca.errors import Broken, Contested, Denied, FleetcaError, NotFound, Unavail
 from ca.issue import Issuing, Prepared
 from ca.model import Issued, OperatorName, Peer, Role
 from ca.operators import Operators
+from ca.record_ceremony import RecordingCeremonies
 from ca.revoke import Revoking
 from ca.rules import forms, ids
 from ca.sign_crl import CrlSigning
@@ -44,6 +45,7 @@ class Verbs:
     superseding: Superseding
     crls: CrlSigning
     operators: Operators
+    ceremonies: RecordingCeremonies
     questions: Questions
 
 
@@ -83,6 +85,7 @@ class SignerServer:
             "crl-published": self._crl_published,
             "add-operator": self._add_operator,
             "disable-operator": self._disable_operator,
+            "record-ceremony": self._record_ceremony,
             "health": self._health,
             **dict.fromkeys(verbs.questions.NAMES, self._question),
         }
@@ -248,6 +251,12 @@ class SignerServer:
             raise forms.bad("It takes name.")
         name: OperatorName = ids.operator_name(forms.read(str, body["name"]))
         return self._desk.do(lambda: self._verbs.operators.disable(name, peer))
+
+    def _record_ceremony(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        files = messages.read_files(_plain(body))
+        name = self._desk.do(lambda: self._verbs.ceremonies.record(files, peer))
+        self._log.info("ceremony-recorded", role=peer.role.value, uid=peer.uid, ceremony=name)
+        return name
 
     def _health(self, _body: dict[str, Any], _peer: Peer, _: int | None) -> Any:
         return {**self._verbs.questions.health(), "queued": self._desk.queued}

@@ -25,6 +25,7 @@ MEANINGS: Final = {
     "housekeeping-waits": "What becomes due by itself could not be written down; the signer tries again in a minute.",
     "token-created": "A one-time token was made; only the beginning of its hash is shown.",
     "token-revoked": "Unused tokens of a device were withdrawn; the beginnings of their hashes.",
+    "ceremony-recorded": "The signer verified a ceremony whose outputs were imported while it runs, and wrote its leaf.",
     "crl-signed": "The signer signed a CRL; it is not visible before the publisher's gate has read it.",
     "journal-waits": "Records wait for the journal's disk; nothing new is signed until they are written.",
     "recovered": "At its start the signer classified an intent that a crash had left.",

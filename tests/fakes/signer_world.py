@@ -47,6 +47,7 @@ from ca.model import (
 )
 from ca.operators import Operators
 from ca.ports import SigningKey
+from ca.record_ceremony import RecordingCeremonies
 from ca.recover import Recovery
 from ca.revoke import Revoking
 from ca.rules.caps import Caps
@@ -234,6 +235,7 @@ class World:
             superseding=self.superseding,
             crls=self.crls,
             operators=self.operators,
+            ceremonies=RecordingCeremonies(ledger=self.store.ledger, issuers=self.issuers, clock=self.clock),
             questions=Questions(
                 reading=self.store.reading, policy=self.policy, witness=self.witness, keys=frozenset({ISSUING}), clock=self.clock
             ),

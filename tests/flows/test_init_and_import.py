@@ -19,11 +19,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from ca.errors import Conflict, FleetcaError, KeyUnavailable, Malformed, Misconfigured, Unacceptable
-from ca.model import CertificateState, DeviceId
+from ca.model import CertificateState, DeviceId, Role
 from ca.signer.alone import SignerLock
+from ca.signer.client import SignerClient
+from ca.signer.server import SignerServer
 from ca.store.engine import open_store
 from ca.system import SystemChance, SystemClock
-from fleetca import ceremonies, deployment, forms, importing
+from fleetca import ceremonies, deployment, forms, importing, wiring
 from fleetca.cli.main import fleetca
 from tests.fakes.ceremony import apart
 
@@ -445,9 +447,106 @@ def test_the_commands_print_one_document_each(made: deployment.Created) -> None:
 
 @pytest.mark.req("REQ-KEY-002")
 def test_P4_what_serves_has_no_code_path_to_a_root_key() -> None:
+    """What a ceremony made it may verify and record: rules that know no key, and the verb that uses them."""
     code = (
         "import sys, fleetca.wiring, fleetca.serve, fleetca.process, fleetca.server\n"
-        "print(*sorted(m for m in sys.modules if 'ceremon' in m or m == 'ca.keys.sealed_file'))"
+        "known = ('ca.rules.', 'ca.record_ceremony')\n"
+        "print(*sorted(m for m in sys.modules if ('ceremon' in m and not m.startswith(known)) or m == 'ca.keys.sealed_file'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+# ---- beside a running signer --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def running(made: deployment.Created) -> Iterator[deployment.Created]:
+    """A deployment with its first ceremony imported, whose signer runs."""
+    bring(made)
+    settings = forms.read_settings(made.settings)
+    with wiring.signer_parts(settings) as parts:
+        server = SignerServer(
+            settings.signer.socket,
+            verbs=parts.verbs,
+            desk=parts.desk,
+            users={os.getuid(): frozenset(Role)},
+            monotonic=SystemClock().monotonic,
+        )
+        server.start()
+        try:
+            yield made
+        finally:
+            server.stop()
+
+
+def _ceremonies(made: deployment.Created) -> list[str]:
+    store = open_store(forms.store_url(forms.read_settings(made.settings)))
+    try:
+        leaves = [json.loads(leaf.body) for leaf in store.reading.pending_leaves(1000)]
+    finally:
+        store.close()
+    return [leaf["name"] for leaf in leaves if leaf["kind"] == "ceremony"]
+
+
+def _published_number(made: deployment.Created) -> int:
+    published = forms.read_settings(made.settings).crl.directory / "root.crl"
+    return x509.load_der_x509_crl(published.read_bytes()).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+
+
+def test_a_roots_next_crl_is_imported_while_the_signer_runs(running: deployment.Created) -> None:
+    first = _ceremonies(running)
+    second = _next_root_crl(running, "second", running.outputs / "root-crl.crl")
+    for _ in range(2):  # and again: harmless
+        imported = bring(second)
+        assert _published_number(running) == 2
+        assert _ceremonies(running) == [*first, "second"]
+    assert [each.new for each in imported.placed if "certificate" in each.what] == [False, False]
+    assert imported.operators == ()
+
+
+def test_what_does_not_hold_is_refused_by_the_signer_itself(running: deployment.Created) -> None:
+    """Whoever calls it may have checked nothing: every octet is verified where it is recorded."""
+    first = _ceremonies(running)
+    second = _next_root_crl(running, "second", running.outputs / "root-crl.crl")
+    files = {path.name: path.read_bytes() for path in second.outputs.iterdir() if path.suffix != ".key"}
+    settings = forms.read_settings(running.settings)
+
+    def recorded(role: Role = Role.operator, **changes: bytes | None) -> str:
+        given = {name: octets for name, octets in {**files, **changes}.items() if octets is not None}
+        client = SignerClient(settings.signer.socket, role)
+        try:
+            return client.record_ceremony(given)
+        except FleetcaError as error:
+            return error.code
+        finally:
+            client.close()
+
+    crl, script = next(name for name in files if name.endswith(".crl")), files["transcript.jsonl"]
+    lines = script.splitlines(keepends=True)
+    assert recorded(**{crl: files[crl][:-1] + bytes([files[crl][-1] ^ 1])}) == "output-changed"
+    assert recorded(**{crl: None}) == "output-missing"
+    assert recorded(**{"sheet.toml": b"another"}) == "sheet-changed"
+    assert recorded(**{"transcript.jsonl": b"".join(lines[:-1])}) in {"transcript-incomplete", "transcript-seal"}
+    assert recorded(**{"transcript.jsonl": None}) in {"transcript-broken", "transcript-incomplete"}
+    assert [recorded(role) for role in Role if role is not Role.operator] == ["not-allowed"] * 3
+    assert _ceremonies(running) == first
+    assert recorded() == "second"
+    assert _ceremonies(running) == [*first, "second"]
+
+
+def test_P4_another_roots_ceremony_is_nobodys_and_a_new_issuer_waits_for_a_stop(running: deployment.Created, tmp_path: Path) -> None:
+    other = create(tmp_path / "other")
+    hold(other)
+    client = SignerClient(forms.read_settings(running.settings).signer.socket, Role.operator)
+    files = {path.name: path.read_bytes() for path in other.outputs.iterdir() if path.suffix != ".key"}
+    with pytest.raises(Conflict) as caught:
+        client.record_ceremony(files)
+    client.close()
+    assert caught.value.code == "issuer-not-here"
+    (running.settings.parent / "ca/issuing.pem").unlink()
+    with pytest.raises(Conflict) as caught:
+        bring(running)
+    assert caught.value.code == "signer-running"
+    assert "new issuer issuing" in caught.value.why
+    assert not (running.settings.parent / "ca/issuing.pem").exists()

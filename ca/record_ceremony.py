@@ -1,0 +1,78 @@
+"""Recording a ceremony whose outputs came into a deployment that is running. Asked for by role operator on the signer's socket only.
+
+Believes nobody: transcript, seal and every output are verified here again, from their octets, with the certificates that this deployment knows.
+Opens no key and needs none (P4); what a ceremony makes that needs one, a new issuer, is imported with the signer stopped. Knows rules and ports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from ca.errors import Conflict, Denied, Unacceptable
+from ca.lineage import Issuers
+from ca.model import Peer, Role
+from ca.ports import Clock, Ledger, Writing
+from ca.rules import leaf, transcript
+from ca.rules.ceremony_check import Verified, check
+from ca.rules.clock import trusted
+
+
+class RecordingCeremonies:
+    def __init__(self, *, ledger: Ledger, issuers: Issuers, clock: Clock) -> None:
+        self._ledger, self._issuers, self._clock = ledger, issuers, clock
+
+    def record(self, files: Mapping[str, bytes], peer: Peer) -> str:
+        """Write down that the outputs of a ceremony are here; its name. The same one again is harmless.
+
+        Args:
+            files: the transcript, the sheet and every output, by name.
+
+        Raises:
+            Denied: who asks is no operator of this machine.
+            Unacceptable: it does not hold (see `ca.rules.ceremony_check`), or was a rehearsal.
+            Conflict: it made a certificate that this deployment does not have yet (`issuer-not-here`).
+        """
+        if peer.role is not Role.operator:
+            raise Denied("not-allowed", f"Role {peer.role.value} brings no ceremony.")
+        known: dict[str, bytes] = {name: issuer.certificate for name, issuer in self._issuers.by_id.items()}
+        verified = check(files.get(transcript.FILE, b""), files, roots=known)
+        refuse_rehearsal(verified)
+        for output in verified.outputs:
+            if not output.is_crl and not output.is_statement and known.get(output.act) != output.der:
+                raise Conflict(
+                    "issuer-not-here",
+                    f"The ceremony made the certificate of {output.act}, which is not at work here.",
+                    why="A new issuer's key is opened when the signer starts.",
+                    fix="Stop fleetca serve, import it again, and start.",
+                )
+        with self._ledger.writing() as tx:
+            now = trusted(self._clock.now(), high_time=tx.high_time())
+            remember(tx, verified, now=now)
+        return verified.name
+
+
+def refuse_rehearsal(verified: Verified) -> None:
+    """
+    Raises:
+        Unacceptable: `rehearsal`.
+    """
+    if verified.rehearsal:
+        raise Unacceptable(
+            "rehearsal", "This was a rehearsal.", why="Its keys were thrown away.", fix="Import what the ceremony itself made."
+        )
+
+
+def remember(tx: Writing, verified: Verified, *, now: int) -> None:
+    """The ceremony's leaf, once for each transcript."""
+    with suppress(Conflict):
+        with tx.savepoint():
+            tx.consume_message(verified.transcript_sha256, now=now)
+        tx.append_leaf(
+            leaf.ceremony(
+                verified.name,
+                transcript_sha256=verified.transcript_sha256,
+                outputs={output.file: output.sha256.hex() for output in verified.outputs},
+                at=now,
+            )
+        )
