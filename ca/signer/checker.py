@@ -4,16 +4,17 @@ Two thirds of the arithmetic of an issuance is verifying: the proof of possessio
 the second parser (P11). The rules that do it are pure; here they run beside the thread that decides instead of in it, and hostile octets
 meet the parsers in a process that holds no key and no database.
 
-Frames as on the signer's socket, one JSON object each: `{"csrs": [...]}` or `{"finished": [...]}`, octets in base64, answered in order by a list
-of outcomes. Knows no verb and no rule of its own. When the child dies, what it had in hand ends with `checker-died`, and a new one starts.
+A frame is four octets of length and so many of content. What is asked comes in Python's own form (`marshal`), for the child believes the signer;
+what is answered is JSON, for the signer reads it as it would a stranger's: the child has met hostile octets. Answers come in order, each a list of
+outcomes. Knows no verb and no rule of its own. When the child dies, what it had in hand ends with `checker-died`, and a new one starts.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
+import marshal
 import signal
 import subprocess
 import sys
@@ -35,14 +36,6 @@ Outcome: TypeAlias = Csr | FleetcaError | None
 Told: TypeAlias = Callable[[Sequence[Outcome]], None]
 
 
-def _octets(text: str) -> bytes:
-    return base64.b64decode(text)
-
-
-def _text(octets: bytes) -> str:
-    return base64.b64encode(octets).decode("ascii")
-
-
 # ---- In the child ---------------------------------------------------------------------------------------------------
 
 
@@ -53,20 +46,14 @@ def _outcome(check: Callable[[Any], Any], item: Any) -> Any:
         return messages.write_error(error)
 
 
-def _read(der: str) -> list[str]:
-    csr = read_csr(_octets(der))
-    return [_text(csr.spki), csr.spki_sha256.hex(), csr.algorithm]
+def _read(der: bytes) -> list[str]:
+    csr = read_csr(der)
+    return [csr.spki.hex(), csr.spki_sha256.hex(), csr.algorithm]
 
 
-def _reread(item: list[Any]) -> None:
+def _reread(item: tuple[bytes, bytes, str, int, int, bytes]) -> None:
     der, tbs, algorithm, serial, not_after, spki = item
-    verify_signed(Meant(_octets(tbs), AlgorithmName(algorithm), Serial(int(serial, 16)), not_after), _octets(der), _octets(spki))
-
-
-def _answer(work: dict[str, Any]) -> list[Any]:
-    if "csrs" in work:
-        return [_outcome(_read, der) for der in work["csrs"]]
-    return [_outcome(_reread, item) for item in work["finished"]]
+    verify_signed(Meant(tbs, AlgorithmName(algorithm), Serial(serial), not_after), der, spki)
 
 
 def main() -> None:
@@ -75,20 +62,21 @@ def main() -> None:
         # Sent to the whole group when somebody stops the signer, which still finishes what it has in hand.
         signal.signal(number, signal.SIG_IGN)
     asked, told = sys.stdin.buffer, sys.stdout.buffer
-    while (work := _take(asked)) is not None:
-        told.write(_frame(_answer(work)))
+    while body := _body(asked):
+        csrs, work = marshal.loads(body)  # noqa: S302 - from the signer, whose child this is
+        check = _read if csrs else _reread
+        told.write(_frame(json.dumps([_outcome(check, item) for item in work], separators=(",", ":")).encode()))
         told.flush()
 
 
-def _frame(document: Any) -> bytes:
-    body = json.dumps(document, separators=(",", ":")).encode()
+def _frame(body: bytes) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-def _take(source: IO[bytes]) -> Any:
+def _body(source: IO[bytes]) -> bytes:
+    """Of the next frame; nothing when there is an end to them."""
     head = source.read(4)
-    body = source.read(int.from_bytes(head, "big")) if len(head) == 4 else b""
-    return json.loads(body) if body else None
+    return source.read(int.from_bytes(head, "big")) if len(head) == 4 else b""
 
 
 # ---- In the signer --------------------------------------------------------------------------------------------------
@@ -120,18 +108,15 @@ class Checker:
 
     def read(self, csrs: Sequence[bytes], told: Told) -> None:
         """Read each CSR: a `Csr`, or what is wrong with it."""
-        self._ask({"csrs": [_text(der) for der in csrs]}, csrs=True, count=len(csrs), told=told)
+        self._ask(list(csrs), csrs=True, told=told)
 
     def reread(self, finished: Sequence[tuple[Draft, bytes, bytes]], told: Told) -> None:
         """Read back each certificate, given with its draft and its issuer's key: None, or what is wrong with it."""
-        work = [
-            (_text(der), _text(draft.tbs), draft.algorithm, f"{draft.serial:x}", draft.not_after, _text(spki))
-            for draft, der, spki in finished
-        ]
-        self._ask({"finished": work}, csrs=False, count=len(work), told=told)
+        work = [(der, draft.tbs, draft.algorithm, draft.serial, draft.not_after, spki) for draft, der, spki in finished]
+        self._ask(work, csrs=False, told=told)
 
-    def _ask(self, work: dict[str, Any], *, csrs: bool, count: int, told: Told) -> None:
-        frame = _frame(work)
+    def _ask(self, work: list[Any], *, csrs: bool, told: Told) -> None:
+        frame, count = _frame(marshal.dumps((csrs, work))), len(work)
         with self._lock:
             if self._child is None and not self._closed:
                 self._child = self._spawned()
@@ -159,19 +144,23 @@ class Checker:
 
     def _listen(self, child: subprocess.Popen[bytes]) -> None:
         assert child.stdout is not None
-        with contextlib.suppress(OSError, ValueError):
-            while (answer := _take(child.stdout)) is not None:
+        # Whatever it says that is no answer ends it like a death: it has read what strangers sent.
+        with contextlib.suppress(Exception):
+            while body := _body(child.stdout):
                 with self._lock:
                     csrs, count, told = self._waiting[0]
-                    if len(answer) != count:
-                        break
+                outcomes = [_outcome_of(item, csrs=csrs) for item in json.loads(body)]
+                if len(outcomes) != count:
+                    break
+                with self._lock:
                     self._waiting.popleft()
-                told([_outcome_of(item, csrs=csrs) for item in answer])
+                told(outcomes)
         with self._lock:
             if self._child is child:
                 self._child = None
             lost, self._waiting = self._waiting, deque()
         _close(child)
+        child.kill()
         child.wait()
         for _, count, told in lost:
             told([_died()] * count)
@@ -184,9 +173,11 @@ def _outcome_of(item: Any, *, csrs: bool) -> Outcome:
         except FleetcaError as error:
             return error
     if not csrs:
+        if item is not None:
+            raise ValueError(item)
         return None
     spki, digest, algorithm = item
-    return Csr(_octets(spki), Digest(bytes.fromhex(digest)), AlgorithmName(algorithm))
+    return Csr(bytes.fromhex(spki), Digest(bytes.fromhex(digest)), AlgorithmName(algorithm))
 
 
 def _close(child: subprocess.Popen[bytes]) -> None:

@@ -325,9 +325,7 @@ def read_files(body: Mapping[str, Any]) -> dict[str, bytes]:
     return {name: forms.read(bytes, octets) for name, octets in files.items()}
 
 
-def write_crl(
-    issuer: IssuerId, *, shard: int, above: int, fence: int, base: int | None = None, afresh: bool = False
-) -> dict[str, Any]:
+def write_crl(issuer: IssuerId, *, shard: int, above: int, fence: int, base: int | None = None, afresh: bool = False) -> dict[str, Any]:
     body: dict[str, Any] = {"issuer": issuer, "shard": shard, "above": above, "fence": fence}
     if base is not None:
         body["base"] = base

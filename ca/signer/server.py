@@ -226,9 +226,7 @@ class SignerServer:
             raise forms.bad("A CRL needs an open file that comes with the request.")
         # Not at the desk: a long list must not hold up issuing.
         with self._crl_lock, open(descriptor, "wb", buffering=0, closefd=False) as sink:
-            intent = self._verbs.crls.sign(
-                issuer, shard=shard, above=above, fence=fence, sink=sink, peer=peer, base=base, afresh=afresh
-            )
+            intent = self._verbs.crls.sign(issuer, shard=shard, above=above, fence=fence, sink=sink, peer=peer, base=base, afresh=afresh)
         self._log.info("crl-signed", issuer=issuer, shard=shard, number=intent.number, base=base, count=intent.count)
         return intent
 
