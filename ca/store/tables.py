@@ -262,6 +262,14 @@ crls = sa.Table(
         sqlite_where=sa.text("published_at IS NOT NULL AND base IS NULL"),
         postgresql_where=sa.text("published_at IS NOT NULL AND base IS NULL"),
     ),
+    sa.Index(
+        "crls_deltas_published",
+        "issuer",
+        "shard",
+        "number",
+        sqlite_where=sa.text("published_at IS NOT NULL AND base IS NOT NULL"),
+        postgresql_where=sa.text("published_at IS NOT NULL AND base IS NOT NULL"),
+    ),
     sqlite_with_rowid=False,
 )
 

@@ -201,7 +201,7 @@ def _check_extensions(read: Anatomy, scope: Scope) -> None:
     for dotted, (critical, _) in read.extensions.items():
         if dotted not in allowed:
             raise Broken("crl-extension", f"The CRL has the extension {dotted}, which no CRL of ours has.")
-        if critical is not allowed[dotted]:
+        if critical is not allowed.get(dotted, critical):
             how = "critical" if critical else "not critical"
             raise Broken("crl-extension", f"The CRL's extension {dotted} is {how}.", why="RFC 5280 5.2 wants it otherwise.")
     if (read.base() is not None) is not scope.delta:
@@ -414,18 +414,15 @@ def _prefixed(read: Anatomy, old: Anatomy) -> bool:
 def _check_departed(serial: Serial, before: Before, as_of: int) -> None:
     """The record is asked for the latest change, which may be younger than the CRL: then this refuses, and the next try sees both."""
     latest = before.departed(serial)
-    if latest is None:
-        raise Broken(
-            "crl-forgotten",
-            f"Serial {serial:040x} stands in the published CRL and the record knows no revocation of it.",
-            why="The database is older than what was published: it was restored and not yet recovered.",
-            fix="fleetca recover",
-        )
-    released = latest.reason is Reason.removeFromCRL and latest.change <= as_of
-    listed_after_expiry = latest.not_after < before.listed_until
+    released = latest is not None and latest.reason is Reason.removeFromCRL and latest.change <= as_of
+    listed_after_expiry = latest is not None and latest.not_after < before.listed_until
     if not released and not listed_after_expiry:
+        known = latest is not None
         raise Broken(
             "crl-forgotten",
             f"Serial {serial:040x} stands in the published CRL and is missing from this one.",
-            why="It was not released, and no CRL was published after it expired (RFC 5280 3.3).",
+            why="It was not released, and no CRL was published after it expired (RFC 5280 3.3)."
+            if known
+            else "The record knows no revocation of it: the database is older than what was published, restored and not yet recovered.",
+            fix="" if known else "fleetca recover",
         )

@@ -286,6 +286,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("published_at IS NOT NULL AND base IS NULL"),
     )
     op.create_index(
+        "crls_deltas_published",
+        "crls",
+        ["issuer", "shard", "number"],
+        sqlite_where=sa.text("published_at IS NOT NULL AND base IS NOT NULL"),
+        postgresql_where=sa.text("published_at IS NOT NULL AND base IS NOT NULL"),
+    )
+    op.create_index(
         "leaves_by_position",
         "leaves",
         ["position"],
