@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import marshal
+import os
 import signal
 import subprocess
 import sys
@@ -133,8 +134,13 @@ class Checker:
             child.stdin.flush()
 
     def _spawned(self) -> subprocess.Popen[bytes]:
+        # Nothing of our environment but where our own code lies: a unit file may have put secrets there.
         child = subprocess.Popen(
-            [sys.executable, "-I", "-m", "ca.signer.checker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}, cwd="/"
+            [sys.executable, "-P", "-m", "ca.signer.checker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PYTHONPATH": os.pathsep.join(sys.path)},
+            cwd="/",
         )
         for pipe in (child.stdin, child.stdout):
             with contextlib.suppress(OSError):
