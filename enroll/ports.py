@@ -96,8 +96,9 @@ class Reader(Protocol):
         expires_before: UnixTime | None,
         after: str | None,
         limit: int,
+        now: UnixTime,
     ) -> tuple[Sequence[Certificate], str | None]:
-        """One page and the cursor of the next one (None: this was the last).
+        """One page and the cursor of the next one (None: this was the last); `state` is judged at `now`.
 
         Raises:
             Malformed: `after` is no cursor of ours.

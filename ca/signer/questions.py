@@ -52,6 +52,7 @@ class Reading(Protocol):
         expires_before: UnixTime | None = None,
         after: str | None = None,
         limit: int = 100,
+        now: UnixTime = 0,
     ) -> tuple[Sequence[Certificate], str | None]: ...
 
     def search_devices(
@@ -122,7 +123,7 @@ class Questions:
                 asked[key] = messages.serial_of(forms.read(str, value))
             elif key != "limit":
                 raise forms.bad(f"A search knows no {key[:80]!r}.")
-        rows, cursor = self._reading.search_certificates(tenant=self._policy.tenant, **asked)
+        rows, cursor = self._reading.search_certificates(tenant=self._policy.tenant, now=self._clock.now(), **asked)
         return {"rows": forms.write(rows), "next": cursor}
 
     def _certificate(self, body: Mapping[str, Any]) -> Any:

@@ -150,6 +150,7 @@ class Reading(Reads):
         expires_before: UnixTime | None = None,
         after: str | None = None,
         limit: int = 100,
+        now: UnixTime = 0,
     ) -> tuple[Sequence[Certificate], str | None]:
         """One page of the certificates for which all that is given holds, and the cursor of the next page (None: this was the last).
 
@@ -159,6 +160,7 @@ class Reading(Reads):
             spki_sha256: of a key that was claimed for a device (`Writing.claim_key`).
             expires_after, expires_before: notAfter is at or after, or before, this time.
             after: the cursor of the page before, from a search for the same.
+            now: what `state` is judged at: a grace that is over by then counts, written down or not. 0: as it is written down.
 
         Newest first; by expiry when only that is asked, by subject when its beginning is. Pages go on behind the last row's key, so rows
         that come or go meanwhile neither repeat nor hide others.
@@ -181,6 +183,7 @@ class Reading(Reads):
             state=state,
             expires_after=expires_after,
             expires_before=expires_before,
+            now=now,
         )
         page, cursor = search.one_page(found.path(), self._database.query_once, after=after, limit=limit)
         return [rows.certificate_of(row) for row in page], cursor

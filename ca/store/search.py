@@ -35,10 +35,23 @@ OWNER_OF_KEY = sa.select(t.keys.c.device).where(t.keys.c.spki_sha256 == param("s
 _STANDINGS: dict[Standing, Condition] = {
     Standing.intended: sa.text("certificates.state = 'intended' AND NOT certificates.revoked"),
     Standing.issued: sa.text("certificates.state = 'issued' AND certificates.superseded_at IS NULL AND NOT certificates.revoked"),
-    Standing.superseded: sa.text("certificates.superseded_at IS NOT NULL AND NOT certificates.revoked"),
+    # The first line is the partial index's own, word for word: so both databases see that it holds all that is asked for.
+    Standing.superseded: sa.text(
+        "(certificates.superseded_at IS NOT NULL OR certificates.grace_ends_at IS NOT NULL)"
+        " AND certificates.state = 'issued' AND NOT certificates.revoked"
+    ),
     Standing.revoked: sa.text("certificates.revoked"),
     Standing.void: sa.text("certificates.state = 'void' AND NOT certificates.revoked"),
 }
+
+
+def _stands(state: Standing, now: UnixTime) -> Iterator[Condition]:
+    """What is true of a certificate at `now`: a grace that is over counts, whether or not the signer has written it down."""
+    yield _STANDINGS[state]
+    if state is Standing.issued:
+        yield sa.or_(_c.grace_ends_at.is_(None), _c.grace_ends_at > now)
+    if state is Standing.superseded:
+        yield sa.or_(_c.superseded_at.is_not(None), _c.grace_ends_at <= now)
 
 
 class _Aside(sa.ColumnElement[Any]):
@@ -128,9 +141,11 @@ class Certificates:
     state: Standing | None
     expires_after: UnixTime | None
     expires_before: UnixTime | None
+    now: UnixTime
+    """What `state` is judged at."""
 
     def path(self) -> Path:
-        _refuse_unfit(self.tenant, self.device, self.subject, self.san, self.expires_after, self.expires_before)
+        _refuse_unfit(self.tenant, self.device, self.subject, self.san, self.expires_after, self.expires_before, self.now)
         name = self._name()
         walk = _WALKS[name]
         return Path(name, walk, rows.CERTIFICATE_COLUMNS, walk.source, tuple(self._where(walk)))
@@ -169,7 +184,7 @@ class Certificates:
         elif self.subject is not None:
             yield column(_c.subject) == self.subject
         if self.state is not None:
-            yield _STANDINGS[self.state]
+            yield from _stands(self.state, self.now)
         if self.spki_sha256 is not None:
             yield _c.spki_sha256 == self.spki_sha256
         if self.expires_after is not None:

@@ -180,8 +180,8 @@ certificates = sa.Table(
     sa.Index(
         "certificates_superseded",
         "id",
-        sqlite_where=sa.text("superseded_at IS NOT NULL"),
-        postgresql_where=sa.text("superseded_at IS NOT NULL"),
+        sqlite_where=sa.text("superseded_at IS NOT NULL OR grace_ends_at IS NOT NULL"),
+        postgresql_where=sa.text("superseded_at IS NOT NULL OR grace_ends_at IS NOT NULL"),
     ),
     sa.Index(
         "certificates_clones",

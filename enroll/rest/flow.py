@@ -156,6 +156,7 @@ class Enrolment:
             expires_before=query.expires_before,
             after=query.cursor,
             limit=query.limit,
+            now=now,
         )
 
     def certificate(self, ref: CertificateRef, *, certificate: bytes | None) -> Certificate:

@@ -233,9 +233,9 @@ def ask_everything(store: Store) -> set[str]:
         for values in itertools.product(*(choices[name] for name in names))
     ]
     for asked in questions:
-        _, cursor = reading.search_certificates(**asked, limit=20)
+        _, cursor = reading.search_certificates(**asked, limit=20, now=NOW)
         if cursor is not None:
-            reading.search_certificates(**asked, limit=20, after=cursor)
+            reading.search_certificates(**asked, limit=20, after=cursor, now=NOW)
     reading.search_certificates(spki_sha256=key)
     for devices in ({}, {"device": "pump-5"}, {"device": "pump-5*"}, {"tenant": TenantId("default")}):
         _, cursor = reading.search_devices(**devices, limit=20)  # type: ignore[arg-type]

@@ -77,14 +77,16 @@ def fill(store: Store) -> None:
                 writing.record_issued([(ref_of(one), one.draft.tbs)], now=NOW)
             if fate in {3, 4} and chance.random() < 0.7:
                 writing.mark_superseded(ref_of(one), now=NOW)
+            if fate in {2, 4} and chance.random() < 0.7:
+                writing.begin_grace(ref_of(one), ends_at=NOW + chance.choice([0, 200]))
             for reason in ((), (Reason.keyCompromise,), (Reason.certificateHold, Reason.removeFromCRL))[chance.randrange(3)]:
                 writing.add_revocation(ref_of(one), reason=reason, now=NOW, not_after=one.draft.not_after, listed=True)
 
 
-def standing(one: Certificate) -> Standing:
+def standing(one: Certificate, now: int = 0) -> Standing:
     if one.revocation is not None and one.revocation.reason is not Reason.removeFromCRL:
         return Standing.revoked
-    if one.superseded_at is not None:
+    if one.superseded_at is not None or (one.grace_ends_at is not None and one.grace_ends_at <= now):
         return Standing.superseded
     return Standing(one.state.value)
 
@@ -99,7 +101,7 @@ def fits(one: Certificate, asked: dict[str, Any]) -> bool:
         and ("san" not in asked or asked["san"] in {name.value for name in one.names})
         and asked.get("serial", one.ref.serial) == one.ref.serial
         and asked.get("spki_sha256", one.spki_sha256) == one.spki_sha256
-        and asked.get("state", standing(one)) is standing(one)
+        and asked.get("state", standing(one, asked.get("now", 0))) is standing(one, asked.get("now", 0))
         and asked.get("expires_after", 0) <= one.not_after < asked.get("expires_before", 1 << 62)
     )
 
@@ -141,6 +143,17 @@ def test_every_question_and_every_pair_of_questions_is_answered_rightly(fleet: t
         expected = [one.ref for one in everything if fits(one, asked)]
         found = [one.ref for one in pages(store, asked, (7, 1000)[number % 2])]
         assert sorted(found) == sorted(expected), asked
+
+
+@pytest.mark.parametrize("now", [0, NOW - 1, NOW, NOW + 199, NOW + 200])
+def test_P9_a_grace_that_is_over_counts_before_it_is_written_down(fleet: tuple[Store, list[Certificate]], now: int) -> None:
+    store, everything = fleet
+    for state in Standing:
+        for also in ({}, {"device": "pump-1"}, {"tenant": "acme"}, {"subject": "CN=pump-1*"}, {"expires_after": NOW + 300}):
+            asked = {"state": state, "now": now, **also}
+            assert sorted(one.ref for one in pages(store, asked, 7)) == sorted(one.ref for one in everything if fits(one, asked)), asked
+    ended = {sum(standing(one, at) is Standing.superseded for one in everything) for at in (NOW - 1, NOW, NOW + 200)}
+    assert len(ended) == 3
 
 
 def test_what_is_found_is_the_whole_certificate(fleet: tuple[Store, list[Certificate]]) -> None:

@@ -261,13 +261,21 @@ def test_P9_a_superseded_operator_gives_no_orders(world: World) -> None:
     assert world.row(victim).revocation is None
 
 
-def test_the_search_finds_it_as_superseded_once_the_signer_wrote_it_down(both: World) -> None:
+def test_the_search_finds_it_as_superseded_from_the_second_on_at_which_it_is(both: World) -> None:
     old = both.enrol()
-    both.deliver(old, both.renew(old))
-    both.clock.at += GRACE
-    both.superseding.end_graces()
-    found, _ = both.store.reading.search_certificates(state=Standing.superseded)
-    assert [row.ref for row in found] == [both.row(old).ref]
+    new = both.renew(old)
+    both.deliver(old, new)
+
+    def found(state: Standing) -> list[Any]:
+        return [row.ref for row in both.store.reading.search_certificates(state=state, now=both.clock.at)[0]]
+
+    both.clock.at += GRACE - 1
+    assert (found(Standing.superseded), len(found(Standing.issued))) == ([], 2)
+    both.clock.at += 1
+    for _ in range(2):
+        assert found(Standing.superseded) == [both.row(old).ref]
+        assert found(Standing.issued) == [both.row(new).ref]
+        both.superseding.end_graces()  # writes it down, which changes nothing
 
 
 def test_many_graces_end_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

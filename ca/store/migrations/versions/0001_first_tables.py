@@ -237,8 +237,8 @@ def upgrade() -> None:
         "certificates_superseded",
         "certificates",
         ["id"],
-        sqlite_where=sa.text("superseded_at IS NOT NULL"),
-        postgresql_where=sa.text("superseded_at IS NOT NULL"),
+        sqlite_where=sa.text("superseded_at IS NOT NULL OR grace_ends_at IS NOT NULL"),
+        postgresql_where=sa.text("superseded_at IS NOT NULL OR grace_ends_at IS NOT NULL"),
     )
     op.create_index(
         "tokens_outstanding",
