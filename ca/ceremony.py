@@ -22,7 +22,7 @@ from ca.model import Digest, IssuerId, KeyName, Profile, ProfileName, UnixTime
 from ca.ports import Archive, Chance, Clock, Failpoint, SigningKey
 from ca.rules import ceremony_roles as roles
 from ca.rules import transcript
-from ca.rules.ceremony import REHEARSAL, Act, DestroyAct, Participant, RootAct, Sheet, output_file, signer_of
+from ca.rules.ceremony import REHEARSAL, Act, DestroyAct, Participant, RootAct, Sheet, kind_of, output_file, signer_of
 from ca.rules.ceremony_dates import accept, check_clock
 from ca.rules.ceremony_drafts import SEED_OCTETS, Drafted, known_issuer, reread, root_issuer
 from ca.rules.ceremony_words import words
@@ -194,6 +194,7 @@ class Ceremony:
             inputs={name: hashlib.sha256(octets).hexdigest() for name, octets in inputs.items()},
             people=people,
             acts=[act.id for act in sheet.acts],
+            kinds={str(act.id): kind_of(act) for act in sheet.acts},
             confirm={str(act.id): [[each.role, each.person] for each in sheet.confirmed_by(act)] for act in sheet.acts},
             seeds=seeds,
         )

@@ -7,15 +7,19 @@ Opens no key and needs none (P4); what a ceremony makes that needs one, a new is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from typing import Final
 
 from ca.errors import Conflict, Denied, Unacceptable
 from ca.lineage import Issuers
 from ca.model import Peer, Role
 from ca.ports import Clock, Ledger, Writing
 from ca.rules import leaf, transcript
+from ca.rules.ceremony import REHEARSAL_UNIT
 from ca.rules.ceremony_check import Verified, check
 from ca.rules.clock import trusted
+
+ISSUERS: Final = frozenset(("root", "intermediate", "rekey"))
+"""Kinds of outputs that are issuers of a deployment."""
 
 
 class RecordingCeremonies:
@@ -39,7 +43,7 @@ class RecordingCeremonies:
         verified = check(files.get(transcript.FILE, b""), files, roots=known)
         refuse_rehearsal(verified)
         for output in verified.outputs:
-            if not output.is_crl and not output.is_statement and known.get(output.act) != output.der:
+            if output.kind in ISSUERS and known.get(output.act) != output.der:
                 raise Conflict(
                     "issuer-not-here",
                     f"The ceremony made the certificate of {output.act}, which is not at work here.",
@@ -53,26 +57,34 @@ class RecordingCeremonies:
 
 
 def refuse_rehearsal(verified: Verified) -> None:
-    """
+    """By the transcript, and by the mark in every subject: each alone is enough.
+
     Raises:
         Unacceptable: `rehearsal`.
     """
-    if verified.rehearsal:
+    marked = REHEARSAL_UNIT.encode()
+    if verified.rehearsal or any(marked in output.der for output in verified.outputs):
         raise Unacceptable(
-            "rehearsal", "This was a rehearsal.", why="Its keys were thrown away.", fix="Import what the ceremony itself made."
+            "rehearsal",
+            f"This is a rehearsal of the ceremony {verified.name}.",
+            why="Its keys were thrown away, and everything of it is marked.",
+            fix="Hold the ceremony: fleetca ceremony run",
         )
 
 
-def remember(tx: Writing, verified: Verified, *, now: int) -> None:
-    """The ceremony's leaf, once for each transcript."""
-    with suppress(Conflict):
+def remember(tx: Writing, verified: Verified, *, now: int) -> bool:
+    """The ceremony's leaf, once for each transcript; True where it is on record already."""
+    try:
         with tx.savepoint():
             tx.consume_message(verified.transcript_sha256, now=now)
-        tx.append_leaf(
-            leaf.ceremony(
-                verified.name,
-                transcript_sha256=verified.transcript_sha256,
-                outputs={output.file: output.sha256.hex() for output in verified.outputs},
-                at=now,
-            )
+    except Conflict:
+        return True
+    tx.append_leaf(
+        leaf.ceremony(
+            verified.name,
+            transcript_sha256=verified.transcript_sha256,
+            outputs={output.file: output.sha256.hex() for output in verified.outputs},
+            at=now,
         )
+    )
+    return False

@@ -182,6 +182,7 @@ class RootCrlAct(Form):
     this_update: Moment | None = None
     overlap: Span | None = None
     next_update: Moment
+    replaces_pre_dated: bool = False
     revoked: Several[Revoked] = ()
     confirm: Confirm = None
 
@@ -206,6 +207,7 @@ class RootCrlsAct(Form):
     count: int
     each: Span
     overlap: Span
+    replaces_pre_dated: bool = False
     revoked: Several[Revoked] = ()
     confirm: Confirm = None
 

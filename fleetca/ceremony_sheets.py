@@ -116,6 +116,7 @@ def convert(form: written.Sheet, inputs: Inputs) -> Sheet:
 def facts(form: written.Sheet) -> SheetFacts:
     """What a transcript must follow; needs none of the files that the sheet names."""
     acts: list[str] = []
+    kinds: dict[str, str] = {}
     confirm: dict[str, tuple[tuple[str, str], ...]] = {}
     for act in form.acts:
         count = act.count if isinstance(act, written.RootCrlsAct | written.ResponderAct) else None
@@ -123,9 +124,10 @@ def facts(form: written.Sheet) -> SheetFacts:
         roles = form.ceremony.confirm if act.confirm is None else act.confirm
         for name in names:
             acts.append(name)
+            kinds[name] = "root-crl" if isinstance(act, written.RootCrlsAct) else act.act
             confirm[name] = tuple((each.role, each.person) for each in form.roles if each.role in roles)
     people = tuple((each.role, each.person, each.key_sha256) for each in form.roles)
-    return SheetFacts(form.ceremony.name, tuple(acts), people, confirm, form.ceremony.allow_network or "")
+    return SheetFacts(form.ceremony.name, tuple(acts), kinds, people, confirm, form.ceremony.allow_network or "")
 
 
 def _acts(form: written.Sheet, act: written.Act, inputs: Inputs) -> tuple[Act, ...]:
@@ -156,6 +158,7 @@ def _acts(form: written.Sheet, act: written.Act, inputs: Inputs) -> tuple[Act, .
                 this_update=act.this_update,
                 next_update=act.each,
                 revoked=tuple(_revoked(form, act.id, entry) for entry in act.revoked),
+                replaces_pre_dated=act.replaces_pre_dated,
                 confirm=act.confirm,
             )
             return chain(first, count=act.count, overlap=act.overlap)
@@ -240,6 +243,7 @@ def _crl(form: written.Sheet, act: written.RootCrlAct, inputs: Inputs) -> RootCr
         next_update=act.next_update,
         revoked=tuple(_revoked(form, act.id, entry) for entry in act.revoked),
         overlap=act.overlap,
+        replaces_pre_dated=act.replaces_pre_dated,
         confirm=act.confirm,
     )
 

@@ -5,7 +5,7 @@
     record      database brought to this version, issuers and the ceremony's leaf in one transaction
     operator    added, and certified through the one door (P2)
 
-Every step is safe to repeat, so after a crash the same command goes on. It opens the issuing key and the database as the signer does, under
+Every step is safe to repeat, so after a crash the same command goes on; what is there whole already is refused as a repetition. It opens the issuing key and the database as the signer does, under
 the signer's lock (DESIGN 3), and never a root key (P4). What brings no new issuer, a root's next CRL above all, is imported while the signer
 runs: then the signer verifies and records the ceremony, and only the files are placed here.
 """
@@ -42,7 +42,7 @@ from ca.model import (
 from ca.operators import Operators
 from ca.outlets.directory import DirectoryOutlet
 from ca.ports import Chance, Clock, SigningKey
-from ca.record_ceremony import refuse_rehearsal, remember
+from ca.record_ceremony import ISSUERS, refuse_rehearsal, remember
 from ca.rules import grant, leaf, transcript
 from ca.rules.ceremony_check import Output, Verified
 from ca.signer.alone import SignerLock
@@ -51,7 +51,7 @@ from ca.store.engine import Store, migrate, open_store
 from ca.store.file_journal import FileJournal
 from ca.witness import Witness
 from config.settings import IssuerSetting, Settings
-from crl.adopt import AHEAD, adopt
+from crl.adopt import AHEAD, adopt, waiting
 from crl.model import Scope
 from crl.rules import gate
 from crl.rules.anatomy import InMemory
@@ -60,6 +60,14 @@ from fleetca import ceremonies, forms
 from fleetca.folder import Folder, put_new
 
 OPERATORS: Final = "operators"
+
+_BESIDE: Final[Mapping[str, str]] = {
+    "link": "links",
+    "cross-certificate": "links",
+    "responder": "responders",
+    "destroy-key": "destroyed",
+}
+"""Kind of an output that is no issuer of this deployment -> its folder beside the first issuer's certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +104,16 @@ def import_ceremony(settings: Settings, folder: Path, *, clock: Clock, chance: C
         root_sha256: the root certificate's SHA-256 as it was noted at the ceremony (hex, colons allowed); refused if it is another.
 
     Raises:
-        Unacceptable: transcript or outputs do not hold, or the root is another one (`another-root`).
-        Conflict: another certificate is in place (`issuer-changed`), a newer CRL is (`crl-number-back`), or the signer runs and there
-            is a new issuer (`signer-running`).
+        Unacceptable: transcript or outputs do not hold, it is a rehearsal (`rehearsal`), or the root is another one (`another-root`).
+        Conflict: it was imported already (`ceremony-imported`), another certificate is in place (`issuer-changed`), a newer CRL is
+            (`crl-number-back`), or the signer runs and there is a new issuer (`signer-running`).
         Misconfigured: settings and outputs do not fit together.
         KeyUnavailable, StoreUnavailable: repeat when it is mended; nothing is half done.
     """
-    verified = ceremonies.verify(folder, roots=_roots_in_place(settings))
-    root = read_certificate(verified.root_certificate)
+    in_place = _roots_in_place(settings)
+    verified = ceremonies.verify(folder, roots=in_place)
+    refuse_rehearsal(verified)
+    root = read_certificate(verified.root_certificate or _root_of(verified, in_place))
     fingerprint = Digest(_sha256(root.der))
     if root_sha256 is not None and root_sha256.replace(":", "").lower() != fingerprint.hex():
         raise Unacceptable(
@@ -115,7 +125,6 @@ def import_ceremony(settings: Settings, folder: Path, *, clock: Clock, chance: C
     certificates = _certificates(settings, verified)
     # Judged as they will be, before a key is opened or a file is placed: a root's key would be refused here (P4).
     issuers = forms.issuers(settings, certificates)
-    refuse_rehearsal(verified)
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(SignerLock(settings.signer.journal))
@@ -148,6 +157,9 @@ def _beside(
         signer.close()
     placed = [_place_certificate(settings.issuer(issuer.id).certificate, issuer) for issuer in issuers]
     placed += [_place_crl(settings, output, issuers, now=clock.now()) for output in verified.outputs if output.is_crl]
+    placed += [_place_beside(settings, output) for output in verified.outputs if output.kind in _BESIDE]
+    if not any(each.new for each in placed):
+        raise _repeated(verified)
     return Imported(verified.name, fingerprint, tuple(placed), tuple(issuers), ())
 
 
@@ -158,16 +170,28 @@ def _import(
     keys = _matching_keys(settings, issuers)
     placed = [_place_certificate(settings.issuer(issuer.id).certificate, issuer) for issuer in issuers]
     placed += [_place_crl(settings, output, issuers, now=now) for output in verified.outputs if output.is_crl]
+    placed += [_place_beside(settings, output) for output in verified.outputs if output.kind in _BESIDE]
     url = forms.store_url(settings)
     migrate(url)
     migrate_protocols(url)
     store = open_store(url)
     try:
-        _record(store, issuers, verified, now=now)
+        known = _record(store, issuers, verified, now=now)
         written = _certify_operators(settings, store, issuers, keys, clock=clock, chance=chance)
     finally:
         store.close()
+    if known and not written and not any(each.new for each in placed):
+        raise _repeated(verified)
     return Imported(verified.name, fingerprint, tuple(placed), tuple(issuers), tuple(written))
+
+
+def _repeated(verified: Verified) -> Conflict:
+    return Conflict(
+        "ceremony-imported",
+        f"The ceremony {verified.name} was imported already; everything of it is in place.",
+        why="The transcript is on record.",
+        fix="Nothing needs to be done. To bring something newer, import the folder of a later ceremony.",
+    )
 
 
 def _sha256(octets: bytes) -> bytes:
@@ -185,12 +209,26 @@ def _roots_in_place(settings: Settings) -> Mapping[str, bytes]:
     }
 
 
+def _root_of(verified: Verified, in_place: Mapping[str, bytes]) -> bytes:
+    """The root of a ceremony that people sealed, because its key was destroyed in it."""
+    for id_, digest in verified.issuers.items():
+        der = in_place.get(id_)
+        if der is not None and _sha256(der) == digest:
+            return der
+    raise Misconfigured(
+        "no-certificate",
+        "No root of this ceremony is in place here.",
+        why="It only destroyed the key of a root that this deployment does not have.",
+        fix="Keep its folder in the archive; there is nothing to import.",
+    )
+
+
 def _certificates(settings: Settings, verified: Verified) -> Mapping[str, bytes]:
     """Issuer id -> DER, for every issuer of the settings: from the ceremony, or in place already.
 
     The sheet's ids are the settings' ids.
     """
-    made = {output.act: output.der for output in verified.outputs if not output.is_crl}
+    made = {output.act: output.der for output in verified.outputs if output.kind in ISSUERS}
     strange = sorted(set(made) - {setting.id for setting in settings.issuers})
     if strange:
         raise Misconfigured(
@@ -255,6 +293,24 @@ def _place_certificate(path: Path, issuer: Issuer) -> Placed:
     return Placed(f"certificate of {issuer.id}", path, Digest(_sha256(issuer.certificate)), issuer.not_after, new)
 
 
+def _place_beside(settings: Settings, output: Output) -> Placed:
+    """A certificate that others will want, or the account of a key that is no more: never over another one."""
+    path = settings.issuers[0].certificate.parent / _BESIDE[output.kind] / output.file
+    octets = output.der if output.is_statement else forms.pem_of(output.der).encode()
+    new = not path.exists()
+    if new:
+        put_new(path, octets)
+    elif path.read_bytes() != octets:
+        raise Conflict(
+            "output-differs",
+            f"{path} is another file than this ceremony's {output.file}.",
+            why="What was imported is never replaced.",
+            fix="Give the act another id in the next sheet.",
+        )
+    not_after = 0 if output.is_statement else read_certificate(output.der).not_after
+    return Placed(f"{output.kind} {output.act}", path, Digest(_sha256(output.der)), not_after, new)
+
+
 def _place_crl(settings: Settings, output: Output, issuers: Sequence[Issuer], *, now: UnixTime) -> Placed:
     issuer = _issuer_of(output, issuers)
     scope = Scope(issuer)
@@ -268,8 +324,9 @@ def _place_crl(settings: Settings, output: Output, issuers: Sequence[Issuer], *,
         return placed
     if head.this_update > now + gate.SKEW:
         # Its time will come: the publisher puts it in the place of the one before then.
+        waits = any(one.octets == output.der for one in waiting(issuer, outlet=outlet))
         adopt(output.der, issuer, outlet=outlet, clock=_At(now))
-        return Placed(f"CRL number {head.number} of {issuer.id}, for later", path, placed.sha256, head.next_update, new=True)
+        return Placed(f"CRL number {head.number} of {issuer.id}, for later", path, placed.sha256, head.next_update, not waits)
     # The high-water file also counts CRLs that were taken away again. Its very number may come back: a crash between raising it and putting
     # the file leaves that.
     highest = max(outlet.high_water(name) - 1, gate.believe(InMemory(here.octets), scope).head.number if here else 0)
@@ -312,14 +369,15 @@ def _issuer_of(output: Output, issuers: Sequence[Issuer]) -> Issuer:
 # ---- Record -------------------------------------------------------------------------------------------------------------
 
 
-def _record(store: Store, issuers: Sequence[Issuer], verified: Verified, *, now: UnixTime) -> None:
+def _record(store: Store, issuers: Sequence[Issuer], verified: Verified, *, now: UnixTime) -> bool:
+    """Write it down; True where this very transcript is on record."""
     known = {issuer.id for issuer in store.reading.issuers()}
     with store.ledger.writing() as tx:
         for issuer in issuers:
             tx.add_issuer(issuer)
             if issuer.id not in known:
                 tx.append_leaf(leaf.issuer(issuer, at=now))
-        remember(tx, verified, now=now)
+        return remember(tx, verified, now=now)
 
 
 # ---- Operators ----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ _PACKAGES = {
     "pkcs11-tool": "opensc",
     "swtpm": "swtpm",
     "tpm2_readpublic": "tpm2-tools",
+    "ip": "iproute2",
+    "unshare": "util-linux",
     "systemd-analyze": "systemd",
     "systemd-sysusers": "systemd",
     "systemd-tmpfiles": "systemd",

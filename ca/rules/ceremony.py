@@ -127,7 +127,8 @@ class ResponderAct:
 class RootCrlAct:
     """Sign a root's CRL. `previous` is the CRL before it (DER): its entries stay and its number rises. `first` says that there was none.
 
-    With `overlap`, thisUpdate follows from the CRL before it: that of the act `follows`, or `previous`.
+    With `overlap`, thisUpdate follows from the CRL before it: that of the act `follows`, or `previous`. With `replaces_pre_dated` it takes the
+    place of pre-dated CRLs that were not published yet: its number is above theirs, its date may be before.
     """
 
     id: IssuerId
@@ -139,6 +140,7 @@ class RootCrlAct:
     revoked: tuple[CrlEntry, ...]
     follows: IssuerId | None = None
     overlap: str | None = None
+    replaces_pre_dated: bool = False
     confirm: tuple[str, ...] | None = None
 
 
@@ -215,6 +217,21 @@ def output_file(act: Act, *, rehearsal: bool = False) -> str:
     """The name of what an act writes."""
     ending = "crl" if isinstance(act, RootCrlAct) else "json" if isinstance(act, DestroyAct) else "pem"
     return f"{REHEARSAL}-{act.id}.{ending}" if rehearsal else f"{act.id}.{ending}"
+
+
+def kind_of(act: Act) -> str:
+    """What an act makes, in the words of the sheet."""
+    kinds: Mapping[type, str] = {
+        RootAct: "root",
+        IntermediateAct: "intermediate",
+        RekeyAct: "rekey",
+        CrossAct: "cross-certificate",
+        LinkAct: "link",
+        ResponderAct: "responder",
+        RootCrlAct: "root-crl",
+        DestroyAct: "destroy-key",
+    }
+    return kinds[type(act)]
 
 
 def signer_of(act: Act) -> IssuerId:

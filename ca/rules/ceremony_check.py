@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +36,8 @@ class Output:
     is_crl: bool
     is_statement: bool = False
     """A certificate of destruction."""
+    kind: str = ""
+    """What made it, in the words of the sheet: `root`, `intermediate`, `link` ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class SheetFacts:
 
     name: str
     acts: tuple[str, ...]
+    kinds: Mapping[str, str]
+    """Act -> what it makes."""
     people: tuple[tuple[str, str, str], ...]
     """Role, person, SHA-256 of the key (hex)."""
     confirm: Mapping[str, tuple[tuple[str, str], ...]]
@@ -68,6 +72,8 @@ class Verified:
     root: str
     """The CA whose key sealed the transcript; empty where a person did."""
     root_certificate: bytes
+    issuers: Mapping[str, Digest]
+    """The CAs of earlier ceremonies whose keys were used: id -> SHA-256 of the certificate."""
     outputs: tuple[Output, ...]
     people: tuple[tuple[str, str], ...]
     rehearsal: bool
@@ -121,7 +127,7 @@ def _checked(said: Transcript, files: Mapping[str, bytes], roots: Mapping[str, b
     _check_confirmations(said, keys)
     outputs: list[Output] = []
     for act in begin["acts"]:
-        output = _output(said, act, files)
+        output = replace(_output(said, act, files), kind=str(begin["kinds"][act]))
         outputs.append(output)
         if not output.is_crl and not output.is_statement:
             certificates.setdefault(act, output.der)
@@ -149,6 +155,7 @@ def _checked(said: Transcript, files: Mapping[str, bytes], roots: Mapping[str, b
         transcript_sha256=said.digest,
         root=root or "",
         root_certificate=certificates[root] if root is not None else b"",
+        issuers={str(id_): Digest(bytes.fromhex(digest)) for id_, digest in begin["issuers"].items()},
         outputs=tuple(outputs),
         people=tuple(keys),
         rehearsal=begin["rehearsal"] is not False,
@@ -175,7 +182,7 @@ def _remarks(said: Transcript) -> Sequence[str]:
 
 
 def _check_sheet(begin: Mapping[str, Any], sheet: SheetFacts) -> None:
-    if begin["ceremony"] != sheet.name or tuple(begin["acts"]) != sheet.acts:
+    if begin["ceremony"] != sheet.name or tuple(begin["acts"]) != sheet.acts or begin["kinds"] != dict(sheet.kinds):
         raise _wrong("another-order", "The transcript's acts are not those of the sheet, in its order.")
     if begin["interfaces"] and not sheet.network:
         raise _wrong("sheet-changed", "A network was up, which the sheet does not allow.")

@@ -43,12 +43,12 @@ def crl_content(act: RootCrlAct, when: Period, issuer: Issuer, *, before: Before
         found = read_previous(act, issuer)
         above, latest = max(above, found.number), max(latest, found.this_update)
         entries |= found.entries
-    if when.start < latest:
+    if when.start < latest and not act.replaces_pre_dated:
         raise Unacceptable(
             "crl-out-of-order",
             f"Act {act.id}: its thisUpdate lies before that of the CRL before it.",
             why="A later number with an earlier date would be taken for the older CRL.",
-            fix="Correct this_update in the sheet.",
+            fix="Correct this_update in the sheet. If this CRL takes the place of pre-dated ones, write replaces_pre_dated = true.",
         )
     for added in act.revoked:
         if added.revoked_at > when.start:

@@ -12,7 +12,8 @@ from fleetca.cli import output
 @click.command(
     name="import",
     help="Bring the outputs of a ceremony (the folder that `fleetca ceremony run --out` wrote) into the deployment: checks the transcript and "
-    "every output, places certificates and CRLs, makes or migrates the database, and certifies the first operator. Safe to repeat.",
+    "every output, refuses rehearsals and what was imported already, places certificates and CRLs, makes or migrates the database, and certifies "
+    "the first operator. After a crash the same command goes on.",
 )
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--root-sha256", help="SHA-256 fingerprint of the root certificate as noted at the ceremony; another root is refused.")
@@ -46,9 +47,8 @@ def import_(folder: Path, root_sha256: str | None, settings: str, as_json: bool)
     lines = [f"The ceremony {imported.ceremony} is imported."]
     for each in imported.placed:
         lines.append(f"  {each.what}{'' if each.new else ' (was there)'}: {each.path}")
-        lines.append(
-            f"      until {output.iso(each.not_after)} ({output.distance(each.not_after, now)}), SHA-256 fingerprint {each.sha256.hex()}"
-        )
+        until = f"until {output.iso(each.not_after)} ({output.distance(each.not_after, now)}), " if each.not_after else ""
+        lines.append(f"      {until}SHA-256 fingerprint {each.sha256.hex()}")
     lines += [f"  operator certificate: {path}" for path in imported.operators]
     if root_sha256 is None:
         lines.append(f"Compare with the paper from the ceremony: the root's SHA-256 fingerprint is\n  {imported.root_sha256.hex()}")

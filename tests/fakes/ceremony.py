@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from ca.ceremony import Ceremony
@@ -14,7 +14,20 @@ from ca.errors import Conflict, KeyUnavailable
 from ca.keys.memory import MemoryKey, MemoryKeyStore
 from ca.model import AlgorithmName, Digest, IssuerId, KeyName, ProfileName
 from ca.ports import SigningKey
-from ca.rules.ceremony import Act, IntermediateAct, KnownIssuer, RootAct, RootCrlAct, Sheet
+from ca.rules.ceremony import (
+    Act,
+    CrossAct,
+    DestroyAct,
+    IntermediateAct,
+    KnownIssuer,
+    LinkAct,
+    Participant,
+    RekeyAct,
+    ResponderAct,
+    RootAct,
+    RootCrlAct,
+    Sheet,
+)
 from fleetca.forms import shipped_profiles
 
 NOW = 1_795_305_600
@@ -199,6 +212,69 @@ def root_crl(**changes: object) -> RootCrlAct:
         "id": "root-crl", "issuer": "root", "previous": None, "first": False, "this_update": "now", "next_update": "1y", "revoked": (),
     }  # fmt: skip
     return RootCrlAct(**(usual | changes))  # type: ignore[arg-type]
+
+
+def csr(kind: str = "p256", name: str = "issuing") -> bytes:
+    """A CSR of a key that lasts as long as the tests do."""
+    from ca.der.certificate import assemble
+    from ca.der.request import request_info
+    from tests.fakes.certificates import key
+
+    signer = key(kind, name)
+    info = request_info({"common_name": "whatever"}, signer.spki)
+    return assemble(info, signer.algorithm, signer.sign(info))
+
+
+URLS = ("http://pki.example/crl/root.crl", "http://pki.example/ca/root.cer")
+
+
+def rekey(predecessor: bytes, **changes: object) -> RekeyAct:
+    usual: dict[str, object] = {
+        "id": "issuing-2", "issuer": "root", "profile": "issuing-ca", "predecessor": predecessor, "csr": csr(), "subject": None,
+        "not_before": "now", "not_after": "5y", "crl_url": URLS[0], "issuer_url": URLS[1],
+    }  # fmt: skip
+    return RekeyAct(**(usual | changes))  # type: ignore[arg-type]
+
+
+def cross(certificate: bytes, **changes: object) -> CrossAct:
+    usual: dict[str, object] = {
+        "id": "partner", "issuer": "root", "profile": "cross-certificate", "certificate": certificate, "subject": None, "not_before": "now",
+        "not_after": "1y", "crl_url": URLS[0], "issuer_url": URLS[1],
+    }  # fmt: skip
+    return CrossAct(**(usual | changes))  # type: ignore[arg-type]
+
+
+def link(signer: str, subject: str, **changes: object) -> LinkAct:
+    usual: dict[str, object] = {
+        "id": f"{subject}-with-{signer}", "signer": signer, "subject": subject, "profile": "link", "crl_url": URLS[0], "issuer_url": URLS[1],
+    }  # fmt: skip
+    return LinkAct(**(usual | changes))  # type: ignore[arg-type]
+
+
+def responder(**changes: object) -> ResponderAct:
+    usual: dict[str, object] = {
+        "id": "responder", "issuer": "root", "profile": "root-responder", "csr": csr(name="device"), "subject": {"common_name": "Responder"},
+        "not_before": "now",
+    }  # fmt: skip
+    return ResponderAct(**(usual | changes))  # type: ignore[arg-type]
+
+
+def destroy(**changes: object) -> DestroyAct:
+    usual: dict[str, object] = {"id": "root-key", "issuer": "root", "reason": "Its time is over."}
+    return DestroyAct(**(usual | changes))  # type: ignore[arg-type]
+
+
+PEOPLE = (("administrator", "Alex"), ("auditor", "Aron"), ("witness", "Wanda"))
+
+
+def with_people(
+    made: Sheet, room: Room, *, people: tuple[tuple[str, str], ...] = PEOPLE, confirm: tuple[str, ...] = ("administrator", "witness")
+) -> Sheet:
+    """The sheet with people in it; their keys are in the room."""
+    for _, person in people:
+        room.people.setdefault(person, MemoryKey.generate(KeyName(person.lower()), AlgorithmName("p256")))
+    participants = tuple(Participant(role, person, Digest(hashlib.sha256(room.people[person].spki).digest())) for role, person in people)
+    return replace(made, participants=participants, confirm=confirm)
 
 
 def sheet(*acts: Act, issuers: tuple[KnownIssuer, ...] = (), text: bytes = b"a sheet") -> Sheet:

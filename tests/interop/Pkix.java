@@ -3,7 +3,7 @@ import java.security.Security;
 import java.security.cert.*;
 import java.util.*;
 
-/** Java's own path validation of a chain: Pkix none|crl|ocsp ROOT ISSUING LEAF. Prints one line: the verdict. */
+/** Java's own path validation of a chain: Pkix none|crl|ocsp ROOT [CA ...] LEAF. Prints one line: the verdict. */
 public class Pkix {
     static X509Certificate read(String path) throws Exception {
         try (FileInputStream in = new FileInputStream(path)) {
@@ -15,7 +15,9 @@ public class Pkix {
         System.setProperty("com.sun.security.enableCRLDP", "true");
         Security.setProperty("ocsp.enable", "true");
         X509Certificate root = read(args[1]);
-        CertPath path = CertificateFactory.getInstance("X.509").generateCertPath(List.of(read(args[3]), read(args[2])));
+        List<X509Certificate> chain = new ArrayList<>();
+        for (int at = args.length - 1; at >= 2; at--) chain.add(read(args[at]));
+        CertPath path = CertificateFactory.getInstance("X.509").generateCertPath(chain);
         PKIXParameters parameters = new PKIXParameters(Set.of(new TrustAnchor(root, null)));
         CertPathValidator validator = CertPathValidator.getInstance("PKIX");
         if (args[0].equals("none")) {

@@ -72,6 +72,11 @@ def java(mode: str, certificate: Path, *, root: Path, issuing: Path) -> str:
     return run("java", "-cp", _java(), "Pkix", mode, root, issuing, certificate, timeout=120).strip().splitlines()[-1]
 
 
+def java_chain(*chain: Path) -> str:
+    """Java's PKIX without revocation: the root first, the judged certificate last. Returns `valid` or `invalid: ...`."""
+    return run("java", "-cp", _java(), "Pkix", "none", *chain, timeout=120).strip().splitlines()[-1]
+
+
 def pkilint(kind: str, document: Path, *options: str) -> None:
     """pkilint on a DER or PEM file: `pkix_cert`, `crl` or `ocsp_response`; any finding above INFO that does not stay fails."""
     found = second_lint.objections(kind, document, *options)
