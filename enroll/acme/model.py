@@ -172,7 +172,7 @@ class Directory:
     bound: bool
     dns: tuple[str, ...]
     networks: tuple[str, ...]
-    challenges: tuple[ChallengeKind, ...] = tuple(ChallengeKind)
+    challenges: tuple[ChallengeKind, ...] = (ChallengeKind.http_01, ChallengeKind.tls_alpn_01)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class NetworkProber:
                 continue
             if status != 200:
                 raise Problem("incorrectResponse", f"{host} answered with status {status} instead of the key authorization (RFC 8555 8.3).")
-            if not hmac.compare_digest(body.rstrip(b" \t\r\n"), expected.encode("ascii")):
+            if len(body) > LARGEST_ANSWER or not hmac.compare_digest(body.rstrip(b" \t\r\n"), expected.encode("ascii")):
                 shown = "".join(chr(octet) if 0x20 < octet < 0x7F else "." for octet in body[:40])
                 raise Problem("incorrectResponse", f"{host} answered {shown!r} instead of the key authorization (RFC 8555 8.3).")
             return
@@ -118,7 +118,7 @@ class NetworkProber:
             connection.putheader("Connection", "close")
             connection.endheaders()
             answer = connection.getresponse()
-            return answer.status, answer.getheader("Location"), answer.read(LARGEST_ANSWER)
+            return answer.status, answer.getheader("Location"), answer.read(LARGEST_ANSWER + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Problem("connection", f"{host} gave no answer that HTTP knows ({type(error).__name__}).") from None
         finally:
