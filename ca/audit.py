@@ -271,6 +271,7 @@ class _Database:
             yield from rows.of_token(token)
         yield from map(rows.of_issuer, database.issuers())
         yield from map(rows.of_operator, database.operators())
+        yield from map(rows.of_key, database.key_records())
         for device in database.every_device():
             fact = rows.of_device(device)
             # A device comes into being with its first token or certificate; it has a leaf of its own once its state changes.

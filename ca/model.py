@@ -150,6 +150,81 @@ class Share:
     threshold: int
 
 
+class KeyState(Enum):
+    """SP 800-57 part 1, 7: where a private key is in its life."""
+
+    pre_activation = "pre-activation"
+    """Made, not in service; it may prove that it is possessed (sign its CSR), no more."""
+    active = "active"
+    suspended = "suspended"
+    deactivated = "deactivated"
+    """For keys that unwrap or decrypt. A private signature key is never deactivated: it is destroyed."""
+    compromised = "compromised"
+    destroyed = "destroyed"
+
+
+class KeyPurpose(Enum):
+    """What a key is for, and nothing else."""
+
+    root_ca = "root-ca"
+    issuing_ca = "issuing-ca"
+    log = "log"
+    operator = "operator"
+    service = "service"
+    key_wrapping = "key-wrapping"
+    """The key that custodians share."""
+
+
+class KeyOrigin(Enum):
+    """Where a private key came into being."""
+
+    store = "store"
+    """Inside the store that holds it."""
+    ceremony = "ceremony"
+    process = "process"
+    """In a process of ours that sealed it at once."""
+    elsewhere = "elsewhere"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """One key as the inventory has it. Its public half names it."""
+
+    spki_sha256: Digest
+    tenant: TenantId
+    name: KeyName
+    purpose: KeyPurpose
+    origin: KeyOrigin
+    algorithm: AlgorithmName
+    spki: bytes
+    store: str
+    """Kind of its store; `offline` where it is none of this machine's."""
+    place: str
+    """As the settings write it; of an offline key, what is known of its place."""
+    protection: Protection | None
+    owner: str
+    state: KeyState
+    created: UnixTime
+    period_ends: UnixTime | None
+    """The last second of its originator usage period: notAfter of its last certificate."""
+    changed: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """One step in the life of a key. Append-only."""
+
+    spki_sha256: Digest
+    before: KeyState | None
+    """None: it came into the inventory."""
+    after: KeyState
+    at: UnixTime
+    reason: str
+    actor: str
+    evidence: str
+    """SHA-256 (hex) of the document that shows it, or empty."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeldKey:
     """A private key that a store says it holds."""

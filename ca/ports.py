@@ -28,7 +28,9 @@ from ca.model import (
     Intent,
     Issuer,
     IssuerId,
+    KeyChange,
     KeyName,
+    KeyRecord,
     Lease,
     LogLeaf,
     Operator,
@@ -356,6 +358,32 @@ class Writing(Protocol):
         """Queue a leaf for the Merkle log (P8); returns its leaf hash (RFC 9162 2.1.1). It gets its index from the sequencer."""
         ...
 
+    def find_key(self, spki_sha256: Digest) -> KeyRecord | None: ...
+
+    def key_records(self) -> Sequence[KeyRecord]:
+        """The inventory of keys, by name and age."""
+        ...
+
+    def key_changes(self, spki_sha256: Digest) -> Sequence[KeyChange]:
+        """What happened to a key, oldest first."""
+        ...
+
+    def add_key(self, record: KeyRecord, change: KeyChange) -> None:
+        """A new key, and how it came here.
+
+        Raises:
+            Conflict: it is in the inventory (`key-known`).
+        """
+        ...
+
+    def change_key(self, record: KeyRecord, change: KeyChange) -> None:
+        """The record as it is after a change, and the change. `change.before` must be what is on record.
+
+        Raises:
+            Conflict: it is in another state (`key-changed`).
+        """
+        ...
+
     def lease(self, name: str, *, holder: str, now: UnixTime, seconds: int) -> Lease | None:
         """Take, keep or refuse (None) a lease. A new holder gets the next fence."""
         ...
@@ -455,6 +483,8 @@ class Auditing(Protocol):
     def issuers(self) -> Sequence[Issuer]: ...
 
     def operators(self) -> Sequence[Operator]: ...
+
+    def key_records(self) -> Sequence[KeyRecord]: ...
 
 
 class LeafIndex(Protocol):

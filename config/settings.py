@@ -344,7 +344,9 @@ class Crl(Form):
     delta_interval: Duration = Field(300, description="A new delta at least this often, for issuers that have deltas.")
     delta_lifetime: Duration = Field(3600, description="From thisUpdate to nextUpdate of a delta.")
     entries: Location = Field(
-        Path("state/crl-entries"), validate_default=True, description="The signer's folder of encoded entries. What is in it may be deleted."
+        Path("state/crl-entries"),
+        validate_default=True,
+        description="The signer's folder of encoded entries. What is in it may be deleted.",
     )
     tally: Location = Field(
         Path("state/crl-tally"),

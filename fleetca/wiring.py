@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,13 +16,26 @@ from flask import Flask
 
 from ca.adopt import adopt
 from ca.confirm import Confirming
-from ca.errors import FleetcaError, Misconfigured, StoreUnavailable
+from ca.errors import FleetcaError, StoreUnavailable
 from ca.issue import Issuing
+from ca.key_life import KeyLife
 from ca.keys.memory import MemoryKey
 from ca.keys.verified import VerifiedKey
 from ca.lineage import Issuers
 from ca.log.tiles import TileDirectory
-from ca.model import DEFAULT_TENANT, AlgorithmName, DeviceId, Digest, IssueRequest, IssuerId, KeyName, Profile, ProfileName, Role, Serial
+from ca.model import (
+    DEFAULT_TENANT,
+    AlgorithmName,
+    DeviceId,
+    Digest,
+    IssueRequest,
+    IssuerId,
+    KeyName,
+    KeyRecord,
+    ProfileName,
+    Role,
+    Serial,
+)
 from ca.operators import Operators
 from ca.outlets.directory import DirectoryOutlet
 from ca.ports import Clock, Failpoint, SigningKey
@@ -31,7 +44,6 @@ from ca.record_ceremony import RecordingCeremonies
 from ca.recover import Recovery
 from ca.revoke import Revoking
 from ca.rules import grant, note, receipt, serial
-from ca.rules.key_policy import check_protection
 from ca.sequence import Sequencer
 from ca.sign_crl import CrlSigning
 from ca.signer.alone import SignerLock
@@ -47,7 +59,7 @@ from ca.supersede import Superseding
 from ca.system import SystemChance, SystemClock
 from ca.tokens import Tokens
 from ca.witness import Witness
-from config.settings import IssuerSetting, Settings
+from config.settings import Settings
 from crl import model as crl_model
 from crl.adopt import take_over
 from crl.publish import Publisher
@@ -58,11 +70,12 @@ from crl.web import blueprint as crl_blueprint
 from enroll.rest.flow import Enrolment
 from enroll.rest.prompt import Prompt
 from enroll.rest.routes import create_app as create_enroll_app
-from fleetca import forms, protocol_wiring
+from fleetca import forms, key_inventory, protocol_wiring
 from fleetca.door import Door
 from fleetca.failpoints import failpoint
 from fleetca.finished import Finished
 from fleetca.identity import ServiceIdentity
+from fleetca.key_wiring import life, opened
 from fleetca.listening import listening_socket
 from fleetca.process import Process
 from fleetca.protocol import Lane, Protocol
@@ -113,6 +126,9 @@ class SignerParts:
     verbs: Verbs
     desk: Desk
     recovery: Recovery
+    life: KeyLife
+    records: Sequence[KeyRecord]
+    """The keys that the settings say are in service."""
 
 
 @contextmanager
@@ -128,7 +144,8 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
     rules = policy(settings)
     with SignerLock(settings.signer.journal), closing(Checker()) as checker:
         checker.start()  # it loads its parsers while the keys are unlocked
-        keys = open_keys(settings)
+        found = opened(settings)
+        keys = found.keys
         store = open_store(forms.store_url(settings))
         _refuse_set_back(settings, store)
         journal = FileJournal(settings.signer.journal)
@@ -166,10 +183,14 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                 ),
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 ceremonies=RecordingCeremonies(ledger=store.ledger, issuers=issuers, clock=clock),
-                questions=Questions(reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys), clock=clock),
+                questions=Questions(
+                    reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys), clock=clock, held=found.held
+                ),
             ),
             desk=Desk(issuing=issuing, revoking=revoking, witness=witness, checker=checker, batch=settings.signer.batch, log=log),
             recovery=Recovery(ledger=store.ledger, journal=journal, witness=witness, issuers=issuers, tenant=DEFAULT_TENANT, clock=clock),
+            life=life(settings, store),
+            records=key_inventory.records(settings, tuple(issuers.by_id.values()), found.abilities, now=clock.now()),
         )
         store.close()
 
@@ -224,6 +245,8 @@ def signer(settings: Settings, process: Process) -> None:
             log.warning("recovered", certificate=str(ref), verdict=verdict.value)
         for name, count in parts.verbs.crls.settle_shards():
             log.info("crl-shards", issuer=name, count=count)
+        # Also refuses to start with a key that was suspended, compromised or destroyed.
+        parts.life.enter(parts.records, actor="signer")
         parts.verbs.issuing.announce()
         server = SignerServer(
             settings.signer.socket,
@@ -260,20 +283,7 @@ def open_keys(settings: Settings) -> Mapping[IssuerId, SigningKey]:
     Raises:
         KeyUnavailable: one is not to be had.
     """
-    known = forms.profiles(settings)
-    return {IssuerId(setting.id): _open_key(setting, known) for setting in settings.issuers if setting.key is not None}
-
-
-def _open_key(setting: IssuerSetting, known: Mapping[ProfileName, Profile]) -> SigningKey:
-    assert setting.key is not None, "asked for issuers with a key only"
-    keys, name = forms.key_store(setting.key, setting.passphrase)
-    profile = known.get(ProfileName(setting.profile))
-    if profile is None:
-        raise Misconfigured(
-            "unknown-profile", f"Issuer {setting.id} names the profile {setting.profile}, which there is not.", fix="fleetca profiles list"
-        )
-    check_protection(keys.ability(), profile)
-    return keys.open(name)
+    return opened(settings).keys
 
 
 # ---- enroll ---------------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ from ca.model import (
     Intent,
     Issuer,
     IssuerId,
+    KeyChange,
+    KeyRecord,
     LogLeaf,
     Name,
     Operator,
@@ -195,6 +197,27 @@ def device(known: Device, *, actor: str, at: UnixTime) -> LogLeaf:
 def key_event(issuer_id: IssuerId, *, event: str, algorithm: str, spki_sha256: Digest, at: UnixTime) -> LogLeaf:
     """A CA key was opened, or ceased to be usable."""
     return _leaf("key", at, issuer=issuer_id, event=event, algorithm=algorithm, spki_sha256=spki_sha256.hex())
+
+
+def key_state(record: KeyRecord, change: KeyChange) -> LogLeaf:
+    """A key came into the inventory, or is in another state."""
+    return _leaf(
+        "key-state",
+        change.at,
+        spki_sha256=record.spki_sha256.hex(),
+        tenant=record.tenant,
+        name=record.name,
+        purpose=record.purpose.value,
+        algorithm=record.algorithm,
+        store=record.store,
+        protection=None if record.protection is None else record.protection.name,
+        owner=record.owner,
+        before=None if change.before is None else change.before.value,
+        state=change.after.value,
+        reason=change.reason,
+        actor=change.actor,
+        evidence_sha256=change.evidence,
+    )
 
 
 def clock(*, before: UnixTime, actor: str, at: UnixTime) -> LogLeaf:

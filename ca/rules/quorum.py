@@ -42,8 +42,8 @@ def judge(name: str, custodians: Sequence[str], threshold: int) -> None:
         raise _bad("One custodian would have two shares.", "Every share is another person's: two of one person are one secret.")
 
 
-def _bad(what: str, fix: str) -> Misconfigured:
-    return Misconfigured("bad-quorum", what, fix=fix)
+def _bad(why: str, fix: str) -> Misconfigured:
+    return Misconfigured("bad-quorum", "These custodians and this threshold make no set of shares.", why=why, fix=fix)
 
 
 def write(quorum: Quorum) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import Any
 
-from ca.model import Certificate, CertificateState, CrlIntent, Device, Issuer, Name, Operator, Revocation, Token
+from ca.model import Certificate, CertificateState, CrlIntent, Device, Issuer, KeyRecord, Name, Operator, Revocation, Token
 from ca.rules.leaf import canonical
 
 # kind -> (the fields that name the row, the fields that must be the same in both)
@@ -29,6 +29,7 @@ _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "issuer": (("id",), ("tenant", "certificate_sha256")),
     "operator": (("name",), ("tenant", "roles", "disabled_at")),
     "device": (("id",), ("tenant", "state")),
+    "key-state": (("spki_sha256",), ("tenant", "name", "purpose", "store", "protection", "state")),
 }
 ONCE = frozenset({"issuance", "revocation", "crl", "token", "token-revoked"})
 """Events that happen once: a second leaf for the same row is a forgery or a fault. Of the others the newest leaf counts."""
@@ -71,6 +72,12 @@ def _fact(kind: str, key: str, fields: Mapping[str, Any]) -> Fact:
         names = fields["names"] if isinstance(fields["names"], list) else []
         fields = {**fields, "names": sorted(json.dumps(name, sort_keys=True) for name in names)}
     return Fact(kind, key, fields)
+
+
+def of_key(row: KeyRecord) -> Fact:
+    protection = None if row.protection is None else row.protection.name
+    fields = {"tenant": row.tenant, "name": row.name, "purpose": row.purpose.value, "store": row.store, "protection": protection}
+    return _fact("key-state", octets(row.spki_sha256).hex(), {**fields, "state": row.state.value})
 
 
 def octets(value: object) -> bytes:

@@ -30,6 +30,8 @@ from ca.model import (
     Issuer,
     IssueRequest,
     IssuerId,
+    KeyChange,
+    KeyRecord,
     LocalEvidence,
     Operator,
     OperatorName,
@@ -189,6 +191,19 @@ class SignerClient:
 
     def operators(self) -> tuple[Operator, ...]:
         return forms.read(tuple[Operator, ...], self._ask("operators", {}))
+
+    def key_records(self) -> tuple[KeyRecord, ...]:
+        """The inventory of keys."""
+        return forms.read(tuple[KeyRecord, ...], self._ask("keys", {}))
+
+    def key_changes(self, spki_sha256: Digest) -> tuple[KeyChange, ...]:
+        """What happened to a key, oldest first."""
+        return forms.read(tuple[KeyChange, ...], self._ask("key", {"spki_sha256": forms.write(spki_sha256)}))
+
+    def keys_held(self) -> Sequence[Mapping[str, Any]]:
+        """The stores that the signer has open, and what they say they hold; `spki` in base64."""
+        found: Sequence[Mapping[str, Any]] = self._ask("keys-held", {})
+        return found
 
     def health(self) -> Mapping[str, Any]:
         """What the signer says of itself: `deployment`, `issuers` with the state of their keys, `queue`. For every role."""

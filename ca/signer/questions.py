@@ -16,11 +16,15 @@ from ca.model import (
     DeviceId,
     DeviceState,
     Digest,
+    HeldKey,
     Issuer,
     IssuerId,
+    KeyChange,
+    KeyRecord,
     Operator,
     Serial,
     Standing,
+    StoreAbility,
     TenantId,
     Token,
     UnixTime,
@@ -73,6 +77,10 @@ class Reading(Protocol):
 
     def operators(self) -> Sequence[Operator]: ...
 
+    def key_records(self) -> Sequence[KeyRecord]: ...
+
+    def key_changes(self, spki_sha256: Digest) -> Sequence[KeyChange]: ...
+
 
 _SEARCH: Final[Mapping[str, type[Any]]] = {
     "subject": str,
@@ -86,10 +94,21 @@ _SEARCH: Final[Mapping[str, type[Any]]] = {
 
 
 class Questions:
-    NAMES: Final = frozenset({"certificates", "certificate", "devices", "tokens", "issuers", "profiles", "operators"})
+    NAMES: Final = frozenset(
+        {"certificates", "certificate", "devices", "tokens", "issuers", "profiles", "operators", "keys", "key", "keys-held"}
+    )
 
-    def __init__(self, *, reading: Reading, policy: grant.Policy, witness: Witness, keys: frozenset[IssuerId], clock: Clock) -> None:
-        self._reading, self._policy, self._witness, self._keys, self._clock = reading, policy, witness, keys, clock
+    def __init__(
+        self,
+        *,
+        reading: Reading,
+        policy: grant.Policy,
+        witness: Witness,
+        keys: frozenset[IssuerId],
+        clock: Clock,
+        held: Callable[[], Sequence[tuple[StoreAbility, Sequence[HeldKey]]]] = tuple,
+    ) -> None:
+        self._reading, self._policy, self._witness, self._keys, self._clock, self._held = reading, policy, witness, keys, clock, held
         self._answers: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
             "certificates": self._certificates,
             "certificate": self._certificate,
@@ -98,6 +117,9 @@ class Questions:
             "issuers": lambda _: self._reading.issuers(),
             "profiles": lambda _: tuple(self._policy.profiles[name] for name in sorted(self._policy.profiles)),
             "operators": lambda _: self._reading.operators(),
+            "keys": lambda _: self._reading.key_records(),
+            "key": lambda body: self._reading.key_changes(Digest(forms.read(bytes, body.get("spki_sha256")))),
+            "keys-held": lambda _: [_held(store, keys) for store, keys in self._held()],
         }
 
     def ask(self, name: str, body: Mapping[str, Any]) -> Any:
@@ -161,6 +183,16 @@ class Questions:
 def _token_place(cursor: str) -> tuple[DeviceId, Digest]:
     device, _, digest = cursor.rpartition("/")
     return ids.device_id(device), Digest(bytes.fromhex(ids.hash_beginning(digest, whole=True)))
+
+
+def _held(store: StoreAbility, keys: Sequence[HeldKey]) -> dict[str, Any]:
+    return {
+        "kind": store.kind,
+        "about": store.about,
+        "protection": store.protection.name,
+        "algorithms": sorted(store.algorithms),
+        "keys": [{"name": key.name, "algorithm": key.algorithm, "spki": key.spki, "facts": dict(key.facts)} for key in keys],
+    }
 
 
 def _limit(body: Mapping[str, Any]) -> int:

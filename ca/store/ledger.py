@@ -22,6 +22,7 @@ from ca.store.failures import named
 from ca.store.rows import Row
 from ca.store.writes_authority import AuthorityWrites
 from ca.store.writes_issuance import IssuanceWrites
+from ca.store.writes_keys import KeyWrites
 from ca.store.writes_record import RecordWrites
 from ca.store.writes_status import StatusWrites
 
@@ -55,7 +56,7 @@ class _Savepoint:
             writing.command(f"RELEASE SAVEPOINT {self._name}")
 
 
-class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites):
+class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites, KeyWrites):
     """One write transaction: `ca.ports.Writing` and `ca.ports.Sequencing`. Belongs to the thread that opened it."""
 
     def __init__(self, database: Database, cursor: Any) -> None:

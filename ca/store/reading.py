@@ -38,7 +38,8 @@ from ca.model import (
 from ca.store import rows, search
 from ca.store import tables as t
 from ca.store.database import Database
-from ca.store.reads import PAGE, Parameters, Reads, Statement, paged, param
+from ca.store.key_reads import KeyReads
+from ca.store.reads import PAGE, Parameters, Statement, paged, param
 from ca.store.rows import Row
 
 _c, _r = t.certificates.c, t.revocations.c
@@ -96,7 +97,7 @@ TOKENS_WAITING = (
 PING = sa.select(t.counters.c.value).where(t.counters.c.name == t.CHANGE)
 
 
-class Reading(Reads):
+class Reading(KeyReads):
     """Reads only. `find_certificate`, `certificates_of`, `find_token`, `change_number`, `high_time`, `crl_entries`, `last_crl`, `issuers`,
     `operators`, `find_operator`, `pending_leaves`, `leaves`, `leaf_count` and `last_checkpoint` come from `Reads`.
     """

@@ -83,6 +83,41 @@ keys = sa.Table(
     sqlite_with_rowid=False,
 )
 
+key_records = sa.Table(
+    "key_records",
+    metadata,
+    sa.Column("spki_sha256", OCTETS, primary_key=True),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("name", TEXT, nullable=False),
+    sa.Column("purpose", TEXT, nullable=False),
+    sa.Column("origin", TEXT, nullable=False),
+    sa.Column("algorithm", TEXT, nullable=False),
+    sa.Column("spki", OCTETS, nullable=False),
+    sa.Column("store", TEXT, nullable=False),
+    sa.Column("place", TEXT, nullable=False),
+    sa.Column("protection", TEXT),
+    sa.Column("owner", TEXT, nullable=False),
+    sa.Column("state", TEXT, nullable=False),
+    sa.Column("created", NUMBER, nullable=False),
+    sa.Column("period_ends", NUMBER),
+    sa.Column("changed", NUMBER, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+key_changes = sa.Table(
+    "key_changes",
+    metadata,
+    sa.Column("id", ROW, primary_key=True),
+    sa.Column("spki_sha256", OCTETS, nullable=False),
+    sa.Column("before", TEXT),
+    sa.Column("after", TEXT, nullable=False),
+    sa.Column("at", NUMBER, nullable=False),
+    sa.Column("reason", TEXT, nullable=False),
+    sa.Column("actor", TEXT, nullable=False),
+    sa.Column("evidence", TEXT, nullable=False),
+    sa.Index("key_changes_by_key", "spki_sha256", "id"),
+)
+
 tokens = sa.Table(
     "tokens",
     metadata,

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "init": ("fleetca.cli.init", "init", "Set up a deployment."),
     "issue": ("fleetca.cli.issue", "issue", "Issue a certificate for a CSR."),
     "issuers": ("fleetca.cli.issuers", "issuers", "List and show issuers."),
+    "keys": ("fleetca.cli.keys", "keys", "List, check and destroy keys; shares and backups of custodians."),
     "migrate": ("fleetca.cli.migrate", "migrate", "Bring the database to this version's tables."),
     "operators": ("fleetca.cli.operators", "operators", "Add and list operators."),
     "process": ("fleetca.cli.process", "process", "Run one process of a deployment (for systemd and containers)."),

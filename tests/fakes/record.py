@@ -21,6 +21,7 @@ from ca.model import (
     Digest,
     Issuer,
     KeyName,
+    KeyRecord,
     Lease,
     LogLeaf,
     Operator,
@@ -153,3 +154,6 @@ class MemoryRecord:
 
     def operators(self) -> Sequence[Operator]:
         return self.state.known_operators
+
+    def key_records(self) -> Sequence[KeyRecord]:
+        return ()

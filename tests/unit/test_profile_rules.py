@@ -158,7 +158,10 @@ def test_the_shipped_profiles_say_what_they_promise() -> None:
 
 
 def test_R16_no_shipped_profile_but_the_responders_may_sign_ocsp() -> None:
-    assert [name for name, profile in SHIPPED.items() if "OCSPSigning" in profile.extended_key_usage] == ["ocsp-responder", "root-responder"]
+    assert [name for name, profile in SHIPPED.items() if "OCSPSigning" in profile.extended_key_usage] == [
+        "ocsp-responder",
+        "root-responder",
+    ]
 
 
 def test_every_field_of_a_profile_can_be_given() -> None:

@@ -200,6 +200,38 @@ def upgrade() -> None:
         sa.Column("note", OCTETS, nullable=False),
         sa.Column("recorded_at", NUMBER, nullable=False),
     )
+    op.create_table(
+        "key_records",
+        sa.Column("spki_sha256", OCTETS, primary_key=True),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("purpose", TEXT, nullable=False),
+        sa.Column("origin", TEXT, nullable=False),
+        sa.Column("algorithm", TEXT, nullable=False),
+        sa.Column("spki", OCTETS, nullable=False),
+        sa.Column("store", TEXT, nullable=False),
+        sa.Column("place", TEXT, nullable=False),
+        sa.Column("protection", TEXT),
+        sa.Column("owner", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("created", NUMBER, nullable=False),
+        sa.Column("period_ends", NUMBER),
+        sa.Column("changed", NUMBER, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "key_changes",
+        sa.Column("id", ROW, primary_key=True),
+        sa.Column("spki_sha256", OCTETS, nullable=False),
+        sa.Column("before", TEXT),
+        sa.Column("after", TEXT, nullable=False),
+        sa.Column("at", NUMBER, nullable=False),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+        sa.Column("evidence", TEXT, nullable=False),
+    )
+    op.create_index("key_changes_by_key", "key_changes", ["spki_sha256", "id"])
+
     op.create_index("devices_by_tenant", "devices", ["tenant", "id"])
     op.create_index("certificates_by_serial", "certificates", ["serial", "issuer"], unique=True)
     op.create_index(

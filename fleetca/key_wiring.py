@@ -1,0 +1,108 @@
+"""Opens the keys of a deployment and puts the life of keys together. Only what runs as the signer calls it (P3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ca.errors import Misconfigured
+from ca.key_life import KeyLife
+from ca.model import DEFAULT_TENANT, HeldKey, IssuerId, KeyName, Profile, ProfileName, StoreAbility
+from ca.ports import KeyStore, SigningKey
+from ca.rules.key_policy import check_protection
+from ca.signer.alone import SignerLock
+from ca.store.engine import Store, open_store
+from ca.system import SystemClock
+from config.settings import IssuerSetting, Settings
+from fleetca import forms
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The issuing keys, and what holds them."""
+
+    keys: Mapping[IssuerId, SigningKey]
+    stores: Mapping[IssuerId, KeyStore]
+    abilities: Mapping[IssuerId, StoreAbility]
+
+    def held(self) -> Sequence[tuple[StoreAbility, Sequence[HeldKey]]]:
+        """Every store once, and all that it holds."""
+        found: dict[str, tuple[StoreAbility, Sequence[HeldKey]]] = {}
+        for name, store in self.stores.items():
+            ability = self.abilities[name]
+            if ability.about not in found:
+                found[ability.about] = (ability, store.held())
+        return list(found.values())
+
+
+def opened(settings: Settings) -> Opened:
+    """Open every issuing key.
+
+    Raises:
+        KeyUnavailable: one is not to be had.
+        Misconfigured: its store keeps it less well than its profile demands (`store-too-weak`), or there is no such profile.
+    """
+    known = forms.profiles(settings)
+    keys: dict[IssuerId, SigningKey] = {}
+    stores: dict[IssuerId, KeyStore] = {}
+    abilities: dict[IssuerId, StoreAbility] = {}
+    for setting in settings.issuers:
+        if setting.key is None:
+            continue
+        id_ = IssuerId(setting.id)
+        stores[id_], name = store_of(settings, setting.id)
+        abilities[id_] = stores[id_].ability()
+        check_protection(abilities[id_], _profile(setting, known))
+        keys[id_] = stores[id_].open(name)
+    return Opened(keys, stores, abilities)
+
+
+def _profile(setting: IssuerSetting, known: Mapping[ProfileName, Profile]) -> Profile:
+    profile = known.get(ProfileName(setting.profile))
+    if profile is None:
+        raise Misconfigured(
+            "unknown-profile", f"Issuer {setting.id} names the profile {setting.profile}, which there is not.", fix="fleetca profiles list"
+        )
+    return profile
+
+
+def store_of(settings: Settings, id_: str) -> tuple[KeyStore, KeyName]:
+    """The store of an issuer's key (or, for `log`, of the log's), and the key's name there.
+
+    Raises:
+        Misconfigured: it has none here (`no-key-here`).
+    """
+    setting = None if id_ == "log" and all(each.id != "log" for each in settings.issuers) else settings.issuer(id_)
+    key, secret = (settings.log.key, settings.log.passphrase) if setting is None else (setting.key, setting.passphrase)
+    if key is None:
+        raise Misconfigured(
+            "no-key-here", f"The settings name no key of {id_}.", fix="Its key is offline; what happens to it, a ceremony does."
+        )
+    return forms.key_store(key, secret)
+
+
+def life(settings: Settings, store: Store) -> KeyLife:
+    """The verb over a store."""
+    return KeyLife(
+        ledger=store.ledger,
+        find=store.reading.find_by_der_digest,
+        tenant=DEFAULT_TENANT,
+        deployment=settings.deployment.name,
+        clock=SystemClock(),
+    )
+
+
+@contextmanager
+def alone(settings: Settings) -> Iterator[tuple[Store, KeyLife]]:
+    """The inventory for those who change it, as the signer's user while the signer is stopped: it would go on with a key that must not sign.
+
+    Raises:
+        Conflict: the signer runs (`signer-running`).
+    """
+    with SignerLock(settings.signer.journal):
+        store = open_store(forms.store_url(settings))
+        try:
+            yield store, life(settings, store)
+        finally:
+            store.close()
