@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ca.errors import FleetcaError
@@ -71,11 +72,6 @@ def status(patient: Patient) -> Iterator[Verdict]:
         yield bad(f"The status service has no responder certificate for {', '.join(map(str, missing))}.", fix="Check the signer.")
     if health.get("heard", True) and not missing:
         yield ok("The status service is up to date.")
-    outlet = DirectoryOutlet(settings.crl.directory)
-    for issuer in patient.issuers:
-        copy = outlet.current(file_name(issuer.id)) if issuer.may_sign_crl else None
-        if copy is not None and _get(settings.status.listen, f"/crl/{issuer.id}.crl") != copy.octets:
-            yield bad(f"The status service does not serve the published CRL of {issuer.id}.", fix="Restart it.")
 
 
 def record(patient: Patient) -> Iterator[Verdict]:
@@ -122,20 +118,35 @@ def signer_health(settings: Settings) -> dict[str, Any] | None:
 
 
 def status_health(settings: Settings) -> dict[str, Any] | None:
-    octets = _get(settings.status.listen, "/healthz")
+    reply = fetch(settings.status.listen, "/healthz")
     try:
-        found = json.loads(octets or b"")
+        found = json.loads(b"" if reply is None else reply.body)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
 
 
-def _get(listen: Address, path: str) -> bytes | None:
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the status service answers."""
+
+    status: int
+    kind: str
+    """Its content type."""
+    body: bytes
+
+
+def fetch(listen: Address, path: str, *, body: bytes | None = None) -> Reply | None:
+    """Ask the status service where it listens; with a body, by POST of an OCSP request. None when nobody answers."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - where it listens, seen from here
     connection = http.client.HTTPConnection(host, listen.port, timeout=3.0)
     try:
-        connection.request("GET", path)
-        return connection.getresponse().read()
+        if body is None:
+            connection.request("GET", path)
+        else:
+            connection.request("POST", path, body, {"Content-Type": "application/ocsp-request"})
+        answer = connection.getresponse()
+        return Reply(answer.status, answer.getheader("Content-Type", ""), answer.read())
     except (OSError, http.client.HTTPException):
         return None
     finally:

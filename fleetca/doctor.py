@@ -13,7 +13,7 @@ from ca.errors import FleetcaError
 from ca.model import Issuer
 from ca.ports import Clock
 from config.settings import Settings
-from fleetca import checks_devices, checks_inside, checks_outside, forms
+from fleetca import checks_answers, checks_devices, checks_inside, checks_outside, forms
 from fleetca.verdict import Patient, Verdict, bad
 
 CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = (
@@ -26,6 +26,8 @@ CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = 
     ("clock", checks_inside.clock),
     ("crl", checks_outside.crls),
     ("status", checks_outside.status),
+    ("ocsp", checks_answers.responder),
+    ("served", checks_answers.served),
     ("record", checks_outside.record),
     ("clones", checks_devices.clones),
 )
