@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
@@ -151,12 +151,16 @@ class Profiles(Form):
     default_issuer: ShortName = Field("issuing", description="The issuer that signs when nothing else is said.")
 
 
+_CONNECTIONS: Final = "Connections at once, for each process; beyond it those that have waited longest for their client are closed."
+
+
 class Enroll(Form):
     """The web service where devices enrol and renew (TLS)."""
 
     listen: Listen = Field(Address("127.0.0.1", 8443), description="Where it listens.")
     url: str = Field("https://localhost:8443", description="How devices reach it.")
     names: Several[str] = Field(("localhost", "127.0.0.1"), min_length=1, description="Names and addresses in its own TLS certificate.")
+    connections: int = Field(1000, ge=8, le=100_000, description=_CONNECTIONS)
 
     @field_validator("url")
     @classmethod
@@ -303,6 +307,7 @@ class Status(Form):
         description="How everybody reaches it; stands in every certificate, so choose a name that can stay for years.",
     )
     workers: int = Field(1, ge=1, le=64, description="How many processes answer.")
+    connections: int = Field(4000, ge=8, le=100_000, description=_CONNECTIONS)
 
     @field_validator("url")
     @classmethod

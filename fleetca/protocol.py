@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from fleetca.admission import Seat
 from fleetca.bridge import BODY_LIMIT, PEER_CERTIFICATE, TLS_UNIQUE
 
 REQUEST_SECONDS = 20
@@ -63,6 +64,8 @@ class Protocol(HttpToolsProtocol):
     _whole: RequestResponseCycle | None = None
     """For the lane, once its body is there."""
     lane: Lane | None = None
+    seat: Seat | None = None
+    """Where its connection is counted."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
         super().connection_made(transport)
@@ -91,7 +94,13 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._framing += len(data)
+        before = self.server_state.total_requests
         super().data_received(data)
+        if self.seat is not None:
+            if self._answering():
+                self.seat.busy()
+            elif self.server_state.total_requests != before:  # answered before we came back: nobody else can have been
+                self.seat.idle()
         if self.transport.is_closing():
             return
         if self._framing > HEAD_LIMIT:
@@ -199,6 +208,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.seat is not None and not self._answering():
+            self.seat.idle()
         if self._watch is None and not self.transport.is_closing():
             self._look_again(self.transport.get_write_buffer_size())
 
@@ -226,6 +237,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        if self.seat is not None:
+            self.seat.left()
         if self._watch is not None:
             self._watch.cancel()
         super().connection_lost(exc)

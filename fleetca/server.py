@@ -21,11 +21,13 @@ import structlog
 import uvicorn
 
 from fleetca import protocol
+from fleetca.admission import Entrance, Room, Seat, room_for
 from fleetca.bridge import Bridge
 from fleetca.protocol import Lane, Protocol
 
 log = structlog.get_logger()
 
+CONNECTIONS: Final = 1000
 GARBAGE: Final = 20_000
 """Objects made and not freed by count after which the collector looks for circles; a request leaves none."""
 
@@ -100,18 +102,32 @@ def _memory_file(content: bytes) -> Iterator[Path]:
 class Server(uvicorn.Server):
     """uvicorn's server, told to stop by `stop()` from any thread, and telling when it listens."""
 
-    def __init__(self, config: uvicorn.Config, *, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, *, connections: int, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._most, self._ready = connections, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but each connection takes a seat before anything else is done for it."""
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        await self.lifespan.startup()
+        self.room = Room(room_for(self._most), time=self._loop.time)
+        entrances: list[Any] = [
+            Entrance(listener, self.room, self._protocol, context=self.config.ssl, handshake=protocol.REQUEST_SECONDS)
+            for listener in sockets or ()
+        ]
+        self.servers = entrances
+        self.started = True
         # What is loaded by now stays: the collector need not look through it again for every few hundred requests.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE)
         self._ready()
+
+    def _protocol(self, seat: Seat) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        made: Protocol = make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=self._loop)
+        made.seat = seat
+        return made
 
     def in_loop(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call something in the event loop, from any thread."""
@@ -129,6 +145,7 @@ def make_server(
     context: ssl.SSLContext | None = None,
     lane: Lane | None = None,
     http: type[Protocol] = Protocol,
+    connections: int = CONNECTIONS,
 ) -> Server:
     """A server for one Flask application; run it with `server.run(sockets=[...])`. SIGTERM and SIGINT drain it.
 
@@ -136,6 +153,7 @@ def make_server(
         threads: how many requests the application works on at once; further ones wait.
         lane: in front of the application.
         http: what reads and writes on each connection.
+        connections: how many at once; beyond it those that wait longest give way (`fleetca.admission`).
     """
     config = uvicorn.Config(
         Bridge(application, threads=threads),
@@ -152,4 +170,4 @@ def make_server(
     )
     config.load()
     config.ssl = context
-    return Server(config, ready=ready)
+    return Server(config, connections=connections, ready=ready)

@@ -323,7 +323,15 @@ def enroll(settings: Settings, process: Process) -> None:
     if not identity.obtain_patiently(process.stopping):
         return
     threading.Thread(target=identity.keep, args=(process.stopping,), name="identity", daemon=True).start()
-    _run(application, process, listener, threads=8, context=context, lane=Lane(prompt.targets, prompt.take))
+    _run(
+        application,
+        process,
+        listener,
+        threads=8,
+        context=context,
+        lane=Lane(prompt.targets, prompt.take),
+        connections=settings.enroll.connections,
+    )
     protocols.close()
     store.close()
 
@@ -392,7 +400,14 @@ def status(settings: Settings, process: Process) -> None:
     deadline = clock.monotonic() + FIRST_CERTIFICATE_SECONDS
     while service.health().missing and clock.monotonic() < deadline and not process.stopping.wait(0.02):
         pass
-    _run(application, process, listener, threads=8, http=type("Finished", (Finished,), {"front": service.front}))
+    _run(
+        application,
+        process,
+        listener,
+        threads=8,
+        http=type("Finished", (Finished,), {"front": service.front}),
+        connections=settings.status.connections,
+    )
     background.stop()
     store.close()
 
@@ -494,8 +509,9 @@ def _run(
     context: Any = None,
     lane: Lane | None = None,
     http: type[Protocol] = Protocol,
+    connections: int,
 ) -> None:
-    server = make_server(application, threads=threads, ready=process.ready, context=context, lane=lane, http=http)
+    server = make_server(application, threads=threads, ready=process.ready, context=context, lane=lane, http=http, connections=connections)
     process.on_stop(server.stop)
     if not process.stopping.is_set():
         server.run(sockets=[listener])

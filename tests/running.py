@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -173,6 +174,13 @@ def ocsp_word(body: bytes) -> str:
     if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
         return answer.response_status.name.lower()
     return answer.certificate_status.name.lower()
+
+
+def many_descriptors(count: int = 8192) -> None:
+    """Let this process open so many, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count if hard == resource.RLIM_INFINITY else min(count, hard), hard))
 
 
 def eventually(holds: Callable[[], Any], *, within: float = 20.0, every: float = 0.1) -> Any:

@@ -44,6 +44,8 @@ MEANINGS: Final = {
     "unavailable": "An ACME request met a signer or database that is down; the client was told when to come again.",
     "identity-obtained": "The enrolment service has a new TLS certificate.",
     "identity-refused": "The enrolment service got no new TLS certificate; it tries again in `retry_in` seconds.",
+    "connections-short": "All of `connections` are taken; whoever has waited longest for its client gives way. Said once a minute.",
+    "connections-capped": "The system allows fewer open files than `connections` needs; so many are had.",
     "handshake-refused": "A TLS client was turned away, and why: expired, foreign or look-alike certificate, old protocol.",
     "sequencer-failed": "The record is not published further; issuing goes on. Said once until it changes.",
     "crew-lost": "Processes start more slowly: the one that others are copies of is gone. The next reload makes a new one.",

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+import resource
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Flask, request
 
 from fleetca import protocol, server
@@ -17,6 +24,7 @@ from fleetca.bridge import BODY_LIMIT
 from fleetca.listening import listening_socket
 from fleetca.protocol import HEAD_LIMIT, PIPELINED, Lane
 from fleetca.server import make_server
+from tests.running import many_descriptors
 
 BIG = 4 << 20
 Address = tuple[str, int]
@@ -301,3 +309,187 @@ def _until(true: Callable[[], bool]) -> None:
             return
         threading.Event().wait(0.01)
     raise AssertionError("it did not happen")
+
+
+# ---- The number of connections ------------------------------------------------------------------------------------------
+
+
+SEATS = 40
+
+
+def _identity() -> tuple[bytes, bytes]:
+    """A certificate for localhost, and its key."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name.from_rfc4514_string("CN=localhost")
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return made.public_bytes(serialization.Encoding.PEM), plain
+
+
+CERTIFICATE, KEY = _identity()
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Address, server.Server]]:
+    """A TLS server with few seats, in which nobody has to wait long to be put out."""
+    many_descriptors()
+    monkeypatch.setattr("fleetca.admission.PATIENCE", 0.1)
+    app = Flask("crowded")
+    app.add_url_rule("/hello", "hello", lambda: "hello")
+    slow = threading.Event()
+    app.add_url_rule("/slow", "slow", lambda: str(slow.wait(1.5)))
+    context = server.tls_context(trusted=[])
+    server.load_certificate(context, chain=CERTIFICATE, key=KEY)
+    listener = listening_socket("127.0.0.1:0", setting="test")
+    ready = threading.Event()
+    made = make_server(app, threads=2, ready=ready.set, context=context, connections=SEATS)
+    thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield listener.getsockname(), made
+    finally:
+        made.stop()
+        thread.join(10)
+
+
+def _tls(address: Address) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cadata=CERTIFICATE.decode())
+    raw = socket.create_connection(address, timeout=10)
+    try:
+        return context.wrap_socket(raw, server_hostname="localhost")
+    except OSError:
+        raw.close()
+        raise
+
+
+def _ask(connection: ssl.SSLSocket, path: str) -> None:
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+
+
+def _get(connection: ssl.SSLSocket, path: str) -> bytes:
+    _ask(connection, path)
+    return _answer(connection)
+
+
+def _answer(connection: ssl.SSLSocket) -> bytes:
+    answer = b""
+    while b"\r\n\r\n" not in answer or not answer.split(b"\r\n\r\n", 1)[1]:
+        part = connection.recv(65536)
+        if not part:
+            raise ConnectionResetError
+        answer += part
+    return answer
+
+
+def _half_open(address: Address, *, source: str = "127.0.0.1") -> socket.socket:
+    """Begins a TLS handshake and leaves it at that."""
+    connection = socket.socket()
+    connection.bind((source, 0))
+    connection.connect(address)
+    with suppress(OSError):  # closed at once
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01")
+    return connection
+
+
+def test_R22_a_thousand_half_open_connections_leave_room_for_good_ones(crowded: tuple[Address, server.Server]) -> None:
+    address, running = crowded
+    with ExitStack() as stack:
+        kept = stack.enter_context(_tls(address))
+        assert b"hello" in _get(kept, "/hello")
+        flood = [stack.enter_context(_half_open(address, source=f"127.0.0.{2 + number % 3}")) for number in range(1000)]
+        assert len(running.room) <= SEATS
+        threading.Event().wait(0.2)  # by now the last of them has had its time
+        for _ in range(20):
+            with _tls(address) as good:
+                assert b"hello" in _get(good, "/hello")
+        assert b"hello" in _get(kept, "/hello"), "whoever was answered before outlasts strangers"
+        assert len(running.room) <= SEATS
+        for one in flood:
+            one.settimeout(10)
+        ended = sum(_ended(one) for one in flood[:-SEATS])
+        assert ended >= 1000 - 2 * SEATS
+    _until(lambda: len(running.room) == 0)
+
+
+def _ended(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def test_R22_one_address_alone_cannot_take_all_seats(crowded: tuple[Address, server.Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes back as often as it is put out; the others get in past it."""
+    monkeypatch.setattr("fleetca.admission.PATIENCE", 3600.0)
+    address, running = crowded
+    stop = threading.Event()
+
+    def flood(number: int) -> None:
+        while not stop.is_set():
+            with suppress(OSError), _half_open(address, source="127.0.0.9") as connection:
+                connection.settimeout(0.2)
+                stop.wait(0.01 * number)
+
+    threads = [threading.Thread(target=flood, args=(number,)) for number in range(60)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            with _tls(address) as good:
+                assert b"hello" in _get(good, "/hello")
+            assert len(running.room) <= SEATS
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_the_idlest_connection_gives_way_and_one_that_is_answered_does_not(crowded: tuple[Address, server.Server]) -> None:
+    address, running = crowded
+    with ExitStack() as stack:
+        idle = [stack.enter_context(_tls(address)) for _ in range(SEATS - 1)]
+        for one in idle:
+            assert b"hello" in _get(one, "/hello")
+        slow = stack.enter_context(_tls(address))
+        _ask(slow, "/slow")
+        assert b"hello" in _get(idle[0], "/hello")  # now the second is the idlest
+        threading.Event().wait(0.3)
+        with _tls(address) as newcomer:
+            assert b"hello" in _get(newcomer, "/hello")
+            with pytest.raises(OSError):
+                _get(idle[1], "/hello")
+            assert b"hello" in _get(idle[0], "/hello")
+            assert b"False" in _answer(slow)
+        assert len(running.room) <= SEATS
+
+
+def test_a_server_without_descriptors_goes_on_with_those_it_has(crowded: tuple[Address, server.Server]) -> None:
+    """Nobody can be accepted for a while, and then again."""
+    address, _ = crowded
+    with _tls(address) as kept, ExitStack() as stack:
+        assert b"hello" in _get(kept, "/hello")
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        waiting = socket.socket()
+        stack.enter_context(waiting)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+        try:
+            waiting.connect(address)
+            assert b"hello" in _get(kept, "/hello")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        with _tls(address) as good:
+            assert b"hello" in _get(good, "/hello")

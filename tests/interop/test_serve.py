@@ -6,13 +6,14 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tests.running import (
     eventually,
     log_lines,
     make_deployment,
+    many_descriptors,
     ocsp_status,
     text,
     tls,
@@ -351,6 +353,30 @@ def test_SIGHUP_with_good_settings_replaces_every_process_and_refuses_no_connect
     # A serial number that was never issued is `unauthorized` by the new settings.
     foreign = self_signed(certificate)
     assert ocsp_status(served.ocsp_url, foreign, issuing) == "unauthorized"
+
+
+# ---- Crowds -------------------------------------------------------------------------------------------------------------
+
+
+def test_R22_a_thousand_half_open_handshakes_hold_up_no_enrolment(tmp_path: Path) -> None:
+    many_descriptors()
+    file = make_deployment(tmp_path / "here")
+    change(file, "[enroll]", "[enroll]\nconnections = 200")
+    change(file, "[status]", "[status]\nconnections = 200")
+    with serving(file, tmp_path / "serve.log") as running, ExitStack() as stack:
+        for listen in (running.settings.enroll.listen, running.settings.status.listen):
+            for _ in range(1000):
+                half = stack.enter_context(socket.create_connection((listen.host, listen.port)))
+                with suppress(OSError):  # there was no room for it
+                    half.sendall(b"\x16\x03\x01\x02\x00\x01" if listen is running.settings.enroll.listen else b"POST /ocsp HTTP/1.1\r\n")
+        threading.Event().wait(1.2)  # longer than nobody has to give way
+        began = time.monotonic()
+        for number in range(20):
+            assert running.works(f"past-the-crowd-{number}")
+        assert time.monotonic() - began < 15, "nobody waited for a handshake of others to time out"
+        used = {role: len(list(Path(f"/proc/{pid}/fd").iterdir())) for role, pid in running.children().items()}
+    assert max(used["enroll"], used["status"]) < 300
+    assert running.count("connections-short") == 2
 
 
 # ---- SIGTERM ------------------------------------------------------------------------------------------------------------
