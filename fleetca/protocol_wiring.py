@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import structlog
 from flask import Flask
 
-from ca.errors import Misconfigured
+from ca.errors import FleetcaError, Misconfigured
 from ca.model import Issuer, IssuerId, ProfileName, Token
 from ca.store.engine import Store
 from ca.system import SystemChance, SystemClock
@@ -33,6 +35,9 @@ from enroll.store.acme import AcmeStore
 from enroll.store.transactions import Transactions
 from fleetca import forms
 
+log = structlog.get_logger()
+
+TIDYING_SECONDS = 600.0
 VALIDATING = 16
 """Validations at once: each waits for somebody else's server."""
 
@@ -60,12 +65,13 @@ def attach(
     application.register_blueprint(est_blueprint(est(settings, signer=signer, issuers=issuers)))
     if settings.acme.directories:
         transactions = Transactions(forms.store_url(settings))
+        protocols = AcmeStore(transactions)
         pool = ThreadPoolExecutor(max_workers=VALIDATING, thread_name_prefix="validation")
         opened.endings += [transactions.close, lambda: pool.shutdown(wait=True, cancel_futures=True)]
         service = acme_service(
             settings,
             store=store,
-            protocols=AcmeStore(transactions),
+            protocols=protocols,
             signer=signer,
             clock=clock,
             issuers=issuers,
@@ -73,7 +79,19 @@ def attach(
             later=lambda work: _ignored(pool.submit(work)),
         )
         application.register_blueprint(acme_blueprint(service))
+        over = threading.Event()
+        opened.endings.append(over.set)
+        threading.Thread(target=_tidy, args=(protocols, clock, over), name="tidying", daemon=True).start()
     return opened
+
+
+def _tidy(protocols: AcmeStore, clock: SystemClock, over: threading.Event) -> None:
+    """Drop what has been over for long, now and then. Any number of workers may do it."""
+    while not over.wait(TIDYING_SECONDS):
+        try:
+            protocols.forget(now=clock.now())
+        except FleetcaError as error:
+            log.warning("tidying-waits", code=error.code, reason=str(error))
 
 
 def _ignored(_: object) -> None:

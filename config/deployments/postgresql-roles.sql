@@ -10,7 +10,8 @@
 -- Where a password is wanted: \password "fleetca-enroll"
 --
 --   fleetca-signer     owns the tables and is the only one that writes what the authority decides
---   fleetca-enroll     reads what devices and operators may ask about
+--   fleetca-enroll     reads what devices and operators may ask about; writes what it agrees on with clients of its protocols (ACME), which
+--                      decides nothing
 --   fleetca-status     reads the state of certificates
 --   fleetca-publisher  reads; takes leases; gives leaves their place in the record and keeps checkpoints. It can neither add a leaf nor
 --                      change what stands in one
@@ -30,7 +31,7 @@ SELECT format('CREATE DATABASE %I OWNER %I TEMPLATE template0 ENCODING %L', :'da
 
 REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
 GRANT CONNECT ON DATABASE :"database" TO "fleetca-enroll", "fleetca-status", "fleetca-publisher";
--- What only reads cannot even begin a transaction that writes.
+-- What only reads cannot even begin a transaction that writes; enrolment says so where it writes its own tables.
 ALTER ROLE "fleetca-enroll" SET default_transaction_read_only = on;
 ALTER ROLE "fleetca-status" SET default_transaction_read_only = on;
 
@@ -48,6 +49,8 @@ SELECT to_regclass('certificates') IS NOT NULL AS tables \gset
 \if :tables
 GRANT SELECT ON certificates, certificate_names, devices, keys, operators, issuers, revocations, leaves, checkpoints, counters
    TO "fleetca-enroll";
+-- A one-time token binds an ACME account (RFC 8555 7.3.4): nobody else may read them.
+GRANT SELECT ON tokens TO "fleetca-enroll";
 GRANT SELECT ON certificates, revocations, issuers, counters
    TO "fleetca-status";
 GRANT SELECT ON certificates, revocations, issuers, counters, crls, leaves, checkpoints, leases
@@ -57,5 +60,10 @@ GRANT UPDATE (position) ON leaves TO "fleetca-publisher";
 GRANT INSERT ON checkpoints TO "fleetca-publisher";
 \else
 \echo 'There are no tables yet: run fleetca migrate, then this file again.'
+\endif
+SELECT to_regclass('acme_accounts') IS NOT NULL AS protocols \gset
+\if :protocols
+GRANT SELECT, INSERT ON enroll_secrets TO "fleetca-enroll";
+GRANT SELECT, INSERT, UPDATE, DELETE ON acme_nonces, acme_accounts, acme_orders, acme_authorizations, acme_failures TO "fleetca-enroll";
 \endif
 COMMIT;

@@ -41,6 +41,7 @@ MEANINGS: Final = {
     "validated": "A challenge was decided: `outcome` is `valid`, or the kind of problem that the client reads.",
     "validation-crashed": "A challenge met a mistake of ours; the client learned that it failed. Report it.",
     "validation-lost": "What came of a challenge could not be written down; the client starts it again.",
+    "tidying-waits": "Rows of ACME that are over could not be dropped; it is tried again.",
     "unavailable": "An ACME request met a signer or database that is down; the client was told when to come again.",
     "identity-obtained": "The enrolment service has a new TLS certificate.",
     "identity-refused": "The enrolment service got no new TLS certificate; it tries again in `retry_in` seconds.",

@@ -22,10 +22,12 @@ import pytest
 from ca.model import (
     CertificateRef,
     DeviceId,
+    Digest,
     Evidence,
     IssueRequest,
     IssuerId,
     LocalEvidence,
+    ManufacturerCertificate,
     MessageEvidence,
     Name,
     NameKind,
@@ -37,23 +39,30 @@ from ca.model import (
     Role,
     TokenEvidence,
     TokenRequest,
+    ValidatedNames,
 )
 from ca.rules import forms
-from ca.rules.caps import Caps
+from ca.rules.caps import Caps, Manufacturer, Validated
 from ca.rules.message import Act
+from ca.rules.token import token_hash
 from ca.signer import messages
 from tests.databases import sqlite_url
+from tests.fakes.factory import factory, factory_device
 from tests.fakes.signer_world import UID, Keypair, World
 from tests.parts import need
 
 THIEF = 1001 if os.geteuid() == 0 else os.geteuid()
 OWN = Name(NameKind.dns, "enroll.example")
+MAKER, MAKER_CERTIFICATE = factory("Pump Works IDevID CA")
 CAPS = Caps(
     profiles=frozenset({ProfileName("device"), ProfileName("service")}),
-    devices=("pump-*", "fleetca:enroll"),
+    devices=("pump-*", "fleetca:enroll", "account:*"),
     per_minute=60,
     own_names=frozenset({OWN}),
+    validated={ProfileName("service"): Validated(open=True, dns=("*.fleet.test",), networks=("192.0.2.0/24",))},
+    manufacturers=(Manufacturer("works", MAKER_CERTIFICATE, "pump-works:", (ProfileName("device"),)),),
 )
+ACCOUNT, ORDER = "a" * 32, "0" * 32
 
 PROFILES = ("root", "issuing-ca", "ocsp-responder", "device", "device-short", "service", "operator", "nonsense")
 DEVICES = ("pump-1", "pump-99", "valve-1", "fleetca:enroll", "fleetca:ocsp", "fleetca:operator:ada", "fleetca:operator:new")
@@ -164,7 +173,24 @@ def plans(loot: Loot) -> Iterator[Attempt]:
                 within=False,
                 csr=asked,
             )
-    # 5. Revoking: what it presents, and nothing else.
+    # 5. What only the web process saw: names it says it validated, certificates it says a factory gave.
+    yield from _validated(loot)
+    stranger, _ = factory("Pump Works IDevID CA")
+    for words, by, serial, profile, within in (
+        ("a device of the works", MAKER, "SN1", None, True),
+        ("a device of the works, as a service", MAKER, "SN2", "service", False),
+        ("a device of the works, as an operator", MAKER, "SN3", "operator", False),
+        ("a device of a look-alike of the works", stranger, "SN4", None, False),
+        ("a device of the works with a path for a serial number", MAKER, "../SN5", None, False),
+    ):
+        shown_by_factory = ManufacturerCertificate(factory_device(by, serial))
+        wishes = {} if profile is None else {"profile": ProfileName(profile)}
+        yield issue(f"a factory certificate: {words}", shown_by_factory, within=within, **wishes)
+        yield issue(f"a factory certificate: {words}, for another device", shown_by_factory, within=False, device=DeviceId("pump-99"))
+    for name, pair in loot.everybody.items():
+        yield issue(f"a factory certificate: that of {name}", ManufacturerCertificate(pair.certificate), within=False)
+    yield revoke("a factory certificate revokes", ManufacturerCertificate(factory_device(MAKER, "SN1")), Reason.keyCompromise, within=False)
+    # 6. Revoking: what it presents, and nothing else.
     row = world.row(loot.second)
     for reason in Reason:
         yield revoke(f"by itself: revoke for {reason.name}", local, reason, within=False, target=row.ref)
@@ -201,11 +227,11 @@ def plans(loot: Loot) -> Iterator[Attempt]:
     yield revoke("presenting second: revoke itself", PresentedCertificate(loot.second.certificate), Reason.keyCompromise, within=True)
     operator = PresentedCertificate(loot.operator.certificate)
     yield revoke("presenting the operator: revoke it", operator, Reason.keyCompromise, within=False)
-    # 6. Tokens for others.
+    # 7. Tokens for others.
     for name, evidence in (("by itself", local), ("presenting the operator", PresentedCertificate(loot.operator.certificate))):
         body = messages.write_token(TokenRequest(evidence, DeviceId("pump-99"), ProfileName("device"), (), 3600))
         yield Attempt(f"{name}: a token", "create-token", body, within=False)
-    # 7. What belongs to other roles.
+    # 8. What belongs to other roles.
     ref = messages.write_ref(CertificateRef(row.ref.issuer, row.ref.serial))
     crl = messages.write_crl(IssuerId("issuing"), shard=0, above=0, fence=1)
     for verb, body in (
@@ -221,7 +247,7 @@ def plans(loot: Loot) -> Iterator[Attempt]:
         ("issuers", {}),
     ):
         yield Attempt(f"verb {verb}", verb, body, within=False)
-    # 8. Saying that it is somebody else.
+    # 9. Saying that it is somebody else.
     for role in ("status", "publisher", "operator"):
         yield issue(f"as {role}", LocalEvidence(Role(role), 0), within=False, role=role)
     claims = [
@@ -235,6 +261,42 @@ def plans(loot: Loot) -> Iterator[Attempt]:
     for field, value in (("tbs", "MAA="), ("grant", {"profile": "operator"}), ("serial", "01"), ("role", "operator"), ("not_after", 1)):
         body = {**messages.write_issue(IssueRequest(csr(), local)), field: value}
         yield Attempt(f"a request with `{field}`", "issue", body, within=False)
+
+
+def _validated(loot: Loot) -> Iterator[Attempt]:
+    def says(
+        *names: Name, account: str = ACCOUNT, profile: str = "service", purpose: str = ORDER, token: bytes | None = None
+    ) -> ValidatedNames:
+        return ValidatedNames(account, purpose, ProfileName(profile), names, None if token is None else Digest(token))
+
+    inside, address = Name(NameKind.dns, "gw.fleet.test"), Name(NameKind.ip, "192.0.2.9")
+    bank = Name(NameKind.dns, "bank.example")
+    yield issue("validated: a name of the settings", says(inside), within=True)
+    yield issue("validated: an address of the settings", says(address, purpose="1" * 32), within=True)
+    for words, evidence in (
+        ("a bank's name", says(bank)),
+        ("a name of the settings and a bank's", says(inside, bank)),
+        ("the name above those of the settings", says(Name(NameKind.dns, "fleet.test"))),
+        ("a name that ends alike", says(Name(NameKind.dns, "evilfleet.test"))),
+        ("an address outside", says(Name(NameKind.ip, "192.0.3.1"))),
+        ("a URI", says(Name(NameKind.uri, "urn:x"))),
+        ("no name", says()),
+        *[(f"profile {profile}", says(inside, profile=profile)) for profile in PROFILES if profile != "service"],
+        ("an account that is a path", says(inside, account="../" + "a" * 29)),
+        ("an order that is none", says(inside, purpose="x")),
+        ("a token nobody made", says(inside, token=bytes(32))),
+        ("a token that passed by", says(inside, token=token_hash(loot.held_token))),
+        ("a used token", says(inside, token=token_hash(loot.used_token))),
+    ):
+        yield issue(f"validated: {words}", evidence, within=False)
+    for device in DEVICES:
+        yield issue(f"validated: for {device}", says(inside), within=False, device=DeviceId(device))
+    yield issue("validated: from the root", says(inside), within=False, issuer=IssuerId("root"))
+    for name, pair in loot.everybody.items():
+        target = loot.world.row(pair).ref
+        for words, evidence in (("nothing", says()), ("a name", says(inside)), ("its names", says(*loot.world.row(pair).names[:32]))):
+            yield revoke(f"validated {words}: revoke {name}", evidence, Reason.keyCompromise, within=False, target=target)
+    yield revoke("validated: revoke a device", says(inside), Reason.keyCompromise, within=False, device=DeviceId("pump-1"))
 
 
 # ---- The child ------------------------------------------------------------------------------------------------------
@@ -351,7 +413,7 @@ def test_P2_P3_a_stolen_web_process_gets_what_its_role_may_ask_for_and_all_of_it
     # Nothing it got reaches further than the caps.
     for row in new:
         assert row.profile in {"device", "service"}
-        assert row.device.startswith("pump-") or row.device == "fleetca:enroll"
+        assert row.device.startswith("pump-") or row.device in {"fleetca:enroll", f"account:{ACCOUNT}"}
         assert row.device != "fleetca:enroll" or row.names == (OWN,)
     assert not [leaf for leaf in leaves if leaf["kind"] in {"operator", "token", "crl"}]
     events = [event for event, _ in log.lines]
