@@ -414,6 +414,19 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class RollEntry:
+    """One certificate as whoever goes through all of them needs it: what it is, and until when it matters."""
+
+    row: int
+    """Where to go on from; it only grows."""
+    ref: CertificateRef
+    state: CertificateState
+    change: Revocation | None
+    """The latest change of its status."""
+    not_after: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
 class Operator:
     name: OperatorName
     tenant: TenantId

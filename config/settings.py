@@ -20,6 +20,7 @@ from config.strict import Address, Duration, Form, Listen, Location, SecretRefer
 
 RoleName = Literal["enroll", "status", "publisher", "operator"]
 Unissued = Literal["unknown", "unauthorized", "revoked"]
+ResponderAlgorithm = Literal["p256", "p384", "ed25519", "rsa-3072", "rsa-4096", "ml-dsa-44", "ml-dsa-65", "ml-dsa-87"]
 SCOPE = r"[a-z0-9][a-z0-9-]{0,62}"
 
 
@@ -330,6 +331,19 @@ class Ocsp(Form):
         None,
         description="How long back status is kept for certificates that have ended; said in answers as archive cutoff (RFC 6960 4.4.4). "
         "Absent: not said.",
+    )
+    key: ResponderAlgorithm = Field(
+        "p256",
+        description="The algorithm of responder keys: `p256`, `p384`, `ed25519`, `rsa-3072`, `rsa-4096`, `ml-dsa-44`, `ml-dsa-65` or `ml-dsa-87`.",
+    )
+    presign: bool = Field(
+        True, description="The publisher signs an answer for every certificate ahead, so that status goes on when all else is gone."
+    )
+    spool: Location = Field(
+        Path("public/ocsp"), validate_default=True, description="Where these answers lie for the status processes of this host."
+    )
+    files: Location | None = Field(
+        None, description="A folder where they also lie as files under the paths of GET requests, for a web server or a CDN. Absent: none."
     )
 
     @model_validator(mode="after")

@@ -71,6 +71,8 @@ def status(patient: Patient) -> Iterator[Verdict]:
     if missing:
         yield bad(f"The status service has no responder certificate for {', '.join(map(str, missing))}.", fix="Check the signer.")
     if health.get("heard", True) and not missing:
+        for alarm in health.get("alarms") or []:
+            yield bad(f"The status service: {alarm}.", fix="Look at what the publisher and the signer say.")
         yield ok("The status service is up to date.")
 
 

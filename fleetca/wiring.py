@@ -77,11 +77,13 @@ from fleetca.finished import Finished
 from fleetca.identity import ServiceIdentity
 from fleetca.key_wiring import life, opened
 from fleetca.listening import listening_socket
+from fleetca.presigning import Certifier, Presigner, key_maker
+from fleetca.presigning import policy as ocsp_policy
 from fleetca.process import Process
 from fleetca.protocol import Lane, Protocol
 from fleetca.server import make_server, tls_context
-from ocsp import model as ocsp_model
 from ocsp.serve import ResponderService
+from ocsp.spool.packed import SpoolReader
 from ocsp.web import Background
 from ocsp.web import create_app as create_status_app
 
@@ -90,6 +92,8 @@ log = structlog.get_logger()
 SERVICE = ProfileName("service")
 RESPONDER = ProfileName("ocsp-responder")
 FIRST_CERTIFICATE_SECONDS = 5.0
+SPOOLED_SECONDS = 0.5
+"""The same where answers lie in the spool: nobody has to wait for a signer that is gone."""
 
 
 def _holder(role: str) -> str:
@@ -346,31 +350,6 @@ def _receipts(settings: Settings, store: Store) -> Callable[[Digest], Mapping[st
 # ---- status ---------------------------------------------------------------------------------------------------------
 
 
-class _Certifier:
-    """Gets this worker's responder certificate from the signer, which knows us by our socket."""
-
-    def __init__(self, signer: SignerClient) -> None:
-        self._signer = signer
-
-    def certify(self, issuer: IssuerId, csr: bytes) -> bytes:
-        issued = self._signer.issue(
-            IssueRequest(csr=csr, evidence=self._signer.local, device=DeviceId("fleetca:ocsp"), profile=RESPONDER, issuer=issuer)
-        )
-        assert issued.certificate.der is not None, "an issued certificate has its octets"
-        return issued.certificate.der
-
-
-def ocsp_policy(settings: Settings) -> ocsp_model.Policy:
-    """What the settings lay down for OCSP answers."""
-    return ocsp_model.Policy(
-        lifetime=settings.ocsp.lifetime,
-        max_age=settings.ocsp.max_age,
-        unissued=ocsp_model.Unissued(settings.ocsp.unknown),
-        unissued_of={IssuerId(one.id): ocsp_model.Unissued(one.unknown) for one in settings.issuers if one.unknown is not None},
-        archive=settings.ocsp.archive,
-    )
-
-
 def status(settings: Settings, process: Process) -> None:
     """OCSP, CRLs and CA certificates over plain HTTP. Its responder keys live and die with it."""
     clock = SystemClock()
@@ -383,12 +362,13 @@ def status(settings: Settings, process: Process) -> None:
 
     service = ResponderService(
         reading=store.reading,
-        certifier=_Certifier(_client(settings, Role.status)),
-        make_key=lambda: MemoryKey.generate(KeyName("responder"), AlgorithmName("p256")),
+        certifier=Certifier(_client(settings, Role.status)),
+        make_key=key_maker(settings),
         issuers=issuers,
         policy=ocsp_policy(settings),
         clock=clock,
         is_ours=is_ours,
+        spool=SpoolReader(settings.ocsp.spool),
     )
     application = create_status_app(service)
     shelf = Shelf(DirectoryOutlet(settings.crl.directory), keep=True)
@@ -399,7 +379,8 @@ def status(settings: Settings, process: Process) -> None:
     # Who started us hears "ready" when we can sign; without signer or database we go on with what we have (P7).
     deadline = clock.monotonic() + FIRST_CERTIFICATE_SECONDS
     while service.health().missing and clock.monotonic() < deadline and not process.stopping.wait(0.02):
-        pass
+        if service.health().spooled:
+            deadline = min(deadline, clock.monotonic() + SPOOLED_SECONDS)
     _run(
         application,
         process,
@@ -455,6 +436,9 @@ def publisher(settings: Settings, process: Process) -> None:
         who=holder,
     )
     timer.start()
+    presigner = _presigner(settings, store)
+    if presigner is not None:
+        threading.Thread(target=presigner.run, args=(process.stopping,), name="presigner", daemon=True).start()
     process.ready()
     trouble = ""
     while not process.stopping.is_set():
@@ -472,6 +456,17 @@ def publisher(settings: Settings, process: Process) -> None:
     with suppress(FleetcaError):  # then the next one waits until the lease is over
         sequencer.release()
     store.close()
+
+
+def _presigner(settings: Settings, store: Store) -> Presigner | None:
+    """Where another process has the spool already, or it cannot be written, the publisher goes on without."""
+    if not settings.ocsp.presign:
+        return None
+    try:
+        return Presigner(settings, store, _client(settings, Role.publisher))
+    except FleetcaError as error:
+        log.error("presign-failed", code=error.code, reason=str(error), fix=error.fix)
+        return None
 
 
 def open_log_key(settings: Settings) -> SigningKey:

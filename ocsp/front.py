@@ -10,17 +10,17 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from ca.errors import FleetcaError
 from ca.model import AlgorithmName, IssuerId, UnixTime
-from ocsp.model import Finished, Policy, Question, Responder, ResponseStatus, Status
-from ocsp.ports import Clock, ResponderKey
+from ocsp.model import Finished, Policy, Question, ResponseStatus, Status
+from ocsp.ports import Clock
 from ocsp.rules import freshness, http, shapes
 from ocsp.rules.fresh import Envelope, Pieces
 from ocsp.rules.request import read_request
 from ocsp.rules.reread import chosen, reread
+from ocsp.seats import Seat
 
 _log = logging.getLogger("fleetca.ocsp")
 
@@ -35,14 +35,6 @@ _TARGETS = 20_000
 """So many GET targets are remembered with the CertID that they mean."""
 _DUE = 10_000
 """So many due answers are remembered as asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A responder and the key that signs as it; both change together."""
-
-    responder: Responder
-    key: ResponderKey
 
 
 class _Hand:

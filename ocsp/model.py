@@ -176,6 +176,27 @@ class Finished:
     plain_until: UnixTime = 0
 
 
+# ---- The spool ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """One signed answer about one certificate."""
+
+    serial: Serial
+    form: int
+    """Which of the forms of `ocsp.rules.issuers.prefixes` its CertID has."""
+    status: Status
+    produced_at: UnixTime
+    window: Window
+    archive: int | None
+    as_of: ChangeNumber
+    """The status was read when this was the latest change, or later."""
+    key_hash: bytes
+    """Of the responder's key."""
+    signature: bytes
+
+
 # ---- Snapshot and results -------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ca.model import AlgorithmName, CertificateState, ChangeNumber, IssuerId, Revocation, Serial, UnixTime
+from ca.model import AlgorithmName, CertificateState, ChangeNumber, IssuerId, Revocation, RollEntry, Serial, UnixTime
+from ocsp.model import Packed, Window
 
 
 class Clock(Protocol):
@@ -59,6 +60,88 @@ class KeyMaker(Protocol):
     """Makes a new key, in memory only: one for every responder certificate."""
 
     def __call__(self) -> ResponderKey: ...
+
+
+class Spool(Protocol):
+    """Answers that were signed before, for those who answer. Safe to call from several threads; what is absent or damaged is None."""
+
+    def look(self) -> None:
+        """Take in what others changed since; called every second."""
+        ...
+
+    def get(self, issuer: IssuerId, serial: Serial, form: int) -> Packed | None:
+        """The answer about a certificate by a form of CertID (its place in `ocsp.rules.issuers.prefixes`)."""
+        ...
+
+    def certificate(self, issuer: IssuerId, key_hash: bytes) -> bytes | None:
+        """DER certificate that the issuer gave the responder with that key, among those that signed something in here."""
+        ...
+
+    def filled(self) -> int:
+        """How many answers there are."""
+        ...
+
+    def walked(self) -> UnixTime | None:
+        """When all certificates were last gone through."""
+        ...
+
+
+class SpoolWriting(Spool, Protocol):
+    """The same for the one who signs.
+
+    Raises:
+        StoreUnavailable: it cannot be written; what was there is still there.
+    """
+
+    def put(self, issuer: IssuerId, one: Packed) -> None:
+        """Keep an answer in place of an older one."""
+        ...
+
+    def add_certificate(self, issuer: IssuerId, key_hash: bytes, certificate: bytes) -> None:
+        """Keep a responder certificate; before the first answer that is signed by its key."""
+        ...
+
+    def change(self) -> ChangeNumber | None:
+        """What `set_change` was last told; None the first time."""
+        ...
+
+    def set_change(self, change: ChangeNumber) -> None:
+        """Keep how far changes were followed."""
+        ...
+
+    def keep(self, walked_at: UnixTime) -> None:
+        """Return when everything is on the disk: all certificates were gone through at that time."""
+        ...
+
+
+class Answers(Protocol):
+    """Answers as files under the paths of GET requests.
+
+    Raises:
+        StoreUnavailable: they cannot be written.
+    """
+
+    def put(self, certificate_id: bytes, body: bytes, window: Window) -> bool:
+        """Keep an answer in place of an older one; readers see either. False where its path cannot be a file."""
+        ...
+
+
+class Roll(Protocol):
+    """What is on record, one certificate after the other.
+
+    Raises:
+        StoreUnavailable: the database cannot be asked now.
+    """
+
+    def change_number(self) -> ChangeNumber: ...
+
+    def changes_since(self, change: ChangeNumber, limit: int) -> Sequence[Revocation]: ...
+
+    def status_of(self, issuer: IssuerId, serial: Serial) -> tuple[CertificateState, Revocation | None] | None: ...
+
+    def statuses_after(self, row: int, limit: int) -> Sequence[RollEntry]:
+        """The next certificates that carry a way to ask for their status, by row: some of at most `limit` rows; empty when no row is left."""
+        ...
 
 
 class Certifier(Protocol):

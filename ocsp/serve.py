@@ -11,18 +11,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
 
-from ca.errors import Broken, FleetcaError, StoreUnavailable, Unavailable
-from ca.model import CertificateRef, Issuer, IssuerId, Serial, UnixTime
+from ca.errors import FleetcaError, StoreUnavailable, Unavailable
+from ca.model import CertificateRef, ChangeNumber, Issuer, IssuerId, Revocation, Serial, UnixTime
+from ca.rules.window import date
 from ocsp import respond
 from ocsp.flights import Flights
-from ocsp.front import Front, Seat
+from ocsp.front import Front
+from ocsp.known import Known
 from ocsp.lookup import Lookup
 from ocsp.model import Answer, Finished, Found, Miss, Policy, Question, ResponseStatus, Sign, Snapshot, Status
-from ocsp.ports import Certifier, Clock, KeyMaker, Reading, ResponderKey
+from ocsp.ports import Certifier, Clock, KeyMaker, Reading, Spool
 from ocsp.rules import freshness, http
 from ocsp.rules import responder as delegates
 from ocsp.rules.issuers import by_prefix, certificate_ids
 from ocsp.rules.reread import chosen, reread
+from ocsp.seats import Seat, Seats
 from ocsp.working import WorkingSet
 
 _log = logging.getLogger("fleetca.ocsp")
@@ -34,11 +37,6 @@ _SIGNATURES = 8
 """At once, in threads; more of them wait."""
 _PATIENCE = 2.0
 """Seconds to wait for a place to sign, or for another's signature of the same; then tryLater."""
-_RETRY = 1
-"""Seconds until a refused or failed certification is tried again; doubles each time."""
-_LONGEST_RETRY = 300
-_LONGEST_RETRY_SILENT = 10
-"""While no responder certificate holds at all: nothing new can be answered, so the signer is asked often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +55,30 @@ class Health:
     """Issuers whose status we answer and for which no responder certificate is valid now."""
     finished: int
     octets: int
+    finished_until: UnixTime | None
+    """The latest nextUpdate among them."""
+    spooled: int
+    spooled_at: UnixTime | None
+    """When the presigner last went through all certificates."""
+
+    def alarms(self, now: UnixTime, lifetime: int) -> tuple[str, ...]:
+        """Which clock is running out, and when; nothing while all is well."""
+        found: list[str] = []
+        if not self.heard:
+            found.append("changes have not been heard since " + ("the start" if self.heard_at is None else date(self.heard_at)))
+        found += [f"issuer {issuer} has no responder certificate that holds" for issuer in self.missing]
+        found += [
+            f"the responder certificate of issuer {issuer} ends at {date(not_after)} and should have been renewed at {date(renew_at)}"
+            for issuer, not_after, renew_at in self.responders
+            if issuer not in self.missing and now > (renew_at + not_after) // 2
+        ]
+        if (self.missing or not self.heard) and self.finished_until is not None:
+            found.append(f"the last answer in memory ends at {date(self.finished_until)}")
+        if self.spooled_at is not None and now - self.spooled_at > lifetime // 4:
+            found.append(
+                f"answers have not been signed ahead since {date(self.spooled_at)}; the last of them end by {date(self.spooled_at + lifetime)}"
+            )
+        return tuple(found)
 
 
 class ResponderService:
@@ -66,6 +88,7 @@ class ResponderService:
         issuers: all of the deployment; those with a key of ours are answered for, for the others we are not authorized.
         make_key: makes a key in memory for each responder certificate.
         is_ours: proves by arithmetic that a serial was never issued here; None asks the database for each.
+        spool: answers that somebody signed before, also while we were not there (P7).
     """
 
     def __init__(
@@ -78,20 +101,25 @@ class ResponderService:
         policy: Policy,
         clock: Clock,
         is_ours: Callable[[Serial], bool] | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self._policy = freshness.judge(policy)
         self._reading = reading
-        self._certifier = certifier
-        self._make_key = make_key
         self._clock = clock
         self._is_ours = is_ours
         self._issuers = {issuer.id: issuer for issuer in issuers}
         self._by_prefix = by_prefix(self._issuers.values())
         self._answered = frozenset(issuer.id for issuer in self._issuers.values() if issuer.key is not None)
-        self._seats: Mapping[IssuerId, Seat] = {}
-        self._key: ResponderKey | None = None
-        self._retries: dict[IssuerId, tuple[UnixTime, int]] = {}
+        self._seats = Seats(
+            issuers=[issuer for issuer in self._issuers.values() if issuer.key is not None],
+            certifier=certifier,
+            make_key=make_key,
+            clock=clock,
+        )
         self._working = WorkingSet(policy.working_octets)
+        self._known = Known(
+            self._working, spool, issuers=self._issuers.values(), by_prefix=self._by_prefix, policy=self._policy, clock=clock
+        )
         self._lookup = Lookup(reading)
         self._signing = Flights[Finished](at_once=_SIGNATURES, patience=_PATIENCE, what="signatures")
         self._deaf = False
@@ -100,7 +128,7 @@ class ResponderService:
         self._counting = Lock()
         self.front = Front(
             finished=self._working.finished,
-            seats=lambda: self._seats,
+            seats=lambda: self._seats.current,
             heard_at=lambda: self._working.heard_at,
             policy=self._policy,
             clock=clock,
@@ -111,6 +139,10 @@ class ResponderService:
     def policy(self) -> Policy:
         """As judged."""
         return self._policy
+
+    def now(self) -> UnixTime:
+        """By the clock of this worker."""
+        return self._clock.now()
 
     # ---- Answering --------------------------------------------------------------------------------------------------
 
@@ -132,7 +164,7 @@ class ResponderService:
 
     def snapshot(self) -> Snapshot:
         """What answers depend on now."""
-        return self._snapshot(self._seats)
+        return self._snapshot(self._seats.current)
 
     def _snapshot(self, seats: Mapping[IssuerId, Seat]) -> Snapshot:
         change, heard_at = self._working.heard()
@@ -141,7 +173,7 @@ class ResponderService:
             issuers=self._by_prefix,
             answered=self._answered,
             responders={issuer: seat.responder for issuer, seat in seats.items()},
-            finished=self._working.finished,
+            finished=self._known,
             change=change,
             heard_at=heard_at,
             is_ours=self._is_ours,
@@ -149,7 +181,7 @@ class ResponderService:
 
     def _reply(self, question: Question) -> Answer:
         # One snapshot and one now for the whole of it; its keys are those of its certificates, whatever is renewed meanwhile.
-        seats = self._seats
+        seats = self._seats.current
         snapshot = self._snapshot(seats)
         now = self._clock.now()
         found = Found()
@@ -211,6 +243,7 @@ class ResponderService:
         Raises:
             StoreUnavailable: nothing was heard; what is finished goes on, and misses are tryLater without asking.
         """
+        self._known.look()
         self._listening_since = self._clock.now()
         try:
             self._listen()
@@ -231,18 +264,31 @@ class ResponderService:
         if known is None or latest < known:
             if known is not None:
                 _log.error("the change number went back from %d to %d: the database was restored", known, latest)
+            self._known.judge_from(latest, self._changes_before(latest))
             self._working.start_over(latest, now=now)
             return
         for _ in range(_PAGES):
             changes = self._reading.changes_since(known, _PAGE)
             changed = [octets for change in changes for octets in self._certificate_ids(change.ref)]
+            self._known.changed(changes)
             if len(changes) < _PAGE:
                 # `latest` was read first, so what this page ends with is at least that, unless rows vanished.
                 self._working.advance(max((change.change for change in changes), default=latest), changed, now=now)
                 return
             known = changes[-1].change
             self._working.advance(known, changed, now=now)
-        self._working.start_over(self._reading.change_number(), now=now)
+        latest = self._reading.change_number()
+        self._known.judge_from(latest, ())
+        self._working.start_over(latest, now=now)
+
+    def _changes_before(self, latest: ChangeNumber) -> list[Revocation]:
+        """The last changes up to a number, so that answers of the spool which are a little older than it can be judged."""
+        found: list[Revocation] = []
+        since = max(0, latest - _PAGE * _PAGES)
+        while changes := self._reading.changes_since(since, _PAGE):
+            found += changes
+            since = changes[-1].change
+        return found
 
     def _certificate_ids(self, ref: CertificateRef) -> list[bytes]:
         issuer = self._issuers.get(ref.issuer)
@@ -251,57 +297,12 @@ class ResponderService:
     # ---- Responder certificates -------------------------------------------------------------------------------------
 
     def renew(self) -> None:
-        """Get responder certificates where they are due. Failures are tried again later; never raises.
-
-        One new key is certified by every issuer at the same time, so that one answer can speak for several of them (RFC 6960 4.2.2.2); an issuer
-        that could not be had then gets the same key later. A crash here leaves nothing: the key was in memory only, and its certificates
-        are of no use to anyone else.
-        """
-        now = self._clock.now()
-        if not any(self._asks(issuer, now) for issuer in self._answered if self._is_due(issuer, now)):
-            return
-        key, issuers = self._key, [issuer for issuer in sorted(self._answered) if self._is_due(issuer, now)]
-        if key is None or not any(seat.key is key for issuer, seat in self._seats.items() if issuer not in issuers):
-            key, issuers = self._new_key(), sorted(self._answered)
-        for issuer in issuers:
-            if not self._asks(issuer, now):
-                continue
-            try:
-                self._seats = {**self._seats, issuer: self._seated(self._issuers[issuer], key, now)}
-                self._retries.pop(issuer, None)
-                # Templates belong to a key (P11), so the next answer of each shape is read again.
-                self._templates = frozenset()
-            except (FleetcaError, OSError) as error:
-                seat = self._seats.get(issuer)
-                silent = seat is None or now > seat.responder.not_after
-                _, wait = self._retries.get(issuer, (0, 0))
-                wait = min(_LONGEST_RETRY_SILENT if silent else _LONGEST_RETRY, wait * 2 or _RETRY)
-                self._retries[issuer] = (now, wait)
-                _log.warning("no new responder certificate for issuer %s, next try in %d s: %s", issuer, wait, error)
-
-    def _is_due(self, issuer: IssuerId, now: UnixTime) -> bool:
-        seat = self._seats.get(issuer)
-        return seat is None or now >= delegates.renew_at(seat.responder) or now < seat.responder.not_before
-
-    def _asks(self, issuer: IssuerId, now: UnixTime) -> bool:
-        """Whether its last failure is long enough ago. Also bounded from below: a clock that was set back does not stop us from asking."""
-        tried_at, wait = self._retries.get(issuer, (0, 0))
-        return not 0 <= now - tried_at < wait
-
-    def _new_key(self) -> ResponderKey:
-        key = self._make_key()
-        if any(seat.responder.spki == key.spki for seat in self._seats.values()):
-            raise Broken("responder-key-reused", "A responder key was handed out twice.", why="Each renewal has a new key.")
-        self._key = key
-        return key
-
-    def _seated(self, issuer: Issuer, key: ResponderKey, now: UnixTime) -> Seat:
-        info = delegates.request_info(key.spki, issuer.id)
-        csr = delegates.certification_request(info, key.algorithm, key.sign(info))
-        certificate = self._certifier.certify(issuer.id, csr)
-        found = delegates.responder(issuer, certificate, spki=key.spki, algorithm=key.algorithm, now=now)
-        _log.info("responder certificate for issuer %s holds until %d", issuer.id, found.not_after)
-        return Seat(found, key)
+        """Get responder certificates where they are due; see `Seats.renew`."""
+        before = self._seats.current
+        self._seats.renew()
+        if self._seats.current is not before:
+            # Templates belong to a key (P11), so the next answer of each shape is read again.
+            self._templates = frozenset()
 
     # ---- Health -----------------------------------------------------------------------------------------------------
 
@@ -309,11 +310,12 @@ class ResponderService:
         """How this worker is."""
         now = self._clock.now()
         change, heard_at = self._working.heard()
-        seats = self._seats
-        live = {issuer for issuer, seat in seats.items() if seat.responder.not_before <= now <= seat.responder.not_after}
-        finished = len(self._working.finished)
+        seats = self._seats.current
+        live = self._seats.live(now)
+        finished = list(self._working.finished.values())
+        spooled, spooled_at = self._known.spooled()
         return Health(
-            ready=bool(live or finished),
+            ready=bool(live or finished or spooled),
             heard=freshness.heard(heard_at, now),
             heard_at=heard_at,
             change=change,
@@ -321,6 +323,9 @@ class ResponderService:
                 (issuer, seat.responder.not_after, delegates.renew_at(seat.responder)) for issuer, seat in sorted(seats.items())
             ),
             missing=tuple(sorted(self._answered - live)),
-            finished=finished,
+            finished=len(finished),
             octets=self._working.octets,
+            finished_until=max((one.window.next_update for one in finished), default=None),
+            spooled=spooled,
+            spooled_at=spooled_at,
         )

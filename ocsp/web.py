@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from ca.errors import FleetcaError
+from ocsp.metrics import CONTENT_TYPE, text
 from ocsp.model import MAX_OCTETS, Answer, Question
 from ocsp.rules import http
 from ocsp.serve import ResponderService
@@ -40,7 +41,7 @@ class _Anything(BaseConverter):
 
 
 def create_app(service: ResponderService) -> Flask:
-    """The responder at `policy.path` and its health at `/healthz`. Other parts of the status process may add their blueprints."""
+    """The responder at `policy.path` and its health at `/healthz` and `/metrics`. Other parts of the status process may add their blueprints."""
     app = Flask("fleetca.status", static_folder=None)
     # A slash is a base64 digit: `//` must reach us as it is (RFC 6960 A.1).
     app.url_map.merge_slashes = False
@@ -57,6 +58,12 @@ def create_app(service: ResponderService) -> Flask:
     @app.get("/healthz")
     def healthz() -> Response:
         return _health(service)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        response = Response(text(service.health(), service.counted()), content_type=CONTENT_TYPE)
+        response.headers["Cache-Control"] = "no-store"
+        return response
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
@@ -108,6 +115,7 @@ def _response(answer: Answer) -> Response:
 def _health(service: ResponderService) -> Response:
     """200 while there is something to answer with, 503 otherwise; a worker that does not hear of changes says so and goes on (P5, P7)."""
     health = service.health()
+    alarms = health.alarms(service.now(), service.policy.lifetime)
     fine = health.heard and not health.missing
     body = {
         "status": "ok" if fine else "degraded" if health.ready else "down",
@@ -118,7 +126,9 @@ def _health(service: ResponderService) -> Response:
             {"issuer": issuer, "not_after": not_after, "renew_at": renew_at} for issuer, not_after, renew_at in health.responders
         ],
         "missing": list(health.missing),
-        "finished": {"answers": health.finished, "octets": health.octets},
+        "finished": {"answers": health.finished, "octets": health.octets, "until": health.finished_until},
+        "spool": {"answers": health.spooled, "walked_at": health.spooled_at},
+        "alarms": list(alarms),
     }
     response = Response(json.dumps(body) + "\n", status=200 if health.ready else 503, content_type="application/json")
     response.headers["Cache-Control"] = "no-store"

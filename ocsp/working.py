@@ -54,12 +54,15 @@ class WorkingSet:
             return self._change, self._heard_at
 
     def keep(self, certificate_id: bytes, finished: Finished, *, as_of: ChangeNumber | None) -> None:
-        """Keep an answer whose status was read when `as_of` was current; forgotten at once if it no longer is."""
+        """Keep an answer whose status was read when `as_of` was current; forgotten at once if it no longer is.
+
+        Before the first change number is heard (None), what is kept is all forgotten when that comes.
+        """
         size = _size(certificate_id, finished)
         if size > self._limit:
             return
         with self._lock:
-            if as_of is None or as_of != self._change:
+            if as_of != self._change:
                 return
             self._drop(certificate_id)
             self._finished[certificate_id] = finished

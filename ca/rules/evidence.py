@@ -58,8 +58,9 @@ ALLOWED: Final = frozenset(
         (Verb.issue, Role.enroll, EvidenceKind.validated),
         # A device fresh from a factory whose CA the settings trust (EST).
         (Verb.issue, Role.enroll, EvidenceKind.manufacturer),
-        # A responder gets its delegated certificate.
+        # A responder gets its delegated certificate, and so does whoever signs answers ahead.
         (Verb.issue, Role.status, EvidenceKind.local),
+        (Verb.issue, Role.publisher, EvidenceKind.local),
         # An operator at the machine, or one who signed.
         (Verb.issue, Role.operator, EvidenceKind.local),
         (Verb.issue, Role.operator, EvidenceKind.message),

@@ -301,7 +301,7 @@ def _by_role(found: Claim, request: IssueRequest, policy: Policy, *, operator: O
     match found.peer.role:
         case Role.enroll:
             asked = _own_service(found, request, policy)
-        case Role.status:
+        case Role.status | Role.publisher:  # the publisher signs answers ahead
             asked = _own_responder(found, request, policy)
         case Role.operator:
             asked = _by_local_operator(found, request, policy, operator)

@@ -29,6 +29,7 @@ from ca.model import (
     OperatorName,
     QueuedLeaf,
     Revocation,
+    RollEntry,
     Serial,
     Standing,
     TenantId,
@@ -55,6 +56,13 @@ CLONES = (
     .select_from(rows.CERTIFICATES)
     .where(sa.text("certificates.clone_seen_at IS NOT NULL"), _c.clone_seen_at >= param("since"))
     .order_by(_c.clone_seen_at)
+    .limit(param("limit"))
+)
+STATUSES_AFTER = (
+    sa.select(_c.id, _c.issuer, _c.serial, _c.revocable, *rows.STATUS_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(_c.id > param("id"))
+    .order_by(_c.id)
     .limit(param("limit"))
 )
 CHANGES_SINCE = sa.select(*rows.REVOCATION_COLUMNS).where(_r.change > param("change")).order_by(_r.change).limit(param("limit"))
@@ -118,6 +126,18 @@ class Reading(KeyReads):
         """The state of a certificate and the latest change of its status; None when it is not on record. One indexed query."""
         row = self._first(STATUS_OF, {"serial": rows.octets_of(serial), "issuer": issuer})
         return None if row is None else rows.status_of(CertificateRef(issuer, serial), row)
+
+    def statuses_after(self, row: int, limit: int) -> Sequence[RollEntry]:
+        """The next revocable certificates, by row: those of one page of at most `limit` rows; empty when no row is left.
+
+        Whoever goes on from the last entry's row sees every certificate once.
+        """
+        while found := self._all(STATUSES_AFTER, {"id": row, "limit": limit}):
+            entries = [rows.roll_entry_of(one) for one in found if one[3]]
+            if entries:
+                return entries
+            row = found[-1][0]
+        return []
 
     def changes_since(self, change: ChangeNumber, limit: int) -> Sequence[Revocation]:
         """The changes with a number above `change`, in number order, at most `limit`.

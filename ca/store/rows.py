@@ -27,6 +27,7 @@ from ca.model import (
     QueuedLeaf,
     Reason,
     Revocation,
+    RollEntry,
     Serial,
     Token,
 )
@@ -193,6 +194,13 @@ def status_of(ref: CertificateRef, row: Row) -> tuple[CertificateState, Revocati
     return state, Revocation(
         row[2], ref, _REASONS[row[3]], row[4], not_after=row[1], listed=bool(row[5]), shard=row[6], invalid_from=row[7]
     )
+
+
+def roll_entry_of(row: Row) -> RollEntry:
+    """Row, issuer, serial, revocable, and then `STATUS_COLUMNS`."""
+    ref = CertificateRef(row[1], serial_of(row[2]))
+    state, change = status_of(ref, row[4:])
+    return RollEntry(row[0], ref, state, change, row[5])
 
 
 TOKEN_COLUMNS = tuple(t.tokens.c)

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "issuers": ("fleetca.cli.issuers", "issuers", "List and show issuers."),
     "keys": ("fleetca.cli.keys", "keys", "List, check and destroy keys; shares and backups of custodians."),
     "migrate": ("fleetca.cli.migrate", "migrate", "Bring the database to this version's tables."),
+    "ocsp": ("fleetca.cli.ocsp", "ocsp", "Sign OCSP answers ahead, as a spool or as files."),
     "operators": ("fleetca.cli.operators", "operators", "Add and list operators."),
     "process": ("fleetca.cli.process", "process", "Run one process of a deployment (for systemd and containers)."),
     "profiles": ("fleetca.cli.profiles", "profiles", "List and show certificate profiles."),

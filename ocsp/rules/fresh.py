@@ -1,6 +1,6 @@
-"""The short way to a fresh answer for one certificate with a nonce: the same octets as `respond` and `response` make, from prepared pieces.
-Ring 1: pure.
+"""The short way to a fresh answer for one certificate, with a nonce or ahead of all requests, from prepared pieces. Ring 1: pure.
 
+The octets are those that `respond` and `response` make.
 Everything but the nonce repeats: times change once a second, the status belongs to the certificate, the rest to the responder.
 """
 
@@ -35,7 +35,7 @@ class Pieces:
         self._responder, self._policy = responder, policy
         self._statuses: dict[Status, bytes | None] = {}
 
-    def tbs(self, certificate_id: bytes, status: Status, nonce: bytes) -> bytes | None:
+    def tbs(self, certificate_id: bytes, status: Status, nonce: bytes | None) -> bytes | None:
         """DER ResponseData; None where no time is left to say anything about."""
         try:
             said = self._statuses[status]
@@ -44,7 +44,7 @@ class Pieces:
         if said is None:
             return None
         single = certificate_id + said
-        extensions = _NONCES[len(nonce)] + nonce
+        extensions = b"" if nonce is None else _NONCES[len(nonce)] + nonce
         content = self.produced + _wrapped(len(single)) + single + extensions
         return _header(len(content)) + content
 

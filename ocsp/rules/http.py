@@ -9,6 +9,7 @@ from dataclasses import replace
 from email.utils import formatdate
 from urllib.parse import unquote_to_bytes
 
+from ca.der import writer
 from ca.errors import Malformed
 from ca.model import UnixTime
 from ocsp.model import MAX_OCTETS, Answer, Finished, Policy, Question, ResponseStatus
@@ -74,6 +75,13 @@ def decode_path(rest: str) -> bytes:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise Malformed("bad-ocsp-request", "The path is not a base64 OCSP request.") from None
+
+
+def file_path(certificate_id: bytes) -> str | None:
+    """The path of a GET for one certificate, below the responder's, where it can be the path of a file; decoded, as web servers look files up."""
+    request = writer.sequence(writer.sequence(writer.sequence(writer.sequence(certificate_id))))
+    text = base64.b64encode(request).decode()
+    return None if "//" in text or text.endswith("/") else text
 
 
 def refusal(status: int, text: str, *headers: tuple[str, str]) -> Answer:

@@ -32,6 +32,7 @@ from ca.model import (
     KeyName,
     Reason,
     Revocation,
+    RollEntry,
     Serial,
     UnixTime,
 )
@@ -272,6 +273,13 @@ class Record:
         self._reach()
         self.polled += 1
         return len(self.changes)
+
+    def statuses_after(self, row: int, limit: int) -> Sequence[RollEntry]:
+        self._reach()
+        with self.lock:
+            latest = {one.ref: one for one in self.changes}
+            entries = [RollEntry(at, ref, state, latest.get(ref), NOW + 7 * DAY) for at, (ref, state) in enumerate(self.states.items(), 1)]
+        return entries[row : row + limit]
 
     def changes_since(self, change: int, limit: int) -> Sequence[Revocation]:
         self._reach()

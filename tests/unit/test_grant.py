@@ -52,7 +52,7 @@ EXPECTED = {
     Verb.issue: {
         Role.enroll: {"token", "presented", "message", "local", "validated", "manufacturer"},
         Role.status: {"local"},
-        Role.publisher: set(),
+        Role.publisher: {"local"},
         Role.operator: {"local", "message"},
     },
     Verb.revoke: {
@@ -177,6 +177,9 @@ OTHER = Name(NameKind.dns, "bank.example")
             id="status does not speak as another of our services",
         ),
         pytest.param(Role.status, {"names": (NAME,)}, "names-not-own", id="status gets no names"),
+        pytest.param(Role.publisher, {}, ("fleetca:ocsp", "ocsp-responder"), id="publisher gets a responder certificate to sign ahead"),
+        pytest.param(Role.publisher, {"profile": ProfileName("device")}, "not-allowed", id="publisher gets no device certificate"),
+        pytest.param(Role.publisher, {"device": DeviceId("pump-1")}, "not-allowed", id="publisher gets none for a device"),
         # An operator at the machine.
         pytest.param(
             Role.operator, {"device": DeviceId("p"), "profile": ProfileName("device")}, ("p", "device"), id="operator issues to a device"

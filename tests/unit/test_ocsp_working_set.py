@@ -43,10 +43,14 @@ def test_P5_an_answer_whose_status_was_read_before_a_change_was_heard_is_not_kep
     assert not working.finished
 
 
-def test_nothing_is_kept_before_a_change_number_was_heard() -> None:
+def test_what_is_kept_before_a_change_number_was_heard_is_forgotten_when_it_comes() -> None:
     working = WorkingSet(100_000)
+    working.keep(b"b", finished(), as_of=3)
     working.keep(b"a", finished(), as_of=None)
+    assert list(working.finished) == [b"a"]
+    working.start_over(3, now=NOW)
     assert not working.finished
+    working = WorkingSet(100_000)
     assert working.heard() == (None, None)
 
 

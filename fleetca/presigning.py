@@ -1,0 +1,139 @@
+"""Answers signed ahead, put together: what the publisher runs beside its CRLs, and `fleetca ocsp presign` by itself. Holds no rule."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from ca.errors import FleetcaError
+from ca.keys.memory import MemoryKey
+from ca.model import AlgorithmName, DeviceId, IssueRequest, IssuerId, KeyName, ProfileName
+from ca.signer.client import SignerClient
+from ca.store.engine import Store
+from ca.system import SystemClock
+from config.settings import Settings
+from fleetca import forms
+from ocsp import model
+from ocsp.ports import ResponderKey
+from ocsp.presign import Presigning, Progress
+from ocsp.seats import Seats
+from ocsp.spool.folder import AnswerFolder, sweep
+from ocsp.spool.packed import SpoolWriter
+
+log = structlog.get_logger()
+
+RESPONDER = ProfileName("ocsp-responder")
+DEVICE = DeviceId("fleetca:ocsp")
+WALKS = 16
+"""Walks over all certificates in the lifetime of an answer: what is due is signed within a sixteenth of it."""
+SHORTEST_WALK = 10
+"""Seconds."""
+
+
+class Certifier:
+    """Gets a process its responder certificates from the signer, which knows it by its socket."""
+
+    def __init__(self, signer: SignerClient) -> None:
+        self._signer = signer
+
+    def certify(self, issuer: IssuerId, csr: bytes) -> bytes:
+        issued = self._signer.issue(IssueRequest(csr=csr, evidence=self._signer.local, device=DEVICE, profile=RESPONDER, issuer=issuer))
+        assert issued.certificate.der is not None, "an issued certificate has its octets"
+        return issued.certificate.der
+
+
+def key_maker(settings: Settings) -> Callable[[], ResponderKey]:
+    """Makes responder keys, in memory only."""
+    algorithm = AlgorithmName(settings.ocsp.key)
+    return lambda: MemoryKey.generate(KeyName("responder"), algorithm)
+
+
+def policy(settings: Settings) -> model.Policy:
+    """What the settings lay down for OCSP answers."""
+    return model.Policy(
+        lifetime=settings.ocsp.lifetime,
+        max_age=settings.ocsp.max_age,
+        unissued=model.Unissued(settings.ocsp.unknown),
+        unissued_of={IssuerId(one.id): model.Unissued(one.unknown) for one in settings.issuers if one.unknown is not None},
+        archive=settings.ocsp.archive,
+    )
+
+
+class Presigner:
+    """The presigner of one process.
+
+    Args:
+        spool, files: instead of those that the settings name.
+
+    Raises (when made):
+        Conflict: another process writes the spool.
+        StoreUnavailable: the spool cannot be written.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, signer: SignerClient, *, spool: Path | None = None, files: Path | None = None
+    ) -> None:
+        clock = SystemClock()
+        answered = [issuer for issuer in forms.issuers(settings) if issuer.key is not None]
+        self._spool = SpoolWriter(spool or settings.ocsp.spool)
+        self._files = files or settings.ocsp.files
+        self._clock, self._lifetime, self._max_age = clock, settings.ocsp.lifetime, settings.ocsp.max_age
+        self.seats = Seats(issuers=answered, certifier=Certifier(signer), make_key=key_maker(settings), clock=clock)
+        self.presigning = Presigning(
+            roll=store.reading,
+            spool=self._spool,
+            files=None if self._files is None else AnswerFolder(self._files),
+            seats=self.seats,
+            issuers=answered,
+            policy=policy(settings),
+            clock=clock,
+        )
+
+    def once(self, also: Callable[[Progress], object]) -> Progress:
+        """Sign what is due now, and end.
+
+        Raises:
+            Unavailable: database, signer or disk.
+        """
+        self.seats.renew()
+        self.presigning.follow()
+        return self.presigning.walk(also=also)
+
+    def run(self, stopping: threading.Event) -> None:
+        """Follow changes every second, go through all certificates again and again, and sweep files; until told to stop. Never raises."""
+        progress = Progress(done=True)
+        next_walk = self._clock.monotonic()
+        trouble = ""
+        while True:
+            try:
+                self.seats.renew()
+                self.presigning.follow()
+                if progress.done and self._clock.monotonic() >= next_walk:
+                    progress = Progress()
+                    next_walk = self._clock.monotonic() + max(SHORTEST_WALK, self._lifetime // WALKS)
+                # Follow between pages too, so that a revocation never waits for a walk.
+                while not progress.done and not stopping.is_set():
+                    progress = self.presigning.page(progress)
+                    self.presigning.follow()
+                    if progress.done:
+                        self._walked(progress)
+                trouble = ""
+            except FleetcaError as error:
+                if error.code != trouble:  # said once, not every second
+                    log.error("presign-failed", code=error.code, reason=str(error), fix=error.fix)
+                trouble = error.code
+            except Exception:  # a thread that ends unnoticed would leave answers to end one by one
+                log.exception("presign-broken")
+            if stopping.wait(1.0):
+                self._spool.close()
+                return
+
+    def _walked(self, progress: Progress) -> None:
+        self._spool.keep(self._clock.now())
+        if self._files is not None and self._files.exists():
+            sweep(self._files, now=self._clock.now(), ahead=self._max_age)
+        if progress.signed or progress.failed:
+            log.info("presigned", certificates=progress.seen, signed=progress.signed, failed=progress.failed)

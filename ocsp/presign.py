@@ -1,0 +1,224 @@
+"""Signing answers before anybody asks: every certificate, in the forms that clients use, into the spool and into files. Ring 4.
+
+Two things alternate: what changed is signed anew at once, and a walk over all certificates signs what is due. An answer is due from half of its
+window on, up to a quarter of it earlier, at a point that belongs to its certificate: so what was signed in one go spreads over the next windows,
+and a failure has the second half to be mended.
+
+The change number is read before the statuses, so an answer is never newer than it says; and what changed meanwhile is signed again before the walk
+goes on. A crash at any point leaves answers that are right as of their own change number; the next walk signs what it finds missing or late.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ca.errors import Unavailable
+from ca.model import CertificateRef, CertificateState, ChangeNumber, Issuer, IssuerId, RollEntry, UnixTime
+from ocsp.model import UNKNOWN, CertificateId, Packed, Policy, Status, Verdict, Window
+from ocsp.ports import Answers, Clock, Roll, SpoolWriting
+from ocsp.rules import freshness, http, packed, response
+from ocsp.rules.fresh import Pieces
+from ocsp.rules.issuers import prefixes
+from ocsp.rules.issuers import status as status_of
+from ocsp.rules.reread import chosen, reread
+from ocsp.seats import Seat, Seats
+
+_log = logging.getLogger("fleetca.ocsp")
+
+FORMS: Final = (1, 3)
+"""Of `ocsp.rules.issuers.prefixes`: SHA-1 and SHA-256, with NULL as parameters, as almost every client writes them."""
+_PAGE: Final = 500
+_CHANGES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a walk has done so far."""
+
+    seen: int = 0
+    """Certificates whose answers were looked at."""
+    signed: int = 0
+    failed: int = 0
+    """Answers that could not be made; an older one may still be there."""
+    row: int = 0
+    """Where it goes on."""
+    done: bool = False
+
+
+@dataclass(slots=True)
+class _Hand:
+    seat: Seat
+    pieces: Pieces
+    read: set[tuple[int, Verdict, bool]]
+    """Forms of answers that were read again since this key signs (P11)."""
+
+
+class Presigning:
+    """Keeps the spool, and if wanted a folder of files, full of fresh answers. Not safe for several threads.
+
+    Args:
+        issuers: those to answer for.
+        files: None: into the spool only.
+    """
+
+    def __init__(
+        self,
+        *,
+        roll: Roll,
+        spool: SpoolWriting,
+        files: Answers | None,
+        seats: Seats,
+        issuers: Iterable[Issuer],
+        policy: Policy,
+        clock: Clock,
+    ) -> None:
+        self._roll, self._spool, self._files, self._seats, self._clock = roll, spool, files, seats, clock
+        self._policy = freshness.judge(policy)
+        self._prefixes = {one.id: [(form, prefixes(one.subject, one.spki)[form][1]) for form in FORMS] for one in issuers}
+        self._hands: dict[IssuerId, _Hand] = {}
+        self._change = spool.change()
+
+    # ---- What changed -----------------------------------------------------------------------------------------------
+
+    def follow(self) -> int:
+        """Sign anew what changed since the last time; how many answers. One small query when nothing did. Called every second.
+
+        Raises:
+            Unavailable: the database, the key or the spool; what was not followed is followed the next time.
+        """
+        latest = self._roll.change_number()
+        if self._change is None or latest < self._change:
+            # The first time everything is due anyway; a restored database is told by the records' own change numbers.
+            self._spool.set_change(latest)
+            self._change = latest
+            return 0
+        signed = 0
+        while self._change < latest:
+            changes = self._roll.changes_since(self._change, _CHANGES)
+            for ref in dict.fromkeys(change.ref for change in changes):
+                record = self._roll.status_of(ref.issuer, ref.serial)
+                if record is not None and ref.issuer in self._prefixes:
+                    signed += self._sign_all(ref, status_of(record), as_of=latest)
+            self._change = changes[-1].change if changes else latest
+            self._spool.set_change(self._change)
+        return signed
+
+    # ---- The walk ---------------------------------------------------------------------------------------------------
+
+    def walk(self, progress: Progress = Progress(), *, also: Callable[[Progress], object] = lambda _: None) -> Progress:
+        """Sign what is due, from where `progress` says to the end.
+
+        Args:
+            also: called after each page; what it raises ends the walk.
+
+        Raises:
+            Unavailable: see `follow`; call again with the progress that `also` was told last.
+        """
+        while not progress.done:
+            progress = self.page(progress)
+            self.follow()
+            also(progress)
+        self._spool.keep(self._clock.now())
+        return progress
+
+    def page(self, progress: Progress) -> Progress:
+        """Sign what is due in the next page of certificates.
+
+        Raises:
+            Unavailable: see `follow`.
+        """
+        as_of = self._roll.change_number()
+        entries = self._roll.statuses_after(progress.row, _PAGE)
+        now = self._clock.now()
+        signed = failed = 0
+        for entry in entries:
+            if entry.ref.issuer not in self._prefixes or not self._matters(entry, now):
+                continue
+            status = status_of((entry.state, entry.change))
+            for form, asked in self._asked(entry.ref):
+                if self._is_due(entry.ref, form, status, now):
+                    done = self._sign(entry.ref, form, asked, status, as_of=as_of, now=now)
+                    signed, failed = signed + done, failed + (not done)
+        return Progress(
+            seen=progress.seen + len(entries),
+            signed=progress.signed + signed,
+            failed=progress.failed + failed,
+            row=entries[-1].row if entries else progress.row,
+            done=not entries,
+        )
+
+    def _matters(self, entry: RollEntry, now: UnixTime) -> bool:
+        return entry.state is CertificateState.issued and entry.not_after + (self._policy.archive or 0) >= now
+
+    def _is_due(self, ref: CertificateRef, form: int, status: Status, now: UnixTime) -> bool:
+        found = self._spool.get(ref.issuer, ref.serial, form)
+        if found is None or found.status != status or found.archive != self._policy.archive:
+            return True
+        return not found.produced_at <= now < found.window.refresh_at
+
+    def _asked(self, ref: CertificateRef) -> list[tuple[int, CertificateId]]:
+        return [(form, packed.certificate_id(prefix, ref.serial)) for form, prefix in self._prefixes[ref.issuer]]
+
+    # ---- Signing ----------------------------------------------------------------------------------------------------
+
+    def _sign_all(self, ref: CertificateRef, status: Status, *, as_of: ChangeNumber) -> int:
+        if status == UNKNOWN:
+            return 0
+        now = self._clock.now()
+        return sum(self._sign(ref, form, asked, status, as_of=as_of, now=now) for form, asked in self._asked(ref))
+
+    def _sign(self, ref: CertificateRef, form: int, asked: CertificateId, status: Status, *, as_of: ChangeNumber, now: UnixTime) -> bool:
+        hand = self._hand(ref.issuer, now)
+        if hand is None:
+            return False
+        responder = hand.seat.responder
+        window = freshness.window(self._policy, responder, now=now, since=status.since, digest=b"\0\0\0\0")
+        tbs = hand.pieces.tbs(asked.octets, status, None)
+        if window is None or tbs is None:
+            return False
+        window = _spread(window, ref, now)
+        one = Packed(ref.serial, form, status, now, window, self._policy.archive, as_of, responder.key_hash, hand.seat.key.sign(tbs))
+        template = (form, status.verdict, bool(status.reason))
+        sampled = template not in hand.read or chosen(one.signature, self._policy.reread_share)
+        if sampled or self._files is not None:
+            body = response.response(responder, tbs, one.signature)
+            if sampled:
+                reread(body, responder, [(asked, status)], produced_at=now, window=window, nonce=None)
+                if packed.body(one, responder, asked) != body:
+                    _log.error("a packed answer would not be the one that was signed; it is left out")
+                    return False
+                hand.read.add(template)
+            if self._files is not None:
+                self._files.put(asked.octets, body, window)
+        self._spool.put(ref.issuer, one)
+        return True
+
+    def _hand(self, issuer: IssuerId, now: UnixTime) -> _Hand | None:
+        hand, seat = self._hands.get(issuer), self._seats.current.get(issuer)
+        if seat is None:
+            return None
+        if hand is None or hand.seat is not seat:
+            self._spool.add_certificate(issuer, seat.responder.key_hash, seat.responder.certificate)
+            hand = self._hands[issuer] = _Hand(seat, Pieces(seat.responder, self._policy, now=now), set())
+        elif hand.pieces.now != now:
+            hand.pieces = Pieces(seat.responder, self._policy, now=now)
+        return hand
+
+
+def _spread(window: Window, ref: CertificateRef, now: UnixTime) -> Window:
+    """When it is due again: between a quarter and a half of what is left, at the certificate's own point."""
+    share = freshness.spread(http.digest_of(ref.serial.to_bytes(20, "big")))
+    return replace(window, refresh_at=now + int((window.next_update - now) * (0.5 - 0.25 * share)))
+
+
+def quietly(step: Callable[[], object]) -> bool:
+    """Do it; False where something could not be had, which the log then says."""
+    try:
+        step()
+    except Unavailable as error:
+        _log.warning("answers are not signed ahead: %s", error)
+        return False
+    return True

@@ -1,0 +1,109 @@
+"""Finished answers in few octets: what cannot be worked out again, the signature above all. Ring 1: pure.
+
+The body of an answer is a function of these fields, the CertID's form and the responder's certificate, so 160 octets stand for 700. A record ends
+in a check sum: one that was half written when somebody read it is no record.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Final
+
+from ca.der import writer
+from ca.model import Reason, Serial
+from ocsp.model import CertificateId, Finished, Packed, Policy, Responder, Status, Verdict, Window
+from ocsp.rules import http, response
+
+_FIELDS: Final = struct.Struct(">BBBB20sIIIIIIQ20sH")
+_CHECK: Final = struct.Struct(">I")
+_VERDICTS: Final = (Verdict.good, Verdict.revoked)
+_NO_ARCHIVE: Final = 0
+
+
+def record_octets(signature_octets: int) -> int:
+    """Octets of a record that holds signatures up to that length."""
+    return (_CHECK.size + _FIELDS.size + signature_octets + 7) // 8 * 8
+
+
+def place(serial: Serial, form: int, slots: int) -> int:
+    """The slot at which the search for a record begins."""
+    return zlib.crc32(serial.to_bytes(20, "big"), form) * slots >> 32
+
+
+def pack(one: Packed, size: int) -> bytes:
+    """A record of `size` octets."""
+    window = one.window
+    octets = _FIELDS.pack(
+        one.form + 1, _VERDICTS.index(one.status.verdict), one.status.reason, 0, one.serial.to_bytes(20, "big"), one.status.since, one.produced_at,
+        window.this_update, window.next_update, window.refresh_at, _NO_ARCHIVE if one.archive is None else one.archive + 1, one.as_of, one.key_hash,
+        len(one.signature),
+    )  # fmt: skip
+    content = (octets + one.signature).ljust(size - _CHECK.size, b"\0")
+    return content + _CHECK.pack(zlib.crc32(content))
+
+
+def is_empty(octets: bytes) -> bool:
+    """Whether nothing was ever written to a slot."""
+    return octets[0] == 0
+
+
+def is_about(octets: bytes, serial: Serial, form: int) -> bool:
+    """Whether a slot holds the record of that certificate in that form."""
+    return octets[0] == form + 1 and octets[4:24] == serial.to_bytes(20, "big")
+
+
+def unpack(octets: bytes) -> Packed | None:
+    """What a slot says; None where it says nothing that can be believed."""
+    content = octets[: -_CHECK.size]
+    if is_empty(octets) or _CHECK.unpack(octets[-_CHECK.size :])[0] != zlib.crc32(content):
+        return None
+    form, verdict, reason, _, serial, since, produced_at, this_update, next_update, refresh_at, archive, as_of, key_hash, size = (
+        _FIELDS.unpack_from(content)
+    )
+    return Packed(
+        serial=Serial(int.from_bytes(serial, "big")),
+        form=form - 1,
+        status=Status(_VERDICTS[verdict], since, Reason(reason)),
+        produced_at=produced_at,
+        window=Window(this_update, next_update, refresh_at),
+        archive=None if archive == _NO_ARCHIVE else archive - 1,
+        as_of=as_of,
+        key_hash=key_hash,
+        signature=content[_FIELDS.size : _FIELDS.size + size],
+    )
+
+
+def certificate_id(prefix: bytes, serial: Serial) -> CertificateId:
+    """The CertID of a form of an issuer and a serial."""
+    return CertificateId(writer.tlv(writer.SEQUENCE, prefix + writer.integer(serial)), prefix, serial)
+
+
+def body(one: Packed, responder: Responder, asked: CertificateId) -> bytes:
+    """The DER OCSPResponse that was signed."""
+    tbs = response.tbs_response(
+        responder,
+        [(asked, one.status)],
+        produced_at=one.produced_at,
+        window=one.window,
+        nonce=None,
+        extended_revoke=False,
+        archive=one.archive,
+    )
+    return response.response(responder, tbs, one.signature)
+
+
+def finish(one: Packed, responder: Responder, asked: CertificateId, policy: Policy) -> Finished:
+    """The answer, ready to be served again."""
+    octets = body(one, responder, asked)
+    finished = Finished(
+        body=octets,
+        etag=response.etag(octets),
+        produced_at=one.produced_at,
+        window=one.window,
+        status=one.status,
+        cacheable=True,
+        outcome=one.status.verdict.value,
+        issuer=responder.issuer,
+    )
+    return http.ready(finished, policy, digest=http.digest_of(asked.octets))

@@ -1,0 +1,265 @@
+"""The spool: finished answers of every certificate, packed into one file an issuer, for whoever restarts while database and signer are gone (P7).
+Ring 3.
+
+One process writes (a lock says which), any number read; nobody who only asks for status can write. A file is a hash table of records of one size;
+slots are filled in place and found by probing. Readers map it and check each record's sum, so a record that is being written is a miss and
+nothing worse. A table that becomes full is copied into a larger one beside it and renamed; readers notice the new file within a second.
+
+    ISSUER.spool            the table
+    responders/             the certificates of responder keys, by issuer and hash of the key
+    walked                  when all certificates were last gone through
+    change                  the last change number whose certificates were all signed anew
+    lock
+
+A crash leaves old or new records, each whole; after a power cut some may be older than `change` says, which their own change number tells.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from ca.errors import Conflict, StoreUnavailable
+from ca.model import ChangeNumber, IssuerId, Serial, UnixTime
+from ocsp.model import Packed
+from ocsp.rules import packed
+
+_MAGIC: Final = b"fleetca ocsp spool 1\n"
+_HEAD: Final = struct.Struct(">21sIQ")
+_COUNT: Final = slice(_HEAD.size, _HEAD.size + 8)
+"""Where the head says how many records there are; a crash may leave it a little low."""
+_START: Final = 4096
+_FEWEST: Final = 1024
+_FULL: Final = 0.7
+
+
+class _Table:
+    """One mapped file."""
+
+    def __init__(self, file: Path) -> None:
+        with file.open("rb") as opened:
+            self.inode = os.fstat(opened.fileno()).st_ino
+            self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        magic, self.size, self.slots = _HEAD.unpack_from(self._map)
+        if magic != _MAGIC or len(self._map) != _START + self.size * self.slots:
+            raise ValueError("not a spool")
+
+    def slot(self, number: int) -> bytes:
+        start = _START + number * self.size
+        return self._map[start : start + self.size]
+
+    def find(self, serial: Serial, form: int) -> tuple[int, bytes]:
+        """The slot of a record, or the empty one where it belongs."""
+        number = packed.place(serial, form, self.slots)
+        while True:
+            octets = self.slot(number)
+            if packed.is_empty(octets) or packed.is_about(octets, serial, form):
+                return number, octets
+            number = number + 1 if number + 1 < self.slots else 0
+
+    def filled(self) -> int:
+        return int.from_bytes(self._map[_COUNT], "big")
+
+    def close(self) -> None:
+        self._map.close()
+
+
+class SpoolReader:
+    """The spool for those who answer. Safe for several threads; a spool that is absent or damaged is empty.
+
+    Args:
+        folder: where it lies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tables: dict[IssuerId, _Table] = {}
+        self._certificates: dict[Path, bytes] = {}
+
+    def look(self) -> None:
+        """Take in files that were replaced; called every second."""
+        for file in self._folder.glob("*.spool"):
+            issuer = IssuerId(file.stem)
+            known = self._tables.get(issuer)
+            with suppress(OSError, ValueError, struct.error):
+                if known is None or file.stat().st_ino != known.inode:
+                    self._tables[issuer] = _Table(file)  # the old one goes when the last answer that is read from it is read
+
+    def get(self, issuer: IssuerId, serial: Serial, form: int) -> Packed | None:
+        """The record of a certificate in a form of CertID."""
+        table = self._tables.get(issuer)
+        return None if table is None else packed.unpack(table.find(serial, form)[1])
+
+    def certificate(self, issuer: IssuerId, key_hash: bytes) -> bytes | None:
+        """DER certificate that the issuer gave the responder with that key."""
+        file = self._certificate(issuer, key_hash)
+        found = self._certificates.get(file)
+        if found is None:
+            with suppress(OSError):
+                found = self._certificates[file] = file.read_bytes()
+        return found
+
+    def _certificate(self, issuer: IssuerId, key_hash: bytes) -> Path:
+        return self._folder / "responders" / f"{issuer}-{key_hash.hex()}.der"
+
+    def filled(self) -> int:
+        """How many records there are."""
+        return sum(table.filled() for table in self._tables.values())
+
+    def walked(self) -> UnixTime | None:
+        """When all certificates were last gone through."""
+        return _number(self._folder / "walked")
+
+
+class SpoolWriter(SpoolReader):
+    """The spool for the one who signs. Not safe for several threads.
+
+    Raises (when made):
+        Conflict: another process writes it (`spool-in-use`).
+        StoreUnavailable: the folder cannot be written (`spool-unwritable`).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._files: dict[IssuerId, int] = {}
+        self._filled: dict[IssuerId, int] = {}
+        with _writing(folder):
+            (folder / "responders").mkdir(parents=True, exist_ok=True)
+            # Nothing in it is secret, and status processes may be other users, whatever our umask is.
+            for path in (folder, folder / "responders"):
+                path.chmod(0o755)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self._lock)
+                raise Conflict(
+                    "spool-in-use", f"Another process writes the spool {folder}.", fix="Stop it, or give this one a spool of its own."
+                ) from None
+            for file in folder.glob("*.new"):
+                file.unlink()
+        self.look()
+        for issuer, table in self._tables.items():
+            self._open(issuer, table)
+
+    def put(self, issuer: IssuerId, one: Packed) -> None:
+        """Keep a record in place of an older one.
+
+        Raises:
+            StoreUnavailable: the disk is full, or worse (`spool-unwritable`); what was there is still there.
+        """
+        size = packed.record_octets(len(one.signature))
+        table = self._tables.get(issuer)
+        if table is None or size > table.size or self._filled[issuer] >= table.slots * _FULL:
+            table = self._grow(issuer, table, size)
+        number, octets = table.find(one.serial, one.form)
+        with _writing(self._folder):
+            os.pwrite(self._files[issuer], packed.pack(one, table.size), _START + number * table.size)
+            if packed.is_empty(octets):
+                self._count(issuer, self._filled[issuer] + 1)
+
+    def _count(self, issuer: IssuerId, filled: int) -> None:
+        self._filled[issuer] = filled
+        os.pwrite(self._files[issuer], filled.to_bytes(8, "big"), _COUNT.start)
+
+    def add_certificate(self, issuer: IssuerId, key_hash: bytes, certificate: bytes) -> None:
+        """Keep a responder certificate; before the first record that is signed by its key."""
+        if self.certificate(issuer, key_hash) == certificate:
+            return
+        with _writing(self._folder):
+            file = self._certificate(issuer, key_hash)
+            new = file.with_suffix(".new")
+            new.write_bytes(certificate)
+            new.chmod(0o644)
+            new.rename(file)
+
+    def change(self) -> ChangeNumber | None:
+        """The last change number that `set_change` kept."""
+        return _number(self._folder / "change")
+
+    def set_change(self, change: ChangeNumber) -> None:
+        """Keep how far changes were followed; after the records that they ask for."""
+        self._say("change", change)
+
+    def keep(self, walked_at: UnixTime) -> None:
+        """Bring what was written to the disk: all certificates were gone through at that time."""
+        with _writing(self._folder):
+            for file in self._files.values():
+                os.fdatasync(file)
+        self._say("walked", walked_at)
+
+    def _say(self, name: str, number: int) -> None:
+        with _writing(self._folder):
+            new = self._folder / f"{name}.new"
+            new.write_text(f"{number}\n")
+            new.chmod(0o644)
+            new.rename(self._folder / name)
+
+    def close(self) -> None:
+        for file in self._files.values():
+            os.close(file)
+        os.close(self._lock)
+
+    def _open(self, issuer: IssuerId, table: _Table) -> None:
+        old = self._files.get(issuer)
+        self._files[issuer] = os.open(self._folder / f"{issuer}.spool", os.O_RDWR | os.O_CLOEXEC)
+        self._filled[issuer] = table.filled()
+        if old is not None:
+            os.close(old)
+
+    def _grow(self, issuer: IssuerId, old: _Table | None, size: int) -> _Table:
+        """A larger table with what the old one holds; the old one stays until the new one is whole."""
+        size = max(size, old.size if old else 0)
+        slots = _FEWEST if old is None else old.slots * (2 if self._filled[issuer] >= old.slots * _FULL else 1)
+        new = self._folder / f"{issuer}.new"
+        with _writing(self._folder):
+            descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            try:
+                os.fchmod(descriptor, 0o644)
+                # Space is taken now: a disk that is full later would end us by a signal.
+                os.posix_fallocate(descriptor, 0, _START + size * slots)
+                os.pwrite(descriptor, _HEAD.pack(_MAGIC, size, slots), 0)
+                taken = bytearray(slots)
+                for number in range(old.slots if old else 0):
+                    assert old is not None, "there are slots"
+                    one = packed.unpack(old.slot(number))
+                    if one is not None:
+                        at = packed.place(one.serial, one.form, slots)
+                        while taken[at]:
+                            at = at + 1 if at + 1 < slots else 0
+                        taken[at] = 1
+                        os.pwrite(descriptor, packed.pack(one, size), _START + at * size)
+                os.pwrite(descriptor, sum(taken).to_bytes(8, "big"), _COUNT.start)
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+            new.rename(self._folder / f"{issuer}.spool")
+        table = self._tables[issuer] = _Table(self._folder / f"{issuer}.spool")
+        self._open(issuer, table)
+        return table
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(
+            "spool-unwritable",
+            f"The spool {folder} cannot be written.",
+            why=f"{error.strerror or error}.",
+            fix="Make room, or let the user of the publisher write there.",
+        ) from None

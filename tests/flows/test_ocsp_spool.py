@@ -1,0 +1,393 @@
+"""Answers that are signed ahead: the packed spool behind the workers, and files under GET paths (P5, P7, R05)."""
+
+from __future__ import annotations
+
+import base64
+import os
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from cryptography.x509 import ocsp as library
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ca.errors import Conflict, StoreUnavailable, Unavailable
+from ca.model import CertificateState, IssuerId, Reason, Serial
+from ca.rules.serial import make_serial
+from ocsp.model import Packed, Policy, Status, Verdict, Window
+from ocsp.presign import Presigning, Progress
+from ocsp.rules import packed
+from ocsp.rules.http import file_path
+from ocsp.seats import Seats
+from ocsp.serve import ResponderService
+from ocsp.spool.folder import AnswerFolder, sweep
+from ocsp.spool.packed import SpoolReader, SpoolWriter
+from tests.fakes import ocsp as fakes
+from tests.fakes.ocsp import DAY, HOUR, NOW, World
+from tests.flows.test_ocsp_wire import CHECK_KEY, GOOD, HELD, REVOKED, UNISSUED, new_world
+
+ISSUING = IssuerId("issuing")
+HASHES = ["sha1", "sha256"]
+
+
+def many(number: int) -> Serial:
+    """A serial of ours for each number."""
+    return make_serial(b"\5" + number.to_bytes(16, "big"), CHECK_KEY)
+
+
+class Desk:
+    """A presigner beside a world: its own key, the same record."""
+
+    def __init__(self, world: World, folder: Path, *, files: bool = False, policy: Policy | None = None, algorithm: str = "p256") -> None:
+        self.world, self.spool = world, SpoolWriter(folder / "spool")
+        self.keys: list[fakes.Key] = []
+
+        def make_key() -> fakes.Key:
+            self.keys.append(fakes.new_key(algorithm))
+            return self.keys[-1]
+
+        answered = [world.ca.issuer]
+        self.seats = Seats(issuers=answered, certifier=world.signer, make_key=make_key, clock=world.clock)
+        self.files = folder / "html"
+        self.presigning = Presigning(
+            roll=world.record, spool=self.spool, files=AnswerFolder(self.files) if files else None, seats=self.seats, issuers=answered,
+            policy=policy or Policy(), clock=world.clock,
+        )  # fmt: skip
+        self.seats.renew()
+
+    def walk(self) -> Progress:
+        self.presigning.follow()
+        return self.presigning.walk()
+
+
+def worker(world: World, folder: Path) -> ResponderService:
+    """A status worker that has just started: it has heard nothing and has no certificate."""
+    spool = SpoolReader(folder / "spool")
+    spool.look()
+    return ResponderService(
+        reading=world.record, certifier=world.signer, make_key=fakes.new_key, issuers=[world.ca.issuer], policy=Policy(), clock=world.clock, spool=spool
+    )  # fmt: skip
+
+
+def asked(world: World, serial: int, hash_name: str = "sha1", **fields: object) -> bytes:
+    return fakes.request(fakes.certificate_id(world.ca.issuer, serial, hash_name=hash_name), **fields)  # type: ignore[arg-type]
+
+
+def said(service: ResponderService, body: bytes) -> str:
+    told = library.load_der_ocsp_response(service.reply(fakes.post(body)).body)
+    if told.response_status is not library.OCSPResponseStatus.SUCCESSFUL:
+        return told.response_status.name
+    told.certificates[0].public_key().verify(told.signature, told.tbs_response_bytes, fakes.es256())  # type: ignore[union-attr,call-arg,arg-type]
+    return told.certificate_status.name
+
+
+def deafen(world: World, service: ResponderService) -> None:
+    world.record.gone = world.signer.gone = True
+    with pytest.raises(StoreUnavailable):
+        service.listen()
+    service.renew()
+
+
+# ---- Records ------------------------------------------------------------------------------------------------------------
+
+TIMES = st.integers(0, 2**32 - 2)
+RECORDS = st.builds(
+    Packed,
+    serial=st.integers(1, (1 << 160) - 1),
+    form=st.integers(0, 7),
+    status=st.builds(Status, st.sampled_from([Verdict.good, Verdict.revoked]), TIMES, st.sampled_from(list(Reason))),
+    produced_at=TIMES,
+    window=st.builds(Window, TIMES, TIMES, TIMES),
+    archive=st.none() | TIMES,
+    as_of=st.integers(0, 2**63),
+    key_hash=st.binary(min_size=20, max_size=20),
+    signature=st.binary(min_size=60, max_size=72),
+)
+
+
+@given(RECORDS, st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_record_is_read_as_it_was_written_and_a_damaged_one_not_at_all(one: Packed, data: st.DataObject) -> None:
+    octets = packed.pack(one, packed.record_octets(72))
+    assert packed.unpack(octets) == one
+    assert packed.is_about(octets, one.serial, one.form)
+    at = data.draw(st.integers(0, len(octets) - 1))
+    damaged = bytearray(octets)
+    damaged[at] ^= 1 << data.draw(st.integers(0, 7))
+    assert packed.unpack(bytes(damaged)) is None
+
+
+def test_a_spool_grows_keeps_everything_and_is_found_again(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path)
+    base = Packed(Serial(1), 1, Status(Verdict.good), NOW, Window(NOW, NOW + 9, NOW + 5), None, 7, b"k" * 20, b"s" * 70)
+    ones = [replace(base, serial=Serial(many(number)), form=number % 8) for number in range(3000)]
+    early = SpoolReader(tmp_path)
+    for one in ones:
+        writer.put(ISSUING, one)
+        writer.put(ISSUING, one)
+    early.look()
+    for reader in (writer, early, SpoolReader(tmp_path)):
+        reader.look()
+        assert all(reader.get(ISSUING, one.serial, one.form) == one for one in ones)
+        assert reader.get(ISSUING, ones[0].serial, 7) is None
+        assert reader.filled() == 3000
+    # Longer signatures need longer records.
+    long = replace(base, signature=b"s" * 3309)
+    writer.put(ISSUING, long)
+    early.look()
+    assert early.get(ISSUING, base.serial, 1) == long
+    assert all(early.get(ISSUING, one.serial, one.form) == one for one in ones)
+    with pytest.raises(Conflict, match="Another process writes"):
+        SpoolWriter(tmp_path)
+    writer.close()
+    assert SpoolWriter(tmp_path).get(ISSUING, ones[9].serial, ones[9].form) == ones[9]
+
+
+@pytest.mark.parametrize(
+    "octets", [b"", b"x" * 5000, b"fleetca ocsp spool 1\n" + b"\xff" * 5000], ids=["empty", "noise", "a length that is not there"]
+)
+def test_a_damaged_spool_is_an_empty_one(tmp_path: Path, octets: bytes) -> None:
+    (tmp_path / "issuing.spool").write_bytes(octets)
+    reader = SpoolReader(tmp_path)
+    reader.look()
+    assert reader.get(ISSUING, Serial(5), 1) is None
+
+
+# ---- Restarts and outages -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("REQ-KEY-010")
+def test_P7_a_restart_while_database_and_signer_are_gone_still_answers_until_nextUpdate_and_not_longer(tmp_path: Path) -> None:
+    world = new_world()
+    assert Desk(world, tmp_path).walk().signed == 6, "three certificates by two hashes"
+    service = worker(world, tmp_path)
+    deafen(world, service)
+    assert service.health().ready
+    for later in (0, 100, HOUR - 62):
+        world.clock.time = NOW + later
+        for hash_name in HASHES:
+            assert said(service, asked(world, GOOD, hash_name)) == "GOOD"
+            assert said(service, asked(world, REVOKED, hash_name)) == "REVOKED"
+        assert said(service, asked(world, UNISSUED)) == "TRY_LATER"
+        assert said(service, asked(world, GOOD, "sha384")) == "TRY_LATER"
+        assert said(service, asked(world, GOOD, extensions=[fakes.nonce_extension(b"n" * 32)])) == "GOOD", "without its nonce"
+    # In front of Flask too, for all but one request a second.
+    body = asked(world, GOOD)
+    assert service.front.post(body) is None
+    assert service.front.post(body) is not None
+    world.clock.time = NOW + HOUR - 61
+    assert said(service, asked(world, GOOD)) == "TRY_LATER"
+
+
+def test_P5_an_answer_of_the_spool_is_as_good_as_our_own_when_nothing_changed_since(tmp_path: Path) -> None:
+    world = new_world()
+    Desk(world, tmp_path).walk()
+    service = worker(world, tmp_path)
+    service.listen()
+    before = len(world.record.asked)
+    assert said(service, asked(world, GOOD)) == "GOOD"
+    assert len(world.record.asked) == before, "neither a query"
+    assert not service.snapshot().responders, "nor a key of our own"
+
+
+def test_P5_an_answer_that_a_change_made_wrong_is_never_given(tmp_path: Path) -> None:
+    world = new_world()
+    Desk(world, tmp_path).walk()
+    ref = next(ref for ref in world.record.states if ref.serial == GOOD)
+    world.record.change(ref, Reason.keyCompromise, NOW)
+    fresh, running = worker(world, tmp_path), worker(world, tmp_path)
+    for service in (fresh, running):
+        service.listen()
+        service.renew()
+        assert said(service, asked(world, GOOD)) == "REVOKED"
+    # Also when the database goes after that, and the answer was never asked for by this hash.
+    world.record.gone = True
+    assert said(running, asked(world, GOOD, "sha256")) == "TRY_LATER"
+
+
+def test_P5_a_revocation_is_signed_anew_in_the_spool_and_in_its_file_when_it_is_followed(tmp_path: Path) -> None:
+    world = new_world()
+    desk = Desk(world, tmp_path, files=True)
+    desk.walk()
+    ref = next(ref for ref in world.record.states if ref.serial == GOOD)
+    world.record.change(ref, Reason.keyCompromise, NOW)
+    assert desk.presigning.follow() == 2
+    assert desk.presigning.follow() == 0
+    service = worker(world, tmp_path)
+    deafen(world, service)
+    assert said(service, asked(world, GOOD)) == "REVOKED"
+    told = library.load_der_ocsp_response((desk.files / path(world, GOOD)).read_bytes())
+    assert told.certificate_status is library.OCSPCertStatus.REVOKED
+
+
+def path(world: World, serial: int, hash_name: str = "sha1") -> str:
+    found = file_path(fakes.certificate_id(world.ca.issuer, serial, hash_name=hash_name))
+    assert found is not None
+    return found
+
+
+def test_a_presigner_that_was_away_follows_what_changed_meanwhile(tmp_path: Path) -> None:
+    world = new_world()
+    desk = Desk(world, tmp_path)
+    desk.walk()
+    desk.spool.close()
+    ref = next(ref for ref in world.record.states if ref.serial == HELD)
+    world.record.change(ref, Reason.certificateHold, NOW)
+    again = Desk(world, tmp_path)
+    assert again.presigning.follow() == 2
+    world.record.change(ref, Reason.removeFromCRL, NOW + 1)
+    world.clock.time = NOW + 2
+    assert again.presigning.follow() == 2
+    service = worker(world, tmp_path)
+    deafen(world, service)
+    assert said(service, asked(world, HELD)) == "GOOD"
+
+
+def test_only_what_is_due_is_signed_and_what_was_signed_at_once_spreads(tmp_path: Path) -> None:
+    world = new_world()
+    for number in range(300):
+        world.record.issue("issuing", many(number))
+    desk = Desk(world, tmp_path)
+    assert desk.walk().signed == 606
+    assert desk.walk().signed == 0
+    signed = []
+    for minute in range(60):
+        world.clock.time = NOW + minute * 60
+        signed.append(desk.walk().signed)
+    assert sum(signed[:14]) == 0
+    assert max(signed[15:30]) < 200, "not all of them at once"
+    assert sum(signed[14:31]) >= 606
+    # No answer is ever past its middle, so that half of it is left to mend what fails.
+    service = worker(world, tmp_path)
+    deafen(world, service)
+    told = library.load_der_ocsp_response(service.reply(fakes.post(asked(world, GOOD))).body)
+    assert told.next_update_utc is not None
+    assert told.next_update_utc > fakes.moment(world.clock.time + HOUR // 2 - 120)
+
+
+def test_an_interrupted_walk_goes_on_where_it_was(tmp_path: Path) -> None:
+    world = new_world()
+    for number in range(1200):
+        world.record.issue("issuing", many(number))
+    desk = Desk(world, tmp_path)
+    desk.presigning.follow()
+    told: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        told.append(progress)
+        world.record.gone = True
+
+    with pytest.raises(Unavailable):
+        desk.presigning.walk(also=stop)
+    world.record.gone = False
+    finished = desk.presigning.walk(told[-1])
+    assert (finished.signed, finished.done) == (2406, True)
+
+
+def test_without_a_responder_certificate_nothing_is_signed_and_said_so(tmp_path: Path) -> None:
+    world = new_world()
+    world.signer.gone = True
+    progress = Desk(world, tmp_path).walk()
+    assert (progress.signed, progress.failed) == (0, 6)
+
+
+def test_R05_nextUpdate_of_what_is_signed_ahead_is_never_past_the_responder_nor_the_policy(tmp_path: Path) -> None:
+    world = new_world(life=600)
+    Desk(world, tmp_path).walk()
+    service = worker(world, tmp_path)
+    deafen(world, service)
+    told = library.load_der_ocsp_response(service.reply(fakes.post(asked(world, GOOD))).body)
+    assert told.next_update_utc == told.certificates[0].not_valid_after_utc == fakes.moment(NOW + 599)
+
+
+@pytest.mark.parametrize("algorithm", fakes.ALGORITHMS)
+def test_keys_of_every_algorithm_sign_ahead(tmp_path: Path, algorithm: str) -> None:
+    if algorithm == "rsa-4096":
+        return  # a second for each key; rsa-3072 is the same code
+    world = new_world(Policy(archive=DAY))
+    desk = Desk(world, tmp_path, files=True, policy=Policy(archive=DAY), algorithm=algorithm)
+    assert desk.walk().signed == 6
+    service = worker(world, tmp_path)
+    deafen(world, service)
+    body = service.reply(fakes.post(asked(world, REVOKED))).body
+    assert body == (desk.files / path(world, REVOKED)).read_bytes()
+    told = library.load_der_ocsp_response(body)
+    assert told.certificate_status is library.OCSPCertStatus.REVOKED
+    assert told.certificates[0].public_key() == desk.keys[-1].private.public_key()
+
+
+def test_only_delivered_certificates_are_signed_ahead(tmp_path: Path) -> None:
+    world = new_world()
+    for number, state in enumerate((CertificateState.intended, CertificateState.void)):
+        world.record.issue("issuing", many(number), state)
+    world.record.issue("second", UNISSUED)  # an issuer that this presigner does not answer for
+    assert Desk(world, tmp_path).walk().signed == 6
+
+
+# ---- Files --------------------------------------------------------------------------------------------------------------
+
+
+def test_files_lie_under_the_exact_path_of_the_GET_and_say_their_times(tmp_path: Path) -> None:
+    world = new_world()
+    desk = Desk(world, tmp_path, files=True)
+    desk.walk()
+    service = worker(world, tmp_path)
+    deafen(world, service)
+    for serial in (GOOD, REVOKED):
+        for hash_name in HASHES:
+            file = desk.files / base64.b64encode(asked(world, serial, hash_name)).decode()
+            assert service.reply(fakes.get(asked(world, serial, hash_name))).body == file.read_bytes()
+            told = library.load_der_ocsp_response(file.read_bytes())
+            assert told.next_update_utc is not None
+            stat = file.stat()
+            assert fakes.moment(stat.st_mtime_ns // 10**9) == told.this_update_utc
+            assert fakes.moment(sum(divmod(stat.st_mtime_ns, 10**9))) == told.next_update_utc
+            assert stat.st_mode & 0o777 == 0o644
+
+
+def test_R05_the_sweeper_removes_files_at_nextUpdate_and_not_before(tmp_path: Path) -> None:
+    world = new_world()
+    desk = Desk(world, tmp_path, files=True)
+    desk.walk()
+    (desk.files / ".new-left-over").write_bytes(b"half")
+    os.utime(desk.files / ".new-left-over", (NOW - DAY, NOW - DAY))
+    assert sweep(desk.files, now=NOW + HOUR - 62) == 1
+    assert (desk.files / path(world, GOOD)).exists()
+    assert sweep(desk.files, now=NOW + HOUR - 61) == 6
+    assert [one for one in desk.files.rglob("*") if one.is_file()] == []
+
+
+def test_paths_that_cannot_be_files_have_none() -> None:
+    world = new_world()
+    seen = {True: 0, False: 0}
+    for number in range(4000):
+        certificate_id = fakes.certificate_id(world.ca.issuer, many(number), hash_name="sha1")
+        text = base64.b64encode(fakes.request(certificate_id)).decode()
+        can = "//" not in text and not text.endswith("/")
+        assert file_path(certificate_id) == (text if can else None)
+        seen[can] += 1
+    assert seen[False]
+
+
+@pytest.mark.parametrize("which", ["spool", "html"])
+def test_a_folder_that_cannot_be_written_is_said_and_the_old_answers_stay(
+    tmp_path: Path, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world()
+    desk = Desk(world, tmp_path, files=True)
+    desk.walk()
+    world.clock.time = NOW + HOUR // 2
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite" if which == "spool" else "write", full)
+    with pytest.raises(StoreUnavailable, match="cannot be written"):
+        desk.walk()
+    monkeypatch.undo()
+    service = worker(world, tmp_path)
+    deafen(world, service)
+    assert said(service, asked(world, GOOD)) == "GOOD"
+    assert quote(path(world, GOOD))
