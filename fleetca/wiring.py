@@ -19,23 +19,10 @@ from ca.confirm import Confirming
 from ca.errors import FleetcaError, StoreUnavailable
 from ca.issue import Issuing
 from ca.key_life import KeyLife
-from ca.keys.memory import MemoryKey
 from ca.keys.verified import VerifiedKey
 from ca.lineage import Issuers
 from ca.log.tiles import TileDirectory
-from ca.model import (
-    DEFAULT_TENANT,
-    AlgorithmName,
-    DeviceId,
-    Digest,
-    IssueRequest,
-    IssuerId,
-    KeyName,
-    KeyRecord,
-    ProfileName,
-    Role,
-    Serial,
-)
+from ca.model import DEFAULT_TENANT, DeviceId, Digest, IssuerId, KeyRecord, ProfileName, Role, Serial
 from ca.operators import Operators
 from ca.outlets.directory import DirectoryOutlet
 from ca.ports import Clock, Failpoint, SigningKey
