@@ -767,6 +767,8 @@ class Placed:
 
     version: str
     modified: UnixTime
+    mark: str | None = None
+    """The outlet's mark of the very file that this speaks of."""
 
 
 # ---- What the signer answers -----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -47,6 +47,10 @@ class Reading(Protocol):
         self, issuer: IssuerId, shard: int, *, after: ChangeNumber, as_of: ChangeNumber, limit: int
     ) -> Sequence[ListedChange]:
         """The rows that CRLs are made of, in number order; shard 0 has those of all shards."""
+        ...
+
+    def replaced(self, first: ChangeNumber, last: ChangeNumber, *, as_of: ChangeNumber) -> Collection[ChangeNumber]:
+        """Those of the changes from `first` to `last` that, as of a change, were not any more their certificate's latest."""
         ...
 
     def status_of(self, issuer: IssuerId, serial: Serial) -> tuple[CertificateState, Revocation | None] | None:

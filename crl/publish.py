@@ -15,12 +15,12 @@ on the next look. A pause anywhere, of any length, ends in a lost lease, a fence
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 
 from ca.errors import Broken, Conflict, FleetcaError, NotFound
-from ca.model import CertificateRef, CrlIntent, CrlNumber, Issuer, IssuerId, Lease, Reason, Revocation, Serial, UnixTime
+from ca.model import CertificateRef, ChangeNumber, CrlIntent, CrlNumber, Issuer, IssuerId, Lease, Reason, Revocation, Serial, UnixTime
 from ca.ports import Clock, Failpoint, Outlet, Stage
 from crl.feed import Feed
 from crl.model import WHOLE, Cause, Head, Outcome, Policy, Result, Scope, lease_name
@@ -33,6 +33,7 @@ from crl.shelf import Shelf, Visible
 _LOOKED_AT = 20
 """Certificates of each CRL whose own octets are looked at: the youngest it lists."""
 AUDIT_EVERY = 86400
+_PAGE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,7 @@ class Publisher:
         # The outlet read it back from where readers read it.
         if placed.version != passed.version:
             raise Broken("crl-not-put", f"What readers get as {scope.name} is not what was put there.")
+        self._shelf.put(scope, placed, passed.head)
         self._failpoint("publish.before-record")
         if tally is not None:
             tally.passed(passed.head.tbs_sha256)
@@ -245,7 +247,7 @@ class Publisher:
         if copy is not None and (head is not None or gate.signed(copy, scope)):
             # What readers have counts as published even where the record has not caught up; entries go by the later of the two.
             left = None if tally is None or head is None else tally.left_since(head.tbs_sha256)
-            return Before(copy, max(until, head.this_update if head else 0), self._departed(scope.issuer.id), left)
+            return Before(copy, max(until, head.this_update if head else 0), self._departed(scope.issuer.id), head, left)
         previous = self._outlet.previous(scope.name)
         if previous is None or not gate.signed(InMemory(previous.octets), scope):
             return None
@@ -260,7 +262,12 @@ class Publisher:
             return elements.Recorded(
                 lambda: delta.entries(reading, issuer, scope.shard, since=since, as_of=intent.as_of, expired_before=until), fits=fits
             )
-        return elements.Recorded(lambda: reading.crl_entries(issuer, scope.shard, as_of=intent.as_of, expired_before=until), fits=fits)
+        return elements.Recorded(
+            lambda: reading.crl_entries(issuer, scope.shard, as_of=intent.as_of, expired_before=until),
+            fits=fits,
+            pages=lambda: pages(reading, scope, as_of=intent.as_of),
+            expired_before=until,
+        )
 
     def _kept(self, scope: Scope, intent: CrlIntent, until: UnixTime, tally: Tally) -> AbstractContextManager[gate.Wanted]:
         tally.bring(as_of=intent.as_of, expired_before=until)
@@ -312,6 +319,14 @@ class _Departed:
     def __call__(self, serial: Serial) -> Revocation | None:
         found = self._reading.status_of(self._issuer, serial)
         return found[1] if found else None
+
+
+def pages(reading: Reading, scope: Scope, *, as_of: ChangeNumber) -> Iterator[elements.Page]:
+    """The changes that a CRL is made of, each page with those of them that count no longer."""
+    after = 0
+    while rows := reading.listed_changes(scope.issuer.id, scope.shard, after=after, as_of=as_of, limit=_PAGE):
+        after = rows[-1][0]
+        yield rows, reading.replaced(rows[0][0], after, as_of=as_of)
 
 
 def _outcome(scope: Scope, result: Result, cause: Cause | None, head: Head | None) -> Outcome:

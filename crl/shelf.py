@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from ca.errors import Broken
-from ca.model import OutletCopy
+from ca.model import OutletCopy, Placed
 from ca.ports import Outlet, PublishedCopy
 from crl.model import Head, Scope
 from crl.rules import gate
@@ -63,6 +63,12 @@ class Shelf:
             found = NOTHING if copy is None else self._judged(scope, copy)
         self._seen[scope.name] = (mark, scope, found)
         return found
+
+    def put(self, scope: Scope, placed: Placed, head: Head) -> None:
+        """What was checked is what lies there: its version was read back. Saves checking it again."""
+        mark = self._outlet.mark(scope.name)
+        if mark is not None and placed.mark == mark and not self._keep:
+            self._seen[scope.name] = (mark, scope, Visible(placed.version, head, None, None))
 
     def fall_back(self, scope: Scope) -> Visible:
         """What readers got before: for when the visible file cannot be believed. Not remembered."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,8 @@ class Reading(Protocol):
     def listed_changes(
         self, issuer: IssuerId, shard: int, *, after: ChangeNumber, as_of: ChangeNumber, limit: int
     ) -> Sequence[ListedChange]: ...
+
+    def replaced(self, first: ChangeNumber, last: ChangeNumber, *, as_of: ChangeNumber) -> Collection[ChangeNumber]: ...
 
     def crl_entries(self, issuer: IssuerId, shard: int, *, as_of: ChangeNumber, expired_before: UnixTime) -> Iterator[CrlEntry]: ...
 
@@ -97,10 +99,12 @@ class Tally:
         fits: whether a serial number may stand in this CRL.
     """
 
-    def __init__(self, folder: Path, reading: Reading, issuer: IssuerId, shard: int, *, fits: Callable[[int], bool]) -> None:
+    def __init__(self, folder: Path, reading: Reading, issuer: IssuerId, shard: int, *, fits: Callable[[int], bool] | None) -> None:
         self._folder, self._reading, self._issuer, self._shard, self._fits = folder / f"{issuer}.{shard}", reading, issuer, shard, fits
         self._state: _State | None = None
         self._expired_before = 0
+        self._begun_here = False
+        """Whether all of it was read from the record since we started."""
 
     @contextmanager
     def opened(self) -> Iterator[Kept]:
@@ -131,6 +135,7 @@ class Tally:
         """
         try:
             state = self._matching(as_of)
+            self._begun_here = self._begun_here or state.up_to == 0
             self._expired_before = expired_before
             while page := self._reading.listed_changes(self._issuer, self._shard, after=state.up_to, as_of=as_of, limit=_PAGE):
                 self._take(state, page, expired_before)
@@ -167,7 +172,9 @@ class Tally:
     def audited(self) -> bool:
         """Whether this is what the whole record says, read again from its first row. What is not is forgotten, and made anew next time."""
         state = self._known()
-        recorded = elements.Recorded(self.entries, fits=self._fits)
+        if self._begun_here:
+            return True
+        recorded = elements.Recorded(self.entries, fits=self._fits, pages=self._pages, expired_before=self._expired_before)
         with self.opened() as kept:
             same = _same(kept.octets(), recorded.octets())
         if not same:
@@ -177,7 +184,13 @@ class Tally:
     def forget(self) -> None:
         """Begin anew."""
         (self._folder / "MANIFEST").unlink(missing_ok=True)
-        self._state = None
+        self._state, self._begun_here = None, False
+
+    def _pages(self) -> Iterator[elements.Page]:
+        after, as_of = 0, self._known().up_to
+        while rows := self._reading.listed_changes(self._issuer, self._shard, after=after, as_of=as_of, limit=_PAGE):
+            after = rows[-1][0]
+            yield rows, self._reading.replaced(rows[0][0], after, as_of=as_of)
 
     # ---- inside
 
@@ -220,7 +233,7 @@ class Tally:
         fresh: list[tuple[ChangeNumber, UnixTime, UnixTime, bytes]] = []
         for change, _, serial, reason, revoked_at, not_after, invalid_from, _ in page:
             number = int.from_bytes(serial, "big")
-            if not self._fits(number):
+            if self._fits is not None and not self._fits(number):
                 raise elements.misplaced(number)
             if reason != Reason.removeFromCRL and not_after >= expired_before:
                 fresh.append((change, not_after, revoked_at, elements.element(number, revoked_at, reason, invalid_from)))

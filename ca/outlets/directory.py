@@ -72,6 +72,7 @@ class FileCopy:
     def __init__(self, descriptor: int) -> None:
         found = os.fstat(descriptor)
         self._descriptor, self.size, self.modified = descriptor, found.st_size, int(found.st_mtime)
+        self.mark = _mark(found)
 
     def read(self, start: int, count: int) -> bytes:
         return os.pread(self._descriptor, count, start)
@@ -130,18 +131,17 @@ class DirectoryOutlet:
 
     def _placed(self, name: str) -> Placed | None:
         """What is visible. A file is read once, until another one takes its place: nobody writes into one that is."""
-        mark = self.mark(name)
         known = self._versions.get(name)
         with self.opened(name) as copy:
             if copy is None:
                 return None
-            if mark is None or known is None or known[0] != mark:
+            if known is None or known[0] != copy.mark:
                 digest = sha256()
                 for start in range(0, copy.size, _PIECE):
                     digest.update(copy.read(start, _PIECE))
-                known = (mark or "", digest.hexdigest())
+                known = (copy.mark, digest.hexdigest())
                 self._versions[name] = known
-            return Placed(known[1], copy.modified)
+            return Placed(known[1], copy.modified, copy.mark)
 
     @contextmanager
     def opened(self, name: str) -> Iterator[FileCopy | None]:
@@ -174,7 +174,7 @@ class DirectoryOutlet:
                 found = path.stat()
             except FileNotFoundError:
                 return None
-        return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+        return _mark(found)
 
     def high_water(self, name: str) -> int:
         path = _number(self._path(name))
@@ -293,6 +293,10 @@ class DirectoryOutlet:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _mark(found: os.stat_result) -> str:
+    return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
 
 
 def _previous(path: Path) -> Path:

@@ -96,8 +96,10 @@ class Before:
     """thisUpdate of the latest CRL known to have been published: whoever had expired by then has had its one CRL after expiry."""
     departed: Callable[[Serial], Revocation | None]
     """The latest change of a certificate's status on record."""
+    head: Head | None = None
     left: Sequence[Serial] | None = None
-    """Where it is the very CRL that was let through here last: those that the record lists no longer. None: it must be compared."""
+    """Where it is the very CRL that was let through here last: what it says of itself, and those that the record lists no longer. None: it must be
+    read and compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def check(source: Source, scope: Scope, *, expected: Expected, before: Before | 
     _check_points(expected.certificates, scope)
     old = None if before is None else _succeeded(before, scope, head)
     _check_entries(read, head, expected)
-    if before is not None and old is not None and not scope.delta:
+    if before is not None and not scope.delta:
         _check_memory(read, old, before, expected.intent.as_of)
     return passed
 
@@ -284,14 +286,17 @@ def _check_date(serial: Serial, revoked_at: UnixTime, head: Head) -> None:
         raise Broken("crl-entry", f"The CRL's entry for serial {serial:040x} was revoked after thisUpdate.")
 
 
-def _succeeded(before: Before, scope: Scope, head: Head) -> Anatomy:
-    try:
-        old, passed = _whose(before.source, scope.issuer)
-    except Malformed as error:
-        raise Broken("crl-form", error.what, why=error.why) from None
-    if head.this_update < old.this_update:
+def _succeeded(before: Before, scope: Scope, head: Head) -> Anatomy | None:
+    old, was = None, before.head
+    if was is None or before.left is None:
+        try:
+            old, passed = _whose(before.source, scope.issuer)
+        except Malformed as error:
+            raise Broken("crl-form", error.what, why=error.why) from None
+        was = passed.head
+    if head.this_update < was.this_update:
         raise Broken("crl-window", "The CRL's thisUpdate is before that of the published one.", why="A clock went backwards.")
-    if head.number <= passed.head.number:
+    if head.number <= was.number:
         raise Broken("crl-number", f"The CRL's number {head.number} is not above that of the published one.")
     return old
 
@@ -383,9 +388,9 @@ def _missing(entry: CrlEntry) -> Broken:
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
 
-def _check_memory(read: Anatomy, old: Anatomy, before: Before, as_of: int) -> None:
+def _check_memory(read: Anatomy, old: Anatomy | None, before: Before, as_of: int) -> None:
     """Whoever left the list must have been allowed to."""
-    left = before.left if before.left is not None else _left(read, old)
+    left = _left(read, old) if old is not None else before.left or ()
     for serial in left:
         _check_departed(serial, before, as_of)
 

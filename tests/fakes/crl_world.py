@@ -229,6 +229,15 @@ class World:
             ).fetchall()
         return [(row[0], 0, bytes.fromhex(row[1]), row[2], row[3], row[4], None, row[7]) for row in rows]
 
+    def replaced(self, first: int, last: int, *, as_of: int) -> frozenset[int]:
+        with self.transaction() as db:
+            rows = db.execute(
+                "SELECT change FROM revocation r WHERE change BETWEEN ? AND ? AND EXISTS (SELECT 1 FROM revocation WHERE serial = r.serial"
+                " AND issuer = r.issuer AND change > r.change AND change <= ?)",
+                (first, last, as_of),
+            ).fetchall()
+        return frozenset(row[0] for row in rows)
+
     def find_certificate(self, ref: CertificateRef) -> None:
         return None
 
