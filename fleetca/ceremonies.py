@@ -27,6 +27,7 @@ from ca.ports import Chance, Clock, Failpoint, KeyStore, SigningKey
 from ca.rules import transcript
 from ca.rules.ceremony import REHEARSAL, Participant, Sheet
 from ca.rules.ceremony_check import Verified, check
+from ca.rules.ceremony_roles import check_people
 from config import credentials as places
 from config import sheet as written
 from config.secrets import Secret
@@ -88,6 +89,7 @@ def run(
         Conflict, Denied, Broken: as `ca.ceremony.Ceremony.run` says; `ceremony-runs` where another process holds the folder.
     """
     _, accepted = read(sheet)
+    check_people(accepted)
     keyring = _Keyring(out, _read_credentials(credentials), accepted, Answers(_long_enough(passphrase), ask))
     with FolderLock(out):
         verb = Ceremony(

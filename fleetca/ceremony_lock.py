@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ca.errors import Conflict
-from fleetca.folder import make_folder
+from fleetca.folder import make_folder, understood
 
 
 class FolderLock:
@@ -23,9 +23,11 @@ class FolderLock:
 
         Raises:
             Conflict: another process has it (`ceremony-runs`).
+            StoreUnavailable: there is no such folder, and none can be made.
         """
-        make_folder(self._folder)
-        self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with understood(self._folder):
+            make_folder(self._folder)
+            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

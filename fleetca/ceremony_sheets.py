@@ -57,7 +57,7 @@ class Inputs:
         try:
             der = pem.der_of(octets, label)
         except Malformed as error:
-            raise Misconfigured("bad-file", f"{what}, {path}, cannot be used.", why=error.what) from None
+            raise Misconfigured("bad-file", f"{what}, {path}, cannot be used.", why=error.what, fix="Bring the right file.") from None
         digest = hashlib.sha256(der).hexdigest()
         if sha256 is not None and digest != sha256:
             raise Misconfigured(

@@ -150,7 +150,7 @@ def _zipped(members: Mapping[str, bytes], info: str) -> bytes:
         rows.writerow((path, f"sha256={_record_hash(octets)}", len(octets)))
     rows.writerow((f"{info}/RECORD", "", ""))
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for path, octets in [*sorted(members.items()), (f"{info}/RECORD", record.getvalue().encode())]:
             entry = zipfile.ZipInfo(path, _EPOCH)
             entry.external_attr = 0o644 << 16

@@ -23,14 +23,14 @@ class Folder:
 
     def names(self) -> Sequence[str]:
         """The files in it, hidden ones left out."""
-        with _understood(self.path):
+        with understood(self.path):
             if not self.path.is_dir():
                 return []
             return sorted(each.name for each in self.path.iterdir() if not each.name.startswith("."))
 
     def read(self, name: str) -> bytes | None:
         """A file's octets; None where there is none."""
-        with _understood(self.path / name):
+        with understood(self.path / name):
             try:
                 return (self.path / name).read_bytes()
             except FileNotFoundError:
@@ -43,7 +43,7 @@ class Folder:
     def append(self, name: str, octets: bytes, *, at: int) -> None:
         """Write at offset `at` and cut off what followed, durable on return."""
         path = self.path / name
-        with _understood(path):
+        with understood(path):
             made = not path.exists()
             make_folder(self.path)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb", buffering=0) as file:
@@ -61,7 +61,7 @@ def put_new(path: Path, octets: bytes, *, mode: int = 0o644) -> None:
         Conflict: it exists (`output-exists`); it is left alone.
         StoreUnavailable: it cannot be written; nothing of it is kept.
     """
-    with _understood(path):
+    with understood(path):
         make_folder(path.parent)
         fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
         fresh.unlink(missing_ok=True)
@@ -98,7 +98,12 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def _understood(path: Path) -> Iterator[None]:
+def understood(path: Path) -> Iterator[None]:
+    """What the system says of a file, in our words.
+
+    Raises:
+        StoreUnavailable: it cannot be read or written (`disk-full`, `disk`).
+    """
     try:
         yield
     except OSError as error:

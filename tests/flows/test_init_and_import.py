@@ -25,7 +25,7 @@ from ca.signer.client import SignerClient
 from ca.signer.server import SignerServer
 from ca.store.engine import open_store
 from ca.system import SystemChance, SystemClock
-from fleetca import ceremonies, deployment, forms, importing, wiring
+from fleetca import ceremonies, deployment, forms, importing, signing
 from fleetca.cli.main import fleetca
 from tests.fakes.ceremony import apart
 
@@ -466,7 +466,7 @@ def running(made: deployment.Created) -> Iterator[deployment.Created]:
     """A deployment with its first ceremony imported, whose signer runs."""
     bring(made)
     settings = forms.read_settings(made.settings)
-    with wiring.signer_parts(settings) as parts:
+    with signing.signer_parts(settings) as parts:
         server = SignerServer(
             settings.signer.socket,
             verbs=parts.verbs,
