@@ -654,6 +654,27 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateQuery:
+    """What a search for certificates asks; all that is given must hold. The web, the socket and the store have this one word for it."""
+
+    device: DeviceId | None = None
+    subject: str | None = None
+    """RFC 4514 text as recorded, whole, or its beginning followed by `*`."""
+    san: str | None = None
+    """The text of a subject alternative name, whole."""
+    serial: Serial | None = None
+    spki_sha256: Digest | None = None
+    """Of a key that was claimed for a device."""
+    state: Standing | None = None
+    expires_after: UnixTime | None = None
+    """notAfter is at or after this."""
+    expires_before: UnixTime | None = None
+    after: str | None = None
+    """The cursor of the page before, from a search for the same."""
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """What is committed before a CA key is asked to sign (P1)."""
 

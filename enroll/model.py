@@ -5,23 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ca.model import CertificateRef, DeviceId, Digest, ProfileName, Serial, Standing, UnixTime
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateQuery:
-    """What an operator searches for; every field that is given must match. `cursor` is where the page before ended."""
-
-    device: DeviceId | None = None
-    subject: str | None = None
-    san: str | None = None
-    serial: Serial | None = None
-    spki_sha256: Digest | None = None
-    state: Standing | None = None
-    expires_after: UnixTime | None = None
-    expires_before: UnixTime | None = None
-    cursor: str | None = None
-    limit: int = 50
+from ca.model import CertificateRef, DeviceId, Digest, ProfileName, UnixTime
 
 
 class Delivered(Protocol):

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 from ca.errors import FleetcaError
 from ca.model import (
     Certificate,
+    CertificateQuery,
     CertificateRef,
     ConfirmRequest,
     CreatedToken,
-    DeviceId,
     Digest,
     Issued,
     IssueRequest,
@@ -22,8 +22,6 @@ from ca.model import (
     OperatorName,
     Revocation,
     RevokeRequest,
-    Serial,
-    Standing,
     TenantId,
     TokenRequest,
     UnixTime,
@@ -83,20 +81,7 @@ class Reader(Protocol):
         ...
 
     def search_certificates(
-        self,
-        *,
-        tenant: TenantId | None,
-        device: DeviceId | None,
-        subject: str | None,
-        san: str | None,
-        serial: Serial | None,
-        spki_sha256: Digest | None,
-        state: Standing | None,
-        expires_after: UnixTime | None,
-        expires_before: UnixTime | None,
-        after: str | None,
-        limit: int,
-        now: UnixTime,
+        self, query: CertificateQuery, *, tenant: TenantId | None, now: UnixTime
     ) -> tuple[Sequence[Certificate], str | None]:
         """One page and the cursor of the next one (None: this was the last); `state` is judged at `now`.
 

@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ca.der import algorithms
 from ca.errors import FleetcaError
-from ca.model import CertificateRef, CertificateState, Issuer, OutletCopy, Serial, UnixTime
+from ca.model import CertificateQuery, CertificateRef, CertificateState, Issuer, OutletCopy, Serial, UnixTime
 from ca.outlets.directory import DirectoryOutlet
 from ca.rules.renewal import revoked
 from ca.store.engine import Store, open_store
@@ -98,7 +98,7 @@ def question(issuer: Issuer, serial: int) -> bytes:
 
 def _on_record(store: Store, issuer: Issuer, *, now: UnixTime) -> Serial | None:
     """The newest certificate of an issuer that has not ended, revoked or not; None where there is none among the newest of all."""
-    rows, _ = store.reading.search_certificates(limit=NEWEST)
+    rows, _ = store.reading.search_certificates(CertificateQuery(limit=NEWEST))
     return next(
         (row.ref.serial for row in rows if row.ref.issuer == issuer.id and row.der is not None and row.not_after > now + SKEW), None
     )

@@ -17,6 +17,7 @@ from typing import Any, Final
 from ca.errors import Broken, FleetcaError, Unavailable
 from ca.model import (
     Certificate,
+    CertificateQuery,
     CertificateRef,
     ConfirmRequest,
     CreatedToken,
@@ -39,12 +40,9 @@ from ca.model import (
     Revocation,
     RevokeRequest,
     Role,
-    Serial,
-    Standing,
     Token,
     TokenRequest,
     TokenWithdrawal,
-    UnixTime,
 )
 from ca.rules import forms
 from ca.signer import messages
@@ -136,34 +134,9 @@ class SignerClient:
 
     # ---- Questions (role operator) ----------------------------------------------------------------------------------
 
-    def certificates(
-        self,
-        *,
-        device: DeviceId | None = None,
-        subject: str | None = None,
-        san: str | None = None,
-        serial: Serial | None = None,
-        spki_sha256: Digest | None = None,
-        state: Standing | None = None,
-        expires_after: UnixTime | None = None,
-        expires_before: UnixTime | None = None,
-        after: str | None = None,
-        limit: int = 50,
-    ) -> tuple[tuple[Certificate, ...], str | None]:
+    def certificates(self, query: CertificateQuery) -> tuple[tuple[Certificate, ...], str | None]:
         """A page of certificates, and the cursor of the next one."""
-        asked = {
-            "device": device,
-            "subject": subject,
-            "san": san,
-            "serial": None if serial is None else f"{serial:040x}",
-            "spki_sha256": forms.write(spki_sha256),
-            "state": forms.write(state),
-            "expires_after": expires_after,
-            "expires_before": expires_before,
-            "after": after,
-            "limit": limit,
-        }
-        page = self._ask("certificates", {key: value for key, value in asked.items() if value is not None})
+        page = self._ask("certificates", forms.write(query))
         return forms.read(tuple[Certificate, ...], page["rows"]), page["next"]
 
     def certificate(self, ref: CertificateRef) -> Certificate:

@@ -30,7 +30,6 @@ from ca.model import (
     Reason,
     RevokeRequest,
     Role,
-    Serial,
     TokenEvidence,
     TokenRequest,
     TokenWithdrawal,
@@ -351,8 +350,3 @@ def read_crl(body: Mapping[str, Any]) -> tuple[IssuerId, int, int, int]:
         # One above 64 bits would be the last of its issuer: no later CRL could be numbered above it.
         raise forms.bad(f"Numbers are not negative and below {LARGEST_NUMBER}.")
     return ids.issuer_id(forms.read(str, body["issuer"])), numbers[0], numbers[1], numbers[2]
-
-
-def serial_of(text: str) -> Serial:
-    """A serial number in a query."""
-    return ids.serial_from_hex(text)

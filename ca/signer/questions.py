@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from ca.errors import NotFound
 from ca.model import (
     Certificate,
+    CertificateQuery,
     CertificateRef,
     Device,
     DeviceId,
@@ -22,8 +23,6 @@ from ca.model import (
     KeyChange,
     KeyRecord,
     Operator,
-    Serial,
-    Standing,
     StoreAbility,
     TenantId,
     Token,
@@ -43,20 +42,7 @@ class Reading(Protocol):
     def find_certificate(self, ref: CertificateRef) -> Certificate | None: ...
 
     def search_certificates(
-        self,
-        *,
-        tenant: TenantId | None = None,
-        device: DeviceId | None = None,
-        subject: str | None = None,
-        san: str | None = None,
-        serial: Serial | None = None,
-        spki_sha256: Digest | None = None,
-        state: Standing | None = None,
-        expires_after: UnixTime | None = None,
-        expires_before: UnixTime | None = None,
-        after: str | None = None,
-        limit: int = 100,
-        now: UnixTime = 0,
+        self, query: CertificateQuery, *, tenant: TenantId | None = None, now: UnixTime = 0
     ) -> tuple[Sequence[Certificate], str | None]: ...
 
     def search_devices(
@@ -80,17 +66,6 @@ class Reading(Protocol):
     def key_records(self) -> Sequence[KeyRecord]: ...
 
     def key_changes(self, spki_sha256: Digest) -> Sequence[KeyChange]: ...
-
-
-_SEARCH: Final[Mapping[str, type[Any]]] = {
-    "subject": str,
-    "san": str,
-    "spki_sha256": bytes,
-    "state": Standing,
-    "expires_after": int,
-    "expires_before": int,
-    "after": str,
-}
 
 
 class Questions:
@@ -135,17 +110,11 @@ class Questions:
         }
 
     def _certificates(self, body: Mapping[str, Any]) -> Any:
-        asked: dict[str, Any] = {"limit": _limit(body)}
-        for key, value in body.items():
-            if key in _SEARCH:
-                asked[key] = forms.read(_SEARCH[key], value)
-            elif key == "device":
-                asked[key] = ids.device_id(forms.read(str, value))
-            elif key == "serial":
-                asked[key] = messages.serial_of(forms.read(str, value))
-            elif key != "limit":
-                raise forms.bad(f"A search knows no {key[:80]!r}.")
-        rows, cursor = self._reading.search_certificates(tenant=self._policy.tenant, now=self._clock.now(), **asked)
+        query = forms.read(CertificateQuery, dict(body))
+        _page(query.limit)
+        if query.device is not None:
+            ids.device_id(query.device)
+        rows, cursor = self._reading.search_certificates(query, tenant=self._policy.tenant, now=self._clock.now())
         return {"rows": forms.write(rows), "next": cursor}
 
     def _certificate(self, body: Mapping[str, Any]) -> Any:
@@ -196,7 +165,10 @@ def _held(store: StoreAbility, keys: Sequence[HeldKey]) -> dict[str, Any]:
 
 
 def _limit(body: Mapping[str, Any]) -> int:
-    limit = forms.read(int, body.get("limit", 50))
+    return _page(forms.read(int, body.get("limit", 50)))
+
+
+def _page(limit: int) -> int:
     if not 1 <= limit <= LARGEST_PAGE:
         raise forms.bad(f"A page has 1 to {LARGEST_PAGE} rows.")
     return limit

@@ -10,12 +10,14 @@ Raises, everywhere:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import sqlalchemy as sa
 
 from ca.model import (
     Certificate,
+    CertificateQuery,
     CertificateRef,
     CertificateState,
     ChangeNumber,
@@ -31,7 +33,6 @@ from ca.model import (
     Revocation,
     RollEntry,
     Serial,
-    Standing,
     TenantId,
     Token,
     UnixTime,
@@ -158,29 +159,13 @@ class Reading(KeyReads):
         return [rows.certificate_of(row) for row in self._all(CLONES, {"since": since, "limit": limit})]
 
     def search_certificates(
-        self,
-        *,
-        tenant: TenantId | None = None,
-        device: DeviceId | None = None,
-        subject: str | None = None,
-        san: str | None = None,
-        serial: Serial | None = None,
-        spki_sha256: Digest | None = None,
-        state: Standing | None = None,
-        expires_after: UnixTime | None = None,
-        expires_before: UnixTime | None = None,
-        after: str | None = None,
-        limit: int = 100,
-        now: UnixTime = 0,
+        self, query: CertificateQuery, *, tenant: TenantId | None = None, now: UnixTime = 0
     ) -> tuple[Sequence[Certificate], str | None]:
-        """One page of the certificates for which all that is given holds, and the cursor of the next page (None: this was the last).
+        """One page of the certificates for which all that is asked holds, and the cursor of the next page (None: this was the last).
 
         Args:
-            subject: RFC 4514 text as recorded, whole, or its beginning followed by `*`.
-            san: the text of a subject alternative name, whole.
-            spki_sha256: of a key that was claimed for a device (`Writing.claim_key`).
-            expires_after, expires_before: notAfter is at or after, or before, this time.
-            after: the cursor of the page before, from a search for the same.
+            query: what is asked.
+            tenant: of one tenant; None: of all.
             now: what `state` is judged at: a grace that is over by then counts, written down or not. 0: as it is written down.
 
         Newest first; by expiry when only that is asked, by subject when its beginning is. Pages go on behind the last row's key, so rows
@@ -189,24 +174,13 @@ class Reading(KeyReads):
         Raises:
             Malformed: `after` is no cursor of this search (`cursor-unreadable`).
         """
-        if spki_sha256 is not None:
-            owner = self._first(search.OWNER_OF_KEY, {"spki_sha256": spki_sha256})
-            if owner is None or device not in (None, owner[0]):
+        if query.spki_sha256 is not None:
+            owner = self._first(search.OWNER_OF_KEY, {"spki_sha256": query.spki_sha256})
+            if owner is None or query.device not in (None, owner[0]):
                 return [], None
-            device = owner[0]
-        found = search.Certificates(
-            tenant=tenant,
-            device=device,
-            subject=subject,
-            san=san,
-            serial=serial,
-            spki_sha256=spki_sha256,
-            state=state,
-            expires_after=expires_after,
-            expires_before=expires_before,
-            now=now,
-        )
-        page, cursor = search.one_page(found.path(), self._database.query_once, after=after, limit=limit)
+            query = replace(query, device=owner[0])
+        path = search.Certificates(query, tenant, now).path()
+        page, cursor = search.one_page(path, self._database.query_once, after=query.after, limit=query.limit)
         return [rows.certificate_of(row) for row in page], cursor
 
     def find_device(self, device: DeviceId) -> Device | None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from ca.errors import Malformed
-from ca.model import DeviceId, DeviceState, Digest, Serial, Standing, TenantId, UnixTime
+from ca.model import CertificateQuery, DeviceState, Standing, TenantId, UnixTime
 from ca.store import rows
 from ca.store import tables as t
 from ca.store.reads import param
@@ -130,67 +130,63 @@ def _beginning(column: sa.ColumnElement[str], text: str) -> tuple[Condition, ...
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """What is asked of certificates."""
+    """A search for certificates: of whom, and at which time its `state` is judged."""
 
+    query: CertificateQuery
     tenant: TenantId | None
-    device: DeviceId | None
-    subject: str | None
-    san: str | None
-    serial: Serial | None
-    spki_sha256: Digest | None
-    state: Standing | None
-    expires_after: UnixTime | None
-    expires_before: UnixTime | None
     now: UnixTime
-    """What `state` is judged at."""
 
     def path(self) -> Path:
-        _refuse_unfit(self.tenant, self.device, self.subject, self.san, self.expires_after, self.expires_before, self.now)
+        query = self.query
+        _refuse_unfit(self.tenant, query.device, query.subject, query.san, query.expires_after, query.expires_before, self.now)
         name = self._name()
         walk = _WALKS[name]
         return Path(name, walk, rows.CERTIFICATE_COLUMNS, walk.source, tuple(self._where(walk)))
 
     def _name(self) -> str:
         """The most telling of what is asked."""
-        if self.serial is not None:
+        query = self.query
+        if query.serial is not None:
             return "serial"
-        if self.device is not None:
+        if query.device is not None:
             return "device"
-        if self.san is not None:
+        if query.san is not None:
             return "san"
-        if self.subject is not None and not self.subject.endswith("*"):
+        if query.subject is not None and not query.subject.endswith("*"):
             return "subject"
-        if self.state is not None and self.state is not Standing.issued:
-            return str(self.state.value)
-        if self.subject is not None:
+        if query.state is not None and query.state is not Standing.issued:
+            return str(query.state.value)
+        if query.subject is not None:
             return "subjects"
-        if self.expires_after is not None or self.expires_before is not None:
+        if query.expires_after is not None or query.expires_before is not None:
             return "expiry"
         return "all" if self.tenant is None else "tenant"
 
     def _where(self, walk: Walk) -> Iterator[Condition]:
+        query = self.query
+
         def column(found: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
             return found if found is walk.by else _Aside(found)
 
-        if self.serial is not None:
-            yield column(_c.serial) == rows.octets_of(self.serial)
-        if self.device is not None:
-            yield column(_c.device) == self.device
-        if self.san is not None:
-            named = _n.value == self.san
+        if query.serial is not None:
+            yield column(_c.serial) == rows.octets_of(query.serial)
+        if query.device is not None:
+            yield column(_c.device) == query.device
+        if query.san is not None:
+            named = _n.value == query.san
             yield named if walk.source is _NAMED else sa.exists().where(named, _n.certificate == _c.id)
-        if self.subject is not None and self.subject.endswith("*"):
-            yield from _beginning(column(_c.subject), self.subject)
-        elif self.subject is not None:
-            yield column(_c.subject) == self.subject
-        if self.state is not None:
-            yield from _stands(self.state, self.now)
-        if self.spki_sha256 is not None:
-            yield _c.spki_sha256 == self.spki_sha256
-        if self.expires_after is not None:
-            yield column(_c.not_after) >= self.expires_after
-        if self.expires_before is not None:
-            yield column(_c.not_after) < self.expires_before
+        if query.subject is not None and query.subject.endswith("*"):
+            yield from _beginning(column(_c.subject), query.subject)
+        elif query.subject is not None:
+            yield column(_c.subject) == query.subject
+        if query.state is not None:
+            yield from _stands(query.state, self.now)
+        if query.spki_sha256 is not None:
+            yield _c.spki_sha256 == query.spki_sha256
+        if query.expires_after is not None:
+            yield column(_c.not_after) >= query.expires_after
+        if query.expires_before is not None:
+            yield column(_c.not_after) < query.expires_before
         if self.tenant is not None:
             yield column(_c.tenant) == self.tenant
 

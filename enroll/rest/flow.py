@@ -12,6 +12,7 @@ from typing import Any
 from ca.errors import FleetcaError, NotFound
 from ca.model import (
     Certificate,
+    CertificateQuery,
     CertificateRef,
     ConfirmRequest,
     CreatedToken,
@@ -31,7 +32,7 @@ from ca.rules import ids
 from ca.rules.message import Act, Message, check_message, read_message
 from ca.rules.token import token_hash
 from enroll import evidence
-from enroll.model import CertificateQuery, Delivered, Granted, Health, Issuance
+from enroll.model import Delivered, Granted, Health, Issuance
 from enroll.ports import Reader, Receipts, Signer
 from enroll.rest import messages
 
@@ -144,20 +145,7 @@ class Enrolment:
         """One page of what is on record, for an operator of that tenant."""
         now = self._clock.now()
         operator = evidence.require_search(certificate, reader=self._reader, now=now)
-        return self._reader.search_certificates(
-            tenant=operator.tenant,
-            device=query.device,
-            subject=query.subject,
-            san=query.san,
-            serial=query.serial,
-            spki_sha256=query.spki_sha256,
-            state=query.state,
-            expires_after=query.expires_after,
-            expires_before=query.expires_before,
-            after=query.cursor,
-            limit=query.limit,
-            now=now,
-        )
+        return self._reader.search_certificates(query, tenant=operator.tenant, now=now)
 
     def certificate(self, ref: CertificateRef, *, certificate: bytes | None) -> Certificate:
         """One certificate, for an operator of its tenant, and for the device it belongs to.

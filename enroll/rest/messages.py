@@ -16,6 +16,7 @@ from ca.der.pem import CERTIFICATE, REQUEST, der_of, pem
 from ca.errors import Malformed, NotFound
 from ca.model import (
     Certificate,
+    CertificateQuery,
     CertificateRef,
     CertificateState,
     Digest,
@@ -26,7 +27,7 @@ from ca.model import (
     UnixTime,
 )
 from ca.rules import ids, renewal
-from enroll.model import CertificateQuery, Issuance
+from enroll.model import Issuance
 from enroll.rest import fields
 from enroll.rest.fields import Body, Field, timestamp
 
@@ -205,7 +206,7 @@ def read_search(pairs: Sequence[tuple[str, str]]) -> CertificateQuery:
         state=Standing(found["state"]) if "state" in found else None,
         expires_after=found.get("expires_after"),
         expires_before=found.get("expires_before"),
-        cursor=found.get("cursor"),
+        after=found.get("cursor"),
         limit=found.get("limit", 50),
     )
 

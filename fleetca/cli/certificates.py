@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from fleetca.cli import output, reach
 
 if TYPE_CHECKING:
-    from ca.model import Certificate, UnixTime
+    from ca.model import Certificate, CertificateQuery, UnixTime
 
 _STATES = ("intended", "issued", "superseded", "revoked", "void")
 
@@ -113,7 +114,7 @@ def _search(settings: str, asked: dict[str, str | None], *, limit: int, after: s
     with reach.signer(settings) as (_, signer):
         wanted = _wanted(asked, now)
         rows, cursor = reach.pages(
-            lambda at, size: signer.certificates(after=at, limit=size, **wanted), after=after, limit=limit, everything=everything
+            lambda at, size: signer.certificates(replace(wanted, after=at, limit=size)), after=after, limit=limit, everything=everything
         )
     shown = [(f"{row.ref}", reach.state_of(row, now), row.device, row.profile, output.distance(row.not_after, now)) for row in rows]
     output.result(
@@ -127,10 +128,10 @@ def _search(settings: str, asked: dict[str, str | None], *, limit: int, after: s
         output.note(f"More: --after {cursor}")
 
 
-def _wanted(asked: dict[str, str | None], now: UnixTime) -> dict[str, Any]:
+def _wanted(asked: dict[str, str | None], now: UnixTime) -> CertificateQuery:
     """What was typed, as the signer's question."""
     from ca.errors import Malformed
-    from ca.model import Standing
+    from ca.model import CertificateQuery, Standing
     from ca.rules import ids
 
     readers: dict[str, tuple[str, Any]] = {
@@ -154,4 +155,4 @@ def _wanted(asked: dict[str, str | None], now: UnixTime) -> dict[str, Any]:
             raise Malformed("bad-key-hash", f"{text!r} is not a SHA-256.", why="It must be 64 hexadecimal digits.") from None
     if len(wanted.get("spki_sha256", bytes(32))) != 32:
         raise Malformed("bad-key-hash", "The key's SHA-256 has 64 hexadecimal digits.")
-    return wanted
+    return CertificateQuery(**wanted)

@@ -37,6 +37,7 @@ def search(id_: str, settings: str, state: str | None, limit: int, after: str | 
 @output.json_option
 def show(id_: str, settings: str, as_json: bool) -> None:
     from ca.errors import NotFound
+    from ca.model import CertificateQuery
     from ca.rules import ids
     from enroll.rest.messages import render_certificate
 
@@ -44,7 +45,7 @@ def show(id_: str, settings: str, as_json: bool) -> None:
     now = reach.now()
     with reach.signer(settings) as (_, signer):
         found, _ = signer.devices(device=wanted, limit=1)
-        rows, cursor = signer.certificates(device=wanted, limit=reach.PAGE)
+        rows, cursor = signer.certificates(CertificateQuery(device=wanted, limit=reach.PAGE))
     if not found:
         raise NotFound("device-unknown", f"There is no device {wanted}.", fix="List them: fleetca devices list")
     device = found[0]

@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pysqlite3 import dbapi2 as sqlite3
 from ca.errors import FleetcaError
 from ca.model import (
     DEFAULT_TENANT,
+    CertificateQuery,
     CertificateRef,
     Checkpoint,
     CrlIntent,
@@ -168,7 +170,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def a_ref(store: Store) -> tuple[CertificateRef, Digest]:
-    (page, _) = store.reading.search_certificates(limit=1)
+    (page, _) = store.reading.search_certificates(CertificateQuery(limit=1))
     return page[0].ref, page[0].request_key
 
 
@@ -236,10 +238,12 @@ def ask_everything(store: Store) -> set[str]:
         for values in itertools.product(*(choices[name] for name in names))
     ]
     for asked in questions:
-        _, cursor = reading.search_certificates(**asked, limit=20, now=NOW)
+        tenant = asked.pop("tenant", None)
+        query = CertificateQuery(**asked, limit=20)
+        _, cursor = reading.search_certificates(query, tenant=tenant, now=NOW)
         if cursor is not None:
-            reading.search_certificates(**asked, limit=20, after=cursor, now=NOW)
-    reading.search_certificates(spki_sha256=key)
+            reading.search_certificates(replace(query, after=cursor), tenant=tenant, now=NOW)
+    reading.search_certificates(CertificateQuery(spki_sha256=key))
     for devices in ({}, {"device": "pump-5"}, {"device": "pump-5*"}, {"tenant": TenantId("default")}):
         _, cursor = reading.search_devices(**devices, limit=20)  # type: ignore[arg-type]
         if cursor is not None:

@@ -15,6 +15,7 @@ from ca.errors import Malformed
 from ca.model import (
     DEFAULT_TENANT,
     Certificate,
+    CertificateQuery,
     CertificateRef,
     Device,
     DeviceId,
@@ -110,7 +111,10 @@ def pages(store: Store, asked: dict[str, Any], limit: int) -> list[Certificate]:
     found: list[Certificate] = []
     cursor: str | None = None
     while True:
-        page, cursor = store.reading.search_certificates(**asked, after=cursor, limit=limit)
+        query = CertificateQuery(
+            **{name: value for name, value in asked.items() if name not in {"tenant", "now"}}, after=cursor, limit=limit
+        )
+        page, cursor = store.reading.search_certificates(query, tenant=asked.get("tenant"), now=asked.get("now", 0))
         assert len(page) <= limit
         found.extend(page)
         if cursor is None:
@@ -175,7 +179,7 @@ def test_pages_of_any_size_hold_each_row_once_in_one_order(fleet: tuple[Store, l
 
 @pytest.mark.parametrize("limit", [0, -5, 10**9])
 def test_a_senseless_page_size_is_brought_into_bounds(fleet: tuple[Store, list[Certificate]], limit: int) -> None:
-    found, _ = fleet[0].reading.search_certificates(limit=limit)
+    found, _ = fleet[0].reading.search_certificates(CertificateQuery(limit=limit))
     assert 1 <= len(found) <= 1000
 
 
@@ -205,22 +209,24 @@ def encoded(*values: Any) -> str:
 )
 def test_a_cursor_that_is_none_of_ours_is_refused(fleet: tuple[Store, list[Certificate]], cursor: str) -> None:
     with pytest.raises(Malformed) as refused:
-        fleet[0].reading.search_certificates(after=cursor)
+        fleet[0].reading.search_certificates(CertificateQuery(after=cursor))
     assert refused.value.code == "cursor-unreadable"
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"], ids=["NUL", "half a surrogate pair"])
 def test_text_that_no_database_takes_is_refused(fleet: tuple[Store, list[Certificate]], text: str) -> None:
     reading = fleet[0].reading
-    for name in ("device", "subject", "san", "tenant"):
+    for name in ("device", "subject", "san"):
         with pytest.raises(Malformed):
-            reading.search_certificates(**{name: text})  # type: ignore[arg-type]
+            reading.search_certificates(CertificateQuery(**{name: text}))  # type: ignore[arg-type]
     with pytest.raises(Malformed):
-        reading.search_certificates(subject="x*", after=encoded("subjects", text, 1))
+        reading.search_certificates(CertificateQuery(), tenant=TenantId(text))
+    with pytest.raises(Malformed):
+        reading.search_certificates(CertificateQuery(subject="x*", after=encoded("subjects", text, 1)))
     with pytest.raises(Malformed):
         reading.search_devices(device=text)
     with pytest.raises(Malformed):
-        reading.search_certificates(expires_before=1 << 64)
+        reading.search_certificates(CertificateQuery(expires_before=1 << 64))
 
 
 def test_a_walk_does_not_repeat_or_hide_rows_when_others_come(store: Store) -> None:
@@ -232,11 +238,11 @@ def test_a_walk_does_not_repeat_or_hide_rows_when_others_come(store: Store) -> N
         return [ref_of(one) for one in intents]
 
     there = add(10)
-    page, cursor = store.reading.search_certificates(limit=4)
+    page, cursor = store.reading.search_certificates(CertificateQuery(limit=4))
     found = [one.ref for one in page]
     while cursor is not None:
         add(3)
-        page, cursor = store.reading.search_certificates(limit=4, after=cursor)
+        page, cursor = store.reading.search_certificates(CertificateQuery(limit=4, after=cursor))
         found += [one.ref for one in page]
     assert found == there[::-1]
 

@@ -21,6 +21,7 @@ from ca.model import (
     DEFAULT_TENANT,
     AlgorithmName,
     Certificate,
+    CertificateQuery,
     CertificateRef,
     CertificateState,
     ConfirmRequest,
@@ -45,8 +46,6 @@ from ca.model import (
     Revocation,
     RevokeRequest,
     Role,
-    Serial,
-    Standing,
     Token,
     TokenEvidence,
     TokenRequest,
@@ -334,38 +333,25 @@ class Door:
         return self.operators_.get(name)
 
     def search_certificates(
-        self,
-        *,
-        tenant: str | None = None,
-        device: str | None = None,
-        subject: str | None = None,
-        san: str | None = None,
-        serial: Serial | None = None,
-        spki_sha256: Digest | None = None,
-        state: Standing | None = None,
-        expires_after: UnixTime | None = None,
-        expires_before: UnixTime | None = None,
-        after: str | None = None,
-        limit: int = 50,
-        now: int = 0,
+        self, query: CertificateQuery, *, tenant: str | None = None, now: int = 0
     ) -> tuple[Sequence[Certificate], str | None]:
         self._fail("store")
         found = [
             row
             for row in reversed(self.rows.values())
             if tenant in (None, row.tenant)
-            and device in (None, row.device)
-            and subject in (None, row.subject)
-            and (san is None or san in {name.value for name in row.names})
-            and serial in (None, row.ref.serial)
-            and spki_sha256 in (None, row.spki_sha256)
-            and state in (None, standing(row, now=now))
-            and (expires_after is None or row.not_after >= expires_after)
-            and (expires_before is None or row.not_after < expires_before)
+            and query.device in (None, row.device)
+            and query.subject in (None, row.subject)
+            and (query.san is None or query.san in {name.value for name in row.names})
+            and query.serial in (None, row.ref.serial)
+            and query.spki_sha256 in (None, row.spki_sha256)
+            and query.state in (None, standing(row, now=now))
+            and (query.expires_after is None or row.not_after >= query.expires_after)
+            and (query.expires_before is None or row.not_after < query.expires_before)
         ]
-        start = int(after) if after else 0
-        page = found[start : start + limit]
-        return page, str(start + limit) if start + limit < len(found) else None
+        start = int(query.after) if query.after else 0
+        page = found[start : start + query.limit]
+        return page, str(start + query.limit) if start + query.limit < len(found) else None
 
 
 class SignerSide:

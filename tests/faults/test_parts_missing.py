@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from cryptography.x509.oid import ExtensionOID
 
-from ca.model import CertificateState
+from ca.model import CertificateQuery, CertificateState
 from ca.store.engine import open_store
 from fleetca import forms
 from tests.databases import Cluster, started
@@ -96,7 +96,7 @@ def test_a_signer_that_was_killed_while_many_asked_loses_none_of_them(fleet: Apa
     assert len(set(serials.values())) == len(names)
     store = open_store(forms.store_url(fleet.settings), readonly=True)
     for name in names:
-        rows, _ = store.reading.search_certificates(tenant="default", device=name, limit=10)  # type: ignore[arg-type]
+        rows, _ = store.reading.search_certificates(CertificateQuery(device=name, limit=10))  # type: ignore[arg-type]
         assert [row.ref.serial for row in rows if row.state is CertificateState.issued] == [serials[name]]
         assert all(row.revocation is not None for row in rows if row.state is not CertificateState.issued)
     store.close()
@@ -247,7 +247,7 @@ def test_R26_a_full_disk_stops_issuing_before_anything_is_signed_and_not_status(
         assert cramped.status_of(issued.certificate) == "good"
     assert len(serials) == 3
     store = open_store(forms.store_url(cramped.settings), readonly=True)
-    rows, _ = store.reading.search_certificates(tenant="default", limit=200)  # type: ignore[arg-type]
+    rows, _ = store.reading.search_certificates(CertificateQuery(limit=200))
     store.close()
     assert serials <= {row.ref.serial for row in rows if row.state is CertificateState.issued}
     assert all(row.state is CertificateState.issued or row.revocation is not None for row in rows)

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from ca.log.tiles import TileDirectory
+from ca.model import CertificateQuery
 from ca.ports import SigningKey
 from ca.sequence import Sequencer
 from ca.store.engine import Store, open_store
@@ -290,7 +291,7 @@ def test_P9_a_key_that_may_have_been_copied_is_a_finding_until_its_device_is_rev
     now = SystemClock().now()
     store = open_store(forms.store_url(settings))
     try:
-        (row,) = store.reading.search_certificates(limit=9)[0]
+        (row,) = store.reading.search_certificates(CertificateQuery(limit=9))[0]
         with store.ledger.writing() as tx:
             tx.mark_clone_seen(row.ref, now=now)
         assert ("clones", f"The key of device {row.device} may have been copied.") in findings(look(sick))

@@ -11,6 +11,7 @@ import pytest
 
 from ca.errors import FleetcaError, StoreUnavailable
 from ca.model import (
+    CertificateQuery,
     ConfirmRequest,
     DeviceId,
     IssueRequest,
@@ -267,7 +268,7 @@ def test_the_search_finds_it_as_superseded_from_the_second_on_at_which_it_is(bot
     both.deliver(old, new)
 
     def found(state: Standing) -> list[Any]:
-        return [row.ref for row in both.store.reading.search_certificates(state=state, now=both.clock.at)[0]]
+        return [row.ref for row in both.store.reading.search_certificates(CertificateQuery(state=state), now=both.clock.at)[0]]
 
     both.clock.at += GRACE - 1
     assert (found(Standing.superseded), len(found(Standing.issued))) == ([], 2)

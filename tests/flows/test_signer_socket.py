@@ -17,6 +17,7 @@ import pytest
 
 from ca.errors import Conflict, Denied, FleetcaError, KeyUnavailable, Malformed, Misconfigured, NotFound, StoreUnavailable, Unavailable
 from ca.model import (
+    CertificateQuery,
     ConfirmRequest,
     DeviceId,
     IssueRequest,
@@ -141,15 +142,15 @@ def test_every_verb_travels(running: Running) -> None:
 def test_an_operator_searches_over_the_socket_and_others_do_not(running: Running) -> None:
     pairs = [enrol(running, f"pump-{n}") for n in range(5)]
     operator = running.client(Role.operator)
-    rows, cursor = operator.certificates(limit=3)
-    more, end = operator.certificates(limit=3, after=cursor)
+    rows, cursor = operator.certificates(CertificateQuery(limit=3))
+    more, end = operator.certificates(CertificateQuery(limit=3, after=cursor))
     assert {row.der for row in rows + more} == {pair.certificate for pair in pairs}
     assert end is None
-    assert [row.device for row in operator.certificates(device=DeviceId("pump-3"))[0]] == ["pump-3"]
-    assert len(operator.certificates(state=Standing.issued)[0]) == 5
+    assert [row.device for row in operator.certificates(CertificateQuery(device=DeviceId("pump-3")))[0]] == ["pump-3"]
+    assert len(operator.certificates(CertificateQuery(state=Standing.issued))[0]) == 5
     ref = running.world.row(pairs[0]).ref
     assert operator.certificate(ref).der == pairs[0].certificate
-    assert [row.ref for row in operator.certificates(serial=ref.serial)[0]] == [ref]
+    assert [row.ref for row in operator.certificates(CertificateQuery(serial=ref.serial))[0]] == [ref]
     assert [device.id for device in operator.devices(device="pump-*")[0]] == [f"pump-{n}" for n in range(5)]
     assert {profile.name for profile in operator.profiles()} == set(running.world.profiles)
     operator.add_operator(OperatorName("ada"), ["admin"])
@@ -158,9 +159,9 @@ def test_an_operator_searches_over_the_socket_and_others_do_not(running: Running
     assert operator.health()["deployment"] == "test"
     operator.ping()
     with pytest.raises(Malformed):
-        operator.certificates(limit=100_000)
+        operator.certificates(CertificateQuery(limit=100_000))
     for role in (Role.enroll, Role.status, Role.publisher):
-        for question in (lambda c: c.certificates(), lambda c: c.operators(), lambda c: c.certificate(ref)):
+        for question in (lambda c: c.certificates(CertificateQuery()), lambda c: c.operators(), lambda c: c.certificate(ref)):
             with pytest.raises(Denied):
                 question(running.client(role))
         with pytest.raises(Denied):

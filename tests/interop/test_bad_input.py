@@ -28,7 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from ca.der import writer as W
 from ca.keys.memory import make_private_key
 from ca.keys.sealed_file import SealedFileKeyStore
-from ca.model import AlgorithmName, KeyName
+from ca.model import AlgorithmName, CertificateQuery, KeyName
 from config.settings import Settings
 from fleetca import forms
 from fleetca.bridge import BODY_LIMIT
@@ -88,7 +88,7 @@ def issued_to(settings: Settings, device: str) -> list[Any]:
     from ca.store.engine import open_store
 
     store = open_store(forms.store_url(settings), readonly=True)
-    rows, _ = store.reading.search_certificates(tenant="default", device=device, limit=100)  # type: ignore[arg-type]
+    rows, _ = store.reading.search_certificates(CertificateQuery(device=device, limit=100))  # type: ignore[arg-type]
     store.close()
     return list(rows)
 
