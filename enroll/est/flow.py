@@ -105,6 +105,7 @@ class Est:
                 "A renewal is asked for with the certificate that it renews (RFC 7030 4.2.2).",
                 why="None was presented in the TLS handshake.",
             )
+        read_certificate(connection.certificate)
         csr = self._csr(body, connection)
         messages.same_identity(messages.read_asked(csr), connection.certificate)
         # Without a label the certificate says what it is; with one, both must agree.
