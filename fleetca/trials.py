@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from config.settings import Settings
-from fleetca import forms, wiring
+from fleetca import forms, signing
 from ocsp.rules import freshness
 
 
@@ -22,11 +22,11 @@ def signer(settings: Settings) -> None:
         KeyUnavailable: a key or secret is not to be had.
     """
     forms.issuers(settings)
-    wiring.policy(settings)
+    signing.policy(settings)
     forms.roles_by_uid(settings, 0)
     forms.serial_check_key(settings)
     forms.store_url(settings)
-    wiring.open_keys(settings)
+    signing.open_keys(settings)
 
 
 def enroll(settings: Settings) -> None:
@@ -39,14 +39,18 @@ def enroll(settings: Settings) -> None:
 
 def status(settings: Settings) -> None:
     """Issuers, how answers are made, check key."""
+    from fleetca import presigning  # noqa: PLC0415 - the signer's trial loads as little as the signer
+
     forms.issuers(settings)
-    freshness.judge(wiring.ocsp_policy(settings))
+    freshness.judge(presigning.policy(settings))
     forms.serial_check_key(settings)
     forms.store_url(settings)
 
 
 def publisher(settings: Settings) -> None:
     """Issuers, the log's key."""
+    from fleetca import wiring  # noqa: PLC0415 - as above
+
     forms.issuers(settings)
     forms.store_url(settings)
     wiring.open_log_key(settings)

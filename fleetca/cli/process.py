@@ -21,7 +21,6 @@ from fleetca.cli import output
 def process(
     role: str, settings: str, accepted_fd: int | None, ready_fd: int | None, socket_fd: int | None, supervisor: int | None, trial: bool
 ) -> None:
-    from fleetca import trials, wiring
     from fleetca.forms import read_settings
     from fleetca.process import Process, write_log_lines
 
@@ -34,6 +33,15 @@ def process(
             accepted = stream.read()
     read = read_settings(Path(settings), accepted=accepted)
     if trial:
+        from fleetca import trials
+
         trials.TRIALS[role](read)
         return
-    {"signer": wiring.signer, "enroll": wiring.enroll, "status": wiring.status, "publisher": wiring.publisher}[role](read, context)
+    if role == "signer":
+        from fleetca import signing
+
+        signing.signer(read, context)
+        return
+    from fleetca import wiring
+
+    {"enroll": wiring.enroll, "status": wiring.status, "publisher": wiring.publisher}[role](read, context)

@@ -19,15 +19,15 @@ from fleetca.cli import output, reach
 @click.option("--accept-clock", is_flag=True, help="Believe today's clock though work is on record from later: an earlier clock ran ahead.")
 @output.json_option
 def recover(settings: str, accept_clock: bool, as_json: bool) -> int:
-    from fleetca import wiring
+    from fleetca import signing
     from fleetca.forms import read_settings
 
     read = read_settings(Path(settings))
-    with wiring.recovery(read) as recovery:
+    with signing.recovery(read) as recovery:
         if accept_clock and (before := recovery.accept_clock(actor=f"uid:{os.getuid()}")) is not None:
             output.note(f"The clock is believed; work stood on record up to {output.iso(before)}.")
         report = recovery.recover()
-        leaves = wiring.adopted_leaves(read)
+        leaves = signing.adopted_leaves(read)
     document: dict[str, Any] = {
         "intents": [{"issuer": ref.issuer, "serial": f"{ref.serial:040x}", "outcome": verdict.value} for ref, verdict in report.intents],
         "forgotten": report.forgotten,

@@ -43,7 +43,7 @@ from ca.store import tables
 from ca.store.database import migrating_engine, parsed
 from ca.store.engine import open_store
 from ca.system import SystemChance, SystemClock
-from fleetca import ceremonies, deployment, forms, wiring
+from fleetca import ceremonies, deployment, forms, signing
 from fleetca.importing import import_ceremony
 
 
@@ -141,7 +141,7 @@ class Tokens:
 class World:
     """The signer's parts in this process."""
 
-    def __init__(self, settings_file: Path, parts: wiring.SignerParts) -> None:
+    def __init__(self, settings_file: Path, parts: signing.SignerParts) -> None:
         self.parts = parts
         self.desk = parts.desk
         self.issuing = parts.verbs.issuing
@@ -177,7 +177,7 @@ def opened(folder: Path, *, revoked: int = 0) -> Iterator[World]:
     settings_file = make(folder)
     if revoked:
         fill_revoked(settings_file, revoked)
-    with wiring.signer_parts(forms.read_settings(settings_file)) as parts:
+    with signing.signer_parts(forms.read_settings(settings_file)) as parts:
         parts.desk.start()
         yield World(settings_file, parts)
         parts.desk.stop()

@@ -12,7 +12,7 @@ from ca.errors import StoreUnavailable
 from ca.model import DeviceId, LocalEvidence, Peer, ProfileName, Role, TokenRequest
 from ca.store.engine import open_store
 from ca.system import SystemClock
-from fleetca import forms, wiring
+from fleetca import forms, signing, wiring
 from tests.running import make_deployment
 
 
@@ -36,20 +36,20 @@ def test_R12_the_signer_does_not_start_on_a_database_older_than_the_published_re
     older = tmp_path / "older.db"
     shutil.copy(database, older)
     peer = Peer(Role.operator, os.getuid())
-    with wiring.signer_parts(settings) as parts:
+    with signing.signer_parts(settings) as parts:
         parts.verbs.tokens.create(
             TokenRequest(LocalEvidence(peer.role, peer.uid), DeviceId("pump-1"), ProfileName("device"), (), 600), peer
         )
     sequence()
 
     shutil.copy(older, database)
-    with pytest.raises(StoreUnavailable) as refused, wiring.signer_parts(settings):
+    with pytest.raises(StoreUnavailable) as refused, signing.signer_parts(settings):
         pass
     assert refused.value.code == "store-set-back"
     assert "fleetca recover" in refused.value.fix
 
-    with wiring.recovery(settings) as recovery:
+    with signing.recovery(settings) as recovery:
         recovery.recover()
-    assert wiring.adopted_leaves(settings) == 1
-    with wiring.signer_parts(settings):
+    assert signing.adopted_leaves(settings) == 1
+    with signing.signer_parts(settings):
         pass

@@ -450,7 +450,7 @@ def test_the_commands_print_one_document_each(made: deployment.Created) -> None:
 def test_P4_what_serves_has_no_code_path_to_a_root_key() -> None:
     """What a ceremony made it may verify and record: rules that know no key, and the verb that uses them."""
     code = (
-        "import sys, fleetca.wiring, fleetca.serve, fleetca.process, fleetca.server\n"
+        "import sys, fleetca.signing, fleetca.wiring, fleetca.serve, fleetca.process, fleetca.server\n"
         "known = ('ca.rules.', 'ca.record_ceremony')\n"
         "print(*sorted(m for m in sys.modules if ('ceremon' in m and not m.startswith(known)) or m == 'ca.keys.sealed_file'))"
     )

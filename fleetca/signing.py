@@ -1,0 +1,226 @@
+"""Puts the signer's parts together, as `fleetca.wiring` does those of the others: ordinary code, named arguments. Holds no rule.
+
+In a file of its own, so that the process that holds keys loads no web server, and starts in half the time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from ca.adopt import adopt
+from ca.confirm import Confirming
+from ca.errors import FleetcaError, StoreUnavailable
+from ca.issue import Issuing
+from ca.key_life import KeyLife
+from ca.lineage import Issuers
+from ca.log.tiles import TileDirectory
+from ca.model import DEFAULT_TENANT, IssuerId, KeyRecord
+from ca.operators import Operators
+from ca.ports import SigningKey
+from ca.record_ceremony import RecordingCeremonies
+from ca.recover import Recovery
+from ca.revoke import Revoking
+from ca.rules import grant, note
+from ca.sign_crl import CrlSigning
+from ca.signer.alone import SignerLock
+from ca.signer.checker import Checker
+from ca.signer.desk import Desk
+from ca.signer.questions import Questions
+from ca.signer.server import SignerServer, Verbs
+from ca.store.engine import Store, open_store
+from ca.store.entries import EntryFiles
+from ca.store.file_journal import FileJournal
+from ca.supersede import Superseding
+from ca.system import SystemChance, SystemClock
+from ca.tokens import Tokens
+from ca.witness import Witness
+from config.settings import Settings
+from fleetca import forms, key_inventory
+from fleetca.failpoints import failpoint
+from fleetca.key_wiring import life, opened
+from fleetca.process import Process
+
+log = structlog.get_logger()
+
+
+def policy(settings: Settings) -> grant.Policy:
+    """What the settings lay down for the signer's rules."""
+    return grant.Policy(
+        deployment=settings.deployment.name,
+        tenant=DEFAULT_TENANT,
+        default_issuer=IssuerId(settings.profiles.default_issuer),
+        profiles=forms.profiles(settings),
+        caps=forms.caps(settings),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SignerParts:
+    """The signer without its socket: what `fleetca process signer`, `fleetca recover` and the benchmarks put around it differs."""
+
+    verbs: Verbs
+    desk: Desk
+    recovery: Recovery
+    life: KeyLife
+    records: Sequence[KeyRecord]
+    """The keys that the settings say are in service."""
+
+
+@contextmanager
+def signer_parts(settings: Settings) -> Iterator[SignerParts]:
+    """Open keys, database and journal as the signer, under its lock; closed again afterwards.
+
+    Raises:
+        Conflict: a signer of this deployment runs (`signer-running`).
+        KeyUnavailable: a key cannot be opened.
+    """
+    clock, chance, points = SystemClock(), SystemChance(), failpoint()
+    issuers = Issuers(forms.issuers(settings))
+    rules = policy(settings)
+    with SignerLock(settings.signer.journal), closing(Checker()) as checker:
+        checker.start()  # it loads its parsers while the keys are unlocked
+        found = opened(settings)
+        keys = found.keys
+        store = open_store(forms.store_url(settings))
+        _refuse_set_back(settings, store)
+        journal = FileJournal(settings.signer.journal)
+        witness = Witness(journal)
+        issuing = Issuing(
+            ledger=store.ledger,
+            witness=witness,
+            keys=keys,
+            issuers=issuers,
+            policy=rules,
+            clock=clock,
+            chance=chance,
+            serial_check=forms.serial_check_key(settings),
+            failpoint=points,
+        )
+        revoking = Revoking(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, failpoint=points)
+        yield SignerParts(
+            verbs=Verbs(
+                issuing=issuing,
+                revoking=revoking,
+                tokens=Tokens(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, chance=chance),
+                confirming=Confirming(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
+                superseding=Superseding(ledger=store.ledger, witness=witness, policy=rules, clock=clock),
+                crls=CrlSigning(
+                    ledger=store.ledger,
+                    reading=store.reading,
+                    bodies=EntryFiles(settings.crl.entries, store.reading),
+                    witness=witness,
+                    keys=keys,
+                    issuers=issuers,
+                    clock=clock,
+                    lifetime=settings.crl.lifetime,
+                    delta_lifetime=settings.crl.delta_lifetime,
+                    failpoint=points,
+                ),
+                operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
+                ceremonies=RecordingCeremonies(ledger=store.ledger, issuers=issuers, clock=clock),
+                questions=Questions(
+                    reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys), clock=clock, held=found.held
+                ),
+            ),
+            desk=Desk(issuing=issuing, revoking=revoking, witness=witness, checker=checker, batch=settings.signer.batch, log=log),
+            recovery=Recovery(ledger=store.ledger, journal=journal, witness=witness, issuers=issuers, tenant=DEFAULT_TENANT, clock=clock),
+            life=life(settings, store),
+            records=key_inventory.records(settings, tuple(issuers.by_id.values()), found.abilities, now=clock.now()),
+        )
+        store.close()
+
+
+@contextmanager
+def recovery(settings: Settings) -> Iterator[Recovery]:
+    """Database and journal as the signer, under its lock, without a key: recovery signs nothing.
+
+    Raises:
+        Conflict: the signer runs (`signer-running`).
+    """
+    with SignerLock(settings.signer.journal):
+        store = open_store(forms.store_url(settings))
+        journal = FileJournal(settings.signer.journal)
+        yield Recovery(
+            ledger=store.ledger,
+            journal=journal,
+            witness=Witness(journal),
+            issuers=Issuers(forms.issuers(settings)),
+            tenant=DEFAULT_TENANT,
+            clock=SystemClock(),
+        )
+        store.close()
+
+
+def _refuse_set_back(settings: Settings, store: Store) -> None:
+    """A checkpoint is recorded before anyone sees it, so a database that has not recorded the published one is an older copy (R12): what it
+    forgot, the status service would call good. Without the signer no worker gets a responder certificate.
+
+    Raises:
+        StoreUnavailable: it was set back (`store-set-back`).
+    """
+    folder, verifier = settings.log.directory, settings.log.verifier
+    try:
+        published = note.read_checkpoint((folder / "checkpoint").read_bytes(), [note.read_note_key(verifier.read_text())])
+    except (OSError, FleetcaError):
+        return  # nothing published yet, or nothing that can be believed: the sequencer and the doctor speak of that
+    recorded = store.reading.last_checkpoint()
+    if recorded is None or recorded.size < published.size:
+        raise StoreUnavailable(
+            "store-set-back",
+            "The database is older than the published record; the signer does not start.",
+            why=f"The record has {published.size} entries, and the database knows of {recorded.size if recorded else 0}.",
+            fix=f"fleetca recover --settings {settings.file}",
+        )
+
+
+def signer(settings: Settings, process: Process) -> None:
+    """The process that holds the issuing keys. It gives up what a crash left unfinished before anyone can ask for more."""
+    with signer_parts(settings) as parts:
+        for ref, verdict in parts.recovery.finish().intents:
+            log.warning("recovered", certificate=str(ref), verdict=verdict.value)
+        for name, count in parts.verbs.crls.settle_shards():
+            log.info("crl-shards", issuer=name, count=count)
+        # Also refuses to start with a key that was suspended, compromised or destroyed.
+        parts.life.enter(parts.records, actor="signer")
+        parts.verbs.issuing.announce()
+        server = SignerServer(
+            settings.signer.socket,
+            verbs=parts.verbs,
+            desk=parts.desk,
+            users={uid: frozenset(roles) for uid, roles in forms.roles_by_uid(settings, os.getuid()).items()},
+            mode=int(settings.signer.socket_mode, 8),
+            monotonic=SystemClock().monotonic,
+            log=log,
+        )
+        server.start()
+        process.ready()
+        process.stopping.wait()
+        server.stop()
+
+
+def adopted_leaves(settings: Settings) -> int:
+    """For `fleetca recover`, after the recovery: how many leaves of the published log a database that was set back got again."""
+    store = open_store(forms.store_url(settings))
+    try:
+        return adopt(
+            ledger=store.ledger,
+            files=TileDirectory(settings.log.directory),
+            keys=[note.read_note_key(settings.log.verifier.read_text())] if settings.log.verifier.exists() else [],
+            clock=SystemClock(),
+        )
+    finally:
+        store.close()
+
+
+def open_keys(settings: Settings) -> Mapping[IssuerId, SigningKey]:
+    """The issuing keys. Only what runs as the signer calls it (P3).
+
+    Raises:
+        KeyUnavailable: one is not to be had.
+    """
+    return opened(settings).keys
