@@ -120,6 +120,7 @@ class Presigner:
                     self.presigning.follow()
                     if progress.done:
                         self._walked(progress)
+                self.presigning.welcome()
                 trouble = ""
             except FleetcaError as error:
                 if error.code != trouble:  # said once, not every second

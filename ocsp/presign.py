@@ -80,6 +80,8 @@ class Presigning:
         self._prefixes = {one.id: [(form, prefixes(one.subject, one.spki)[form][1]) for form in FORMS] for one in issuers}
         self._hands: dict[IssuerId, _Hand] = {}
         self._change = spool.change()
+        self._newest: int | None = None
+        """Up to this row everything was looked at; None before the first walk."""
 
     # ---- What changed -----------------------------------------------------------------------------------------------
 
@@ -104,6 +106,24 @@ class Presigning:
                     signed += self._sign_all(ref, status_of(record), as_of=latest)
             self._change = changes[-1].change if changes else latest
             self._spool.set_change(self._change)
+        return signed
+
+    def welcome(self) -> int:
+        """Sign the first answers of what was issued since the last time; how many. Called every second; a walk finds what it missed.
+
+        Raises:
+            Unavailable: see `follow`.
+        """
+        if self._newest is None:
+            return 0
+        as_of, now = self._roll.change_number(), self._clock.now()
+        signed = 0
+        while entries := self._roll.statuses_after(self._newest, _PAGE):
+            for entry in entries:
+                if entry.state is CertificateState.intended:
+                    return signed  # it may be issued the next time
+                signed += self._sign_due(entry, as_of=as_of, now=now)[0]
+                self._newest = entry.row
         return signed
 
     # ---- The walk ---------------------------------------------------------------------------------------------------
@@ -135,13 +155,10 @@ class Presigning:
         now = self._clock.now()
         signed = failed = 0
         for entry in entries:
-            if entry.ref.issuer not in self._prefixes or not self._matters(entry, now):
-                continue
-            status = status_of((entry.state, entry.change))
-            for form, asked in self._asked(entry.ref):
-                if self._is_due(entry.ref, form, status, now):
-                    done = self._sign(entry.ref, form, asked, status, as_of=as_of, now=now)
-                    signed, failed = signed + done, failed + (not done)
+            done, not_done = self._sign_due(entry, as_of=as_of, now=now)
+            signed, failed = signed + done, failed + not_done
+        if not entries and self._newest is None:
+            self._newest = progress.row
         return Progress(
             seen=progress.seen + len(entries),
             signed=progress.signed + signed,
@@ -149,6 +166,18 @@ class Presigning:
             row=entries[-1].row if entries else progress.row,
             done=not entries,
         )
+
+    def _sign_due(self, entry: RollEntry, *, as_of: ChangeNumber, now: UnixTime) -> tuple[int, int]:
+        """How many answers of one certificate were signed, and how many could not be."""
+        if entry.ref.issuer not in self._prefixes or not self._matters(entry, now):
+            return 0, 0
+        status = status_of((entry.state, entry.change))
+        done = [
+            self._sign(entry.ref, form, asked, status, as_of=as_of, now=now)
+            for form, asked in self._asked(entry.ref)
+            if self._is_due(entry.ref, form, status, now)
+        ]
+        return sum(done), len(done) - sum(done)
 
     def _matters(self, entry: RollEntry, now: UnixTime) -> bool:
         return entry.state is CertificateState.issued and entry.not_after + (self._policy.archive or 0) >= now

@@ -113,7 +113,7 @@ def test_P5_P7_without_the_database_finished_answers_go_on_and_the_rest_is_told_
     try:
         problem(fleet.enrol(token, device), 503, "database-down")
         assert fleet.status_of(asked) == "good"
-        assert fleet.status_of(unasked) == "try_later"  # never `good`, never `unknown` without knowing
+        assert fleet.status_of(unasked) in {"try_later", "good"}  # never `unknown`; good where its answer was signed ahead
         assert fleet.crl().is_signature_valid
         health = eventually(lambda: (found := ask(f"{fleet.settings.status.url}/healthz")) and not found.json["heard"] and found)
         assert health.json["status"] == "degraded"
@@ -126,9 +126,10 @@ def test_P5_P7_without_the_database_finished_answers_go_on_and_the_rest_is_told_
         cluster.start()
     issued = comes_back(lambda: fleet.enrol(token, device))
     assert issued.status == 201
+    # A worker that found the database gone looks again within a second.
+    eventually(lambda: ask(f"{fleet.settings.status.url}/healthz").json["status"] == "ok")
     assert fleet.status_of(unasked) == "good"
     assert fleet.status_of(issued.certificate) == "good"
-    eventually(lambda: ask(f"{fleet.settings.status.url}/healthz").json["status"] == "ok")
 
 
 def test_P7_a_status_process_that_starts_without_database_and_signer_serves_the_crl_and_says_how_it_is(
@@ -141,12 +142,14 @@ def test_P7_a_status_process_that_starts_without_database_and_signer_serves_the_
         assert fleet.kill("status", signal.SIGTERM) == 0
         fleet.start("status")
         assert fleet.crl().is_signature_valid
-        assert fleet.status_of(certificate) == "try_later"
-        assert ask(f"{fleet.settings.status.url}/healthz").json["status"] == "down"
+        assert fleet.status_of(certificate) in {"try_later", "good"}  # good where its answer was signed ahead
+        said = ask(f"{fleet.settings.status.url}/healthz").json
+        assert said["status"] == ("degraded" if said["spool"]["answers"] else "down")
     finally:
         cluster.start()
         fleet.start("signer")
     eventually(lambda: fleet.status_of(certificate) == "good", within=30)
+    eventually(lambda: ask(f"{fleet.settings.status.url}/healthz").json["status"] == "ok", within=30)
 
 
 # ---- The clock ----------------------------------------------------------------------------------------------------------
