@@ -122,7 +122,7 @@ _UNUSED = {
 _PERSISTENT = range(0x81000000, 0x81800000)
 """The owner's half of the persistent handles (TCG PC Client Platform TPM Profile 7.5, Registry of Reserved TPM 2.0 Handles)."""
 _EXAMPLE = (
-    'write sealed:PATH.key, "pkcs11:token=NAME;object=NAME?module-path=/PATH.so", tpm:0x81010001 or "awskms:alias/NAME?region=REGION"'
+    'write sealed:PATH.key, "pkcs11:token=NAME;object=NAME?module-path=/PATH.so", tpm:0x81020001 or "awskms:alias/NAME?region=REGION"'
 )
 
 

@@ -23,7 +23,7 @@ from ca.rules.issuers import arranged
 from ca.rules.manufacturer import may_sign
 from ca.rules.profile import accept
 from config.errors import ConfigurationError, SecretUnavailable
-from config.key_uris import KeyReference, SealedKey, TokenKey
+from config.key_uris import KeyReference, KmsKey, SealedKey, TokenKey, TpmKey
 from config.profiles import ProfileForm, read_profiles
 from config.secrets import Secret
 from config.settings import Caps as CapsForm
@@ -214,6 +214,15 @@ def key_store(reference: KeyReference, passphrase: Secret | None) -> tuple[KeySt
                 slot=reference.slot,
             )
             store = Pkcs11KeyStore(address, unlock, id=reference.id)
+        case TpmKey():
+            from ca.keys.tpm import TpmKeyStore  # noqa: PLC0415
+
+            store = TpmKeyStore(reference.device, unlock)
+        case KmsKey():
+            with _extra("aws", "boto3"):
+                from ca.keys.kms import KmsKeyStore  # noqa: PLC0415
+
+            store = KmsKeyStore(reference.region, endpoint=reference.endpoint, by_id=not reference.key.startswith("alias/"))
         case _:
             raise Misconfigured("no-such-store", f"There is no key store for {reference.text}.")
     return store, KeyName(reference.name)

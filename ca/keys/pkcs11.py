@@ -19,7 +19,7 @@ from pkcs11 import exceptions
 from ca.der.algorithms import algorithm_of
 from ca.errors import Conflict, FleetcaError, KeyUnavailable
 from ca.keys.pkcs11_token import Token, TokenAddress
-from ca.keys.verified import released
+from ca.keys.verified import released, released_digest
 from ca.model import AlgorithmName, Destruction, HeldKey, KeyName, Protection, StoreAbility
 from ca.rules.key_policy import check_algorithm
 
@@ -31,6 +31,7 @@ _P256_OID: Final = bytes.fromhex("06082a8648ce3d030107")
 _P384_OID: Final = bytes.fromhex("06052b81040022")
 # PKCS#11 3.0 2.3.5: the curve name as PrintableString; SoftHSM 2.6 and some HSMs want the OID of RFC 8410.
 _ED25519_OID: Final = bytes.fromhex("06032b6570")
+_SHA256_INFO: Final = bytes.fromhex("3031300d060960864801650304020105000420")
 _ED25519_NAME: Final = bytes.fromhex("130c") + b"edwards25519"
 
 
@@ -45,6 +46,8 @@ class _Way:
     parameters: bytes = b""
     digest: str | None = None
     """What we hash with before the token signs; None where it takes the message."""
+    head: bytes = b""
+    """What stands before the digest: PKCS#1 signs a DigestInfo (RFC 8017 9.2), which CKM_RSA_PKCS leaves to us."""
     raw_pair: bool = False
     """The signature comes as r and s side by side (PKCS#11 2.40, 2.3.1) and X.509 wants DER."""
 
@@ -53,8 +56,8 @@ _WAYS: Final = {
     AlgorithmName("p256"): _Way(M.EC_KEY_PAIR_GEN, M.ECDSA, 256, pkcs11.KeyType.EC, _P256_OID, "sha256", raw_pair=True),
     AlgorithmName("p384"): _Way(M.EC_KEY_PAIR_GEN, M.ECDSA, 384, pkcs11.KeyType.EC, _P384_OID, "sha384", raw_pair=True),
     AlgorithmName("ed25519"): _Way(M.EC_EDWARDS_KEY_PAIR_GEN, M.EDDSA, 0, pkcs11.KeyType.EC_EDWARDS, _ED25519_OID),
-    AlgorithmName("rsa-3072"): _Way(M.RSA_PKCS_KEY_PAIR_GEN, M.SHA256_RSA_PKCS, 3072, pkcs11.KeyType.RSA),
-    AlgorithmName("rsa-4096"): _Way(M.RSA_PKCS_KEY_PAIR_GEN, M.SHA256_RSA_PKCS, 4096, pkcs11.KeyType.RSA),
+    AlgorithmName("rsa-3072"): _Way(M.RSA_PKCS_KEY_PAIR_GEN, M.RSA_PKCS, 3072, pkcs11.KeyType.RSA, digest="sha256", head=_SHA256_INFO),
+    AlgorithmName("rsa-4096"): _Way(M.RSA_PKCS_KEY_PAIR_GEN, M.RSA_PKCS, 4096, pkcs11.KeyType.RSA, digest="sha256", head=_SHA256_INFO),
 }
 
 _CLOSED: Final = {
@@ -116,11 +119,22 @@ class Pkcs11Key:
             Broken: `bad-own-signature`.
         """
         way = self._way
-        octets = hashlib.new(way.digest, message).digest() if way.digest else message
-        signature: bytes = self._token.use(lambda session: self._private(session).sign(octets, mechanism=way.sign))
-        if way.raw_pair:
-            signature = _der_pair(signature)
+        if way.digest is not None:
+            return self.sign_digest(hashlib.new(way.digest, message).digest())
+        signature: bytes = self._token.use(lambda session: self._private(session).sign(message, mechanism=way.sign))
         return released(signature, message, spki=self._spki, name=self._name)
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """As `ca.ports.DigestSigning` says; asked only where the algorithm signs a digest.
+
+        Raises:
+            KeyUnavailable, Broken: as `sign`.
+        """
+        octets = self._way.head + digest
+        signature: bytes = self._token.use(lambda session: self._private(session).sign(octets, mechanism=self._way.sign))
+        if self._way.raw_pair:
+            signature = _der_pair(signature)
+        return released_digest(signature, digest, spki=self._spki, name=self._name)
 
     def _private(self, session: Any) -> Any:
         if self._held is None or self._held[0] is not session:

@@ -5,7 +5,7 @@ A module may sign with a worn-out memory cell, a broken cable or another key tha
 
 from __future__ import annotations
 
-from ca.der.algorithms import cached_public_key, verify
+from ca.der.algorithms import cached_public_key, verify, verify_digest
 from ca.errors import Broken, Unacceptable
 from ca.model import AlgorithmName, KeyName
 from ca.ports import SigningKey
@@ -20,13 +20,30 @@ def released(signature: bytes, message: bytes, *, spki: bytes, name: KeyName) ->
     try:
         verify(cached_public_key(spki), signature, message)
     except Unacceptable:
-        raise Broken(
-            "bad-own-signature",
-            f"The key {name} made a signature that does not verify; it was not released.",
-            why="Its store is faulty, or holds another key under that name.",
-            fix="Check the store (fleetca doctor) before anything more is signed with it.",
-        ) from None
+        raise _bad(name) from None
     return signature
+
+
+def released_digest(signature: bytes, digest: bytes, *, spki: bytes, name: KeyName) -> bytes:
+    """As `released`, where only the message's digest is at hand.
+
+    Raises:
+        Broken: `bad-own-signature`.
+    """
+    try:
+        verify_digest(cached_public_key(spki), signature, digest)
+    except Unacceptable:
+        raise _bad(name) from None
+    return signature
+
+
+def _bad(name: KeyName) -> Broken:
+    return Broken(
+        "bad-own-signature",
+        f"The key {name} made a signature that does not verify; it was not released.",
+        why="Its store is faulty, or holds another key under that name.",
+        fix="Check the store (fleetca doctor) before anything more is signed with it.",
+    )
 
 
 class VerifiedKey:

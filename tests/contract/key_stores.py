@@ -9,6 +9,8 @@ from ca.keys.memory import MemoryKeyStore
 from ca.keys.sealed_file import SealedFileKeyStore
 from ca.ports import KeyStore
 from tests import softhsm
+from tests.fakes.kms import REGION
+from tests.swtpm import SoftTpm
 
 
 def memory(_: Path) -> KeyStore:
@@ -35,4 +37,22 @@ def pkcs11(folder: Path) -> KeyStore:
     return Pkcs11KeyStore(TokenAddress(hsm.module, label=label), softhsm.PIN.encode)
 
 
-STORES: dict[str, Callable[[Path], KeyStore]] = {"memory": memory, "sealed": sealed, "quorum": quorum, "pkcs11": pkcs11}
+def awskms(_: Path) -> KeyStore:
+    from ca.keys.kms import KmsKeyStore
+
+    return KmsKeyStore(REGION)
+
+
+def tpm(folder: Path) -> KeyStore:
+    from ca.keys.tpm import TpmKeyStore
+
+    made = SoftTpm(folder / "tpm")
+    made.start()
+    STARTED.append(made)
+    return TpmKeyStore(made.device, lambda: b"password of the tests")
+
+
+STARTED: list[SoftTpm] = []
+"""What the fixture ends."""
+
+STORES: dict[str, Callable[[Path], KeyStore]] = {"memory": memory, "sealed": sealed, "quorum": quorum, "pkcs11": pkcs11, "awskms": awskms, "tpm": tpm}

@@ -23,9 +23,9 @@ GOOD = [
     pytest.param("pkcs11:token=The%20HSM%20%c3%a9;object=a%3bb?module-path=/x%20y.so", TokenKey, {"token": "The HSM é", "object": "a;b", "module": Path("/x y.so")}, id="what is percent-encoded is decoded"),
     pytest.param("pkcs11:slot-id=3;object=a:b,c?module-path=/x.so", TokenKey, {"slot": 3, "object": "a:b,c"}, id="a slot by number"),
     pytest.param("pkcs11:manufacturer=A;model=B;token=C;object=d?module-path=/x.so", TokenKey, {"manufacturer": "A", "model": "B"}, id="maker and model"),
-    pytest.param("tpm:0x81010001", TpmKey, {"handle": 0x81010001, "name": "0x81010001", "device": "/dev/tpmrm0"}, id="a TPM of this machine"),
-    pytest.param("tpm:0x81010001?device=/dev/tpm1", TpmKey, {"device": "/dev/tpm1"}, id="another TPM of this machine"),
-    pytest.param("tpm:0x81010001?simulator=127.0.0.1:2321", TpmKey, {"device": "127.0.0.1:2321"}, id="a simulator"),
+    pytest.param("tpm:0x81020001", TpmKey, {"handle": 0x81020001, "name": "0x81020001", "device": "/dev/tpmrm0"}, id="a TPM of this machine"),
+    pytest.param("tpm:0x81020001?device=/dev/tpm1", TpmKey, {"device": "/dev/tpm1"}, id="another TPM of this machine"),
+    pytest.param("tpm:0x81020001?simulator=127.0.0.1:2321", TpmKey, {"device": "127.0.0.1:2321"}, id="a simulator"),
     pytest.param("awskms:alias/issuing?region=eu-central-1", KmsKey, {"key": "alias/issuing", "name": "issuing", "region": "eu-central-1", "endpoint": None}, id="a KMS key by alias"),
     pytest.param("awskms:arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab", KmsKey, {"region": "eu-west-1"}, id="a KMS key by ARN, which names the region"),
     pytest.param("awskms:1234abcd-12ab-34cd-56ef-1234567890ab?region=us-east-1&endpoint=http://127.0.0.1:5000", KmsKey, {"endpoint": "http://127.0.0.1:5000"}, id="a KMS key by id at another endpoint"),
@@ -77,10 +77,10 @@ BAD = [
     pytest.param("tpm:0x81800001", "persistent handle", id="a handle of the platform"),
     pytest.param("tpm:0x8101000G", "persistent handle", id="a handle that is no number"),
     pytest.param("tpm:2164326401", "persistent handle", id="a handle in decimal"),
-    pytest.param("tpm:0x81010001?device=tpmrm0", "/dev", id="a device elsewhere"),
-    pytest.param("tpm:0x81010001?simulator=here", "HOST:PORT", id="a simulator without a port"),
-    pytest.param("tpm:0x81010001?simulator=a:1&device=/dev/tpm0", "both", id="two TPMs"),
-    pytest.param("tpm:0x81010001?password=x", "has password", id="an unknown option of a TPM"),
+    pytest.param("tpm:0x81020001?device=tpmrm0", "/dev", id="a device elsewhere"),
+    pytest.param("tpm:0x81020001?simulator=here", "HOST:PORT", id="a simulator without a port"),
+    pytest.param("tpm:0x81020001?simulator=a:1&device=/dev/tpm0", "both", id="two TPMs"),
+    pytest.param("tpm:0x81020001?password=x", "has password", id="an unknown option of a TPM"),
     pytest.param("awskms:alias/issuing", "region", id="no region"),
     pytest.param("awskms:issuing?region=eu-central-1", "key of AWS KMS", id="a bare name"),
     pytest.param("awskms:arn:aws:kms:eu-west-1:111122223333:key/a?region=us-east-1", "ARN says", id="two regions"),
@@ -135,4 +135,4 @@ def test_a_passphrase_belongs_to_a_store_that_has_one(text: str, given_: bool, w
 
 def test_a_key_of_a_tpm_may_have_a_passphrase_or_none() -> None:
     for passphrase in (True, False):
-        check_secret(read_key_uri("tpm:0x81010001", base=BASE), given=passphrase)
+        check_secret(read_key_uri("tpm:0x81020001", base=BASE), given=passphrase)
