@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 
-from ca.errors import Denied, Unauthenticated
-from ca.model import Certificate, Digest, PresentedCertificate, UnixTime
+from ca.der.algorithms import load_public_key, verify
+from ca.der.certificate import read_certificate
+from ca.errors import Denied, FleetcaError, Unauthenticated
+from ca.model import Certificate, Digest, MessageEvidence, PresentedCertificate, UnixTime
 from ca.rules import renewal
 from ca.rules.caps import Power, powers_of
 from ca.rules.grant import OPERATOR, operator_of
+from ca.rules.message import signed_octets
 from enroll.ports import Reader
 
 
@@ -45,6 +48,18 @@ def live_holder(certificate: bytes | None, *, reader: Reader, now: UnixTime) -> 
     row = renewal.known(reader.find_by_der_digest(Digest(hashlib.sha256(der).digest())), der)
     renewal.speaks(row, now=now)
     return row
+
+
+def check_signature(given: MessageEvidence) -> None:
+    """Did the key of the certificate that goes with a message sign it?
+
+    Raises:
+        Unauthenticated: it did not (`bad-signature`).
+    """
+    try:
+        verify(load_public_key(read_certificate(given.certificate).spki), given.signature, signed_octets(given.payload))
+    except FleetcaError:
+        raise Unauthenticated("bad-signature", "The signature of the message does not hold.") from None
 
 
 def may_search(row: Certificate, *, reader: Reader) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ca.model import CertificateRef, DeviceId, Digest, ProfileName, UnixTime
+from ca.model import CertificateRef, DeviceId, Digest, ProfileName, TenantId, UnixTime
 
 
 class Delivered(Protocol):
@@ -66,10 +66,31 @@ class Issuance:
     """DER, the issuing CA first, the root last."""
     renew_at: UnixTime | None
     """When the server suggests to renew; None where the profile does not renew."""
+    plain_key_file: bool
+    """Whether its profile lets its key lie in a plain file (P10)."""
     leaf: Digest
     """The leaf hash of its place in the Merkle log (P8)."""
     repeated: bool
     """The same request was granted before; this is its result, not a second certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a device last said of its renewals. Nothing is decided by it; people look at it."""
+
+    device: DeviceId
+    tenant: TenantId
+    outcome: str
+    code: str
+    """Of what failed; empty."""
+    due: UnixTime
+    """When it will renew next."""
+    agent: str
+    """Which program says so."""
+    heard_at: UnixTime
+    not_before: UnixTime
+    not_after: UnixTime
+    """Both of the certificate that it spoke with."""
 
 
 @dataclass(frozen=True, slots=True)

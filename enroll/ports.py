@@ -26,7 +26,7 @@ from ca.model import (
     TokenRequest,
     UnixTime,
 )
-from enroll.model import Granted
+from enroll.model import Granted, Report
 
 
 class Signer(Protocol):
@@ -91,6 +91,26 @@ class Reader(Protocol):
         ...
 
     def find_operator(self, name: OperatorName, /) -> Operator | None: ...
+
+
+class Reports(Protocol):
+    """What devices said of their renewals: the last word of each."""
+
+    def keep(self, report: Report, /) -> None:
+        """Remember it; durable some seconds later. What a crash loses, the device's next word brings."""
+        ...
+
+    def page(
+        self, *, tenant: TenantId, dark_before: UnixTime | None, late_before: UnixTime | None, failed: bool, after: str, limit: int
+    ) -> Sequence[Report]:
+        """Rows by device id, after `after`.
+
+        Args:
+            dark_before: only those whose certificate ended before this.
+            late_before: only those who would have renewed before this.
+            failed: only those who said that they failed.
+        """
+        ...
 
 
 class Receipts(Protocol):

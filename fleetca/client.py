@@ -1,18 +1,20 @@
-"""A small client of our REST API: for `fleetca renew`, the demo and tests. Standard library only; knows no PKI beyond TLS.
+"""A small client of our REST API: for the agent, `fleetca renew`, the demo and tests. Standard library only; knows no PKI beyond TLS.
 
 Keys given here lie in files (a device's own 0600 file); Python's ssl reads them from there.
 """
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from ca import errors
 
@@ -27,6 +29,11 @@ _BY_STATUS: Mapping[int, type[errors.FleetcaError]] = {
     503: errors.Unavailable,
 }
 
+_NO_CHECK_TIME: Final = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME, for which Python has no name."""
+_NOT_YET, _OVER = 9, 10
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+
 
 class Client:
     """Speaks to one enrolment service over TLS 1.3; keeps its connection.
@@ -37,6 +44,8 @@ class Client:
         certificate: PEM file with the client's certificate and chain, or None.
         key: its key (PEM file).
         password: gives what unlocks the key, when it is sealed; nobody is ever asked on a terminal.
+        proxy: `http://[USER:PASSWORD@]HOST:PORT` of a proxy that tunnels; TLS is spoken through it with the service itself.
+        check_time: False where this host's clock is known to be wrong: names and signatures are checked, dates are the caller's.
     """
 
     def __init__(
@@ -48,6 +57,8 @@ class Client:
         key: Path | None = None,
         password: Callable[[], bytes] = bytes,
         timeout: float = 30,
+        proxy: str | None = None,
+        check_time: bool = True,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" or parts.hostname is None:
@@ -55,6 +66,8 @@ class Client:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_flags |= ssl.VERIFY_X509_STRICT
+        if not check_time:
+            context.verify_flags |= _NO_CHECK_TIME
         try:
             context.load_verify_locations(cafile=trusted)
             if certificate is not None:
@@ -67,7 +80,11 @@ class Client:
                 fix="Check the paths and that key and certificate belong together.",
             ) from None
         self.url = url
-        self._connection = http.client.HTTPSConnection(parts.hostname, parts.port or 443, context=context, timeout=timeout)
+        self.date: int | None = None
+        """What the service's clock said with its last answer (RFC 9110 6.6.1)."""
+        self.peer: bytes | None = None
+        """The service's own certificate, of the last answer."""
+        self._connection = _connection(parts.hostname, parts.port or 443, proxy, context=context, timeout=timeout)
 
     def get(self, path: str, *, accept: str = "application/json") -> bytes:
         """The body of a GET."""
@@ -96,15 +113,22 @@ class Client:
             attempt += 1
             try:
                 self._connection.request(method, path, body=body, headers=dict(headers))
+                tls = self._connection.sock
+                self.peer = tls.getpeercert(binary_form=True) if isinstance(tls, ssl.SSLSocket) else None
                 response = self._connection.getresponse()
                 content = response.read()
                 break
+            except ssl.SSLCertVerificationError as error:
+                self._connection.close()
+                if error.verify_code not in {_NOT_YET, _OVER}:
+                    raise self._refused(error) from None
+                raise errors.Denied(
+                    "service-out-of-time", f"By this host's clock the certificate of {self.url} does not hold now.",
+                    why=f"{error.verify_message}.", fix="Set this host's clock right.",
+                ) from None  # fmt: skip
             except ssl.SSLError as error:
                 self._connection.close()
-                raise errors.Denied(
-                    "handshake-refused", f"{self.url} ended the TLS handshake.", why=f"{error.reason or error}.",
-                    fix="Check that the root certificate is that of this service, and that the client certificate has not expired.",
-                ) from None  # fmt: skip
+                raise self._refused(error) from None
             except (http.client.HTTPException, OSError) as error:
                 self._connection.close()
                 if attempt == 2 or isinstance(error, (ConnectionRefusedError, socket.gaierror)):
@@ -114,9 +138,18 @@ class Client:
                         why=f"{error}.",
                         fix="Check the address and that `fleetca serve` runs.",
                     ) from None
+        self.date = _date(response.headers.get("Date"))
         if response.status >= 400:
             raise self._problem(response, content)
         return content
+
+    def _refused(self, error: ssl.SSLError) -> errors.Denied:
+        return errors.Denied(
+            "handshake-refused",
+            f"{self.url} ended the TLS handshake.",
+            why=f"{error.reason or error}.",
+            fix="Check that the root certificate is that of this service, and that the client certificate has not expired.",
+        )
 
     @staticmethod
     def _problem(response: http.client.HTTPResponse, content: bytes) -> errors.FleetcaError:
@@ -127,4 +160,30 @@ class Client:
             why, fix = f"The service names this request {problem.get('request_id', '?')}.", str(problem.get("fix", ""))
         except (ValueError, KeyError, TypeError):
             code, what, why, fix = f"http-{response.status}", f"The service answered {response.status} {response.reason}.", "", ""
+        if issubclass(kind, errors.Unavailable):
+            after = response.headers.get("Retry-After", "")
+            return kind(code, what, why=why, fix=fix, retry_after=int(after) if after.isdecimal() else 5)
         return kind(code, what, why=why, fix=fix)
+
+
+def _connection(host: str, port: int, proxy: str | None, *, context: ssl.SSLContext, timeout: float) -> http.client.HTTPSConnection:
+    if proxy is None:
+        return http.client.HTTPSConnection(host, port, context=context, timeout=timeout)
+    parts = urlsplit(proxy)
+    if parts.scheme != "http" or parts.hostname is None:
+        raise errors.Misconfigured("bad-address", f"{proxy} is not the address of a proxy.", fix="Write it as http://host:port")
+    made = http.client.HTTPSConnection(parts.hostname, parts.port or 3128, context=context, timeout=timeout)
+    headers = {}
+    if parts.username is not None:
+        given = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(given.encode()).decode()}"
+    # http.client puts the name as it is into CONNECT, where an IPv6 address stands in brackets (RFC 9110 9.3.6); TLS asks for it without.
+    made.set_tunnel(host, port, headers)
+    return made
+
+
+def _date(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(parsedate_to_datetime(text).timestamp())
+    except (ValueError, TypeError):
+        return None

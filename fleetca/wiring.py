@@ -49,6 +49,7 @@ from fleetca.presigning import Certifier, Presigner, key_maker
 from fleetca.presigning import policy as ocsp_policy
 from fleetca.process import Process
 from fleetca.protocol import Lane, Protocol
+from fleetca.reporting import Reporting
 from fleetca.server import make_server, tls_context
 from ocsp.serve import ResponderService
 from ocsp.spool.packed import SpoolReader
@@ -86,6 +87,7 @@ def enroll(settings: Settings, process: Process) -> None:
     issuers = {issuer.id: issuer for issuer in forms.issuers(settings)}
     store = open_store(forms.store_url(settings), readonly=True)
     signer = _client(settings, Role.enroll)
+    reports = Reporting(settings)
     enrolment = Enrolment(
         signer=signer,
         reader=store.reading,
@@ -95,6 +97,7 @@ def enroll(settings: Settings, process: Process) -> None:
         issuers=tuple(issuers.values()),
         profiles=forms.profiles(settings),
         default_issuer=IssuerId(settings.profiles.default_issuer),
+        reports=reports.store,
     )
     application = create_enroll_app(enrolment, chance=SystemChance(), version=version("fleetca"), url=settings.enroll.url)
     protocols = protocol_wiring.attach(application, settings, store=store, signer=signer, clock=clock, issuers=tuple(issuers.values()))
@@ -114,6 +117,7 @@ def enroll(settings: Settings, process: Process) -> None:
     if not identity.obtain_patiently(process.stopping):
         return
     threading.Thread(target=identity.keep, args=(process.stopping,), name="identity", daemon=True).start()
+    reports.start()
     _run(
         application,
         process,
@@ -124,6 +128,7 @@ def enroll(settings: Settings, process: Process) -> None:
         connections=settings.enroll.connections,
     )
     protocols.close()
+    reports.close()
     store.close()
 
 

@@ -32,9 +32,10 @@ class Act(Enum):
     revoke = "revoke"
     create_token = "create-token"
     issue = "issue"
+    report = "report"
 
 
-WINDOW: Final = {Act.renew: 3600, Act.confirm: 300, Act.revoke: 300, Act.create_token: 300, Act.issue: 300}
+WINDOW: Final = {Act.renew: 3600, Act.confirm: 300, Act.revoke: 300, Act.create_token: 300, Act.issue: 300, Act.report: 300}
 """Seconds around `issued_at` in which a message counts. A renewal may be retried for an hour with the same octets, and gets one certificate."""
 
 _COMMON: Final = frozenset({"act", "audience", "issued_at", "id"})
@@ -44,6 +45,7 @@ FIELDS: Final = {
     Act.revoke: (frozenset({"reason"}), frozenset({"issuer", "serial", "device"})),
     Act.create_token: (frozenset({"device", "profile", "lifetime"}), frozenset({"names"})),
     Act.issue: (frozenset({"device", "profile", "csr"}), frozenset({"names"})),
+    Act.report: (frozenset({"outcome"}), frozenset({"code", "due", "agent"})),
 }
 """Required and optional fields of each act, beside the common ones."""
 
@@ -63,6 +65,8 @@ class Message:
     profile: ProfileName | None = None
     names: tuple[Name, ...] = ()
     lifetime: int | None = None
+    report: Mapping[str, str | int] | None = None
+    """What a device says of its renewals: `outcome`, `code`, `due`, `agent`. Enrolment reads it; the signer never does."""
 
 
 def signed_octets(payload: bytes) -> bytes:
@@ -173,6 +177,7 @@ def read_message(payload: bytes) -> Message:
         profile=ids.profile_name(_text(document, "profile")) if "profile" in document else None,
         names=names_from(document["names"]) if "names" in document else (),
         lifetime=_number(document, "lifetime") if "lifetime" in document else None,
+        report={key: _number(document, key) if key == "due" else _text(document, key) for key in fields} if act is Act.report else None,
     )
 
 
@@ -199,6 +204,7 @@ def write_message(message: Message) -> bytes:
         document["names"] = names_to(message.names)
     if message.lifetime is not None:
         document["lifetime"] = message.lifetime
+    document |= message.report or {}
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ca.model import CertificateRef, IssuerId, Serial
+from ca.rules.renewal_window import Window
 from enroll.acme import jws
 from enroll.acme.messages import timestamp
 from enroll.acme.model import Problem
-from enroll.window import Window
 
 RETRY_AFTER: Final = 6 * 3600
 """Seconds after which to ask again (RFC 9773 4.3.2: a default of six hours)."""

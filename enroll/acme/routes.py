@@ -18,8 +18,8 @@ from flask import Blueprint, Response, g, request
 from ca.errors import FleetcaError, Refused, Unavailable
 from ca.model import CertificateRef, IssuerId, Profile, ProfileName
 from ca.ports import Clock
-from ca.rules import ids
-from enroll import window
+from ca.rules import ids, renewal
+from ca.rules.renewal_window import Plan, suggested
 from enroll.acme import messages, renewal_info
 from enroll.acme.accounts import Accounts
 from enroll.acme.jws import LARGEST
@@ -61,6 +61,8 @@ class Service:
     issuers: Mapping[bytes, IssuerId]
     chain: Callable[[IssuerId], tuple[bytes, ...]]
     key_identifiers: Mapping[IssuerId, bytes] = field(default_factory=dict)
+    plan: Callable[[], Plan] = Plan
+    """What is known of the fleet, for windows of renewal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,13 @@ class _Answers:
         found = self._service.reader.find_certificate(ref)
         if found is None or found.der is None or found.profile != directory.profile:
             raise Problem("malformed", "There is no such certificate.", status=404)
-        when = window.suggested(found, self._service.profiles[found.profile], now=self._service.clock.now())
+        when = suggested(
+            found,
+            self._service.profiles[found.profile],
+            now=self._service.clock.now(),
+            plan=self._service.plan(),
+            revoked=renewal.revoked(found),
+        )
         answer = _json(renewal_info.render(when))
         answer.headers["Retry-After"] = str(renewal_info.RETRY_AFTER)
         return answer

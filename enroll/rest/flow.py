@@ -28,13 +28,16 @@ from ca.model import (
     TokenRequest,
 )
 from ca.ports import Clock
-from ca.rules import ids
+from ca.rules import ids, renewal, renewal_window
 from ca.rules.message import Act, Message, check_message, read_message
+from ca.rules.renewal_health import Health
+from ca.rules.renewal_window import Plan, Suggestion
 from ca.rules.token import token_hash
 from enroll import evidence
-from enroll.model import Delivered, Granted, Health, Issuance
-from enroll.ports import Reader, Receipts, Signer
-from enroll.rest import messages
+from enroll.model import Delivered, Granted, Issuance, Report
+from enroll.model import Health as Answering
+from enroll.ports import Reader, Receipts, Reports, Signer
+from enroll.rest import fields, messages
 
 
 class Enrolment:
@@ -45,6 +48,8 @@ class Enrolment:
         issuers: the deployment's CA certificates; every chain is made of these.
         profiles: by name; says who renews, and when.
         default_issuer: whose chain is served as the chain.
+        plan: what is known of the fleet, for windows of renewal.
+        reports: where it is kept what devices say of their renewals; None: nowhere.
     """
 
     def __init__(
@@ -58,6 +63,8 @@ class Enrolment:
         issuers: Sequence[Issuer],
         profiles: Mapping[ProfileName, Profile],
         default_issuer: IssuerId,
+        plan: Callable[[], Plan] = Plan,
+        reports: Reports | None = None,
     ) -> None:
         self._signer = signer
         self._reader = reader
@@ -66,6 +73,8 @@ class Enrolment:
         self._deployment = deployment
         self._profiles = profiles
         self._default_issuer = default_issuer
+        self._plan, self._reports = plan, reports
+        self._authorities = {issuer.key_identifier.hex(): issuer.id for issuer in issuers}
         self._roots = tuple(issuer.certificate for issuer in issuers if issuer.parent is None)
         self._chains = {issuer.id: climb(issuers, issuer.id) for issuer in issuers}
 
@@ -167,6 +176,68 @@ class Enrolment:
         """The proof that a certificate's leaf stands in the log."""
         return self._receipts(self.certificate(ref, certificate=certificate).leaf)
 
+    def window(self, authority: str, serial: str) -> Suggestion:
+        """When to renew a certificate. Asked by anybody, as with ACME (RFC 9773 4.1).
+
+        Raises:
+            NotFound: there is none, or its profile does not renew.
+        """
+        issuer = self._authorities.get(authority.lower())
+        row = None if issuer is None else self._reader.find_certificate(messages.read_ref(issuer, serial))
+        profile = None if row is None else self._profiles.get(row.profile)
+        if row is None or row.der is None or profile is None or not profile.renewable:
+            raise NotFound("no-such-certificate", "There is no such certificate.", why="Or its profile does not renew.")
+        return renewal_window.suggested(row, profile, now=self._clock.now(), plan=self._plan(), revoked=renewal.revoked(row))
+
+    # ---- How renewals stand -----------------------------------------------------------------------------------------
+
+    def report(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> Report:
+        """What a device says of its renewals."""
+        now = self._clock.now()
+        said = members
+        if "message" in members:
+            given, message = self._message(members, Act.report)
+            assert message.report is not None, "read_message requires it of this act"
+            # Nothing is granted by it, so the signature is checked here and not by the signer.
+            own = evidence.live_holder(given.certificate, reader=self._reader, now=now)
+            evidence.check_signature(given)
+            due = message.report.get("due")
+            read = {**message.report} if due is None else {**message.report, "due": fields.timestamp(int(due))}
+            said = fields.read_object(read, messages.REPORT)
+        else:
+            own = evidence.live_holder(certificate, reader=self._reader, now=now)
+        report = Report(
+            device=own.device,
+            tenant=own.tenant,
+            outcome=said["outcome"],
+            code=said.get("code", ""),
+            due=said.get("due", own.not_after),
+            agent=said.get("agent", ""),
+            heard_at=now,
+            not_before=own.not_before,
+            not_after=own.not_after,
+        )
+        if self._reports is not None:
+            self._reports.keep(report)
+        return report
+
+    def fleet(self, health: Health | None, *, certificate: bytes | None, after: str, limit: int) -> tuple[Sequence[Report], str | None]:
+        """One page of what devices said last, for an operator of their tenant."""
+        now = self._clock.now()
+        operator = evidence.require_search(certificate, reader=self._reader, now=now)
+        if self._reports is None:
+            return (), None
+        rows = self._reports.page(
+            tenant=operator.tenant,
+            dark_before=now if health is Health.dark else None,
+            late_before=now if health is Health.late else None,
+            failed=health is Health.failing,
+            after=after,
+            limit=limit,
+        )
+        found = [row for row in rows if health is None or messages.health_of(row, now=now) is health]
+        return found, rows[-1].device if len(rows) == limit else None
+
     def chain(self, issuer: IssuerId | None = None) -> tuple[bytes, ...]:
         """CA certificates from the issuer to its root.
 
@@ -187,9 +258,9 @@ class Enrolment:
         """The audience of signed messages."""
         return self._deployment
 
-    def health(self) -> Health:
+    def health(self) -> Answering:
         """Whether both parts that enrolment needs answer now."""
-        return Health(signer=_answers(self._signer.ping), store=_answers(self._reader.ping))
+        return Answering(signer=_answers(self._signer.ping), store=_answers(self._reader.ping))
 
     def now(self) -> int:
         return self._clock.now()
@@ -200,6 +271,7 @@ class Enrolment:
             certificate=issued.certificate,
             chain=self.chain(issued.certificate.ref.issuer),
             renew_at=self._renew_at(issued.certificate),
+            plain_key_file=self._plain(issued.certificate.profile),
             leaf=issued.leaf,
             repeated=issued.repeated,
         )
@@ -208,16 +280,11 @@ class Enrolment:
         profile = self._profiles.get(certificate.profile)
         if profile is None or not profile.renewable:
             return None
-        return renew_at(certificate, profile)
+        return renewal_window.suggested(certificate, profile, now=self._clock.now(), plan=self._plan()).start
 
-
-def renew_at(certificate: Delivered, profile: Profile) -> int:
-    """When to renew: after two thirds of the lifetime, spread over the next sixth by the serial number, so that a fleet that enrolled in one hour
-    does not come back in one minute (incident R25); never before the profile takes renewals."""
-    lifetime = certificate.not_after + 1 - certificate.not_before
-    share = max(2 / 3, profile.renew_from)
-    spread = (1 - share) / 2 * ((certificate.ref.serial >> 32) % 1024) / 1024
-    return certificate.not_before + int(lifetime * (share + spread))
+    def _plain(self, name: ProfileName) -> bool:
+        profile = self._profiles.get(name)
+        return profile is not None and profile.plain_key_file
 
 
 def climb(issuers: Sequence[Issuer], start: IssuerId) -> tuple[bytes, ...]:

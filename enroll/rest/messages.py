@@ -27,7 +27,8 @@ from ca.model import (
     UnixTime,
 )
 from ca.rules import ids, renewal
-from enroll.model import Issuance
+from ca.rules.renewal_health import Health, health
+from enroll.model import Issuance, Report
 from enroll.rest import fields
 from enroll.rest.fields import Body, Field, timestamp
 
@@ -129,9 +130,22 @@ REVOKE: Final = Body(
     ),
     one_of=("reason", "message"),
 )
+OUTCOMES: Final = ("enrolled", "renewed", "failed", "rehearsed")
+REPORT: Final = Body(
+    "Report",
+    "How the renewal of the certificate presented in TLS went; or a signed message that says the same.",
+    (
+        fields.choice("outcome", OUTCOMES, about="What was done last.", required=False),
+        fields.text("code", pattern=r"[a-z0-9-]{1,64}", should="a code", about="Of what failed.", required=False),
+        fields.moment("due", about="When it will renew next."),
+        fields.text("agent", pattern=r"[\x20-\x7e]{1,64}", should="a program's name", about="Which program says so.", required=False),
+        _OPTIONAL_MESSAGE,
+    ),
+    one_of=("outcome", "message"),
+)
 MESSAGE_ONLY: Final = Body("MessageRequest", "A message signed with an operator's key.", (fields.member("message", _MESSAGE),))
 
-BODIES: Final = (ENROLL, RENEW, CONFIRM, REVOKE, MESSAGE_ONLY)
+BODIES: Final = (ENROLL, RENEW, CONFIRM, REVOKE, REPORT, MESSAGE_ONLY)
 
 
 def read_body(raw: bytes, body: Body) -> Mapping[str, Any]:
@@ -185,18 +199,33 @@ SEARCH: Final = Body(
 )
 
 
+FLEET: Final = Body(
+    "Fleet",
+    "",
+    (
+        fields.choice("health", [one.value for one in Health if one is not Health.fine], about="Only these.", required=False),
+        fields.count("limit", least=1, most=PAGE_LIMIT, about="Devices on one page (50 when absent)."),
+        fields.text("cursor", pattern=DEVICE, should="the `next` of the page before", about="Where to go on.", required=False),
+    ),
+)
+
+
+def read_fleet(pairs: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+    """The query parameters of a look at the fleet.
+
+    Raises:
+        Malformed: one is unknown, stands twice or cannot be read.
+    """
+    return fields.read_object(_once(pairs), FLEET)
+
+
 def read_search(pairs: Sequence[tuple[str, str]]) -> CertificateQuery:
     """The query parameters of a search.
 
     Raises:
         Malformed: one is unknown, stands twice or cannot be read; the text names it.
     """
-    given: dict[str, object] = {}
-    for name, value in pairs:
-        if name in given:
-            raise Malformed("duplicate-field", f"The parameter {fields.shown(name)} stands twice.", fix="Send it once.")
-        given[name] = value
-    found = fields.read_object(given, SEARCH)
+    found = fields.read_object(_once(pairs), SEARCH)
     return CertificateQuery(
         device=found.get("device"),
         subject=found.get("subject"),
@@ -209,6 +238,15 @@ def read_search(pairs: Sequence[tuple[str, str]]) -> CertificateQuery:
         after=found.get("cursor"),
         limit=found.get("limit", 50),
     )
+
+
+def _once(pairs: Sequence[tuple[str, str]]) -> dict[str, object]:
+    given: dict[str, object] = {}
+    for name, value in pairs:
+        if name in given:
+            raise Malformed("duplicate-field", f"The parameter {fields.shown(name)} stands twice.", fix="Send it once.")
+        given[name] = value
+    return given
 
 
 # ---- Answers --------------------------------------------------------------------------------------------------------
@@ -264,6 +302,7 @@ def _without_chain(issued: Issuance) -> dict[str, Any]:
         "not_before": timestamp(certificate.not_before),
         "not_after": timestamp(certificate.not_after),
         "renew_at": _when(issued.renew_at),
+        "plain_key_file": issued.plain_key_file,
         "leaf": issued.leaf.hex(),
         "repeated": issued.repeated,
     }
@@ -309,6 +348,25 @@ def render_ref(ref: CertificateRef) -> dict[str, str]:
 
 def render_revocation(reason: Reason, when: UnixTime) -> dict[str, Any]:
     return {"reason": reason.name, "revoked_at": timestamp(when)}
+
+
+def render_report(report: Report, *, now: UnixTime) -> dict[str, Any]:
+    """One device's last word."""
+    return {
+        "device": report.device,
+        "health": health_of(report, now=now).value,
+        "outcome": report.outcome,
+        "code": report.code,
+        "due": timestamp(report.due),
+        "not_after": timestamp(report.not_after),
+        "heard_at": timestamp(report.heard_at),
+        "agent": report.agent,
+    }
+
+
+def health_of(report: Report, *, now: UnixTime) -> Health:
+    """What a device's last word means now."""
+    return health(failed=report.outcome == "failed", due=report.due, not_before=report.not_before, not_after=report.not_after, now=now)
 
 
 def _when(moment: UnixTime | None) -> str | None:

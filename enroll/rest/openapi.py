@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ca.model import NameKind
+from ca.rules.renewal_health import Health
 from enroll.rest import messages, problems
 from enroll.rest.fields import Body
 
@@ -84,6 +85,38 @@ OPERATIONS: Final = (
         body=messages.CONFIRM,
         body_required=False,
         security=("certificate", ""),
+    ),
+    Operation(
+        "GET",
+        "/renewal/{authority}/{serial}",
+        "renewalWindow",
+        "When shall a certificate be renewed?",
+        "The window of RFC 9773, section 4.2; the certificate is named by its issuer's key identifier and its serial number, both hexadecimal."
+        " Ask again after `ask_after` seconds: it may have moved.",
+        {200: {JSON: "Window"}},
+        (404, 503),
+    ),
+    Operation(
+        "POST",
+        "/report",
+        "report",
+        "Say how a renewal went.",
+        "By the certificate presented in TLS, or by a message of its key. Operators see who is late; nothing else follows.",
+        {200: {JSON: "Heard"}},
+        _POST,
+        body=messages.REPORT,
+        security=("certificate", ""),
+    ),
+    Operation(
+        "GET",
+        "/fleet",
+        "fleet",
+        "How do the devices' renewals stand?",
+        "For operators: the last word of each device that reports. `late`: its time has passed; `dark`: its certificate has ended.",
+        {200: {JSON: "Fleet"}},
+        (400, 403, 503),
+        query=messages.FLEET,
+        security=("certificate",),
     ),
     Operation(
         "POST",
@@ -243,8 +276,41 @@ _SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
             "not_before": _TIME,
             "not_after": {**_TIME, "description": "Inclusive: the last second at which it holds."},
             "renew_at": {**_or_null(_TIME), "description": "When to renew; null where the profile does not renew."},
+            "plain_key_file": {"type": "boolean", "description": "Whether the profile lets its key lie in a plain file of its owner's."},
             "leaf": {**_SHA256, "description": "The leaf hash in the record; ask for a receipt with it."},
             "repeated": {"type": "boolean", "description": "True: an equal request was granted before, and this is its result."},
+        },
+    ),
+    "Window": _object(
+        "A suggested window.",
+        {
+            "start": _TIME,
+            "end": _TIME,
+            "reason": _or_null(_text("Why it is not the ordinary one.")),
+            "ask_after": {"type": "integer", "description": "Seconds."},
+        },
+    ),
+    "Heard": _object("It was heard.", {"device": {"type": "string"}}),
+    "Fleet": _object(
+        "One page of the fleet.",
+        {
+            "devices": {
+                "type": "array",
+                "items": _object(
+                    "A device's last word.",
+                    {
+                        "device": {"type": "string"},
+                        "health": {"type": "string", "enum": [one.value for one in Health]},
+                        "outcome": {"type": "string", "enum": list(messages.OUTCOMES)},
+                        "code": _text("Of what failed; empty."),
+                        "due": {**_TIME, "description": "When it will renew next."},
+                        "not_after": {**_TIME, "description": "Of the certificate that it spoke with."},
+                        "heard_at": _TIME,
+                        "agent": {"type": "string"},
+                    },
+                ),
+            },
+            "next": _or_null(_text("The `cursor` of the next page; null: this was the last.")),
         },
     ),
     "Certificate": _object("A certificate on record.", {**_ROW, "certificate": _or_null(_PEM_TEXT)}),
@@ -355,7 +421,11 @@ def _request(operation: Operation) -> dict[str, Any]:
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "description": about, "schema": {"type": "string"}}
-        for name, about in (("issuer", "The issuer's id."), ("serial", "The serial number in hexadecimal."))
+        for name, about in (
+            ("issuer", "The issuer's id."),
+            ("authority", "The issuer's key identifier in hexadecimal."),
+            ("serial", "The serial number in hexadecimal."),
+        )
         if f"{{{name}}}" in operation.path
     ]
     for one in operation.query.fields if operation.query else ():

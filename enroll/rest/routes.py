@@ -20,12 +20,15 @@ from ca.errors import FleetcaError, Malformed, Unauthenticated
 from ca.model import CertificateRef
 from ca.ports import Chance
 from ca.rules.message import names_to
+from ca.rules.renewal_health import Health
 from enroll.model import Issuance
 from enroll.rest import answers, fields, messages, openapi, problems
 from enroll.rest.fields import BODY_LIMIT, Body
 from enroll.rest.flow import Enrolment
 
 PEER_CERTIFICATE: Final = "fleetca.peer_certificate"
+ASK_AFTER: Final = 6 * 3600
+"""Seconds after which a window is asked for again (RFC 9773 4.3.2: a default of six hours)."""
 
 
 class _Rest:
@@ -56,6 +59,11 @@ class _Rest:
         _note(device=confirmed.device, certificate=str(confirmed.ref))
         return _json(messages.render_certificate(confirmed, now=self._enrolment.now(), with_octets=True))
 
+    def report(self) -> Response:
+        heard = self._enrolment.report(certificate=_peer(), members=_members(messages.REPORT))
+        _note(device=heard.device, outcome=heard.outcome, reported=heard.code)
+        return _json({"device": heard.device})
+
     def revoke(self) -> Response:
         revoked = self._enrolment.revoke(certificate=_peer(), members=_members(messages.REVOKE))
         _note(revoked=[str(one.ref) for one in revoked])
@@ -81,6 +89,23 @@ class _Rest:
         now = self._enrolment.now()
         page = [messages.render_certificate(row, now=now, with_octets=False) for row in rows]
         return _json({"certificates": page, "next": following})
+
+    def renewalWindow(self, authority: str, serial: str) -> Response:  # noqa: N802
+        window = self._enrolment.window(authority, serial)
+        document = {
+            "start": fields.timestamp(window.start),
+            "end": fields.timestamp(window.end),
+            "reason": window.reason or None,
+            "ask_after": ASK_AFTER,
+        }
+        return _json(document)
+
+    def fleet(self) -> Response:
+        query = messages.read_fleet(list(request.args.items(multi=True)))
+        health = Health(query["health"]) if "health" in query else None
+        rows, following = self._enrolment.fleet(health, certificate=_peer(), after=query.get("cursor", ""), limit=query.get("limit", 50))
+        now = self._enrolment.now()
+        return _json({"devices": [messages.render_report(row, now=now) for row in rows], "next": following})
 
     def showCertificate(self, issuer: str, serial: str) -> Response:  # noqa: N802
         found = self._enrolment.certificate(_ref(issuer, serial), certificate=_peer())

@@ -85,6 +85,23 @@ authorizations = sa.Table(
     sa.Index("acme_authorizations_by_expiry", "expires"),
 )
 
+reports = sa.Table(
+    "agent_reports",
+    metadata,
+    sa.Column("device", TEXT, primary_key=True),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("outcome", TEXT, nullable=False),
+    sa.Column("code", TEXT, nullable=False),
+    sa.Column("due", NUMBER, nullable=False),
+    sa.Column("agent", TEXT, nullable=False),
+    sa.Column("heard_at", NUMBER, nullable=False),
+    sa.Column("not_before", NUMBER, nullable=False),
+    sa.Column("not_after", NUMBER, nullable=False),
+    # A page of late devices is a page by device id: what has ended and what is due are few of many, and these find them.
+    sa.Index("agent_reports_by_due", "due"),
+    sa.Index("agent_reports_by_end", "not_after"),
+)
+
 failures = sa.Table(
     "acme_failures",
     metadata,

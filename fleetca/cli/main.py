@@ -14,9 +14,11 @@ from fleetca.cli import output
 
 # name -> (module, attribute, what the list of commands says)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "agent": ("fleetca.cli.agent", "agent", "Keep a device's certificate: enrol once, renew for ever."),
     "audit": ("fleetca.cli.audit", "audit", "Show and verify the tamper-evident record."),
     "ceremony": ("fleetca.cli.ceremony", "ceremony", "Make root and issuing certificates offline."),
     "certificates": ("fleetca.cli.certificates", "certificates", "List, show and search certificates."),
+    "crl": ("fleetca.cli.crl", "crl", "Show, compare, verify, ask for and fetch CRLs."),
     "demo": ("fleetca.cli.demo", "demo", "Make a whole PKI on loopback, check it, serve it."),
     "devices": ("fleetca.cli.devices", "devices", "List, show and search devices."),
     "doctor": ("fleetca.cli.doctor", "doctor", "Check a deployment and say what to mend."),
@@ -34,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "renew": ("fleetca.cli.renew", "renew", "Renew a certificate over the network."),
     "revoke": ("fleetca.cli.revoke", "revoke", "Revoke a certificate or a whole device."),
     "serve": ("fleetca.cli.serve", "serve", "Start and watch all processes of a deployment."),
+    "status": ("fleetca.cli.status", "status", "Say whether a certificate still holds, as a relying party."),
     "token": ("fleetca.cli.token", "token", "Create, list and withdraw one-time enrolment tokens."),
 }
 

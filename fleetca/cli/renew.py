@@ -42,7 +42,7 @@ def renew(
     as_json: bool,
 ) -> None:
     from ca.system import SystemChance, SystemClock
-    from fleetca import renewing
+    from fleetca.agent import pairs, renewing
 
     clock = SystemClock()
     if url is None or root is None:
@@ -50,9 +50,9 @@ def renew(
 
         read = read_settings(settings)
         url, root = url or read.enroll.url, root or _root(read)
-    pair = renewing.Pair(certificate, key, None if passphrase_file is None else (lambda: _passphrase(passphrase_file)))
+    pair = pairs.Pair(certificate, key, None if passphrase_file is None else (lambda: _passphrase(passphrase_file)))
     if if_due and not pair.request.exists() and not pair.next_certificate.exists():
-        due = renewing.due_from(renewing.read_pair(pair)[0])
+        due = renewing.due_from(pairs.read_pair(pair)[0])
         if clock.now() < due:
             output.result({"renewed": False, "due": output.iso(due)}, "", as_json=as_json)
             output.note(f"Not due before {output.iso(due)} ({output.distance(due, clock.now())}).")

@@ -25,7 +25,9 @@ from ca.errors import FleetcaError, Unavailable
 from ca.keys.memory import MemoryKey
 from ca.model import AlgorithmName, Digest, Issued, IssueRequest, KeyName, MessageEvidence
 from ca.rules.message import Act, Message, signed_octets, write_message
+from ca.rules.renewal_window import Plan
 from ca.system import SystemChance
+from enroll.model import Report
 from enroll.rest.flow import Enrolment
 from enroll.rest.openapi import OPERATIONS, PREFIX, document
 from enroll.rest.prompt import Prompt
@@ -114,6 +116,8 @@ class Rest:
         self.clock = FixedClock()
         self.door = Door(self.clock, deployment=DEPLOYMENT, authority=authority)
         self.pending: set[Digest] = set()
+        self.plan = Plan()
+        self.heard: dict[str, Report] = {}
         enrolment = Enrolment(
             signer=SignerSide(self.door),
             reader=self.door,
@@ -123,6 +127,8 @@ class Rest:
             issuers=(self.door.authority.root, self.door.authority.issuing),
             profiles=self.door.authority.profiles,
             default_issuer=self.door.authority.issuing.id,
+            plan=lambda: self.plan,
+            reports=self,
         )
         self.app = create_app(enrolment, chance=SystemChance(), version="0", url=URL)
         if prompt:
@@ -134,6 +140,25 @@ class Rest:
         if leaf in self.pending:
             raise Unavailable("leaf-pending", "The leaf is recorded and not yet published.", retry_after=2)
         return {"leaf": leaf.hex()}
+
+    # ---- What devices say of their renewals -------------------------------------------------------------------------
+
+    def keep(self, report: Report, /) -> None:
+        self.heard[report.device] = report
+
+    def page(
+        self, *, tenant: str, dark_before: int | None, late_before: int | None, failed: bool, after: str, limit: int
+    ) -> Sequence[Report]:
+        found = [
+            one
+            for device, one in sorted(self.heard.items())
+            if device > after
+            and one.tenant == tenant
+            and (dark_before is None or one.not_after < dark_before)
+            and (late_before is None or (one.due < late_before <= one.not_after))
+            and (not failed or one.outcome == "failed")
+        ]
+        return found[:limit]
 
     # ---- Asking -----------------------------------------------------------------------------------------------------
 

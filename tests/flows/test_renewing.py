@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,97 +10,15 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ca.der import pem
 from ca.errors import Broken, Conflict, Denied, KeyUnavailable, Malformed, Unavailable
-from ca.keys.memory import make_private_key
-from ca.keys.sealed_file import seal
-from ca.model import AlgorithmName, DeviceId, IssueRequest, Name, NameKind, ProfileName, Reason, RevokeRequest
-from ca.system import SystemChance, SystemClock
-from fleetca import renewing
-from fleetca.renewing import By, Pair, Service
-from fleetca.server import load_certificate, make_server, tls_context
+from ca.model import ProfileName, Reason, RevokeRequest
+from fleetca.agent import pairs, renewing
+from fleetca.agent.pairs import Pair, read_pair
+from fleetca.agent.renewing import By, Service
 from tests.fakes.door import Authority, FixedClock
-from tests.fakes.rest import Rest
-
-CLOCK = SystemClock()
-CHANCE = SystemChance()
-
-
-class Site:
-    """The REST API behind our own server, and a folder of a device."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.rest = Rest(authority=Authority(now=CLOCK.now()))
-        self.rest.clock.at = CLOCK.now()
-        authority = self.rest.door.authority
-        context = tls_context(trusted=[pem.pem(pem.CERTIFICATE, one.certificate).encode() for one in (authority.root, authority.issuing)])
-        key, csr = _key_and_csr("p256")
-        request = IssueRequest(
-            csr,
-            self.rest.door.local(),
-            DeviceId("gateway"),
-            ProfileName("service"),
-            (Name(NameKind.dns, "localhost"), Name(NameKind.ip, "127.0.0.1")),
-        )
-        certificate = self.rest.door.issue(request).certificate.der
-        assert certificate is not None
-        chain = pem.pem(pem.CERTIFICATE, certificate) + pem.pem(pem.CERTIFICATE, authority.issuing.certificate)
-        load_certificate(context, chain=chain.encode(), key=_plain(key))
-        listener = socket.create_server(("127.0.0.1", 0))
-        listener.setblocking(False)
-        ready = threading.Event()
-        self.server = make_server(self.rest.app, threads=2, ready=ready.set, context=context)
-        self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]})
-        self._thread.start()
-        assert ready.wait(10)
-        root = folder / "root.pem"
-        root.write_text(pem.pem(pem.CERTIFICATE, authority.root.certificate))
-        self.service = Service(f"https://localhost:{listener.getsockname()[1]}", root)
-
-    def close(self) -> None:
-        self.server.stop()
-        self._thread.join(20)
-
-    def device(self, name: str = "pump-17", algorithm: str = "p256", *, passphrase: bytes | None = None, operator: bool = False) -> Pair:
-        """A device with its pair on disk."""
-        key, csr = _key_and_csr(algorithm)
-        if operator:
-            certificate = self.rest.door.add_operator(name, csr)
-        else:
-            issued = self.rest.door.issue(IssueRequest(csr, self.rest.door.local(), DeviceId(name), ProfileName("device")))
-            assert issued.certificate.der is not None
-            certificate = issued.certificate.der
-        pair = Pair(self.folder / f"{name}.pem", self.folder / f"{name}.key", None if passphrase is None else lambda: passphrase)
-        pair.certificate.write_text(pem.pem(pem.CERTIFICATE, certificate))
-        pair.key.write_bytes(_plain(key) if passphrase is None else seal(key, passphrase).encode())
-        pair.key.chmod(0o600)
-        return pair
-
-    def renew(self, pair: Pair, by: By = By.auto) -> renewing.Renewed:
-        return renewing.renew(pair, self.service, by=by, clock=CLOCK, chance=CHANCE)
-
-    def issued(self, device: str = "pump-17") -> list[Any]:
-        return [row for row in self.rest.door.rows.values() if row.device == device]
-
-
-def _key_and_csr(algorithm: str) -> tuple[Any, bytes]:
-    from ca.der.certificate import assemble
-    from ca.der.request import request_info
-    from ca.keys.memory import MemoryKey
-    from ca.model import KeyName
-
-    private = make_private_key(AlgorithmName(algorithm))
-    key = MemoryKey(KeyName("device"), private)
-    asked = request_info({"common_name": "x"}, key.spki)
-    return private, assemble(asked, key.algorithm, key.sign(asked))
-
-
-def _plain(key: Any) -> bytes:
-    octets: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return octets
+from tests.fakes.site import CHANCE, CLOCK, Site
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +36,9 @@ def leftovers(pair: Pair) -> list[str]:
 def test_a_pair_is_replaced_by_its_successor(site: Site, by: By) -> None:
     name = f"device-{by.value}"
     pair = site.device(name)
-    before = renewing.read_pair(pair)[0]
+    before = read_pair(pair)[0]
     done = site.renew(pair, by)
-    after = renewing.read_pair(pair)[0]
+    after = read_pair(pair)[0]
     assert (after.subject, after.serial) == (before.subject, done.certificate.serial)
     assert after.serial != before.serial
     assert done.by is (By.tls if by is By.auto else by)
@@ -138,14 +54,14 @@ def test_a_pair_is_replaced_by_its_successor(site: Site, by: By) -> None:
 def test_every_kind_of_key_renews(site: Site, algorithm: str) -> None:
     pair = site.device(f"kind-{algorithm}", algorithm)
     assert site.renew(pair).by is (By.message if algorithm == "ml-dsa-44" else By.tls)
-    renewing.read_pair(pair)
+    read_pair(pair)
 
 
 def test_P10_a_sealed_key_is_succeeded_by_a_sealed_key(site: Site) -> None:
     pair = site.device("sealed", passphrase=b"correct horse")
     site.renew(pair)
     assert b"ENCRYPTED" in pair.key.read_bytes()
-    renewing.read_pair(pair)
+    read_pair(pair)
     with pytest.raises(KeyUnavailable, match="sealed"):
         site.renew(Pair(pair.certificate, pair.key))
     with pytest.raises(KeyUnavailable) as caught:
@@ -161,7 +77,7 @@ def test_an_operator_renews_by_a_message_of_its_own_accord(site: Site) -> None:
         assert renewing.renew(pair, site.service, by=By.auto, clock=later, chance=CHANCE).by is By.message
     finally:
         site.rest.clock.at = CLOCK.now()
-    renewing.read_pair(pair)
+    read_pair(pair)
 
 
 def test_a_pair_that_has_expired_renews_by_a_message_of_its_own_accord_where_the_profile_allows(site: Site) -> None:
@@ -259,7 +175,7 @@ def test_a_wrong_answer_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPa
             changed["certificate"] = pair.certificate.read_text()
         elif lie == "subject":
             # The service certifies the right key for the wrong device: only the subject tells.
-            old = renewing.read_certificate(renewing._first_certificate(other.certificate))
+            old = renewing.read_certificate(pairs.first_certificate(other.certificate))
         elif lie == "chain":
             changed["chain"] = pem.pem(pem.CERTIFICATE, Authority(now=now).issuing.certificate)
         else:
@@ -293,7 +209,7 @@ def test_a_stop_at_any_effect_leaves_a_pair_that_works(site: Site, monkeypatch: 
         return wrapped
 
     with monkeypatch.context() as patched:
-        for owner, name in ((renewing, "put_new"), (renewing, "_confirm"), (os, "link"), (Path, "replace")):
+        for owner, name in ((renewing, "put_new"), (pairs, "put_new"), (renewing, "_confirm"), (os, "link"), (Path, "replace")):
             patched.setattr(owner, name, stopping(getattr(owner, name)))
         try:
             site.renew(pair)
@@ -302,7 +218,7 @@ def test_a_stop_at_any_effect_leaves_a_pair_that_works(site: Site, monkeypatch: 
             stopped = True
     assert stopped, "fewer effects than this test believes"
     done = site.renew(pair)
-    facts, _ = renewing.read_pair(pair)
+    facts, _ = read_pair(pair)
     assert facts.serial == done.certificate.serial
     assert leftovers(pair) == []
     rows = site.issued(f"stopped-{step}")

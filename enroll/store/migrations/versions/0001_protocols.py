@@ -1,4 +1,5 @@
-"""The first tables of the protocols: secrets shared by the workers; ACME's nonces, accounts, orders, authorizations and failed validations."""
+"""The first tables of the protocols: secrets shared by the workers; ACME's nonces, accounts, orders, authorizations and failed
+validations; what devices say of their renewals."""
 
 from __future__ import annotations
 
@@ -77,6 +78,20 @@ def upgrade() -> None:
         sa.Column("account", TEXT, nullable=False),
         sa.Column("at", NUMBER, nullable=False),
     )
+    op.create_table(
+        "agent_reports",
+        sa.Column("device", TEXT, primary_key=True),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("outcome", TEXT, nullable=False),
+        sa.Column("code", TEXT, nullable=False),
+        sa.Column("due", NUMBER, nullable=False),
+        sa.Column("agent", TEXT, nullable=False),
+        sa.Column("heard_at", NUMBER, nullable=False),
+        sa.Column("not_before", NUMBER, nullable=False),
+        sa.Column("not_after", NUMBER, nullable=False),
+    )
+    op.create_index("agent_reports_by_due", "agent_reports", ["due"])
+    op.create_index("agent_reports_by_end", "agent_reports", ["not_after"])
     op.create_index("acme_nonces_by_expiry", "acme_nonces", ["expires"])
     op.create_index("acme_accounts_by_address", "acme_accounts", ["address", "created"])
     op.create_index("acme_orders_by_account", "acme_orders", ["account", "created"])
