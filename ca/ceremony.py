@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from ca.ceremony_steps import Made, MadeKeys, Outcome, Progress, Room, Step, draft_act, trial
+from ca.ceremony_steps import Made, MadeKeys, Outcome, Performed, Progress, Proof, Room, Step, draft_act, trial
 from ca.der import pem
 from ca.der.certificate import assemble
 from ca.errors import Conflict, Denied, KeyUnavailable
@@ -22,15 +22,25 @@ from ca.model import Digest, IssuerId, KeyName, Profile, ProfileName, UnixTime
 from ca.ports import Archive, Chance, Clock, Failpoint, SigningKey
 from ca.rules import ceremony_roles as roles
 from ca.rules import transcript
-from ca.rules.ceremony import REHEARSAL, Act, DestroyAct, Participant, RootAct, Sheet, kind_of, output_file, signer_of
+from ca.rules.ceremony import (
+    REHEARSAL,
+    Act,
+    CustodyAct,
+    DestroyAct,
+    Participant,
+    RootAct,
+    SharesAct,
+    Sheet,
+    StatementAct,
+    kind_of,
+    output_file,
+    signer_of,
+)
 from ca.rules.ceremony_dates import accept, check_clock
 from ca.rules.ceremony_drafts import SEED_OCTETS, Drafted, known_issuer, reread, root_issuer
 from ca.rules.ceremony_words import words
 from ca.rules.leaf import canonical
 from ca.rules.transcript import Record, Transcript
-
-Proof: TypeAlias = tuple[tuple[str, str], ...]
-"""What a store says of a key that is gone: what was done, and what it answered."""
 
 SHEET_FILE: Final = "sheet.toml"
 INPUT: Final = "input-"
@@ -53,6 +63,11 @@ def no_destroyer(name: KeyName) -> Proof:
     raise KeyUnavailable("cannot-destroy", f"The key {name} cannot be destroyed from here.", fix="Name its store in the credentials file.")
 
 
+def no_custody(act: CustodyAct) -> Performed:
+    """Where nobody is there to share a key."""
+    raise KeyUnavailable("no-custody", f"Act {act.id} needs custodians at a terminal.", fix="Run it where they are.")
+
+
 class Ceremony:
     """The verb; one object runs once.
 
@@ -66,6 +81,7 @@ class Ceremony:
         room: machine, network and software.
         role_key: opens the key of somebody whom the sheet names.
         destroy: destroys a key of an earlier ceremony and returns the store's word that it is gone; when it is gone already, too.
+        custody: makes shares, backups and drills; called again after a crash, it goes on.
         moved: why a run that was begun on another machine goes on here.
     """
 
@@ -83,6 +99,7 @@ class Ceremony:
         room: Room,
         role_key: Callable[[Participant], SigningKey] = no_role_key,
         destroy: Callable[[KeyName], Proof] = no_destroyer,
+        custody: Callable[[CustodyAct], Performed] = no_custody,
         moved: str = "",
         failpoint: Failpoint = nothing_at,
     ) -> None:
@@ -97,6 +114,7 @@ class Ceremony:
         self._room = room
         self._role_key = role_key
         self._destroy = destroy
+        self._custody = custody
         self._moved = moved
         self._failpoint = failpoint
         self._done: list[Record] = []
@@ -163,9 +181,11 @@ class Ceremony:
         self._check_room(sheet)
         inputs = sheet.inputs or {}
         wanted = {output_file(act, rehearsal=sheet.rehearsal) for act in sheet.acts}
-        present = set(self._archive.names()) & {
-            *wanted, SHEET_FILE, *(f"{act.id}.key" for act in sheet.acts), *(f"{INPUT}{name}" for name in inputs),
-        }  # fmt: skip
+        wanted |= {SHEET_FILE, *(f"{INPUT}{name}" for name in inputs), *(f"{act.id}.key" for act in sheet.acts)}
+        # What custodians' acts write beside their records: found there later, it counts as theirs.
+        wanted |= {f"{act.id}.{ending}" for act in sheet.acts if isinstance(act, CustodyAct) for ending in ("quorum.json", "backup")}
+        wanted |= {f"{issuer}.key" for act in sheet.acts if isinstance(act, SharesAct) for issuer in act.keys}
+        present = set(self._archive.names()) & wanted
         if present:
             raise Conflict(
                 "output-exists",
@@ -367,6 +387,8 @@ class Ceremony:
             self._ask(run, Step(act.id, drafted.title, drafted.lines, digest, roles.ACT, who, at > 0, number, len(run.sheet.acts)))
         if isinstance(act, DestroyAct):
             return self._destroyed(run, act, drafted, found)
+        if isinstance(act, CustodyAct):
+            return self._performed(act, drafted, found)
         key = self._key(run, drafted.signer)
         if found is not None:
             # Written by a run that ended before it could say so.
@@ -396,22 +418,40 @@ class Ceremony:
         self._opened.pop(act.issuer, None)
         proof = self._destroy(known.key)
         self._failpoint("ceremony.after-destroy")
-        confirmed = [dict(record.fields) for record in self._done if record.kind == "confirmed" and record.fields["act"] == act.id]
+        octets = self._record(drafted, proof, word="certificate_of_destruction")
+        self._archive.put_new(drafted.file, octets)
+        return octets
+
+    def _performed(self, act: CustodyAct, drafted: Drafted, found: bytes | None) -> bytes:
+        """The record of what custodians did: what was confirmed, by whom, and what came of it."""
+        if found is not None:
+            return found
+        digest = hashlib.sha256(drafted.tbs).hexdigest()
+        self._write("performing", act=act.id, tbs_sha256=digest, again=self._find("performing", act.id) is not None)
+        self._failpoint("ceremony.before-custody")
+        done = self._custody(act)
+        self._failpoint("ceremony.after-custody")
+        octets = self._record(drafted, done.proof, word="statement", files=done.files)
+        self._archive.put_new(drafted.file, octets)
+        return octets
+
+    def _record(self, drafted: Drafted, proof: Proof, *, word: str, files: Mapping[str, str] | None = None) -> bytes:
+        confirmed = [dict(record.fields) for record in self._done if record.kind == "confirmed" and record.fields["act"] == drafted.act]
         document = {
-            "certificate_of_destruction": transcript.text_of(drafted.tbs),
+            word: transcript.text_of(drafted.tbs),
             "ceremony": self._done[0].digest.hex(),
             "confirmed": confirmed,
             "proof": [list(each) for each in proof],
-            "destroyed_at": self._clock.now(),
+            "files": dict(files or {}),
+            "done_at": self._clock.now(),
         }
-        octets = canonical(document) + b"\n"
-        self._archive.put_new(drafted.file, octets)
-        return octets
+        return canonical(document) + b"\n"
 
     def _seal(self, run: Progress) -> None:
         """The last line, signed by the first CA key that was used and still is; where there is none, by the first person."""
         destroyed = {act.issuer for act in run.sheet.acts if isinstance(act, DestroyAct)}
-        signers = [signer for act in run.sheet.acts if (signer := signer_of(act)) not in destroyed]
+        signing = [act for act in run.sheet.acts if not isinstance(act, StatementAct)]
+        signers = [signer for act in signing if (signer := signer_of(act)) not in destroyed]
         now = self._clock.now()
         if signers:
             key = self._key(run, signers[0])

@@ -19,8 +19,11 @@ from ca.ports import Chance
 from ca.rules import ceremony_roles as roles
 from ca.rules.ceremony import (
     Act,
+    BackupAct,
     CrossAct,
+    CustodyAct,
     DestroyAct,
+    DrillAct,
     IntermediateAct,
     LinkAct,
     Participant,
@@ -29,6 +32,7 @@ from ca.rules.ceremony import (
     ResponderAct,
     RootAct,
     RootCrlAct,
+    SharesAct,
     Sheet,
 )
 from ca.rules.ceremony_dates import accept
@@ -197,7 +201,7 @@ def _steps(act: Act, drafted: Drafted, sheet: Sheet, absent: Mapping[str, str]) 
     if str(act.id) in absent:
         steps.append(f"Its CSR, {absent[str(act.id)]}, must be brought; a stand-in key has been drafted here.")
     if drafted.is_statement:
-        what = "the statement of what will be destroyed"
+        what = "the statement of what will be done"
     else:
         what = "the octets to be signed"
         steps.append(f"The draft is checked against every rule, then {what} are shown with their SHA-256 and its words.")
@@ -207,7 +211,9 @@ def _steps(act: Act, drafted: Drafted, sheet: Sheet, absent: Mapping[str, str]) 
         steps.append(f"Confirm {what}, each with their own key: {names}.")
     else:
         steps.append(f"Somebody at the terminal confirms {what}.")
-    if isinstance(act, DestroyAct):
+    if isinstance(act, CustodyAct):
+        steps.append(_HOW[type(act)])
+    elif isinstance(act, DestroyAct):
         steps.append("The key is destroyed in its store, the store is asked for it again, and its answer is written down.")
     else:
         steps.append(f"The key of {drafted.signer} signs, and what it signed is read back by a second parser.")
@@ -257,6 +263,27 @@ def _tell_destroy(act: Act) -> str:
     return f"The private key of {act.issuer} is destroyed for good: {act.reason}"
 
 
+def _tell_shares(act: Act) -> str:
+    assert isinstance(act, SharesAct)
+    again = "" if act.replaces is None else " Before that, a quorum of the set that it replaces gives its shares."
+    return f"A key is made that any {act.threshold} of {', '.join(act.custodians)} have together, and nobody alone.{again}"
+
+
+def _tell_backup(act: Act) -> str:
+    assert isinstance(act, BackupAct)
+    return f"The sealed key of {act.issuer} is encrypted to a quorum."
+
+
+def _tell_drill(act: Act) -> str:
+    assert isinstance(act, DrillAct)
+    return f"A quorum opens a backup, and the key in it is shown to be the one of {act.issuer}."
+
+
+_HOW: Final[Mapping[type, str]] = {
+    SharesAct: "Each custodian alone looks at the screen, copies their share to paper, and reads it back from the paper before the next one is shown.",
+    BackupAct: "The backup is written; nobody needs to open it.",
+    DrillAct: "Custodians give their shares; the key signs a test text, the certificate's key verifies it, and nothing of the key is written.",
+}
 _TELLS: Final[Mapping[type, Callable[[Act], str]]] = {
     RootAct: _tell_root,
     IntermediateAct: _tell_intermediate,
@@ -266,4 +293,7 @@ _TELLS: Final[Mapping[type, Callable[[Act], str]]] = {
     ResponderAct: _tell_responder,
     RootCrlAct: _tell_crl,
     DestroyAct: _tell_destroy,
+    SharesAct: _tell_shares,
+    BackupAct: _tell_backup,
+    DrillAct: _tell_drill,
 }

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from ca.der.certificate import assemble
 from ca.errors import Unacceptable
 from ca.model import AlgorithmName, Digest, Issuer, IssuerId, KeyName, Profile, ProfileName, Serial, UnixTime
 from ca.ports import SigningKey
 from ca.rules import ceremony_roles as roles
-from ca.rules.ceremony import Act, DestroyAct, IntermediateAct, Participant, Period, RootAct, RootCrlAct, Sheet
+from ca.rules.ceremony import Act, IntermediateAct, Participant, Period, RootAct, RootCrlAct, Sheet, StatementAct
 from ca.rules.ceremony_crls import Before
 from ca.rules.ceremony_drafts import (
     SEED_OCTETS,
@@ -23,7 +23,7 @@ from ca.rules.ceremony_drafts import (
     check_keys_used_once,
     draft_certificate,
     draft_crl,
-    draft_destruction,
+    draft_statement,
     given_key,
     known_issuer,
     root_issuer,
@@ -53,6 +53,19 @@ class Step:
     def words(self) -> str:
         """The digest, to be read aloud."""
         return words(self.tbs_sha256)
+
+
+Proof: TypeAlias = tuple[tuple[str, str], ...]
+"""What was done and what was answered, word by word: a store's of a key that is gone, custodians' of a drill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What an act of custodians left."""
+
+    proof: Proof
+    files: Mapping[str, str]
+    """Files that it wrote beside the record: name -> SHA-256 (hex)."""
 
 
 class MadeKeys(Protocol):
@@ -115,8 +128,8 @@ class Progress:
 def draft_act(run: Progress, act: Act, profiles: Mapping[ProfileName, Profile], make: Callable[[KeyName, Any], SigningKey]) -> Drafted:
     """One act's octets; what later acts need of it is kept in the run."""
     period, rehearsal = run.periods[act.id], run.sheet.rehearsal
-    if isinstance(act, DestroyAct):
-        return draft_destruction(act, period, run.issuers[act.issuer], rehearsal=rehearsal)
+    if isinstance(act, StatementAct):
+        return draft_statement(act, period, run.issuers, rehearsal=rehearsal)
     if isinstance(act, RootCrlAct):
         before = run.crls.get(act.issuer, Before())
         drafted = draft_crl(act, period, run.issuers[act.issuer], before=before, rehearsal=rehearsal)

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo
 from config.key_uris import KeyUri
 from config.secrets import Secret
 from config.settings import ShortName
-from config.strict import Form, base_of, parse, read_octets
+from config.strict import Form, Location, base_of, parse, read_octets
 
 ASK = "ask"
 
@@ -34,6 +34,8 @@ class KeyPlace(Form):
 
     key: KeyUri
     passphrase: Answer = None
+    quorum: Location | None = None
+    """The `quorum.json` of the custodians who share what seals it, in place of a passphrase."""
 
 
 class Credentials(Form):

@@ -64,6 +64,7 @@ class RootAct(Form):
     subject: Subject
     not_before: Moment = "now"
     not_after: Moment
+    quorum: ShortName | None = None
     confirm: Confirm = None
 
 
@@ -82,6 +83,7 @@ class IntermediateAct(Form):
     not_after: Moment
     crl_url: str
     issuer_url: str
+    quorum: ShortName | None = None
     confirm: Confirm = None
 
     @model_validator(mode="after")
@@ -222,11 +224,87 @@ class DestroyAct(Form):
     confirm: Confirm = None
 
 
+class SharesAct(Form):
+    """Make a key that custodians share: what `quorum` of other acts names."""
+
+    act: Literal["shares"]
+    id: ShortName
+    custodians: Several[str] = Field(min_length=2)
+    threshold: int
+    confirm: Confirm = None
+
+
+class ShareReissueAct(Form):
+    """Make shares in the place of others, and seal keys anew under them."""
+
+    act: Literal["share-reissue"]
+    id: ShortName
+    replaces: Location
+    custodians: Several[str] = Field(min_length=2)
+    threshold: int
+    keys: Several[ShortName] = ()
+    confirm: Confirm = None
+
+
+class BackupAct(Form):
+    """Encrypt the sealed key of an issuer to a quorum."""
+
+    act: Literal["backup"]
+    id: ShortName
+    issuer: ShortName
+    quorum: ShortName | None = None
+    quorum_file: Location | None = None
+    confirm: Confirm = None
+
+    @model_validator(mode="after")
+    def _one_quorum(self) -> BackupAct:
+        if (self.quorum is None) is (self.quorum_file is None):
+            raise ValueError("needs either quorum (an act of this sheet) or quorum_file")
+        return self
+
+
+class DrillAct(Form):
+    """Show that a backup gives a key back."""
+
+    act: Literal["restore-drill"]
+    id: ShortName
+    issuer: ShortName
+    quorum_file: Location
+    backup: Location
+    confirm: Confirm = None
+
+
 Act = Annotated[
-    RootAct | IntermediateAct | RekeyAct | CrossAct | LinkAct | ResponderAct | RootCrlAct | RootCrlsAct | DestroyAct,
+    RootAct
+    | IntermediateAct
+    | RekeyAct
+    | CrossAct
+    | LinkAct
+    | ResponderAct
+    | RootCrlAct
+    | RootCrlsAct
+    | DestroyAct
+    | SharesAct
+    | ShareReissueAct
+    | BackupAct
+    | DrillAct,
     Field(discriminator="act"),
 ]
-ACTS = ("root", "intermediate", "rekey", "cross-certificate", "link", "responder", "root-crl", "root-crls", "destroy-key")
+ACTS = (
+    "root",
+    "intermediate",
+    "rekey",
+    "cross-certificate",
+    "link",
+    "responder",
+    "root-crl",
+    "root-crls",
+    "destroy-key",
+    "shares",
+    "share-reissue",
+    "backup",
+    "restore-drill",
+)
 
 
 class KnownIssuer(Form):

@@ -5,13 +5,13 @@ The only module that opens root keys (P3, P4): nothing that serves imports it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from ca.ceremony import Ceremony, Proof, nothing_at
+from ca.ceremony import Ceremony, nothing_at
 from ca.ceremony_plan import Plan
 from ca.ceremony_plan import plan as planned
 from ca.ceremony_rehearsal import twin_of
@@ -22,36 +22,23 @@ from ca.der.request import request_info
 from ca.errors import Conflict, KeyUnavailable, Malformed, Misconfigured
 from ca.keys.memory import MemoryKeyStore
 from ca.keys.sealed_file import SealedFileKeyStore
-from ca.model import AlgorithmName, Digest, KeyName, UnixTime
-from ca.ports import Chance, Clock, Failpoint, KeyStore, SigningKey
+from ca.model import AlgorithmName, Digest, IssuerId, KeyName, UnixTime
+from ca.ports import Chance, Clock, Failpoint
 from ca.rules import transcript
-from ca.rules.ceremony import REHEARSAL, Participant, Sheet
+from ca.rules.ceremony import REHEARSAL, Sheet
 from ca.rules.ceremony_check import Verified, check
 from ca.rules.ceremony_roles import check_people
-from config import credentials as places
 from config import sheet as written
-from config.secrets import Secret
 from config.strict import read_octets
 from fleetca import ceremony_host, ceremony_kit, ceremony_sheets, forms
+from fleetca.ceremony_custody import CeremonyCustody, Custodians, Rehearsing, rehearsed
+from fleetca.ceremony_keys import Answers, Keyring, long_enough, read_credentials
 from fleetca.ceremony_kit import Kit
 from fleetca.ceremony_lock import FolderLock
 from fleetca.folder import Folder
 
-SHORTEST_PASSPHRASE: Final = 12
-"""Octets; scrypt makes each guess dear, the passphrase makes the guesses many."""
-
 _STAND_IN: Final = "-stand-in.pem"
 """Ends the name of the certificate of a stand-in, in a rehearsal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """Where passphrases come from that no file names."""
-
-    passphrase: Callable[[], bytes]
-    """Seals the keys that are made here, and unlocks those of the sheet's issuers."""
-    ask: Callable[[str], bytes] | None = None
-    """Asks somebody at the terminal for the passphrase or PIN of what it is told."""
 
 
 def run(
@@ -64,6 +51,7 @@ def run(
     chance: Chance,
     credentials: Path | None = None,
     ask: Callable[[str], bytes] | None = None,
+    custodians: Custodians | None = None,
     moved: str = "",
     room: Callable[[], Room] = ceremony_host.room,
     failpoint: Failpoint = nothing_at,
@@ -79,6 +67,7 @@ def run(
         chance: the random generator.
         credentials: where keys rest.
         ask: asks for a passphrase or PIN at the terminal, where the credentials say `ask`.
+        custodians: shows shares and asks for them.
         moved: why it goes on on another machine than it began on.
         room: the machine.
         failpoint: where a test may break it.
@@ -90,47 +79,44 @@ def run(
     """
     _, accepted = read(sheet)
     check_people(accepted)
-    keyring = _Keyring(out, _read_credentials(credentials), accepted, Answers(_long_enough(passphrase), ask))
+    archive, profiles = Folder(out), forms.shipped_profiles()
+    keyring = Keyring(
+        out, read_credentials(credentials), accepted, answers=Answers(long_enough(passphrase), ask), clock=clock, custodians=custodians
+    )
+    keyring.check(profiles)
     with FolderLock(out):
         verb = Ceremony(
-            archive=Folder(out),
+            archive=archive,
             keys=keyring,
             known_key=keyring.known_key,
             trial_keys=MemoryKeyStore,
-            profiles=forms.shipped_profiles(),
+            profiles=profiles,
             confirm=confirm,
             clock=clock,
             chance=chance,
             room=room(),
             role_key=keyring.role_key,
             destroy=keyring.destroy,
+            custody=keyring.custody.perform,
             moved=moved,
             failpoint=failpoint,
         )
         return verb.run(accepted)
 
 
-def _long_enough(passphrase: Callable[[], bytes]) -> Callable[[], bytes]:
-    """The passphrase, asked for once, when the first key needs it."""
-    known: list[bytes] = []
-
-    def read_once() -> bytes:
-        if not known:
-            value = passphrase()
-            if len(value) < SHORTEST_PASSPHRASE:
-                raise KeyUnavailable(
-                    "short-passphrase",
-                    f"A ceremony's passphrase has at least {SHORTEST_PASSPHRASE} characters.",
-                    fix="Use several random words.",
-                )
-            known.append(value)
-        return known[0]
-
-    return read_once
+def _no_key_file(issuer: IssuerId) -> tuple[SealedFileKeyStore, KeyName]:
+    raise KeyUnavailable("no-issuer-key", f"A rehearsal has no key of {issuer}.", fix="Hold the ceremony: fleetca ceremony run")
 
 
 def rehearse(
-    sheet: Path, *, out: Path, confirm: Callable[[Step], bool], clock: Clock, chance: Chance, room: Callable[[], Room] = ceremony_host.room
+    sheet: Path,
+    *,
+    out: Path,
+    confirm: Callable[[Step], bool],
+    clock: Clock,
+    chance: Chance,
+    custodians: Custodians | None = None,
+    room: Callable[[], Room] = ceremony_host.room,
 ) -> Outcome:
     """Run the same steps on throw-away keys: everything is marked, nothing can be imported, and every key is forgotten at the end.
 
@@ -154,6 +140,8 @@ def rehearse(
     plan(sheet, at=now, chance=chance)
     twin = twin_of(accepted, profiles=profiles, keys=(stand_ins := MemoryKeyStore()), chance=chance)
     here = room()
+    people = custodians or Rehearsing()
+    custody = CeremonyCustody(archive=archive, folder=out, sheet=twin.sheet, custodians=people, clock=clock, key_files=_no_key_file)
     verb = Ceremony(
         archive=archive,
         keys=MemoryKeyStore(),
@@ -166,6 +154,7 @@ def rehearse(
         room=replace(here, interfaces=()),
         role_key=twin.people.__getitem__,
         destroy=lambda name: stand_ins.destroy(KeyName(f"issuer-{name}")).proof,
+        custody=lambda act: rehearsed(act, custody),
     )
     with FolderLock(out):
         for known in twin.sheet.issuers:
@@ -193,116 +182,6 @@ def planned_day(sheet: Path) -> tuple[written.Sheet, UnixTime | None]:
     return form, accepted.day
 
 
-# ---- Keys ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked(Secret):
-    """A secret that a person gives when it is needed."""
-
-    answer: Callable[[], bytes] = field(default=bytes, repr=False)
-
-    def read(self) -> bytes:
-        return self.answer()
-
-
-def _read_credentials(file: Path | None) -> places.Credentials:
-    if file is None:
-        return places.Credentials()
-    with forms.our_errors():
-        return places.read_credentials(file)
-
-
-class _Keyring:
-    """The keys of one ceremony, where its credentials say they rest; those it makes otherwise in the output folder, sealed."""
-
-    def __init__(self, out: Path, credentials: places.Credentials, sheet: Sheet, answers: Answers) -> None:
-        self._sealed = SealedFileKeyStore(out, answers.passphrase)
-        self._credentials = credentials
-        self._answers = answers
-        _check_names(credentials, sheet)
-
-    def open(self, name: KeyName) -> SigningKey:
-        """A key that this ceremony made."""
-        store, inner = self._store(name)
-        return store.open(inner)
-
-    def generate(self, name: KeyName, algorithm: AlgorithmName) -> SigningKey:
-        """Make a key where the credentials say."""
-        store, inner = self._store(name)
-        return store.generate(inner, algorithm)
-
-    def names(self) -> Sequence[KeyName]:
-        """The keys that are there of those that may be made here."""
-        placed = [KeyName(name) for name in self._credentials.made]
-        here = [name for name in placed if (found := self._store(name))[1] in found[0].names()]
-        return sorted({*here, *(name for name in self._sealed.names() if name not in placed)})
-
-    def known_key(self, name: KeyName) -> SigningKey:
-        """The key of an issuer of the sheet."""
-        store, inner = self._issuer(name)
-        return store.open(inner)
-
-    def role_key(self, who: Participant) -> SigningKey:
-        """The key of somebody in the room."""
-        place = self._credentials.people.get(who.person)
-        if place is None:
-            raise KeyUnavailable(
-                "no-role-key",
-                f"There is no key for {who.person} ({who.role}), who must confirm.",
-                why="Without their signature nothing goes on.",
-                fix=f'Say in the credentials file where it rests: [people."{who.person}"] with key.',
-            )
-        store, inner = self._placed(place, f"{who.person} ({who.role})")
-        return store.open(inner)
-
-    def destroy(self, name: KeyName) -> Proof:
-        """Destroy the key of an issuer of the sheet; the store's word that it is gone, also where it is gone already."""
-        store, inner = self._issuer(name)
-        if inner not in store.names():
-            return (("asked again", f"{store.ability().about} holds no key {inner}"),)
-        done = store.destroy(inner)
-        return (("store", done.store.about), *done.proof)
-
-    def _store(self, name: KeyName) -> tuple[KeyStore, KeyName]:
-        place = self._credentials.made.get(name)
-        return (self._sealed, name) if place is None else self._placed(place, f"the key of {name}")
-
-    def _issuer(self, name: KeyName) -> tuple[KeyStore, KeyName]:
-        place = self._credentials.issuers.get(name)
-        if place is None:
-            raise KeyUnavailable(
-                "no-issuer-key",
-                f"Nothing says where the key of the issuer {name} rests.",
-                fix=f"Say it in the credentials file, --credentials FILE: [issuers.{name}] with key.",
-            )
-        return self._placed(place, f"the key of {name}")
-
-    def _placed(self, place: places.KeyPlace, what: str) -> tuple[KeyStore, KeyName]:
-        secret = place.passphrase
-        if secret is None and place.key.secret == "needed":
-            ask = self._answers.ask
-            answer = self._answers.passphrase if ask is None else lambda: ask(what)
-            secret = _Asked("fd", "0", Path(), answer)
-        return forms.key_store(place.key, secret)
-
-
-def _check_names(credentials: places.Credentials, sheet: Sheet) -> None:
-    wanted = (
-        ("made", set(credentials.made), {act.id for act in sheet.acts}),
-        ("issuers", set(credentials.issuers), {known.id for known in sheet.issuers}),
-        ("people", set(credentials.people), {each.person for each in sheet.participants}),
-    )
-    for table, given, known in wanted:
-        strange = sorted(given - {str(each) for each in known})
-        if strange:
-            raise Misconfigured(
-                "unused-credentials",
-                f"The credentials file has {table}.{strange[0]}, which the sheet does not know.",
-                fix=f"Take it out, or correct it: {', '.join(sorted(map(str, known))) or 'the sheet has none'}.",
-            )
-
-
 def make_role_key(name: str, folder: Path, passphrase: Callable[[], bytes]) -> Digest:
     """Make the key of somebody who will confirm; the SHA-256 of its SubjectPublicKeyInfo.
 
@@ -310,7 +189,7 @@ def make_role_key(name: str, folder: Path, passphrase: Callable[[], bytes]) -> D
         Conflict: it exists (`key-exists`).
         KeyUnavailable: the passphrase is too short (`short-passphrase`), or the file cannot be written.
     """
-    key = SealedFileKeyStore(folder, _long_enough(passphrase)).generate(KeyName(name), AlgorithmName("p256"))
+    key = SealedFileKeyStore(folder, long_enough(passphrase)).generate(KeyName(name), AlgorithmName("p256"))
     return Digest(sha256(key.spki).digest())
 
 

@@ -15,8 +15,10 @@ from ca.model import AlgorithmName, CrlEntry, Digest, IssuerId, KeyName, Profile
 from ca.rules import ids
 from ca.rules.ceremony import (
     Act,
+    BackupAct,
     CrossAct,
     DestroyAct,
+    DrillAct,
     IntermediateAct,
     KnownIssuer,
     LinkAct,
@@ -25,6 +27,7 @@ from ca.rules.ceremony import (
     ResponderAct,
     RootAct,
     RootCrlAct,
+    SharesAct,
     Sheet,
 )
 from ca.rules.ceremony_check import SheetFacts
@@ -66,12 +69,25 @@ class Inputs:
                 why=f"The SHA-256 of its DER is {digest}; the sheet says {sha256}.",
                 fix="Bring the file that was reviewed, or have the sheet reviewed again.",
             )
-        kept = self.octets.setdefault(path.name, octets)
-        if kept != octets:
+        self._kept(path, octets)
+        return der
+
+    def raw(self, path: Path, *, what: str) -> bytes:
+        """A file as it is.
+
+        Raises:
+            Misconfigured: it is absent or too large.
+        """
+        with forms.our_errors():
+            octets = read_octets(path, kind=what)
+        return self._kept(path, octets)
+
+    def _kept(self, path: Path, octets: bytes) -> bytes:
+        if self.octets.setdefault(path.name, octets) != octets:
             raise Misconfigured(
                 "input-twice", f"{self.file} names two different files called {path.name}.", fix="Give them different names."
             )
-        return der
+        return octets
 
     def csr(self, path: Path, act: str, *, sha256: str | None, algorithm: AlgorithmName) -> bytes:
         """The DER of a CSR, or of its stand-in."""
@@ -134,8 +150,7 @@ def _acts(form: written.Sheet, act: written.Act, inputs: Inputs) -> tuple[Act, .
     id_ = IssuerId(act.id)
     match act:
         case written.RootAct():
-            algorithm = AlgorithmName(act.algorithm)
-            return (RootAct(id_, ProfileName(act.profile), algorithm, _subject(act.subject), act.not_before, act.not_after, act.confirm),)
+            return (_root(act),)
         case written.IntermediateAct():
             return (_intermediate(act, inputs),)
         case written.RekeyAct():
@@ -164,6 +179,32 @@ def _acts(form: written.Sheet, act: written.Act, inputs: Inputs) -> tuple[Act, .
             return chain(first, count=act.count, overlap=act.overlap)
         case written.DestroyAct():
             return (DestroyAct(id_, IssuerId(act.issuer), act.reason, act.confirm),)
+        case written.SharesAct():
+            return (SharesAct(id_, act.custodians, act.threshold, None, (), act.confirm),)
+        case written.ShareReissueAct():
+            replaces = inputs.raw(act.replaces, what=f"the set that act {act.id} replaces")
+            return (SharesAct(id_, act.custodians, act.threshold, replaces, tuple(map(IssuerId, act.keys)), act.confirm),)
+        case written.BackupAct():
+            if act.quorum_file is None:
+                return (BackupAct(id_, IssuerId(act.issuer), IssuerId(act.quorum or ""), act.confirm),)
+            return (BackupAct(id_, IssuerId(act.issuer), inputs.raw(act.quorum_file, what=f"the set of act {act.id}"), act.confirm),)
+        case written.DrillAct():
+            quorum_file = inputs.raw(act.quorum_file, what=f"the set of act {act.id}")
+            backup = inputs.raw(act.backup, what=f"the backup of act {act.id}")
+            return (DrillAct(id_, IssuerId(act.issuer), quorum_file, backup, act.confirm),)
+
+
+def _root(act: written.RootAct) -> RootAct:
+    return RootAct(
+        id=IssuerId(act.id),
+        profile=ProfileName(act.profile),
+        algorithm=AlgorithmName(act.algorithm),
+        subject=_subject(act.subject),
+        not_before=act.not_before,
+        not_after=act.not_after,
+        quorum=_quorum(act),
+        confirm=act.confirm,
+    )
 
 
 def _intermediate(act: written.IntermediateAct, inputs: Inputs) -> IntermediateAct:
@@ -182,8 +223,13 @@ def _intermediate(act: written.IntermediateAct, inputs: Inputs) -> IntermediateA
         not_after=act.not_after,
         crl_url=act.crl_url,
         issuer_url=act.issuer_url,
+        quorum=_quorum(act),
         confirm=act.confirm,
     )
+
+
+def _quorum(act: written.RootAct | written.IntermediateAct) -> IssuerId | None:
+    return None if act.quorum is None else IssuerId(act.quorum)
 
 
 def _rekey(act: written.RekeyAct, inputs: Inputs) -> RekeyAct:

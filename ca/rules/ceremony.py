@@ -33,6 +33,8 @@ class RootAct:
     subject: Mapping[str, str]
     not_before: Moment
     not_after: Moment
+    quorum: IssuerId | None = None
+    """The act that made the shares under which its key is sealed."""
     confirm: tuple[str, ...] | None = None
 
 
@@ -53,6 +55,7 @@ class IntermediateAct:
     not_after: Moment
     crl_url: str
     issuer_url: str
+    quorum: IssuerId | None = None
     confirm: tuple[str, ...] | None = None
 
 
@@ -154,8 +157,45 @@ class DestroyAct:
     confirm: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SharesAct:
+    """Make a key that custodians share, and show each their share. With `replaces` (a `quorum.json`) it takes the place of another set:
+    before a quorum of that one, the keys of `keys` are sealed anew under this one."""
+
+    id: IssuerId
+    custodians: tuple[str, ...]
+    threshold: int
+    replaces: bytes | None
+    keys: tuple[IssuerId, ...]
+    confirm: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackupAct:
+    """Encrypt the sealed key of an issuer to a quorum: the act of this sheet that made it, or its `quorum.json`."""
+
+    id: IssuerId
+    issuer: IssuerId
+    quorum: IssuerId | bytes
+    confirm: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DrillAct:
+    """Show that a backup gives the key of an issuer back, and write the key nowhere."""
+
+    id: IssuerId
+    issuer: IssuerId
+    quorum: bytes
+    backup: bytes
+    confirm: tuple[str, ...] | None = None
+
+
+CustodyAct: TypeAlias = SharesAct | BackupAct | DrillAct
+StatementAct: TypeAlias = DestroyAct | CustodyAct
+"""Nothing is signed with a CA key: what is confirmed is a statement, and what came of it is written down."""
 CertificateAct: TypeAlias = RootAct | IntermediateAct | RekeyAct | CrossAct | LinkAct | ResponderAct
-Act: TypeAlias = CertificateAct | RootCrlAct | DestroyAct
+Act: TypeAlias = CertificateAct | RootCrlAct | StatementAct
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +255,7 @@ class Period:
 
 def output_file(act: Act, *, rehearsal: bool = False) -> str:
     """The name of what an act writes."""
-    ending = "crl" if isinstance(act, RootCrlAct) else "json" if isinstance(act, DestroyAct) else "pem"
+    ending = "crl" if isinstance(act, RootCrlAct) else "json" if isinstance(act, StatementAct) else "pem"
     return f"{REHEARSAL}-{act.id}.{ending}" if rehearsal else f"{act.id}.{ending}"
 
 
@@ -230,13 +270,28 @@ def kind_of(act: Act) -> str:
         ResponderAct: "responder",
         RootCrlAct: "root-crl",
         DestroyAct: "destroy-key",
+        SharesAct: "shares",
+        BackupAct: "backup",
+        DrillAct: "restore-drill",
     }
-    return kinds[type(act)]
+    return "share-reissue" if isinstance(act, SharesAct) and act.replaces is not None else kinds[type(act)]
 
 
 def signer_of(act: Act) -> IssuerId:
-    """Whose key an act uses."""
-    return act.id if isinstance(act, RootAct) else act.issuer
+    """Whose key an act uses; the act itself for a root, and for shares, which use none."""
+    return act.id if isinstance(act, RootAct | SharesAct) else act.issuer
+
+
+def _issuers_of(act: Act) -> set[IssuerId]:
+    match act:
+        case RootAct():
+            return set()
+        case LinkAct():
+            return {act.signer, act.subject}
+        case SharesAct():
+            return set(act.keys)
+        case _:
+            return {act.issuer}
 
 
 def check_structure(sheet: Sheet, profiles: Mapping[ProfileName, Profile]) -> None:
@@ -253,16 +308,19 @@ def check_structure(sheet: Sheet, profiles: Mapping[ProfileName, Profile]) -> No
     issuers = {known.id for known in sheet.issuers}
     used: set[IssuerId] = set()
     destroyed: set[IssuerId] = set()
+    quorums: set[IssuerId] = set()
     for act in sheet.acts:
+        wanted = _issuers_of(act)
+        _check_issuers(act, wanted, issuers, destroyed)
+        _check_quorum(act, quorums)
+        used |= wanted
         if isinstance(act, RootAct):
             issuers.add(act.id)
-        else:
-            wanted = {act.signer, act.subject} if isinstance(act, LinkAct) else {act.issuer}
-            _check_issuers(act, wanted, issuers, destroyed)
-            used |= wanted
-        if isinstance(act, DestroyAct):
+        if isinstance(act, SharesAct):
+            quorums.add(act.id)
+        elif isinstance(act, DestroyAct):
             destroyed.add(act.issuer)
-        elif not isinstance(act, RootCrlAct):
+        elif not isinstance(act, RootCrlAct | StatementAct):
             _check_profile(act, profiles)
     idle = [known.id for known in sheet.issuers if known.id not in used]
     if idle:
@@ -288,6 +346,16 @@ def _check_issuers(act: Act, wanted: set[IssuerId], issuers: set[IssuerId], dest
             "key-destroyed",
             f"Act {act.id} needs the key of {gone}, which an act before it destroys.",
             fix="Put the destruction last.",
+        )
+
+
+def _check_quorum(act: Act, quorums: set[IssuerId]) -> None:
+    wanted = act.quorum if isinstance(act, RootAct | IntermediateAct | BackupAct) else None
+    if isinstance(wanted, str) and wanted not in quorums:
+        raise Misconfigured(
+            "unknown-quorum",
+            f"Act {act.id}: there is no act before it that makes the shares {wanted}.",
+            fix='Put an act = "shares" with that id before it.',
         )
 
 

@@ -234,7 +234,7 @@ def _check_confirmations(said: Transcript, keys: Mapping[tuple[str, str], bytes]
     for act, wanted in begin.fields["confirm"].items():
         (drafted,) = said.of("drafted", act)
         (written,) = said.of("output", act)
-        before = min((each.seq for kind in ("signing", "destroying") for each in said.of(kind, act)), default=written.seq)
+        before = min((each.seq for kind in ("signing", "destroying", "performing") for each in said.of(kind, act)), default=written.seq)
         asked: list[tuple[str, str] | None] = [(role, person) for role, person in wanted]
         for who in asked or [None]:
             one = found.get((roles.ACT, act, who))
@@ -272,7 +272,7 @@ def _one(said: Transcript, kind: str, act: str) -> Record:
 
 def _output(said: Transcript, act: str, files: Mapping[str, bytes]) -> Output:
     drafted, written = (_one(said, kind, act) for kind in ("drafted", "output"))
-    signings = [*said.of("signing", act), *said.of("destroying", act)]
+    signings = [each for kind in ("signing", "destroying", "performing") for each in said.of(kind, act)]
     if not drafted.seq < written.seq or any(not drafted.seq < each.seq < written.seq for each in signings):
         raise _wrong("transcript-broken", f"Act {act} was signed before it was shown.")
     digests = {str(each.fields["tbs_sha256"]) for each in (drafted, *signings)}
@@ -285,8 +285,7 @@ def _output(said: Transcript, act: str, files: Mapping[str, bytes]) -> Output:
         raise _wrong("output-changed", f"{name} is not the file that the ceremony wrote.")
     digest = Digest(hashlib.sha256(octets).digest())
     if name.endswith(".json"):
-        if transcript.octets_of(json.loads(octets)["certificate_of_destruction"]) != tbs:
-            raise _wrong("output-changed", f"{name} does not say what was confirmed.")
+        _check_record(name, json.loads(octets), tbs, files)
         return Output(act, name, octets, digest, is_crl=False, is_statement=True)
     is_crl = name.endswith(".crl")
     der = octets if is_crl else pem.der_of(octets, pem.CERTIFICATE)
@@ -296,6 +295,16 @@ def _output(said: Transcript, act: str, files: Mapping[str, bytes]) -> Output:
     if key and not is_crl and key[0].fields["spki_sha256"] != hashlib.sha256(read_certificate(der).spki).hexdigest():
         raise _wrong("output-changed", f"{name} is not the certificate of the key that the ceremony made.")
     return Output(act, name, der, digest, is_crl)
+
+
+def _check_record(name: str, record: Mapping[str, Any], tbs: bytes, files: Mapping[str, bytes]) -> None:
+    """The account of a destruction, of shares, a backup or a drill, and what it wrote beside itself."""
+    said = record.get("certificate_of_destruction") or record["statement"]
+    if transcript.octets_of(said) != tbs:
+        raise _wrong("output-changed", f"{name} does not say what was confirmed.")
+    for beside, digest in record["files"].items():
+        if hashlib.sha256(_file(files, beside)).hexdigest() != digest:
+            raise _wrong("output-changed", f"{beside} is not the file that the ceremony wrote.")
 
 
 def _load(der: bytes, *, is_crl: bool) -> Any:

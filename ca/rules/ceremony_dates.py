@@ -15,7 +15,18 @@ from cryptography import x509
 from ca.der.certificate import UNREADABLE, time_of
 from ca.errors import ClockUntrusted, Misconfigured, Unacceptable
 from ca.model import IssuerId, Profile, ProfileName, UnixTime
-from ca.rules.ceremony import Act, DestroyAct, KnownIssuer, LinkAct, Period, ResponderAct, RootAct, RootCrlAct, Sheet, check_structure
+from ca.rules.ceremony import (
+    Act,
+    KnownIssuer,
+    LinkAct,
+    Period,
+    ResponderAct,
+    RootAct,
+    RootCrlAct,
+    Sheet,
+    StatementAct,
+    check_structure,
+)
 from ca.rules.window import date, last_second
 
 _SPAN: Final = re.compile(r"(\d{1,6})([smhdwy])")
@@ -60,11 +71,11 @@ def accept(sheet: Sheet, *, profiles: Mapping[ProfileName, Profile], now: UnixTi
         when = periods[act.id] = _period(act, periods, issuers, profiles, now=now)
         if isinstance(act, RootAct):
             issuers[act.id] = when
-        elif not isinstance(act, DestroyAct):
+        elif not isinstance(act, StatementAct):
             _inside(act, when, issuers[act.issuer])
         if isinstance(act, RootCrlAct):
             _check_before(act, known)
-        if not isinstance(act, RootCrlAct | DestroyAct):
+        if not isinstance(act, RootCrlAct | StatementAct):
             _check_lifetime(act, when, profiles[act.profile])
     return periods
 
@@ -127,7 +138,7 @@ def _period(
     now: UnixTime,
 ) -> Period:
     """From when until when what the act makes will hold. An end written as a span counts from the start."""
-    if isinstance(act, DestroyAct):
+    if isinstance(act, StatementAct):
         return Period(now, now)
     if isinstance(act, LinkAct):
         # RFC 9810 4.4: it can hold no longer than both roots do; it begins when the later one does.
@@ -210,7 +221,7 @@ def _check_before(act: RootCrlAct, known: frozenset[IssuerId]) -> None:
 
 
 def _inside(act: Act, when: Period, issuer: Period) -> None:
-    assert not isinstance(act, RootAct), "a root has no issuer"
+    assert not isinstance(act, RootAct | StatementAct), "a root has no issuer, and a statement no period"
     if when.start < issuer.start:
         raise Misconfigured(
             "bad-date",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from cryptography import x509
 
@@ -23,9 +23,11 @@ from ca.model import AlgorithmName, CrlNumber, Draft, Issuer, IssuerId, KeyName,
 from ca.rules.ceremony import (
     REHEARSAL_UNIT,
     Act,
+    BackupAct,
     CertificateAct,
     CrossAct,
     DestroyAct,
+    DrillAct,
     IntermediateAct,
     KnownIssuer,
     LinkAct,
@@ -34,6 +36,9 @@ from ca.rules.ceremony import (
     ResponderAct,
     RootAct,
     RootCrlAct,
+    SharesAct,
+    StatementAct,
+    kind_of,
     output_file,
     signer_of,
 )
@@ -42,6 +47,7 @@ from ca.rules.certificate import draft_ca, issuer_from_certificate
 from ca.rules.leaf import canonical
 from ca.rules.lint.certificate import lint
 from ca.rules.lint.crl import lint_crl
+from ca.rules.quorum import read as read_quorum
 from ca.rules.reread import verify_signed
 from ca.rules.window import date
 
@@ -201,6 +207,12 @@ def title_of(act: Act) -> str:
             return f"CRL {act.id} of {act.issuer}"
         case DestroyAct():
             return f"Destruction of the private key of {act.issuer}"
+        case SharesAct():
+            return f"Shares {act.id}" if act.replaces is None else f"Shares {act.id} in the place of others"
+        case BackupAct():
+            return f"Backup {act.id} of the private key of {act.issuer}"
+        case DrillAct():
+            return f"Restore drill {act.id} with the private key of {act.issuer}"
 
 
 def _subject(
@@ -286,37 +298,49 @@ def draft_crl(act: RootCrlAct, period: Period, issuer: Issuer, *, before: Before
     )
 
 
-def draft_destruction(act: DestroyAct, period: Period, issuer: Issuer, *, rehearsal: bool = False) -> Drafted:
-    """What the people confirm before a key is destroyed. No CA key signs it."""
-    spki_sha256 = hashlib.sha256(issuer.spki).hexdigest()
-    statement = canonical(
-        {
-            "act": "destroy",
-            "issuer": issuer.id,
-            "certificate_sha256": hashlib.sha256(issuer.certificate).hexdigest(),
-            "spki_sha256": spki_sha256,
-            "algorithm": issuer.algorithm,
-            "reason": act.reason,
-            "at": period.start,
-        }
-    )
-    lines = (
-        ("issuer", f"{issuer.id} ({names.rfc4514(issuer.subject)})"),
-        ("key", f"{issuer.algorithm}, SHA-256 of its SubjectPublicKeyInfo {spki_sha256}"),
-        ("reason", act.reason),
-        ("afterwards", "nobody can sign with this key again"),
-    )
-    return Drafted(
-        act.id,
-        act.issuer,
-        output_file(act, rehearsal=rehearsal),
-        statement,
-        issuer.algorithm,
-        issuer.not_after,
-        title_of(act),
-        lines,
-        None,
-    )
+def draft_statement(act: StatementAct, period: Period, issuers: Mapping[IssuerId, Issuer], *, rehearsal: bool = False) -> Drafted:
+    """What people confirm where no CA key signs: a destruction, shares, a backup, a drill.
+
+    Raises:
+        Malformed: the set of shares that it names is none (`bad-quorum-file`).
+    """
+    issuer = None if isinstance(act, SharesAct) else issuers[act.issuer]
+    facts: dict[str, Any] = {"act": kind_of(act), "id": act.id, "at": period.start}
+    lines: list[tuple[str, str]] = []
+    if issuer is not None:
+        spki_sha256 = hashlib.sha256(issuer.spki).hexdigest()
+        facts |= {"issuer": issuer.id, "certificate_sha256": hashlib.sha256(issuer.certificate).hexdigest()}
+        facts |= {"spki_sha256": spki_sha256, "algorithm": issuer.algorithm}
+        lines.append(("issuer", f"{issuer.id} ({names.rfc4514(issuer.subject)})"))
+        lines.append(("key", f"{issuer.algorithm}, SHA-256 of its SubjectPublicKeyInfo {spki_sha256}"))
+    match act:
+        case DestroyAct():
+            facts["reason"] = act.reason
+            lines += [("reason", act.reason), ("afterwards", "nobody can sign with this key again")]
+        case SharesAct():
+            facts |= {"custodians": list(act.custodians), "threshold": act.threshold, "keys": list(act.keys)}
+            lines += [("set", act.id), ("custodians", ", ".join(act.custodians)), ("needed", f"{act.threshold} of {len(act.custodians)}")]
+            if act.replaces is not None:
+                facts["replaces"] = hashlib.sha256(act.replaces).hexdigest()
+                lines += [("replaces", _set(act.replaces)), ("sealed anew", ", ".join(act.keys) or "nothing")]
+        case BackupAct():
+            facts["quorum"] = act.quorum if isinstance(act.quorum, str) else hashlib.sha256(act.quorum).hexdigest()
+            lines.append(("opened by", act.quorum if isinstance(act.quorum, str) else _set(act.quorum)))
+        case DrillAct():
+            facts |= {"quorum": hashlib.sha256(act.quorum).hexdigest(), "backup_sha256": hashlib.sha256(act.backup).hexdigest()}
+            lines += [
+                ("opened by", _set(act.quorum)),
+                ("backup", f"SHA-256 {facts['backup_sha256']}"),
+                ("afterwards", "nothing of the key is kept"),
+            ]
+    algorithm, not_after = (issuer.algorithm, issuer.not_after) if issuer else (AlgorithmName(""), period.end)
+    file = output_file(act, rehearsal=rehearsal)
+    return Drafted(act.id, signer_of(act), file, canonical(facts), algorithm, not_after, title_of(act), tuple(lines), None)
+
+
+def _set(octets: bytes) -> str:
+    quorum = read_quorum(octets)
+    return f"{quorum.shape} of {quorum.name} (set {quorum.identifier}): {', '.join(quorum.custodians)}"
 
 
 def reread(drafted: Drafted, der: bytes, spki: bytes) -> None:

@@ -15,8 +15,9 @@ from typing import Any, Final
 from ca.der.algorithms import load_public_key, verify
 from ca.errors import FleetcaError, Misconfigured, Unacceptable
 from ca.model import Digest
-from ca.rules.ceremony import DestroyAct, Participant, Sheet
+from ca.rules.ceremony import DestroyAct, Participant, SharesAct, Sheet, StatementAct
 from ca.rules.leaf import canonical
+from ca.rules.quorum import judge
 
 CONTEXT: Final = b"fleetca ceremony confirmation v1\0"
 
@@ -73,6 +74,8 @@ def check_people(sheet: Sheet) -> None:
                     f"Act {act.id} must be confirmed by a {role}, and the sheet names none.",
                     fix=f'Add [[roles]] with role = "{role}", the person and the digest of their key.',
                 )
+        if isinstance(act, SharesAct):
+            _check_custodians(act, sheet)
         if isinstance(act, DestroyAct):
             watching = {_plain(each.person) for each in sheet.confirmed_by(act) if each.role in {"witness", "auditor"}}
             if len(watching) < 2:
@@ -82,6 +85,26 @@ def check_people(sheet: Sheet) -> None:
                     why="Nobody can look again afterwards.",
                     fix="Name two persons with the roles witness or auditor, and let both roles confirm the act.",
                 )
+
+    if not sheet.participants and all(isinstance(act, StatementAct) for act in sheet.acts):
+        raise Misconfigured(
+            "missing-role",
+            "No CA key is used in this ceremony, and no person is named: nobody could sign its transcript.",
+            fix="Name the people under [[roles]].",
+        )
+
+
+def _check_custodians(act: SharesAct, sheet: Sheet) -> None:
+    present = {each.person for each in sheet.participants if each.role == "custodian"}
+    for name in act.custodians:
+        if name not in present:
+            raise Misconfigured(
+                "missing-role",
+                f"Act {act.id} makes a share for {name}, who is no custodian of this ceremony.",
+                why="A share is shown to its custodian and nobody else.",
+                fix=f'Add [[roles]] with role = "custodian" and person = "{name}".',
+            )
+    judge(act.id, act.custodians, act.threshold)
 
 
 def _known(role: str) -> None:

@@ -12,6 +12,7 @@ from fleetca.cli import ceremony_kit, ceremony_plan, ceremony_transfer, import_,
 
 if TYPE_CHECKING:
     from ca.ceremony_steps import Outcome, Step
+    from fleetca.cli.ceremony_custodians import Terminal
 
 
 @click.group(help="Plan, rehearse and hold ceremonies: make and change roots offline, from a reviewed sheet.")
@@ -67,6 +68,7 @@ def run(
         chance=SystemChance(),
         credentials=credentials,
         ask=None if given else lambda what: prompts.passphrase(what, file=None, descriptor=None, twice=False)(),
+        custodians=_custodians(),
         moved=moved,
         failpoint=failpoints.failpoint(),
     )
@@ -83,8 +85,21 @@ def rehearse(sheet: Path, out: Path | None, yes: bool, as_json: bool) -> None:
     from fleetca import ceremonies
 
     folder = out or sheet.parent / f"REHEARSAL-{sheet.stem}"
-    outcome = ceremonies.rehearse(sheet, out=folder, confirm=_confirm(yes=yes), clock=SystemClock(), chance=SystemChance())
+    outcome = ceremonies.rehearse(
+        sheet,
+        out=folder,
+        confirm=_confirm(yes=yes),
+        clock=SystemClock(),
+        chance=SystemChance(),
+        custodians=None if yes else _custodians(),
+    )
     _report(outcome, folder, as_json=as_json, rehearsal=True)
+
+
+def _custodians() -> Terminal | None:
+    from fleetca.cli.ceremony_custodians import Terminal
+
+    return Terminal() if prompts.interactive() else None
 
 
 def _confirm(*, yes: bool) -> Callable[[Step], bool]:

@@ -23,13 +23,13 @@ def confirmed(question: str, *, flag: str) -> bool:
     Raises:
         Malformed: nobody is there to answer (`needs-answer`).
     """
-    _require(question, flag)
+    require(question, flag)
     return click.confirm(question, default=False, err=True)
 
 
 def asked(question: str, default: str, *, flag: str) -> str:
     """A line of text."""
-    _require(question, flag)
+    require(question, flag)
     answer = click.prompt(question, default=default, err=True)
     return str(answer)
 
@@ -47,14 +47,19 @@ def passphrase(about: str, *, file: str | None, descriptor: int | None, twice: b
         return forms.secret(Secret("fd", str(descriptor), Path.cwd()))
 
     def ask() -> bytes:
-        _require(f"Passphrase of {about}", "--passphrase-file or --passphrase-fd")
+        require(f"Passphrase of {about}", "--passphrase-file or --passphrase-fd")
         text = click.prompt(f"Passphrase of {about}", hide_input=True, confirmation_prompt=twice, err=True)
         return str(text).encode()
 
     return ask
 
 
-def _require(question: str, flag: str) -> None:
+def require(question: str, flag: str) -> None:
+    """Somebody must be there to answer.
+
+    Raises:
+        Malformed: nobody is (`needs-answer`).
+    """
     if not interactive():
         raise Malformed("needs-answer", f"{question}: nobody is at the terminal to answer.", fix=f"Give {flag}.")
 
