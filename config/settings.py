@@ -353,6 +353,26 @@ class Ocsp(Form):
         return self
 
 
+class CrlOutlet(Form):
+    """Another place that gets every published CRL. Each follows by itself: one that is down holds up nothing."""
+
+    name: ShortName = Field(description="What it is called in logs.")
+    url: str = Field(description="`s3://BUCKET/PREFIX`, or the `http(s)://` address of a folder that takes PUT with If-Match.")
+    endpoint: str | None = Field(None, description="Of S3-compatible storage that is not AWS.")
+    region: str | None = Field(None, description="Of the bucket.")
+    credentials: SecretReference | None = Field(
+        None, description="For PUT: `user:password`, or a bearer token. S3 takes its own from the surroundings (`AWS_...`)."
+    )
+
+    @model_validator(mode="after")
+    def _a_place(self) -> CrlOutlet:
+        if not re.fullmatch(r"s3://[a-z0-9.-]{3,63}(/[A-Za-z0-9._/-]*)?|https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*[A-Za-z0-9_~])?", self.url):
+            raise ValueError("url is neither s3://BUCKET/PREFIX nor http(s)://HOST/PATH without a slash at the end")
+        if self.url.startswith("s3:") and self.credentials is not None:
+            raise ValueError("credentials are for PUT; S3 takes its own from the surroundings")
+        return self
+
+
 class Crl(Form):
     """CRLs."""
 
@@ -360,6 +380,7 @@ class Crl(Form):
     lifetime: Duration = Field(86400, description="From thisUpdate to nextUpdate.")
     interval: Duration = Field(3600, description="A new CRL at least this often.")
     nudge: Duration = Field(5, description="A revocation brings a CRL at once, but never two within this time.")
+    outlets: Several[CrlOutlet] = Field((), description="Where published CRLs go besides.")
     delta_interval: Duration = Field(300, description="A new delta at least this often, for issuers that have deltas.")
     delta_lifetime: Duration = Field(3600, description="From thisUpdate to nextUpdate of a delta.")
     entries: Location = Field(

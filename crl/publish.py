@@ -192,8 +192,12 @@ class Publisher:
             self._still_ours(issuer, lease)
             placed = self._outlet.put_if_unchanged(scope.name, stage, seen=look.visible.version)
         self._failpoint("publish.after-rename")
-        # The outlet read it back from where readers read it.
-        if placed.version != passed.version:
+        with self._outlet.opened(scope.name) as copy:
+            there = copy is not None and gate.same(copy, passed)
+        now_there = self._shelf.look(scope).head if not there else None
+        if now_there is not None and now_there.number > passed.head.number:
+            raise _overtaken(scope)
+        if not there:
             raise Broken("crl-not-put", f"What readers get as {scope.name} is not what was put there.")
         self._shelf.put(scope, placed, passed.head)
         self._failpoint("publish.before-record")

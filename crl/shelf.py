@@ -7,14 +7,13 @@ taken for a CRL, whoever put it there (R09).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 
 from ca.errors import Broken
 from ca.model import OutletCopy, Placed
 from ca.ports import Outlet, PublishedCopy
 from crl.model import Head, Scope
 from crl.rules import gate
-from crl.rules.anatomy import CHUNK, InMemory
+from crl.rules.anatomy import InMemory, version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +84,7 @@ class Shelf:
         try:
             passed = gate.believe(copy, scope)
         except Broken as trouble:
-            digest = sha256()
-            for start in range(0, copy.size, CHUNK):
-                digest.update(copy.read(start, CHUNK))
-            return Visible(digest.hexdigest(), None, trouble, None)
-        kept = OutletCopy(passed.version, copy.read(0, copy.size), copy.modified) if self._keep else None
-        return Visible(passed.version, passed.head, None, kept)
+            return Visible(version_of(copy), None, trouble, None)
+        version = version_of(copy)
+        kept = OutletCopy(version, copy.read(0, copy.size), copy.modified) if self._keep else None
+        return Visible(version, passed.head, None, kept)

@@ -31,6 +31,7 @@ from ca.system import SystemChance, SystemClock
 from config.settings import Settings
 from crl import model as crl_model
 from crl.adopt import take_over
+from crl.asking import Asking
 from crl.publish import Publisher
 from crl.shelf import Shelf
 from crl.tally import TallyFolder
@@ -51,6 +52,7 @@ from fleetca.process import Process
 from fleetca.protocol import Lane, Protocol
 from fleetca.reporting import Reporting
 from fleetca.server import make_server, tls_context
+from fleetca.wiring_crl import crl_policy, mirrors
 from ocsp.serve import ResponderService
 from ocsp.spool.packed import SpoolReader
 from ocsp.web import Background
@@ -114,6 +116,7 @@ def enroll(settings: Settings, process: Process) -> None:
         issuers=issuers,
         clock=clock,
     )
+    process.wait_for_others()
     if not identity.obtain_patiently(process.stopping):
         return
     threading.Thread(target=identity.keep, args=(process.stopping,), name="identity", daemon=True).start()
@@ -167,6 +170,7 @@ def status(settings: Settings, process: Process) -> None:
     application.register_blueprint(crl_blueprint(shelf=shelf, issuers=issuers, clock=clock))
     listener = _listener(process, str(settings.status.listen), "status.listen")
     background = Background(service)
+    process.wait_for_others()
     background.start()
     # Who started us hears "ready" when we can sign; without signer or database we go on with what we have (P7).
     deadline = clock.monotonic() + FIRST_CERTIFICATE_SECONDS
@@ -188,18 +192,6 @@ def status(settings: Settings, process: Process) -> None:
 # ---- publisher ------------------------------------------------------------------------------------------------------
 
 
-def crl_policy(settings: Settings) -> crl_model.Policy:
-    """What the settings lay down for publishing CRLs."""
-    asked = settings.crl
-    return crl_model.Policy(
-        interval=asked.interval,
-        nudge=asked.nudge,
-        lifetime=asked.lifetime,
-        delta_interval=asked.delta_interval,
-        delta_lifetime=asked.delta_lifetime,
-    )
-
-
 def publisher(settings: Settings, process: Process) -> None:
     """Publishes CRLs and runs the sequencer of the record; any number may run, the database's leases decide."""
     clock = SystemClock()
@@ -207,7 +199,7 @@ def publisher(settings: Settings, process: Process) -> None:
     store = open_store(forms.store_url(settings))
     holder = _holder("publisher")
     points = failpoint()
-    outlet = DirectoryOutlet(settings.crl.directory)
+    outlet, asking = DirectoryOutlet(settings.crl.directory), Asking(settings.crl.tally)
     publishing = Publisher(
         reading=store.reading,
         leases=store.ledger,
@@ -221,12 +213,14 @@ def publisher(settings: Settings, process: Process) -> None:
     )
     sequencer = _sequencer(settings, store, clock=clock, holder=holder, points=points)
     timer = PublisherTimer(
-        publishing.publish,
+        lambda scope: _asked_for(publishing, asking, scope),
         issuers=issuers,
         clock=clock,
         take_over=lambda issuer: take_over(issuer, outlet=outlet, clock=clock),
+        mirrors=mirrors(settings, issuers, now=clock.now),
         who=holder,
     )
+    process.wait_for_others()
     timer.start()
     presigner = _presigner(settings, store)
     if presigner is not None:
@@ -259,6 +253,14 @@ def _presigner(settings: Settings, store: Store) -> Presigner | None:
     except FleetcaError as error:
         log.error("presign-failed", code=error.code, reason=str(error), fix=error.fix)
         return None
+
+
+def _asked_for(publishing: Publisher, asking: Asking, scope: crl_model.Scope) -> crl_model.Outcome:
+    asked = asking.asked(scope.name)
+    outcome = publishing.publish(scope, asked=asked)
+    if asked and outcome.result is crl_model.Result.published:
+        asking.done(scope.name)
+    return outcome
 
 
 def open_log_key(settings: Settings) -> SigningKey:

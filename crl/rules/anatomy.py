@@ -291,8 +291,16 @@ def _element(octets: bytes, start: int, limit: int, tag: int | None = None) -> E
     return found
 
 
-def verify(anatomy: Anatomy, issuer: Issuer) -> tuple[Digest, str]:
-    """Check the signature with the public key of the issuer. Returns the SHA-256 of what is signed, and of the whole file in hexadecimal.
+def version_of(source: Source) -> str:
+    """The SHA-256 of a whole file, in hexadecimal."""
+    digest = hashlib.sha256()
+    for start in range(0, source.size, CHUNK):
+        digest.update(source.read(start, CHUNK))
+    return digest.hexdigest()
+
+
+def verify(anatomy: Anatomy, issuer: Issuer) -> Digest:
+    """Check the signature with the public key of the issuer. Returns the SHA-256 of what is signed.
 
     Raises:
         Broken: `crl-algorithm`, `crl-signature`.
@@ -302,25 +310,21 @@ def verify(anatomy: Anatomy, issuer: Issuer) -> tuple[Digest, str]:
         raise Broken("crl-algorithm", f"The CRL is not signed with {issuer.algorithm}, the algorithm of {issuer.id}.")
     if anatomy.inner_algorithm != anatomy.outer_algorithm:
         raise Broken("crl-algorithm", "The CRL's signature and signatureAlgorithm differ.", why="RFC 5280 5.1.1.2 wants them the same.")
-    tbs, size = anatomy.tbs, anatomy.source.size
-    head = anatomy.source.read(0, tbs.start)
-    recorded, whole = hashlib.sha256(), hashlib.sha256(head)
+    tbs, recorded = anatomy.tbs, hashlib.sha256()
     signed = recorded if row.digest in (None, "sha256") else hashlib.new(row.digest)
     kept: list[bytes] = []
     for piece in anatomy.pieces(tbs.start, tbs.end):
         recorded.update(piece)
-        whole.update(piece)
         if signed is not recorded:
             signed.update(piece)
         if row.digest is None:
             kept.append(piece)
-    whole.update(anatomy.source.read(tbs.end, size - tbs.end))
     try:
         key = _public_key(issuer.spki)
         key.verify(anatomy.signature, b"".join(kept) if row.digest is None else signed.digest(), *row.arguments)
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         raise Broken("crl-signature", f"The CRL's signature does not verify with the key of {issuer.id}.") from None
-    return Digest(recorded.digest()), whole.hexdigest()
+    return Digest(recorded.digest())
 
 
 def head_of(anatomy: Anatomy, tbs_sha256: Digest) -> Head:

@@ -107,8 +107,8 @@ class Passed:
     """A CRL that was let through."""
 
     head: Head
-    version: str
-    """SHA-256 of all its octets, in hexadecimal."""
+    size: int
+    signature: bytes
 
 
 def believe(source: Source, scope: Scope) -> Passed:
@@ -127,6 +127,15 @@ def signed(source: Source, scope: Scope) -> bool:
     except (Broken, Malformed):
         return False
     return True
+
+
+def same(source: Source, passed: Passed) -> bool:
+    """Whether this is the CRL that was let through: as long, and with the same signature at its end, which covers the rest."""
+    try:
+        read = anatomy.read(source)
+    except Malformed:
+        return False
+    return source.size == passed.size and read.signature == passed.signature and read.number() == passed.head.number
 
 
 def inspect(source: Source, scope: Scope, *, now: UnixTime, ahead: int = 0) -> Passed:
@@ -189,12 +198,12 @@ def _whose(source: Source, issuer: Issuer) -> tuple[Anatomy, Passed]:
     read = anatomy.read(source)
     if read.issuer != issuer.subject:
         raise Broken("crl-issuer", f"The CRL names another issuer than {issuer.id}.", why="Octet by octet (RFC 5280 5.1.2.3).")
-    tbs_sha256, version = anatomy.verify(read, issuer)
+    tbs_sha256 = anatomy.verify(read, issuer)
     if not issuer.may_sign_crl:
         raise Broken("crl-issuer", f"{issuer.id} may not sign CRLs.", why="Its certificate lacks cRLSign (RFC 5280 6.3.3 f).")
     if read.authority_key_identifier() != issuer.key_identifier:
         raise Broken("crl-key-identifier", f"The CRL's authorityKeyIdentifier is not that of {issuer.id}.")
-    return read, Passed(anatomy.head_of(read, tbs_sha256), version)
+    return read, Passed(anatomy.head_of(read, tbs_sha256), source.size, read.signature)
 
 
 def _check_extensions(read: Anatomy, scope: Scope) -> None:
@@ -318,19 +327,20 @@ def _check_entries(read: Anatomy, head: Head, expected: Expected) -> None:
 
 def _same(read: Iterator[bytes], wanted: Iterator[bytes]) -> bool:
     """Whether two streams of octets are one, however they are cut."""
-    left = right = memoryview(b"")
+    left = right = b""
     while True:
         while not left:
             piece = next(read, None)
             if piece is None:
                 return not right and all(not more for more in wanted)
-            left = memoryview(piece)
+            left = piece
         while not right:
             piece = next(wanted, None)
             if piece is None:
                 return False
-            right = memoryview(piece)
+            right = piece
         count = min(len(left), len(right))
+        # Of a view, each octet would be compared as a number.
         if left[:count] != right[:count]:
             return False
         left, right = left[count:], right[count:]

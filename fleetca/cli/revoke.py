@@ -19,6 +19,7 @@ from fleetca.cli import output, reach
 @click.option("--certificate", "file", metavar="FILE", help="Revoke the certificate in this file (PEM or DER).")
 @click.option("--device", help="Revoke every certificate of this device, and the device.")
 @click.option("--reason", type=click.Choice([reason.name for reason in Reason]), required=True, help="Why (RFC 5280, section 5.3.1).")
+@click.option("--invalid-since", metavar="TIME", help="When the key was lost, where that is known (invalidityDate): 2026-11-22T06:43:00Z.")
 @click.option("--issuer", help="The issuer of SERIAL; the deployment's own when absent.")
 @click.option("--confirm", metavar="NAME", help="The device's name once more, in place of the question.")
 @output.json_option
@@ -28,6 +29,7 @@ def revoke(
     file: str | None,
     device: str | None,
     reason: str,
+    invalid_since: str | None,
     issuer: str | None,
     confirm: str | None,
     as_json: bool,
@@ -38,6 +40,7 @@ def revoke(
 
     if sum(one is not None for one in (serial, file, device)) != 1:
         raise click.UsageError("Give exactly one of SERIAL, --certificate and --device.")
+    since = None if invalid_since is None else reach.moment(invalid_since, reach.now())
     with reach.signer(settings) as (deployment, signer):
         target = None
         if device is not None:
@@ -49,7 +52,7 @@ def revoke(
         if target is not None and confirm is not None:
             _confirmed(signer.certificate(target).device, confirm)
         revoked = signer.revoke(
-            RevokeRequest(signer.local, Reason[reason], target=target, device=None if device is None else ids.device_id(device))
+            RevokeRequest(signer.local, Reason[reason], target=target, device=None if device is None else ids.device_id(device), invalid_from=since)
         )
     unlisted = sum(not one.listed for one in revoked)
     rows = [(str(one.ref), one.reason.name, output.iso(one.revoked_at)) for one in revoked]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,53 @@ import pytest
 
 from ca.errors import Conflict, Malformed, StoreUnavailable
 from ca.outlets.directory import DirectoryOutlet
+from ca.outlets.http_put import HttpPutOutlet
 from ca.outlets.memory import MemoryOutlet
+from ca.outlets.s3 import S3Outlet
+from tests.fakes.places import FaultyS3, web_folder
 
 NAME = "issuing.crl"
 
 
-@pytest.fixture(params=["directory", "memory"])
-def outlet(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    return DirectoryOutlet(tmp_path / "public" / "crl") if request.param == "directory" else MemoryOutlet(lambda: 1_800_000_000)
+def now() -> int:
+    return 1_800_000_000
+
+
+@contextmanager
+def bucket() -> Iterator[FaultyS3]:
+    """moto's S3, in this process."""
+    boto3 = pytest.importorskip("boto3")
+    moto = pytest.importorskip("moto")
+    with moto.mock_aws():
+        client = boto3.client("s3", region_name="eu-west-1", aws_access_key_id="x", aws_secret_access_key="y")
+        client.create_bucket(Bucket="crls", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        yield FaultyS3(client)
+
+
+@pytest.fixture(params=["directory", "memory", "http-put", "s3"])
+def outlet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    match request.param:
+        case "directory":
+            yield DirectoryOutlet(tmp_path / "public" / "crl")
+        case "memory":
+            yield MemoryOutlet(now)
+        case "http-put":
+            with web_folder() as (_, url):
+                yield HttpPutOutlet(url, now=now)
+        case _:
+            with bucket() as client:
+                yield S3Outlet("crls", now=now, prefix="public/", client=client)
+
+
+@pytest.fixture(params=["http-put", "s3"])
+def faulty(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Callable[[str], None]]]:
+    """An outlet on another host, and how to make its next put fail."""
+    if request.param == "http-put":
+        with web_folder() as (place, url):
+            yield HttpPutOutlet(url, now=now), lambda fault: setattr(place, "fault", fault)
+    else:
+        with bucket() as client:
+            yield S3Outlet("crls", now=now, client=client), lambda fault: setattr(client, "fault", fault)
 
 
 def put(outlet: Any, octets: bytes, *, seen: str | None) -> Any:
@@ -88,6 +128,39 @@ def test_a_number_never_goes_back(outlet: Any) -> None:
     for number, kept in ((5, 5), (3, 5), (6, 6), (1 << 150, 1 << 150)):
         outlet.raise_high_water(NAME, number)
         assert outlet.high_water(NAME) == kept
+
+
+# ---- places on other hosts: what a failed put leaves ------------------------------------------------------------------
+
+
+def test_failed_and_not_written_leaves_the_old_one_and_may_be_repeated(faulty: tuple[Any, Callable[[str], None]]) -> None:
+    place, fail = faulty
+    first = put(place, b"one" * 100, seen=None)
+    fail("failed and not written")
+    with pytest.raises(StoreUnavailable):
+        put(place, b"two" * 100, seen=first.version)
+    assert place.current(NAME).octets == b"one" * 100
+    assert put(place, b"two" * 100, seen=first.version).version == sha256(b"two" * 100).hexdigest()
+
+
+@pytest.mark.parametrize("fault", ["failed but written", "answer lost"])
+def test_failed_but_written_is_found_to_be_there(faulty: tuple[Any, Callable[[str], None]], fault: str) -> None:
+    place, fail = faulty
+    first = put(place, b"one" * 100, seen=None)
+    fail(fault)
+    assert put(place, b"two" * 100, seen=first.version).version == sha256(b"two" * 100).hexdigest()
+    assert place.current(NAME).octets == b"two" * 100
+    assert place.previous(NAME).octets == b"one" * 100
+
+
+def test_half_written_is_no_success_and_the_next_put_mends_it(faulty: tuple[Any, Callable[[str], None]]) -> None:
+    place, fail = faulty
+    first = put(place, b"one" * 100, seen=None)
+    fail("half written")
+    with pytest.raises(StoreUnavailable):
+        put(place, b"two" * 100, seen=first.version)
+    half = place.current(NAME)
+    assert put(place, b"two" * 100, seen=half.version).version == sha256(b"two" * 100).hexdigest()
 
 
 # ---- the folder -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 
 from ca.errors import Broken, Conflict, StoreUnavailable, Unacceptable
-from ca.model import CrlIntent, IssuerId, Placed, Reason
+from ca.model import CrlIntent, IssuerId, OutletCopy, Placed, Reason
 from ca.outlets.directory import DirectoryOutlet
 from ca.outlets.memory import MemoryOutlet
 from crl.adopt import adopt, take_over
@@ -405,7 +405,9 @@ class Lossy(MemoryOutlet):
 
     def put_if_unchanged(self, name: str, stage: Any, *, seen: str | None) -> Placed:
         placed = super().put_if_unchanged(name, stage, seen=seen)
-        return placed if self.wrong is None else replace(placed, version=sha256(self.wrong).hexdigest())
+        if self.wrong is not None:
+            self._current[name] = OutletCopy(sha256(self.wrong).hexdigest(), self.wrong, placed.modified)
+        return placed
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Any]:
