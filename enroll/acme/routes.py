@@ -24,7 +24,7 @@ from enroll.acme import messages, renewal_info
 from enroll.acme.accounts import Accounts
 from enroll.acme.jws import LARGEST
 from enroll.acme.messages import PREFIX, Addresses
-from enroll.acme.model import Account, Directory, Order, OrderStatus, Problem
+from enroll.acme.model import Account, AuthorizationStatus, ChallengeStatus, Directory, Order, OrderStatus, Problem
 from enroll.acme.nonces import Nonces
 from enroll.acme.orders import RETRY, Orders, of_refusal
 from enroll.acme.requests import Asker, By, Requests
@@ -227,13 +227,14 @@ class _Answers:
         return answer
 
     def authorization(self, at: Addresses, asker: Asker, id_: str) -> Response:
-        return _json(messages.render_authorization(at, self._service.orders.authorization(asker, id_)))
+        found = self._service.orders.authorization(asker, id_)
+        return _soon(_json(messages.render_authorization(at, found)), pending=found.status is AuthorizationStatus.pending)
 
     def challenge(self, at: Addresses, asker: Asker, id_: str, kind: str) -> Response:
         authorization, challenge = self._service.validating.challenge(asker, id_, kind)
         answer = _json(messages.render_challenge(at, authorization, challenge))
         answer.headers.add("Link", f'<{at.authorization(authorization.id)}>;rel="up"')
-        return answer
+        return _soon(answer, pending=challenge.status is ChallengeStatus.processing)
 
     # ---- Certificates -----------------------------------------------------------------------------------------------
 
@@ -268,6 +269,13 @@ class _Answers:
 
 def _json(document: Mapping[str, Any], status: int = 200) -> Response:
     return Response(json.dumps(document, ensure_ascii=False).encode(), status, content_type="application/json")
+
+
+def _soon(answer: Response, *, pending: bool) -> Response:
+    """RFC 8555 7.5.1, 8.2: when to look again at what is not decided. Those who are not told wait for seconds."""
+    if pending:
+        answer.headers["Retry-After"] = "1"
+    return answer
 
 
 def _refused(service: Service, error: FleetcaError) -> Response:
