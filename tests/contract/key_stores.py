@@ -55,4 +55,11 @@ def tpm(folder: Path) -> KeyStore:
 STARTED: list[SoftTpm] = []
 """What the fixture ends."""
 
-STORES: dict[str, Callable[[Path], KeyStore]] = {"memory": memory, "sealed": sealed, "quorum": quorum, "pkcs11": pkcs11, "awskms": awskms, "tpm": tpm}
+STORES: dict[str, Callable[[Path], KeyStore]] = {
+    "memory": memory,
+    "sealed": sealed,
+    "quorum": quorum,
+    "pkcs11": pkcs11,
+    "awskms": awskms,
+    "tpm": tpm,
+}
