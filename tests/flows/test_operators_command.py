@@ -97,9 +97,9 @@ def test_bad_input_has_its_exit_code_and_changes_nothing(base: Path, arguments: 
     assert run(base, "list") == before
 
 
-def test_import_and_migrate_wait_for_the_signer_to_be_stopped(base: Path) -> None:
-    for command in (["migrate"], ["import", str(base / "ceremony/root-and-issuing")]):
+def test_migrate_waits_for_the_signer_to_be_stopped_and_import_finds_what_it_brought_before(base: Path) -> None:
+    for command, code in ((["migrate"], "signer-running"), (["import", str(base / "ceremony/root-and-issuing")], "ceremony-imported")):
         done = subprocess.run([*COMMAND, *command, "--settings", str(base / "fleetca.toml")], capture_output=True, text=True, check=False)
         assert done.returncode == 4
-        assert "[signer-running]" in done.stderr
+        assert f"[{code}]" in done.stderr
         assert "fix: " in done.stderr

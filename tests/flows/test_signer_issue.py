@@ -320,7 +320,7 @@ def test_P9_a_revoked_device_neither_renews_nor_enrols(both: World) -> None:
     made = both.revoke_device("pump-17")
     assert {change.ref for change in made} == {both.row(first).ref, both.row(second).ref}
     refused("certificate-revoked", lambda: both.renew(second))
-    refused("device-revoked", lambda: both.issue(IssueRequest(Keypair().csr(), TokenEvidence(waiting.text))))
+    refused("token-revoked", lambda: both.issue(IssueRequest(Keypair().csr(), TokenEvidence(waiting.text))))
     refused("device-revoked", both.token)
 
 

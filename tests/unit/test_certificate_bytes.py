@@ -90,7 +90,7 @@ def _theirs(name: str, issuer_kind: str, kind: str, *, names: list[x509.GeneralN
         .issuer_name(name_of(issuer.certificate))
         .not_valid_before(at(start))
         .not_valid_after(at(start + wanted.lifetime - 1))
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pump-17")]))
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "broker.example" if name == "service" else "pump-17")]))
         .public_key(public)
     )
     builder = _constant(builder, name, issuer)

@@ -67,6 +67,12 @@ EXPECTED = {
         Role.publisher: set(),
         Role.operator: {"local", "message"},
     },
+    Verb.revoke_token: {
+        Role.enroll: set(),
+        Role.status: set(),
+        Role.publisher: set(),
+        Role.operator: {"local"},
+    },
     Verb.confirm: {
         Role.enroll: {"presented", "message"},
         Role.status: set(),
