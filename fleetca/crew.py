@@ -88,6 +88,12 @@ class Copy:
         self.send_signal(signal.SIGKILL)
 
 
+PLAIN: Final = frozenset(
+    ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OPENSSL_CONF", "PATH", "PYTHONHOME", "PYTHONPATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
+)
+"""Variables that code needs to be loaded, for a mould that starts before anyone knows which ones the settings name as secrets."""
+
+
 class Crew:
     """The supervisor's end of a mould. The mould gets ready while the caller goes on; the first order waits for it.
 
@@ -96,6 +102,7 @@ class Crew:
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = dict(environment)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(_PATIENCE)
         with theirs:
@@ -104,7 +111,7 @@ class Crew:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env=dict(environment),
+                env=self.environment,
             )
 
     def start(

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -41,11 +42,13 @@ class Process:
         ready_fd: where to say that it is ready, if somebody waits for it.
         socket_fd: the listening socket it inherits, if it listens on one.
         supervisor: the process that started it; it does not outlive that.
+        after_fd: ends when what it needs of others is there.
     """
 
     ready_fd: int | None = None
     socket_fd: int | None = None
     supervisor: int | None = None
+    after_fd: int | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
     _at_stop: list[Callable[[], None]] = field(default_factory=list)
 
@@ -84,6 +87,15 @@ class Process:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, suppress(OSError):
                 notify.connect(f"\0{address[1:]}" if address.startswith("@") else address)
                 notify.send(b"READY=1")
+
+    def wait_for_others(self) -> None:
+        """Return when they are there, or when told to stop; at once where nobody said that they are on their way."""
+        if self.after_fd is None:
+            return
+        while not self.stopping.is_set() and not select.select([self.after_fd], [], [], 0.1)[0]:
+            pass
+        os.close(self.after_fd)
+        self.after_fd = None
 
     def socket(self) -> socket.socket | None:
         """The inherited listening socket."""

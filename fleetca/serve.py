@@ -81,16 +81,17 @@ class Supervisor:
     Args:
         file: the settings file.
         log_directory: where each process's stderr goes; None keeps it on ours.
+        crew: one that is getting ready already; it is let go if its variables are secrets by these settings.
     """
 
-    def __init__(self, file: Path, *, log_directory: Path | None = None) -> None:
+    def __init__(self, file: Path, *, log_directory: Path | None = None, crew: Crew | None = None) -> None:
         self.file = file
         self.clock: Clock = SystemClock()
         self.monotonic: Callable[[], float] = SystemClock().monotonic
         self.log_directory = log_directory
         self.settings = read_settings(file)
         self.held = hold_descriptors(self.settings)
-        self.crew: Crew | None = None
+        self.crew = crew
         self.sockets: Sockets = {}
         self.children: dict[str, Child] = {}
         self.stopping = threading.Event()
@@ -106,14 +107,27 @@ class Supervisor:
             KeyUnavailable, StoreUnavailable: it refused for want of a key or of storage.
         """
         self.sockets = self._bound(self.settings)
+        signer, *others = plans(self.settings)
+        # The others get as far as they can without the signer, and hear by the end of this pipe that it answers.
+        after, come = os.pipe()
+        waiting: list[tuple[Child, int]] = []
         try:
-            self._renew_crew(self.settings)
-            signer, *others = plans(self.settings)
-            self._await_ready([self._spawn(signer)])
-            self._await_ready([self._spawn(plan) for plan in others])
+            if self.crew is None or environment_of("", self.settings, self.crew.environment) != self.crew.environment:
+                self._renew_crew(self.settings)
+            first = self._spawn(signer)
+            waiting = [self._spawn(plan, after=after) for plan in others]
+            self._await_ready([first])
+            os.close(come)
+            come = -1
+            started, waiting = waiting, []
+            self._await_ready(started)
         except BaseException:
             self.stop()
             raise
+        finally:
+            for descriptor in (after, come, *(ready for _, ready in waiting)):
+                if descriptor >= 0:
+                    os.close(descriptor)
 
     def _bound(self, settings: Settings) -> Sockets:
         """A listening socket for each address; those that we listen on already are taken over. Closes none of ours."""
@@ -128,13 +142,20 @@ class Supervisor:
             raise
         return found
 
-    def _spawn(self, plan: Plan) -> tuple[Child, int]:
-        """Start a process; returns it and the descriptor on which it will say that it is ready."""
+    def _spawn(self, plan: Plan, *, after: int | None = None) -> tuple[Child, int]:
+        """Start a process; returns it and the descriptor on which it will say that it is ready.
+
+        Args:
+            after: ends when the signer answers; absent where it does already, or has to be waited for anyhow.
+        """
         ready, ready_write = os.pipe()
         more, passed = ["--ready-fd", str(ready_write)], [ready_write]
         if plan.listen is not None:
             passed.append(self.sockets[plan.listen][1].fileno())
             more += ["--socket-fd", str(passed[-1])]
+        if after is not None:
+            passed.append(after)
+            more += ["--after-fd", str(after)]
         stderr = None
         if self.log_directory is not None:
             self.log_directory.mkdir(parents=True, exist_ok=True)
@@ -400,10 +421,10 @@ def _close(sockets: Sockets, *, but: Sockets) -> None:
             listener.close()
 
 
-def serve(file: Path, *, ready: Callable[[Supervisor], None], log_directory: Path | None = None) -> None:
-    """Run a deployment until SIGTERM or SIGINT. `ready` is called once when everything answers."""
+def serve(file: Path, *, ready: Callable[[Supervisor], None], log_directory: Path | None = None, crew: Crew | None = None) -> None:
+    """Run a deployment until SIGTERM or SIGINT. `ready` is called once when everything answers. For `crew` see `Supervisor`."""
     close_memory()  # it holds no key, but its environment may hold what unlocks one
-    supervisor = Supervisor(file, log_directory=log_directory)
+    supervisor = Supervisor(file, log_directory=log_directory, crew=crew)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stopping.set())
     signal.signal(signal.SIGHUP, lambda *_: supervisor.reload_wanted.set())

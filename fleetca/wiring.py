@@ -117,6 +117,7 @@ def enroll(settings: Settings, process: Process) -> None:
         clock=clock,
     )
     process.wait_for_others()
+    process.wait_for_others()
     if not identity.obtain_patiently(process.stopping):
         return
     threading.Thread(target=identity.keep, args=(process.stopping,), name="identity", daemon=True).start()
@@ -171,6 +172,7 @@ def status(settings: Settings, process: Process) -> None:
     listener = _listener(process, str(settings.status.listen), "status.listen")
     background = Background(service)
     process.wait_for_others()
+    process.wait_for_others()
     background.start()
     # Who started us hears "ready" when we can sign; without signer or database we go on with what we have (P7).
     deadline = clock.monotonic() + FIRST_CERTIFICATE_SECONDS
@@ -220,6 +222,7 @@ def publisher(settings: Settings, process: Process) -> None:
         mirrors=mirrors(settings, issuers, now=clock.now),
         who=holder,
     )
+    process.wait_for_others()
     process.wait_for_others()
     timer.start()
     presigner = _presigner(settings, store)

@@ -17,14 +17,22 @@ from fleetca.cli import output
 @click.option("--ready-fd", type=int, hidden=True)
 @click.option("--socket-fd", type=int, hidden=True)
 @click.option("--supervisor", type=int, hidden=True)
+@click.option("--after-fd", type=int, hidden=True)
 @click.option("--trial", is_flag=True, help="Read everything it would read, open its keys, and stop there; the exit code tells.")
 def process(
-    role: str, settings: str, accepted_fd: int | None, ready_fd: int | None, socket_fd: int | None, supervisor: int | None, trial: bool
+    role: str,
+    settings: str,
+    accepted_fd: int | None,
+    ready_fd: int | None,
+    socket_fd: int | None,
+    supervisor: int | None,
+    after_fd: int | None,
+    trial: bool,
 ) -> None:
     from fleetca.forms import read_settings
     from fleetca.process import Process, write_log_lines
 
-    context = Process(ready_fd, socket_fd, supervisor)
+    context = Process(ready_fd, socket_fd, supervisor, after_fd)
     context.begin()
     write_log_lines(role)
     accepted = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 @output.settings_option
 @output.json_option
 def serve(settings: str, as_json: bool) -> None:
+    from fleetca.crew import PLAIN, Crew
+
+    # It loads what the processes need while we load what we need.
+    crew = Crew({name: os.environ[name] for name in PLAIN & os.environ.keys()})
     from fleetca.process import write_log_lines
     from fleetca.serve import serve as run
 
@@ -42,4 +47,4 @@ def serve(settings: str, as_json: bool) -> None:
             as_json=as_json,
         )
 
-    run(Path(settings), ready=ready)
+    run(Path(settings), ready=ready, crew=crew)

@@ -241,11 +241,12 @@ def test_P3_a_copy_holds_its_own_secrets_and_no_others(tmp_path: Path) -> None:
     """Each process is a copy of one that loaded the code, the signer aside. Neither finds in it what is for another."""
     need("root")
     file = make_deployment(tmp_path / "here")
-    secrets = {}
-    for name in ("issuing", "log"):
-        secrets[name] = (file.parent / f"secrets/{name}.passphrase").read_text().strip()
-        change(file, f'"file:secrets/{name}.passphrase"', f'"env:TEST_{name.upper()}"')
-    with serving(file, tmp_path / "serve.log", TEST_ISSUING=secrets["issuing"], TEST_LOG=secrets["log"]) as running:
+    secrets, environment = {}, {}
+    # The second is a variable that the mould gets as long as nobody has said that it is a secret.
+    for name, variable in (("issuing", "TEST_ISSUING"), ("log", "VIRTUAL_ENV")):
+        environment[variable] = secrets[name] = (file.parent / f"secrets/{name}.passphrase").read_text().strip()
+        change(file, f'"file:secrets/{name}.passphrase"', f'"env:{variable}"')
+    with serving(file, tmp_path / "serve.log", **environment) as running:
         processes = running.children() | {"mould": running.mould()}
         found = {(role, name) for role, pid in processes.items() for name, secret in secrets.items() if holds(pid, secret.encode())}
         open_files = {(role, str(entry.readlink())) for role, pid in processes.items() for entry in Path(f"/proc/{pid}/fd").iterdir()}
