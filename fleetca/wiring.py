@@ -63,6 +63,8 @@ log = structlog.get_logger()
 SERVICE = ProfileName("service")
 RESPONDER = ProfileName("ocsp-responder")
 FIRST_CERTIFICATE_SECONDS = 5.0
+ENROLLING = 64
+"""Requests at once beside the lane: while the signer decides they only wait, and those that wait together share one of its commits."""
 SPOOLED_SECONDS = 0.5
 """The same where answers lie in the spool: nobody has to wait for a signer that is gone."""
 
@@ -126,7 +128,7 @@ def enroll(settings: Settings, process: Process) -> None:
         application,
         process,
         listener,
-        threads=8,
+        threads=ENROLLING,
         context=context,
         lane=Lane(prompt.targets, prompt.take),
         connections=settings.enroll.connections,
