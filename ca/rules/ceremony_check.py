@@ -174,6 +174,8 @@ def _remarks(said: Transcript) -> Sequence[str]:
             found.append(f"it was stopped and went on (line {record.seq + 1})")
             if fields["moved"]:
                 found.append(f"it went on on another machine: {fields['moved']}")
+        if record.kind == "note":
+            found.append(f"noted: {fields['text']}")
         if record.kind == "refused":
             found.append(f"somebody said no (line {record.seq + 1})")
         if record.kind == "signing" and fields["again"]:

@@ -22,6 +22,7 @@ def ceremony() -> None:
 
 ceremony.add_command(ceremony_plan.plan)
 ceremony.add_command(ceremony_plan.role_key)
+ceremony.add_command(ceremony_plan.note)
 ceremony.add_command(ceremony_kit.kit)
 ceremony.add_command(ceremony_kit.check_kit)
 ceremony.add_command(ceremony_transfer.show)

@@ -1,4 +1,4 @@
-"""`fleetca ceremony plan` and `role-key`: what happens before the day."""
+"""`fleetca ceremony plan`, `role-key` and `note`: what happens before the day, and what is remarked on it."""
 
 from __future__ import annotations
 
@@ -98,3 +98,21 @@ def role_key(name: str, out: Path, passphrase_file: str | None, passphrase_fd: i
         "Write key_sha256 into the sheet, under [[roles]].",
     ]
     output.result(document, "\n".join(lines), as_json=as_json)
+
+
+@click.command(
+    help="Write TEXT (a deviation from the script, an observation) into the transcript in FOLDER, while the ceremony is stopped."
+)
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("text")
+@output.json_option
+def note(folder: Path, text: str, as_json: bool) -> None:
+    from ca.ceremony_note import add_note
+    from ca.system import SystemClock
+    from fleetca.ceremony_lock import FolderLock
+    from fleetca.folder import Folder
+
+    with FolderLock(folder):
+        made = add_note(Folder(folder), text, clock=SystemClock())
+    document = {"line": made.seq + 1, "at": output.iso(made.at), "text": text.strip()}
+    output.result(document, f"Line {made.seq + 1} of the transcript says so. Run the ceremony again to go on.", as_json=as_json)

@@ -377,3 +377,22 @@ def test_the_network_of_this_machine_is_asked(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(Denied) as caught:
         document(*hold(sheet, credentials, tmp_path / "out"))
     assert caught.value.code == "network-up"
+
+
+def test_what_people_remark_stands_in_the_transcript_until_it_is_sealed(tmp_path: Path) -> None:
+    sheet, credentials = small(tmp_path)
+    out = tmp_path / "out"
+    with pytest.raises(FleetcaError) as caught:
+        document("ceremony", "note", out, "The camera stopped")
+    assert caught.value.code == "no-transcript"
+    command = [*COMMAND, *map(str, hold(sheet, credentials, out))]
+    subprocess.run(command, env={**os.environ, "FLEETCA_FAILPOINT": "ceremony.after-key=kill"}, capture_output=True, check=False)
+    document("ceremony", "note", out, "The camera stopped at 10:14 and was started again")
+    with pytest.raises(FleetcaError) as caught:
+        document("ceremony", "note", out, "two\nlines")
+    assert caught.value.code == "bad-note"
+    document(*hold(sheet, credentials, out))
+    assert "noted: The camera stopped at 10:14 and was started again" in document("ceremony", "verify", out)["remarks"]
+    with pytest.raises(Conflict) as finished:
+        document("ceremony", "note", out, "too late")
+    assert finished.value.code == "ceremony-finished"
