@@ -36,8 +36,7 @@ class Validated:
     def covers(self, name: Name) -> bool:
         """Could this name be validated at all?"""
         if name.kind is NameKind.dns:
-            host = name.value.removeprefix("*.")
-            return any(below(pattern, host) for pattern in self.dns)
+            return any(below(pattern, name.value) for pattern in self.dns)
         return name.kind is NameKind.ip and inside(self.networks, name.value)
 
 

@@ -104,8 +104,8 @@ def _why_not(
         return f"{identifier.value} is not among the names of this directory."
     if bound_names is not None and identifier.value not in bound_names:
         return f"{identifier.value} is not among the names of this account's token."
-    if identifier.value.startswith("*.") and not any(kind.value == "dns-01" for kind in directory.challenges):
-        return "A wildcard is validated by dns-01, which this directory does not do (RFC 8555 7.1.3)."
+    if identifier.value.startswith("*."):
+        return "Certificates here carry no wildcards: each is one holder's."
     return None
 
 

@@ -157,15 +157,12 @@ def render_authorization(at: Addresses, authorization: Authorization) -> dict[st
     decided = {AuthorizationStatus.valid: ChallengeStatus.valid, AuthorizationStatus.invalid: ChallengeStatus.invalid}
     wanted = decided.get(authorization.status)
     shown = [one for one in authorization.challenges if wanted is None or one.status is wanted]
-    document: dict[str, Any] = {
+    return {
         "identifier": render_identifier(authorization.identifier),
         "status": authorization.status.value,
         "expires": timestamp(authorization.expires),
         "challenges": [render_challenge(at, authorization, one) for one in shown],
     }
-    if authorization.wildcard:
-        document["wildcard"] = True
-    return document
 
 
 def render_problem(problem: Problem) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -37,7 +38,7 @@ class Problem(Refused):
         retry_after: int | None = None,
         identifier: Identifier | None = None,
     ) -> None:
-        super().__init__("acme-" + "".join("-" + char.lower() if char.isupper() else char for char in kind), detail)
+        super().__init__("acme-" + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind).lower(), detail)
         self.kind, self.detail, self.status = kind, detail, status
         self.subproblems, self.algorithms, self.location = subproblems, algorithms, location
         self.retry_after, self.identifier = retry_after, identifier
@@ -53,7 +54,7 @@ class IdentifierKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Identifier:
-    """What a client asks for, in its one text form; a wildcard stands with its `*.` in orders and without it in authorizations."""
+    """What a client asks for, in its one text form."""
 
     kind: IdentifierKind
     value: str
@@ -121,7 +122,6 @@ class Authorization:
     id: str
     account: str
     identifier: Identifier
-    wildcard: bool
     status: AuthorizationStatus
     expires: UnixTime
     challenges: tuple[Challenge, ...]

@@ -87,10 +87,10 @@ class Orders:
         within(
             self._store.orders_since(account.id, hour_before(now)), self._limits.orders_per_hour, now=now, what="new orders of this account"
         )
-        held = self._store.valid_authorizations(account.id, [_base(one) for one in wanted], now=now + 60)
+        held = self._store.valid_authorizations(account.id, wanted, now=now + 60)
         authorizations, new = [], []
         for identifier in wanted:
-            found = next((one for one in held if (one.identifier, one.wildcard) == (_base(identifier), _wild(identifier))), None)
+            found = next((one for one in held if one.identifier == identifier), None)
             if found is None:
                 found = self._authorization(account, directory, identifier, now=now)
                 new.append(found)
@@ -118,13 +118,11 @@ class Orders:
 
     def _authorization(self, account: Account, directory: Directory, identifier: Identifier, *, now: UnixTime) -> Authorization:
         own = identifier.kind is IdentifierKind.permanent_identifier
-        wild = _wild(identifier)
         kinds = [] if own else [kind for kind in directory.challenges if _fits(kind.value, identifier)]
         return Authorization(
             id=self._chance.octets(16).hex(),
             account=account.id,
-            identifier=_base(identifier),
-            wildcard=wild,
+            identifier=identifier,
             # The token of the account said who the device is; there is nobody else to ask.
             status=AuthorizationStatus.valid if own else AuthorizationStatus.pending,
             expires=now + AUTHORIZATION_LIFETIME,
@@ -272,9 +270,8 @@ class Orders:
     def held(self, account: Account, names: Sequence[Name]) -> tuple[Name, ...]:
         """Those of these names that an account may speak for now."""
         wanted = [Identifier(IdentifierKind(name.kind.value), name.value) for name in names if name.kind.value in {"dns", "ip"}]
-        valid = self._store.valid_authorizations(account.id, [_base(one) for one in wanted], now=self._clock.now())
-        held = {(one.identifier, one.wildcard) for one in valid}
-        return tuple(name for one in wanted if (_base(one), _wild(one)) in held and (name := name_of(one)) is not None)
+        held = {one.identifier for one in self._store.valid_authorizations(account.id, wanted, now=self._clock.now())}
+        return tuple(name for one in wanted if one in held and (name := name_of(one)) is not None)
 
 
 def of_refusal(error: FleetcaError) -> Problem:
@@ -286,17 +283,6 @@ def of_refusal(error: FleetcaError) -> Problem:
     return Problem("malformed", str(error))
 
 
-def _wild(identifier: Identifier) -> bool:
-    return identifier.kind is IdentifierKind.dns and identifier.value.startswith("*.")
-
-
-def _base(identifier: Identifier) -> Identifier:
-    """An authorization is for the name below which a wildcard lies (RFC 8555 7.1.4)."""
-    return Identifier(identifier.kind, identifier.value.removeprefix("*.")) if _wild(identifier) else identifier
-
-
 def _fits(challenge: str, identifier: Identifier) -> bool:
-    """Wildcards by dns-01 only (RFC 8555 8.4); addresses never by dns-01 (RFC 8738 7)."""
-    if _wild(identifier):
-        return challenge == "dns-01"
+    """Addresses are never shown by dns-01 (RFC 8738 7)."""
     return identifier.kind is not IdentifierKind.ip or challenge != "dns-01"

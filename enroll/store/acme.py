@@ -357,7 +357,6 @@ def _authorization_row(one: Authorization) -> dict[str, Any]:
         "account": one.account,
         "kind": one.identifier.kind.value,
         "value": one.identifier.value,
-        "wildcard": int(one.wildcard),
         "status": one.status.value,
         "expires": one.expires,
         "challenges": _json(challenges),
@@ -368,12 +367,11 @@ def _authorization_row(one: Authorization) -> dict[str, Any]:
 def _authorization(row: Row | None) -> Authorization | None:
     if row is None:
         return None
-    id_, account, kind, value, wildcard, status, expires, challenges, version = row
+    id_, account, kind, value, status, expires, challenges, version = row
     return Authorization(
         id=id_,
         account=account,
         identifier=Identifier(IdentifierKind(kind), value),
-        wildcard=bool(wildcard),
         status=AuthorizationStatus(status),
         expires=expires,
         challenges=tuple(

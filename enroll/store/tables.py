@@ -76,7 +76,6 @@ authorizations = sa.Table(
     sa.Column("account", TEXT, nullable=False),
     sa.Column("kind", TEXT, nullable=False),
     sa.Column("value", TEXT, nullable=False),
-    sa.Column("wildcard", NUMBER, nullable=False),
     sa.Column("status", TEXT, nullable=False),
     sa.Column("expires", NUMBER, nullable=False),
     sa.Column("challenges", TEXT, nullable=False),

@@ -78,9 +78,7 @@ def authorization(number: int = 1, **changes: object) -> Authorization:
         Challenge(ChallengeKind.http_01, "token", ChallengeStatus.invalid, 1, None, {"type": "x"}),
         Challenge(ChallengeKind.dns_01, "t"),
     )
-    made = Authorization(
-        f"{number:032x}", account().id, NAME, wildcard=False, status=AuthorizationStatus.pending, expires=NOW + 60, challenges=challenges
-    )
+    made = Authorization(f"{number:032x}", account().id, NAME, status=AuthorizationStatus.pending, expires=NOW + 60, challenges=challenges)
     return replace(made, **changes)  # type: ignore[arg-type]
 
 

@@ -673,7 +673,7 @@ REFUSED: list[Refusal] = [
     ("7.1.4: a name of 300", _dns(("a" * 60 + ".") * 5 + "device.test"), 400, "malformed"),
     ("7.1.4: nothing", _dns(""), 400, "malformed"),
     ("7.1.4: a hyphen in front", _dns("-gw.device.test"), 400, "malformed"),
-    ("7.1.3: a wildcard without dns-01", _dns("*.gw.device.test"), 400, "rejectedIdentifier"),
+    ("7.1.3: a wildcard: certificates carry none", _dns("*.gw.device.test"), 400, "rejectedIdentifier"),
     ("7.1.3: two wildcards", _dns("*.*.device.test"), 400, "malformed"),
     ("7.1.3: a wildcard inside", _dns("gw.*.device.test"), 400, "malformed"),
     ("RFC 8738 3: an address as a name", _dns("127.0.0.1"), 400, "malformed"),

@@ -117,6 +117,25 @@ BAD = [
     pytest.param('"sqlite:///state/fleetca.db"', '"mysql://x/y"', "bad-setting", "store.url", "", id="a database we do not speak is refused"),
     pytest.param('"sqlite:///state/fleetca.db"', '"postgresql+psycopg://ca:hunter2@db/ca"', "bad-setting", "store.password", "", id="a password in the address is refused and not repeated"),
     pytest.param('url = "sqlite:///state/fleetca.db"', 'url = "sqlite:///a.db"\npassword = "env:X"', "bad-setting", "password", "", id="SQLite has no password"),
+    pytest.param("[log]", '[acme]\nnetworks = ["10.0.0.1/8"]\n[log]', "bad-setting", "acme.networks[1]", "", id="a network with bits beside its mask is refused"),
+    pytest.param("[log]", '[acme]\nnetworks = ["everything"]\n[log]', "bad-setting", "acme.networks[1]", "", id="a network is written as one"),
+    pytest.param("[log]", '[acme]\nhosts = { "*.x.example" = "localhost" }\n[log]', "bad-setting", "acme.hosts", "", id="a host is mapped to an address"),
+    pytest.param("[log]", '[acme]\nhosts = { "x/y" = "127.0.0.1" }\n[log]', "bad-setting", "acme.hosts", "", id="a host is a name"),
+    pytest.param("[log]", '[acme]\nresolver = ["dns.example"]\n[log]', "bad-setting", "acme.resolver[1]", "", id="a DNS server is an address"),
+    pytest.param("[log]", "[acme]\nhttp_port = 0\n[log]", "bad-setting", "acme.http_port", "", id="a port is above zero"),
+    pytest.param("[log]", "[acme]\nrefuse_nonces = 1.0\n[log]", "bad-setting", "acme.refuse_nonces", "", id="not every nonce is refused"),
+    pytest.param("[log]", '[[acme.directories]]\nname = "a"\n[log]', "missing-setting", "profile", "", id="a directory has a profile"),
+    pytest.param("[log]", '[[acme.directories]]\nname = "a b"\nprofile = "service"\n[log]', "bad-setting", "acme.directories[1].name", "", id="a directory has a name for addresses"),
+    pytest.param("[log]", '[[acme.directories]]\nname = "a"\nprofile = "service"\n[[acme.directories]]\nname = "a"\nprofile = "device"\n[log]', "bad-setting", "a twice", "", id="two directories of one name are refused"),
+    pytest.param("[log]", '[[acme.directories]]\nname = "a"\nprofile = "service"\naccounts = "anybody"\n[log]', "bad-setting", "accounts", "", id="accounts are bound or open"),
+    pytest.param("[log]", '[[acme.directories]]\nname = "a"\nprofile = "service"\nnames = ["*.*.example"]\n[log]', "bad-setting", "names[1]", "", id="a pattern has one star, in front"),
+    pytest.param("[log]", '[[acme.directories]]\nname = "a"\nprofile = "service"\nchallenges = ["dns-01"]\n[log]', "bad-setting", "resolver names no DNS server", "", id="dns-01 needs a resolver"),
+    pytest.param("[log]", '[[acme.directories]]\nname = "a"\nprofile = "service"\nchallenges = []\n[log]', "bad-setting", "challenges", "", id="a directory has a challenge"),
+    pytest.param("[log]", '[est]\nlabels = ["cacerts"]\n[log]', "bad-setting", "is an operation", "", id="a label is no operation (RFC 7030 3.2.2)"),
+    pytest.param("[log]", '[[est.manufacturers]]\nname = "w"\ncertificate = "w.pem"\nprefix = "fleetca:"\n[log]', "bad-setting", "est.manufacturers[1].prefix", "", id="a manufacturer has no ids of ours"),
+    pytest.param("[log]", '[[est.manufacturers]]\nname = "w"\ncertificate = "w.pem"\nprefix = "account:"\n[log]', "bad-setting", "est.manufacturers[1].prefix", "", id="a manufacturer has no ids of accounts"),
+    pytest.param("[log]", '[[est.manufacturers]]\nname = "w"\ncertificate = "w.pem"\nprefix = "w"\n[log]', "bad-setting", "est.manufacturers[1].prefix", "", id="a prefix ends in a colon"),
+    pytest.param("[log]", '[[est.manufacturers]]\nname = "w"\ncertificate = "w.pem"\nprefix = "w:"\n[[est.manufacturers]]\nname = "v"\ncertificate = "v.pem"\nprefix = "w:"\n[log]', "bad-setting", "prefix w: twice", "", id="two manufacturers share no ids"),
     pytest.param("[deployment]", "deployment = 3\n[x]", "unknown-setting", "x", "", id="a number is no table"),
     pytest.param("[deployment]", "[[deployment]]", "bad-setting", "deployment", "", id="a list in place of a table is refused"),
     pytest.param("[deployment]", "[deployment", "not-toml", "line 2", "", id="broken TOML says its line"),
@@ -255,3 +274,48 @@ def test_no_setting_is_without_a_description() -> None:
         return silent
 
     assert walk(Settings, "") == []
+
+
+def test_directories_and_manufacturers_become_caps_that_the_signer_holds_the_web_service_to(file: Path) -> None:
+    from ca.model import Role
+    from ca.rules.caps import Validated
+    from tests.fakes.factory import factory
+
+    _, certificate = factory("Pump Works IDevID CA")
+    (file.parent / "works.der").write_bytes(certificate)
+    file.write_text(
+        GOOD
+        + """
+[acme]
+networks = ["10.0.0.0/8"]
+[[acme.directories]]
+name = "a"
+profile = "service"
+accounts = "open"
+names = ["*.one.example"]
+[[acme.directories]]
+name = "b"
+profile = "service"
+names = ["*.two.example"]
+[[est.manufacturers]]
+name = "works"
+certificate = "works.der"
+prefix = "works:"
+"""
+    )
+    caps = forms.caps(forms.read_settings(file))
+    reach = Validated(open=True, bound=True, dns=("*.one.example", "*.two.example"), networks=("10.0.0.0/8",))
+    assert caps[Role.enroll].validated == {"service": reach}
+    [maker] = caps[Role.enroll].manufacturers
+    assert (maker.name, maker.certificate, maker.prefix, maker.profiles) == ("works", certificate, "works:", ("device",))
+    assert all(not caps[role].validated and not caps[role].manufacturers for role in Role if role is not Role.enroll)
+
+
+def test_a_manufacturer_is_a_ca(file: Path) -> None:
+    from tests.fakes.factory import factory, factory_device
+
+    maker, _ = factory("Pump Works IDevID CA")
+    (file.parent / "works.der").write_bytes(factory_device(maker, "SN-1"))
+    file.write_text(GOOD + '\n[[est.manufacturers]]\nname = "works"\ncertificate = "works.der"\nprefix = "works:"\n')
+    with pytest.raises(Misconfigured, match="not the certificate of a CA"):
+        forms.caps(forms.read_settings(file))
