@@ -332,6 +332,7 @@ _WORDS = {
     "issuer": "issuer",
     "operator": "operator",
     "device": "device",
+    "key-state": "inventoried key",
 }
 
 

@@ -8,12 +8,13 @@ such key and finishes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
 from ca import lineage
-from ca.errors import Conflict, Denied, KeyUnavailable, NotFound, Unauthenticated
+from ca.errors import Conflict, Denied, KeyUnavailable, NotFound, Unauthenticated, Unavailable
 from ca.model import (
     Certificate,
     Destruction,
@@ -26,9 +27,10 @@ from ca.model import (
     TenantId,
 )
 from ca.ports import Clock, KeyStore, Ledger, Writing
-from ca.rules import destruction, key_life, leaf, renewal
+from ca.rules import destruction, key_life, leaf, renewal, testimony
 from ca.rules.clock import trusted
 from ca.rules.message import digest_of
+from ca.witness import Witness
 
 BEGUN: Final = "destruction begun"
 
@@ -38,6 +40,7 @@ class KeyLife:
 
     Args:
         find: the certificate on record that is byte-equal to a DER (by its SHA-256).
+        witness: the signer's journal; who calls holds its lock.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class KeyLife:
         tenant: TenantId,
         deployment: str,
         clock: Clock,
+        witness: Witness,
     ) -> None:
         self._ledger, self._find, self._tenant, self._deployment, self._clock = ledger, find, tenant, deployment, clock
+        self._witness = witness
 
     def enter(self, records: Sequence[KeyRecord], *, actor: str, evidence: Callable[[KeyRecord], str] = lambda _: "") -> None:
         """Keys that are in service: those not known yet come in, through pre-activation; of the others, each must be active.
@@ -57,7 +62,7 @@ class KeyLife:
         Raises:
             Denied: one is suspended, compromised or destroyed (`key-not-active`): who was about to use it must not.
         """
-        with self._ledger.writing() as tx:
+        with self._writing() as (tx, said):
             for record in records:
                 known = tx.find_key(record.spki_sha256)
                 if known is not None:
@@ -67,7 +72,8 @@ class KeyLife:
                 change = key_life.begin(made, reason="found in service", actor=actor, evidence=evidence(record))
                 tx.add_key(made, change)
                 tx.append_leaf(leaf.key_state(made, change))
-                self._move(tx, made, KeyState.active, reason="in service", actor=actor, evidence=evidence(record))
+                said.append(testimony.KeyMoved(made, change))
+                self._move(tx, said, made, KeyState.active, reason="in service", actor=actor, evidence=evidence(record))
 
     def change(self, name: KeyName, after: KeyState, *, reason: str, actor: str) -> KeyRecord:
         """Move a key, except to its destruction.
@@ -81,8 +87,8 @@ class KeyLife:
             raise Denied(
                 "destruction-needs-witnesses", "A key is destroyed before two witnesses.", fix="Begin with: fleetca keys destroy-request"
             )
-        with self._ledger.writing() as tx:
-            return self._move(tx, find_record(tx.key_records(), name), after, reason=reason, actor=actor)
+        with self._writing() as (tx, said):
+            return self._move(tx, said, find_record(tx.key_records(), name), after, reason=reason, actor=actor)
 
     def destroy(
         self,
@@ -122,9 +128,10 @@ class KeyLife:
         at = self._clock.now()
         document = destruction.certificate(record, payload, seen, done, deployment=self._deployment, at=at)
         keep(document)
-        with self._ledger.writing() as tx:
+        with self._writing() as (tx, said):
             self._move(
                 tx,
+                said,
                 find_record(tx.key_records(), name),
                 KeyState.destroyed,
                 reason=request.reason,
@@ -148,12 +155,14 @@ class KeyLife:
                 fix="Correct the key's place in the settings.",
             )
         if not begun:
-            with self._ledger.writing() as tx:
+            with self._writing() as (tx, said):
                 now = trusted(self._clock.now(), high_time=tx.high_time())
                 tx.consume_message(digest_of(payload), now=now)
+                said.append(testimony.MessageUsed(digest_of(payload), now))
                 change = KeyChange(record.spki_sha256, record.state, record.state, now, BEGUN, actor, digest_of(payload).hex())
                 tx.change_key(record, change)
                 tx.append_leaf(leaf.key_state(record, change))
+                said.append(testimony.KeyMoved(record, change))
         return store.destroy(record.name)
 
     def _witnesses(
@@ -179,13 +188,25 @@ class KeyLife:
         destruction.check_count([each.operator for each in found], keys)
         return tuple(found)
 
+    @contextmanager
+    def _writing(self) -> Iterator[tuple[Writing, list[testimony.Record]]]:
+        """A transaction, and what the journal is told once it is committed: a restored database must not take a compromised key for a good one."""
+        said: list[testimony.Record] = []
+        with self._ledger.writing() as tx:
+            yield tx, said
+        self._witness.later(said)
+        with suppress(Unavailable):
+            # In force already; the journal gets it with its next write.
+            self._witness.settle()
+
     def _move(
-        self, tx: Writing, record: KeyRecord, after: KeyState, *, reason: str, actor: str, evidence: str = ""
+        self, tx: Writing, said: list[testimony.Record], record: KeyRecord, after: KeyState, *, reason: str, actor: str, evidence: str = ""
     ) -> KeyRecord:  # fmt: skip
         now = trusted(self._clock.now(), high_time=tx.high_time())
         moved, change = key_life.move(record, after, reason=reason, actor=actor, evidence=evidence, at=now)
         tx.change_key(moved, change)
         tx.append_leaf(leaf.key_state(moved, change))
+        said.append(testimony.KeyMoved(moved, change))
         return moved
 
 

@@ -164,6 +164,8 @@ class Recovery:
                         _token_revoked(tx, record)
                     case testimony.MessageUsed():
                         _message_used(tx, record)
+                    case testimony.KeyMoved():
+                        _key_moved(tx, record)
                     case testimony.OperatorChanged():
                         _operator(tx, record)
                     case testimony.CrlIntended():
@@ -305,6 +307,18 @@ def _message_used(tx: Writing, record: testimony.MessageUsed) -> None:
     # It is on record already, most often.
     with suppress(Conflict), tx.savepoint():
         tx.consume_message(record.digest, now=record.at)
+
+
+def _key_moved(tx: Writing, record: testimony.KeyMoved) -> None:
+    told, change = record.record, record.change
+    known = tx.find_key(told.spki_sha256)
+    if known is None:
+        tx.add_key(told, change)
+    elif change in tx.key_changes(told.spki_sha256) or known.state is not change.before:
+        return
+    else:
+        tx.change_key(told, change)
+    tx.append_leaf(leaf.key_state(told, change))
 
 
 def _operator(tx: Writing, record: testimony.OperatorChanged) -> None:

@@ -13,7 +13,9 @@ from ca.ports import KeyStore, SigningKey
 from ca.rules.key_policy import check_protection
 from ca.signer.alone import SignerLock
 from ca.store.engine import Store, open_store
+from ca.store.file_journal import FileJournal
 from ca.system import SystemClock
+from ca.witness import Witness
 from config.settings import IssuerSetting, Settings
 from fleetca import forms
 
@@ -82,7 +84,7 @@ def store_of(settings: Settings, id_: str) -> tuple[KeyStore, KeyName]:
     return forms.key_store(key, secret)
 
 
-def life(settings: Settings, store: Store) -> KeyLife:
+def life(settings: Settings, store: Store, witness: Witness) -> KeyLife:
     """The verb over a store."""
     return KeyLife(
         ledger=store.ledger,
@@ -90,6 +92,7 @@ def life(settings: Settings, store: Store) -> KeyLife:
         tenant=DEFAULT_TENANT,
         deployment=settings.deployment.name,
         clock=SystemClock(),
+        witness=witness,
     )
 
 
@@ -103,6 +106,6 @@ def alone(settings: Settings) -> Iterator[tuple[Store, KeyLife]]:
     with SignerLock(settings.signer.journal):
         store = open_store(forms.store_url(settings))
         try:
-            yield store, life(settings, store)
+            yield store, life(settings, store, Witness(FileJournal(settings.signer.journal)))
         finally:
             store.close()

@@ -129,7 +129,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
             ),
             desk=Desk(issuing=issuing, revoking=revoking, witness=witness, checker=checker, batch=settings.signer.batch, log=log),
             recovery=Recovery(ledger=store.ledger, journal=journal, witness=witness, issuers=issuers, tenant=DEFAULT_TENANT, clock=clock),
-            life=life(settings, store),
+            life=life(settings, store, witness),
             records=key_inventory.records(settings, tuple(issuers.by_id.values()), found.abilities, now=clock.now()),
         )
         store.close()

@@ -19,6 +19,8 @@ from ca.model import (
     Digest,
     EvidenceKind,
     Intent,
+    KeyChange,
+    KeyRecord,
     Operator,
     Revocation,
     RevocationGrant,
@@ -130,6 +132,14 @@ class TokenRevoked:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyMoved:
+    """A key came into the inventory, or is in another state; the record as it was afterwards."""
+
+    record: KeyRecord
+    change: KeyChange
+
+
+@dataclass(frozen=True, slots=True)
 class MessageUsed:
     """A signed message acted, and may not act again."""
 
@@ -166,6 +176,7 @@ Record: TypeAlias = (
     | TokenMade
     | TokenRevoked
     | MessageUsed
+    | KeyMoved
     | OperatorChanged
     | CrlIntended
 )
@@ -183,6 +194,7 @@ _KINDS: dict[str, type[Any]] = {
     "token": TokenMade,
     "token-revoked": TokenRevoked,
     "message": MessageUsed,
+    "key-state": KeyMoved,
     "operator": OperatorChanged,
     "crl": CrlIntended,
 }
