@@ -162,6 +162,16 @@ class Enroll(Form):
     url: str = Field("https://localhost:8443", description="How devices reach it.")
     names: Several[str] = Field(("localhost", "127.0.0.1"), min_length=1, description="Names and addresses in its own TLS certificate.")
     connections: int = Field(1000, ge=8, le=100_000, description=_CONNECTIONS)
+    renewals: Location = Field(
+        Path("renewals.toml"),
+        validate_default=True,
+        description="What is laid down about the fleet's renewals: maintenance, and certificates that must be replaced. Read again when it changes.",
+    )
+    renewals_per_second: float | None = Field(
+        None,
+        gt=0,
+        description="More renewals than this are sent away with Retry-After, those with the most time left first. Absent: none.",
+    )
 
     @field_validator("url")
     @classmethod

@@ -12,6 +12,7 @@ from flask import Flask
 
 from ca.errors import FleetcaError, Misconfigured
 from ca.model import Issuer, IssuerId, ProfileName, Token
+from ca.rules.renewal_window import Plan
 from ca.store.engine import Store
 from ca.system import SystemChance, SystemClock
 from config.settings import Settings
@@ -54,7 +55,14 @@ class Protocols:
 
 
 def attach(
-    application: Flask, settings: Settings, *, store: Store, signer: Signer, clock: SystemClock, issuers: Sequence[Issuer]
+    application: Flask,
+    settings: Settings,
+    *,
+    store: Store,
+    signer: Signer,
+    clock: SystemClock,
+    issuers: Sequence[Issuer],
+    plan: Callable[[], Plan],
 ) -> Protocols:
     """Add the protocols that the settings name to the application.
 
@@ -77,6 +85,7 @@ def attach(
             issuers=issuers,
             prober=prober(settings, clock=clock),
             later=lambda work: _ignored(pool.submit(work)),
+            plan=plan,
         )
         application.register_blueprint(acme_blueprint(service))
         over = threading.Event()
@@ -161,6 +170,7 @@ def acme_service(
     issuers: Sequence[Issuer],
     prober: Prober,
     later: Callable[[Callable[[], None]], None],
+    plan: Callable[[], Plan] = Plan,
 ) -> Service:
     """The parts of ACME."""
     chance = SystemChance()
@@ -183,6 +193,7 @@ def acme_service(
     )
     return Service(
         base=settings.enroll.url,
+        plan=plan,
         directories=directories(settings),
         requests=Requests(store=protocols, nonces=nonces),
         nonces=nonces,

@@ -37,6 +37,7 @@ from crl.shelf import Shelf
 from crl.tally import TallyFolder
 from crl.timer import PublisherTimer
 from crl.web import blueprint as crl_blueprint
+from enroll.gate import Gate
 from enroll.rest.flow import Enrolment
 from enroll.rest.prompt import Prompt
 from enroll.rest.routes import create_app as create_enroll_app
@@ -46,6 +47,7 @@ from fleetca.failpoints import failpoint
 from fleetca.finished import Finished
 from fleetca.identity import ServiceIdentity
 from fleetca.listening import listening_socket
+from fleetca.planning import Planning
 from fleetca.presigning import Certifier, Presigner, key_maker
 from fleetca.presigning import policy as ocsp_policy
 from fleetca.process import Process
@@ -92,6 +94,7 @@ def enroll(settings: Settings, process: Process) -> None:
     store = open_store(forms.store_url(settings), readonly=True)
     signer = _client(settings, Role.enroll)
     reports = Reporting(settings)
+    plan = Planning(settings.enroll.renewals, reports.store, clock=clock)
     enrolment = Enrolment(
         signer=signer,
         reader=store.reading,
@@ -101,10 +104,14 @@ def enroll(settings: Settings, process: Process) -> None:
         issuers=tuple(issuers.values()),
         profiles=forms.profiles(settings),
         default_issuer=IssuerId(settings.profiles.default_issuer),
+        plan=plan,
         reports=reports.store,
+        gate=None if settings.enroll.renewals_per_second is None else Gate(settings.enroll.renewals_per_second, clock=clock),
     )
     application = create_enroll_app(enrolment, chance=SystemChance(), version=version("fleetca"), url=settings.enroll.url)
-    protocols = protocol_wiring.attach(application, settings, store=store, signer=signer, clock=clock, issuers=tuple(issuers.values()))
+    protocols = protocol_wiring.attach(
+        application, settings, store=store, signer=signer, clock=clock, issuers=tuple(issuers.values()), plan=plan
+    )
     prompt = Prompt(enrolment, signer=Door(settings.signer.socket, Role.enroll), chance=SystemChance())
     listener = _listener(process, str(settings.enroll.listen), "enroll.listen")
     anchors = [issuer.certificate for issuer in issuers.values()] + [one.certificate for one in forms.manufacturers(settings)]

@@ -143,5 +143,7 @@ def _around(spell: Window, start: UnixTime, *, earliest: UnixTime, latest: UnixT
     if before >= earliest:
         # Told too late to come at its new time it comes now, while the service is still there.
         return before if now < spell.start else start
-    after = spell.end + (start - spell.start)
-    return after if after <= latest else max(earliest, min(spell.start, latest))
+    place = (start - spell.start) / (spell.end - spell.start)
+    if spell.end < latest:
+        return spell.end + int(place * min(spell.end - spell.start, latest - spell.end))
+    return spell.start - int((1 - place) * max(0, spell.start - now))  # it lasts until their end: all of them come while there is time

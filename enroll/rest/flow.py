@@ -34,6 +34,7 @@ from ca.rules.renewal_health import Health
 from ca.rules.renewal_window import Plan, Suggestion
 from ca.rules.token import token_hash
 from enroll import evidence
+from enroll.gate import Gate
 from enroll.model import Delivered, Granted, Issuance, Report
 from enroll.model import Health as Answering
 from enroll.ports import Reader, Receipts, Reports, Signer
@@ -49,6 +50,7 @@ class Enrolment:
         profiles: by name; says who renews, and when.
         default_issuer: whose chain is served as the chain.
         plan: what is known of the fleet, for windows of renewal.
+        gate: who may renew now, where that is limited.
         reports: where it is kept what devices say of their renewals; None: nowhere.
     """
 
@@ -65,6 +67,7 @@ class Enrolment:
         default_issuer: IssuerId,
         plan: Callable[[], Plan] = Plan,
         reports: Reports | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._signer = signer
         self._reader = reader
@@ -73,7 +76,7 @@ class Enrolment:
         self._deployment = deployment
         self._profiles = profiles
         self._default_issuer = default_issuer
-        self._plan, self._reports = plan, reports
+        self._plan, self._reports, self._gate = plan, reports, gate
         self._authorities = {issuer.key_identifier.hex(): issuer.id for issuer in issuers}
         self._roots = tuple(issuer.certificate for issuer in issuers if issuer.parent is None)
         self._chains = {issuer.id: climb(issuers, issuer.id) for issuer in issuers}
@@ -96,8 +99,13 @@ class Enrolment:
     def renewing(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> IssueRequest:
         """What `renew` asks the signer."""
         if "message" not in members:
-            return IssueRequest(csr=members["csr"], evidence=evidence.presented(certificate))
+            shown = evidence.presented(certificate)
+            if self._gate is not None:
+                self._gate.enter(shown.certificate, now=self._clock.now())
+            return IssueRequest(csr=members["csr"], evidence=shown)
         given, message = self._message(members, Act.renew)
+        if self._gate is not None:
+            self._gate.enter(given.certificate, now=self._clock.now())
         assert message.csr is not None, "read_message requires it of this act"
         return IssueRequest(csr=messages.csr_octets(message.csr), evidence=given)
 

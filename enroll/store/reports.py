@@ -20,6 +20,8 @@ from enroll.store.transactions import Cursor, Transactions
 param = sa.bindparam
 MOST: Final = 50_000
 """Devices whose words wait at most; beyond it new ones are dropped until the database takes some."""
+RENEWED_AT: Final = 0.75
+"""Of the lifetime: when the middle of a fleet renews."""
 _c = t.reports.c
 _WORDS: Final = ("tenant", "outcome", "code", "due", "agent", "heard_at", "not_before", "not_after")
 _CHANGE: Final = sa.update(t.reports).where(_c.device == param("the_device")).values({name: param(f"new_{name}") for name in _WORDS})
@@ -32,6 +34,11 @@ _PAGE: Final = (
 )
 _DARK: Final = _PAGE.where(_c.not_after < param("dark_before"))
 _LATE: Final = _PAGE.where(_c.due < param("late_before"), _c.not_after >= param("late_before"))
+_OVERDUE: Final = sa.select(sa.func.count()).where(_c.due < param("now"), _c.not_after >= param("now"))
+# By lifetime: a fleet has few different ones.
+_FLEET: Final = (
+    sa.select(_c.not_after - _c.not_before, sa.func.count()).where(_c.not_after >= param("now")).group_by(_c.not_after - _c.not_before)
+)
 _FAILED: Final = _PAGE.where(_c.outcome == "failed")
 
 
@@ -75,6 +82,12 @@ class ReportStore:
                 self._waiting = {**taken, **self._waiting}
             raise
         return len(taken)
+
+    def load(self, now: UnixTime) -> tuple[int, float]:
+        """How many devices say that their time has passed, and how many renewals a second the fleet makes on an ordinary day."""
+        overdue = int(self._do.read(_OVERDUE, {"now": now})[0][0])
+        lifetimes = self._do.read(_FLEET, {"now": now})
+        return overdue, sum(count / max(1.0, (lifetime + 1) * RENEWED_AT) for lifetime, count in lifetimes)
 
     def page(
         self, *, tenant: TenantId, dark_before: UnixTime | None, late_before: UnixTime | None, failed: bool, after: str, limit: int

@@ -118,7 +118,7 @@ class Rest:
         self.pending: set[Digest] = set()
         self.plan = Plan()
         self.heard: dict[str, Report] = {}
-        enrolment = Enrolment(
+        self.enrolment = enrolment = Enrolment(
             signer=SignerSide(self.door),
             reader=self.door,
             receipts=self._receipt,
