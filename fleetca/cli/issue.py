@@ -38,7 +38,8 @@ def issue(
         raise Conflict("file-exists", f"{out} exists already.", fix="Name another file, or move this one away.")
     der, _ = read_csr_any(reach.read(csr))
     with reach.signer(settings) as (_, signer):
-        issuers = signer.issuers()  # before: nothing may fail once it is issued
+        # Both before: nothing may fail once it is issued.
+        issuers, plain = signer.issuers(), {one.name for one in signer.profiles() if one.plain_key_file}
         issued = signer.issue(
             IssueRequest(
                 csr=der,
@@ -54,7 +55,8 @@ def issue(
     text = pem_chain((certificate.der, *chain[:-1]))
     if out is not None:
         reach.write_new(out, text.encode())
-    document = render_issuance(Issuance(certificate, chain, None, issued.leaf, issued.repeated))
+    given = Issuance(certificate, chain, None, plain_key_file=certificate.profile in plain, leaf=issued.leaf, repeated=issued.repeated)
+    document = render_issuance(given)
     del document["renew_at"]  # the device learns it when it enrols; here nobody waits for it
     output.result({**document, "file": out}, "" if out else text.rstrip(), as_json=as_json)
     output.note(
