@@ -13,7 +13,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +25,8 @@ from ca.ports import Clock
 from ca.system import SystemClock
 from config.settings import Settings
 from fleetca.crew import Crew, Running
-from fleetca.environment import descriptors_of, environment_of, hold_descriptors
 from fleetca.forms import read_settings
+from fleetca.launching import Launcher
 from fleetca.listening import listening_socket
 from fleetca.process import close_memory
 
@@ -81,7 +80,7 @@ class Supervisor:
     Args:
         file: the settings file.
         log_directory: where each process's stderr goes; None keeps it on ours.
-        crew: one that is getting ready already; it is let go if its variables are secrets by these settings.
+        crew: see `Launcher`.
     """
 
     def __init__(self, file: Path, *, log_directory: Path | None = None, crew: Crew | None = None) -> None:
@@ -90,8 +89,7 @@ class Supervisor:
         self.monotonic: Callable[[], float] = SystemClock().monotonic
         self.log_directory = log_directory
         self.settings = read_settings(file)
-        self.held = hold_descriptors(self.settings)
-        self.crew = crew
+        self.launcher = Launcher(file, self.settings, crew=crew)
         self.sockets: Sockets = {}
         self.children: dict[str, Child] = {}
         self.stopping = threading.Event()
@@ -112,8 +110,7 @@ class Supervisor:
         after, come = os.pipe()
         waiting: list[tuple[Child, int]] = []
         try:
-            if self.crew is None or environment_of("", self.settings, self.crew.environment) != self.crew.environment:
-                self._renew_crew(self.settings)
+            self.launcher.prepare(self.settings)
             first = self._spawn(signer)
             waiting = [self._spawn(plan, after=after) for plan in others]
             self._await_ready([first])
@@ -161,7 +158,7 @@ class Supervisor:
             self.log_directory.mkdir(parents=True, exist_ok=True)
             stderr = os.open(self.log_directory / f"{plan.name}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            process = self._launch(plan.role, self.settings, *more, passed=passed, stderr=stderr)
+            process = self.launcher.launch(plan.role, self.settings, *more, passed=passed, stderr=stderr)
         finally:
             os.close(ready_write)
             if stderr is not None:
@@ -172,61 +169,6 @@ class Supervisor:
             child.failures = previous.failures
         self.children[plan.name] = child
         return child, ready
-
-    def _secrets_of(self, role: str, settings: Settings) -> list[int]:
-        return [number for number in descriptors_of(role, settings) if number in self.held]
-
-    def _launch(self, role: str, settings: Settings, *more: str, passed: Sequence[int] = (), stderr: int | None = None) -> Running:
-        """Run `fleetca process` with exactly these settings, in a session of its own: Ctrl-C reaches us alone, and we drain in order."""
-        accepted = os.memfd_create("settings")
-        try:
-            os.write(accepted, settings.octets)
-            os.lseek(accepted, 0, os.SEEK_SET)
-            arguments = [
-                "process",
-                role,
-                "--settings",
-                str(self.file),
-                "--accepted-fd",
-                str(accepted),
-                "--supervisor",
-                str(os.getpid()),
-                *more,
-            ]
-            descriptors = [accepted, *self._secrets_of(role, settings), *passed]
-            environment = environment_of(role, settings, os.environ)
-            if self.crew is not None and role != "signer":  # what holds keys is no copy of what faces a network
-                try:
-                    return self.crew.start(arguments, environment=environment, descriptors=descriptors, stderr=stderr)
-                except OSError as error:
-                    log.warning("crew-lost", why=str(error))
-                    self._end_crew()
-            return subprocess.Popen(
-                [sys.executable, "-m", "fleetca.cli.main", *arguments],
-                pass_fds=descriptors,
-                stdin=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,
-                env=environment,
-            )
-        finally:
-            os.close(accepted)
-
-    def _renew_crew(self, *known: Settings) -> None:
-        """A mould of the code as it is now, without the secrets of any of these settings."""
-        self._end_crew()
-        environment: Mapping[str, str] = os.environ
-        for settings in known:
-            environment = environment_of("", settings, environment)
-        try:
-            self.crew = Crew(environment)
-        except OSError as error:
-            log.warning("crew-lost", why=str(error))
-
-    def _end_crew(self) -> None:
-        crew, self.crew = self.crew, None
-        if crew is not None:
-            crew.close()
 
     def _await_ready(self, started: Sequence[tuple[Child, int]]) -> None:
         waiting = {ready: child for child, ready in started}
@@ -303,7 +245,7 @@ class Supervisor:
         """
         try:
             settings = read_settings(self.file)
-            self._renew_crew(self.settings, settings)
+            self.launcher.renew(self.settings, settings)
             self._try(settings)
             sockets = self._bound(settings)
         except FleetcaError as error:
@@ -331,7 +273,7 @@ class Supervisor:
         for role in dict.fromkeys(plan.role for plan in plans(settings)):
             said, says = os.pipe()
             try:
-                trials.append((role, self._launch(role, settings, "--trial", stderr=says), said))
+                trials.append((role, self.launcher.launch(role, settings, "--trial", stderr=says), said))
             finally:
                 os.close(says)
         reasons = []
@@ -396,7 +338,7 @@ class Supervisor:
         self._drain([child for child in children if child.plan.role != "signer"])
         self._drain([child for child in children if child.plan.role == "signer"])
         self.children.clear()
-        self._end_crew()
+        self.launcher.close()
         _close(self.sockets, but={})
         self.sockets = {}
 
@@ -422,7 +364,7 @@ def _close(sockets: Sockets, *, but: Sockets) -> None:
 
 
 def serve(file: Path, *, ready: Callable[[Supervisor], None], log_directory: Path | None = None, crew: Crew | None = None) -> None:
-    """Run a deployment until SIGTERM or SIGINT. `ready` is called once when everything answers. For `crew` see `Supervisor`."""
+    """Run a deployment until SIGTERM or SIGINT. `ready` is called once when everything answers. For `crew` see `Launcher`."""
     close_memory()  # it holds no key, but its environment may hold what unlocks one
     supervisor = Supervisor(file, log_directory=log_directory, crew=crew)
     for number in (signal.SIGTERM, signal.SIGINT):
