@@ -322,6 +322,8 @@ class Profile:
     """SHA-256 of the file this profile was read from: part of every grant."""
     minimum_protection: Protection = Protection.memory
     """Of the keys that we make or open ourselves for such certificates (a CA's above all): a weaker store is refused."""
+    server_keygen: bool = False
+    """Whether the enrolment service may make the device's key and hand it over (RFC 7030 4.4). It keeps none."""
 
 
 # ---- CRLs: which of them an issuer has ------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ class ProfileForm(Form):
     on_superseded: Literal["keep", "revoke"] | None = None
     plain_key_file: bool | None = None
     minimum_protection: Literal["memory", "file", "quorum", "module", "hardware"] | None = None
+    server_keygen: bool | None = None
 
     _file: Path = PrivateAttr(default=Path())
     _digest: bytes = PrivateAttr(default=b"")

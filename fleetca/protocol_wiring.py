@@ -11,6 +11,7 @@ import structlog
 from flask import Flask
 
 from ca.errors import FleetcaError, Misconfigured
+from ca.keys.memory import make_private_key
 from ca.model import Issuer, IssuerId, ProfileName, Token
 from ca.rules.renewal_window import Plan
 from ca.store.engine import Store
@@ -123,7 +124,9 @@ def est(settings: Settings, *, signer: Signer, issuers: Sequence[Issuer]) -> Est
                 f"{settings.file}: [est] names profile {name}, and there is none.",
                 fix="List them: fleetca profiles list",
             )
-    return Est(signer=signer, issuers=issuers, profiles=known, labels=labels, factories=bool(settings.est.manufacturers))
+    return Est(
+        signer=signer, issuers=issuers, profiles=known, labels=labels, factories=bool(settings.est.manufacturers), make_key=make_private_key
+    )
 
 
 def directories(settings: Settings) -> Mapping[str, Directory]:

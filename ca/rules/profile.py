@@ -76,6 +76,7 @@ def accept(
     on_superseded: str = "keep",
     plain_key_file: bool = False,
     minimum_protection: str = "memory",
+    server_keygen: bool = False,
 ) -> Profile:
     """Build a profile from plain values (see `ca.model.Profile` for what they mean; times are seconds).
 
@@ -110,6 +111,7 @@ def accept(
         plain_key_file=plain_key_file,
         digest=Digest(digest),
         minimum_protection=_protection(name, minimum_protection),
+        server_keygen=server_keygen,
     )
     judge(profile)
     return profile

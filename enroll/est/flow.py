@@ -9,13 +9,19 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ca.der.certificate import read_certificate
 from ca.der.csr import read_csr
 from ca.errors import Denied, Malformed, NotFound, Unauthenticated
 from ca.model import (
+    AlgorithmName,
     Certificate,
     DeviceId,
     Evidence,
@@ -54,6 +60,7 @@ class Est:
     Args:
         labels: the profile of each label; None is the address without one.
         factories: whether any manufacturer is trusted.
+        make_key: a new private key of a kind, for profiles whose devices may let the server make theirs.
     """
 
     def __init__(
@@ -64,7 +71,9 @@ class Est:
         profiles: Mapping[ProfileName, Profile],
         labels: Mapping[str | None, ProfileName],
         factories: bool,
+        make_key: Callable[[AlgorithmName], CertificateIssuerPrivateKeyTypes],
     ) -> None:
+        self._make_key = make_key
         self._signer, self._profiles, self._labels, self._factories = signer, profiles, labels, factories
         self._ours = frozenset(issuer.subject for issuer in issuers)
         self._cacerts = messages.certs_only([issuer.certificate for issuer in issuers])
@@ -95,6 +104,27 @@ class Est:
         evidence, device = self._first(connection)
         csr = self._csr(body, connection)
         return self._issued(IssueRequest(csr, evidence, device=device, profile=profile.name))
+
+    def generate(self, label: str | None, body: bytes, connection: Connection) -> tuple[bytes, Certificate]:
+        """RFC 7030 4.4: a key made here, PKCS#8, and its certificate. The key is in no file and no record; it goes with this answer.
+
+        So the request cannot be repeated: a token that was used is used.
+
+        Raises:
+            Denied: `no-server-keygen`: the profile does not allow it; `key-encryption`: the client wants more than TLS around the key.
+        """
+        profile = self.profile(label)
+        if not profile.server_keygen:
+            raise Denied("no-server-keygen", f"Devices of profile {profile.name!r} make their keys themselves (RFC 7030 4.4).")
+        evidence, device = self._first(connection)
+        if messages.read_asked(self._csr(body, connection)).encrypted_key:
+            raise Denied("key-encryption", "A key is delivered over TLS, and not encrypted once more (RFC 7030 4.4.1).")
+        algorithm = profile.key_algorithms[0]
+        key = self._make_key(algorithm)
+        digest = hashes.SHA256() if algorithm.startswith(("p", "rsa")) else None
+        csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, digest)
+        issued = self._issued(IssueRequest(csr.public_bytes(Encoding.DER), evidence, device=device, profile=profile.name))
+        return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()), issued
 
     def reenroll(self, label: str | None, body: bytes, connection: Connection) -> Certificate:
         """RFC 7030 4.2.2: a successor for the certificate that was presented, and for the same identity."""

@@ -23,6 +23,7 @@ from ca.model import Profile
 PKCS10: Final = "application/pkcs10"
 CERTS_ONLY: Final = "application/pkcs7-mime; smime-type=certs-only"
 CSRATTRS: Final = "application/csrattrs"
+PKCS8: Final = "application/pkcs8"
 LARGEST: Final = 64 * 1024
 OPERATIONS: Final = frozenset({"cacerts", "simpleenroll", "simplereenroll", "fullcmc", "serverkeygen", "csrattrs"})
 """No label may be called so (RFC 7030 3.2.2)."""
@@ -48,6 +49,8 @@ _OTHER_KEYS: Final = {
 _CHALLENGE: Final = x509.ObjectIdentifier("1.2.840.113549.1.9.7")
 _CHANGE_NAME: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.7.36")
 """RFC 6402 2.8: ChangeSubjectName."""
+_DECRYPT_KEYS: Final = frozenset(map(x509.ObjectIdentifier, ("1.2.840.113549.1.9.16.2.37", "1.2.840.113549.1.9.16.2.54")))
+"""RFC 7030 4.4.1: DecryptKeyIdentifier and AsymmetricDecryptKeyIdentifier."""
 
 
 def decode(body: bytes) -> bytes:
@@ -92,6 +95,15 @@ def certs_only(certificates: Sequence[bytes]) -> bytes:
         writer.tlv(_SET, b""),
     )
     return writer.sequence(writer.oid(_SIGNED_DATA), writer.explicit(0, signed))
+
+
+def key_and_certificate(key: bytes, certificate: bytes, *, boundary: str) -> tuple[bytes, str]:
+    """The answer to serverkeygen (RFC 7030 4.4.2): two parts, each base64; and its type."""
+    parts = []
+    for kind, octets in ((PKCS8, key), (CERTS_ONLY, certs_only([certificate]))):
+        head = f"--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: base64\r\n\r\n".encode()
+        parts.append(head + encode(octets).replace(b"\n", b"\r\n"))
+    return b"".join(parts) + f"--{boundary}--\r\n".encode(), f"multipart/mixed; boundary={boundary}"
 
 
 def csrattrs(profile: Profile) -> bytes:
@@ -145,6 +157,8 @@ class Asked:
     challenge: bytes | None
     """challengePassword, which may bind the request to its connection (RFC 7030 3.5). Never logged."""
     changes_name: bool
+    encrypted_key: bool
+    """A key that the server makes is to be encrypted for its receiver, beside TLS (RFC 7030 4.4.1)."""
     subject: x509.Name
     names: frozenset[x509.GeneralName]
 
@@ -160,6 +174,7 @@ def read_asked(der: bytes) -> Asked:
         challenge = next((one.value for one in csr.attributes if one.oid == _CHALLENGE), None)
         return Asked(
             challenge=challenge,
+            encrypted_key=any(one.oid in _DECRYPT_KEYS for one in csr.attributes),
             changes_name=any(one.oid == _CHANGE_NAME for one in csr.attributes),
             subject=csr.subject,
             names=_names(csr.extensions),

@@ -22,7 +22,13 @@ PREFIX: Final = "/.well-known/est"
 TLS_UNIQUE: Final = "fleetca.tls_unique"
 PENDING: Final = frozenset({"approval-pending"})
 """What somebody has to approve first: 202, and the same request again later (RFC 7030 4.2.3)."""
-OPERATIONS: Final = (("cacerts", "GET"), ("csrattrs", "GET"), ("simpleenroll", "POST"), ("simplereenroll", "POST"))
+OPERATIONS: Final = (
+    ("cacerts", "GET"),
+    ("csrattrs", "GET"),
+    ("simpleenroll", "POST"),
+    ("simplereenroll", "POST"),
+    ("serverkeygen", "POST"),
+)
 _log = structlog.stdlib.get_logger("fleetca.est")
 
 
@@ -53,6 +59,14 @@ class _Answers:
     def simpleenroll(self, label: str | None) -> Response:
         self._est.profile(label)
         return _certificate(self._est.enroll(label, _body(), _connection()))
+
+    def serverkeygen(self, label: str | None) -> Response:
+        self._est.profile(label)
+        key, issued = self._est.generate(label, _body(), _connection())
+        assert issued.der is not None, "the signer returns issued certificates only"
+        g.facts.update(device=issued.device, profile=issued.profile, certificate=str(issued.ref))
+        body, content_type = messages.key_and_certificate(key, issued.der, boundary=f"fleetca-{g.request_id}")
+        return Response(body, content_type=content_type)
 
     def simplereenroll(self, label: str | None) -> Response:
         self._est.profile(label)

@@ -69,6 +69,8 @@ def _rows(one: Profile) -> Iterator[tuple[str, str]]:
     yield "renewal", _renewal(one)
     if one.is_ca:
         yield "key rests", f"at least in: {one.minimum_protection.name}"
+    if one.server_keygen:
+        yield "key made by", "the server, where the device asks for it (RFC 7030 4.4)"
     yield "key on the device", "a plain file (0600) is allowed" if one.plain_key_file else "as safe as the device can"
 
 

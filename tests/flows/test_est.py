@@ -18,6 +18,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from ca.errors import Denied, FleetcaError, Malformed, Unauthenticated, Unavailable
+from ca.keys.memory import make_private_key
 from ca.model import AlgorithmName, ProfileName, Role
 from ca.rules import manufacturer
 from ca.rules.caps import Caps, Manufacturer
@@ -39,10 +40,13 @@ WORKS = Manufacturer("works", MAKER_CERTIFICATE, "works:", (ProfileName("device"
 
 
 class Service:
-    def __init__(self, folder: Path) -> None:
-        self.world = World(folder, sqlite_url(folder), caps={Role.enroll: Caps(manufacturers=(WORKS,))})
+    def __init__(self, folder: Path, *, profiles: dict[str, dict[str, Any]] | None = None) -> None:
+        folder.mkdir(exist_ok=True)
+        shipped = shipped_profiles()
+        changed = {ProfileName(name): replace(shipped[ProfileName(name)], **fields) for name, fields in (profiles or {}).items()}
+        self.world = World(folder, sqlite_url(folder), caps={Role.enroll: Caps(manufacturers=(WORKS,))}, profiles=changed)
         self.signer = DirectSigner(self.world)
-        issuers, profiles = (root(), self.world.issuer), self.world.profiles
+        issuers, known = (root(), self.world.issuer), self.world.profiles
         labels: dict[str | None, ProfileName] = {None: ProfileName("device"), "device-short": ProfileName("device-short")}
         self.app: Flask = create_app(
             Enrolment(
@@ -52,14 +56,16 @@ class Service:
                 clock=self.world.clock,
                 deployment=DEPLOYMENT,
                 issuers=issuers,
-                profiles=profiles,
+                profiles=known,
                 default_issuer=ISSUING,
             ),
             chance=SystemChance(),
             version="0",
             url="https://enroll.test",
         )
-        self.app.register_blueprint(blueprint(Est(signer=self.signer, issuers=issuers, profiles=profiles, labels=labels, factories=True)))
+        self.app.register_blueprint(
+            blueprint(Est(signer=self.signer, issuers=issuers, profiles=known, labels=labels, factories=True, make_key=make_private_key))
+        )
 
     def post(self, operation: str, csr: bytes, *, user: str = "", token: str = "", **environ: Any) -> TestResponse:
         headers = {"Authorization": "Basic " + base64.b64encode(f"{user}:{token}".encode()).decode()} if token else {}
@@ -79,10 +85,18 @@ def service(tmp_path: Path) -> Iterator[Service]:
     made.world.close()
 
 
-def csr(*, subject: x509.Name | None = None, challenge: bytes | None = None, change_name: bool = False) -> bytes:
+def csr(
+    *,
+    subject: x509.Name | None = None,
+    challenge: bytes | None = None,
+    change_name: bool = False,
+    attribute: tuple[str, bytes] | None = None,
+) -> bytes:
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject or x509.Name([]))
     if challenge is not None:
         builder = builder.add_attribute(x509.oid.AttributeOID.CHALLENGE_PASSWORD, challenge)
+    if attribute is not None:
+        builder = builder.add_attribute(x509.ObjectIdentifier(attribute[0]), attribute[1])
     if change_name:
         builder = builder.add_attribute(x509.ObjectIdentifier("1.3.6.1.5.5.7.7.36"), b"x")
     return builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(Encoding.DER)
@@ -144,6 +158,38 @@ def test_RFC_7030_4_2_2_a_renewal_changes_no_name(service: Service) -> None:
     )
     assert service.post("device-short/simplereenroll", csr(), **shown).status_code == 403
     assert service.post("simplereenroll", csr(subject=same), **shown).status_code == 200
+
+
+def test_RFC_7030_4_4_the_server_makes_a_key_where_the_profile_says_so_and_keeps_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import email
+
+    from cryptography.hazmat.primitives.serialization import PublicFormat, load_der_private_key, pkcs7
+
+    plain = Service(tmp_path / "plain")
+    assert plain.post("serverkeygen", csr(), token=plain.world.token("pump-1").text).status_code == 403
+    plain.world.close()
+    service = Service(tmp_path / "made", profiles={"device": {"server_keygen": True}})
+    text = service.world.token("pump-1").text
+    assert service.post("serverkeygen", csr()).status_code == 401
+    wants_more = csr(attribute=("1.2.840.113549.1.9.16.2.37", b"id"))
+    assert service.post("serverkeygen", wants_more, token=text).status_code == 403, "4.4.1: never less than what was asked"
+    answer = service.post("serverkeygen", csr(), token=text)
+    assert answer.status_code == 200 and answer.mimetype == "multipart/mixed" and answer.headers["Cache-Control"] == "no-store"
+    document = email.message_from_bytes(f"Content-Type: {answer.headers['Content-Type']}\r\n\r\n".encode() + answer.data)
+    first, second = document.get_payload()
+    assert [part.get_content_type() for part in (first, second)] == ["application/pkcs8", "application/pkcs7-mime"]
+    key = load_der_private_key(first.get_payload(decode=True), None)
+    [found] = pkcs7.load_der_pkcs7_certificates(second.get_payload(decode=True))
+    assert key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == found.public_key().public_bytes(
+        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    )
+    assert service.post("serverkeygen", csr(), token=text).status_code == 409, "the key went with the answer"
+    secret = first.get_payload(decode=True)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "made").rglob("*") if path.is_file())
+    assert secret not in kept and base64.b64encode(secret) not in kept and base64.b64encode(secret).decode() not in capsys.readouterr().out
+    service.world.close()
 
 
 def test_tokens_reach_no_log(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
