@@ -328,6 +328,14 @@ class Writing(Protocol):
         """A CRL by its number, where it was published."""
         ...
 
+    def find_crl_intent(self, issuer: IssuerId, shard: int, number: CrlNumber) -> CrlIntent | None:
+        """A CRL that was intended, published or not."""
+        ...
+
+    def find_by_der_digest(self, digest: Digest) -> Certificate | None:
+        """The certificate whose DER has this SHA-256."""
+        ...
+
     def shard_counts(self, issuer: IssuerId) -> Sequence[int]:
         """Every number of shards that new certificates of an issuer were ever spread over, rising."""
         ...

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -23,11 +23,26 @@ from ca.der.crl import Encoder, Frame, Shape, frame
 from ca.errors import Broken, Denied, KeyUnavailable, NotFound, StoreUnavailable, Unacceptable
 from ca.issue import no_failpoint
 from ca.lineage import Issuers
-from ca.model import ChangeNumber, CrlIntent, CrlNumber, Digest, Issuer, IssuerId, ListedChange, Peer, Reason, Role, UnixTime
+from ca.model import (
+    ChangeNumber,
+    CrlIntent,
+    CrlNumber,
+    Digest,
+    Issuer,
+    IssuerId,
+    ListedChange,
+    MessageEvidence,
+    OperatorName,
+    Peer,
+    Reason,
+    Role,
+    UnixTime,
+)
 from ca.ports import Clock, DigestSigning, Failpoint, Ledger, SigningKey
-from ca.rules import leaf, testimony
+from ca.rules import leaf, override, testimony
 from ca.rules.clock import trusted
 from ca.rules.crl import WHOLE, check_growth, crl_window, delta_url, keeps_from, shard_url
+from ca.rules.grant import operator_of
 from ca.rules.lint import crl as lint
 from ca.witness import Witness
 
@@ -120,12 +135,13 @@ class CrlSigning:
         clock: Clock,
         lifetime: int,
         delta_lifetime: int | None = None,
+        deployment: str = "",
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._ledger, self._reading, self._bodies = ledger, reading, bodies
         self._witness, self._keys, self._issuers = witness, keys, issuers
         self._clock, self._lifetime, self._failpoint = clock, lifetime, failpoint
-        self._delta_lifetime = delta_lifetime or lifetime
+        self._delta_lifetime, self._deployment = delta_lifetime or lifetime, deployment
 
     def settle_shards(self) -> Sequence[tuple[IssuerId, int]]:
         """Put on record over how many shards each issuer's certificates are spread from now on, before any is issued. Returns what is new.
@@ -254,6 +270,43 @@ class CrlSigning:
         with self._ledger.writing() as tx:
             tx.check_fence(lease_of(name), fence)
             tx.record_crl_published(name, shard, number, now=trusted(self._clock.now(), high_time=tx.high_time()))
+
+    def overridden(
+        self, name: IssuerId, *, shard: int, number: CrlNumber, fence: int, crl: str, statements: Sequence[MessageEvidence], peer: Peer
+    ) -> None:
+        """Put on record that operators answer for a CRL that the gate refused.
+
+        Raises:
+            Denied: they are not enough (`override-refused`).
+            NotFound: no such CRL was signed.
+        """
+        self._issuer(name, peer)
+        with self._ledger.writing() as tx:
+            now = trusted(self._clock.now(), high_time=tx.high_time())
+            tx.check_fence(lease_of(name), fence)
+            intent = tx.find_crl_intent(name, shard, number)
+            if intent is None:
+                raise NotFound("crl-unknown", f"There is no CRL {number} of {name} on record.")
+            names: list[OperatorName] = []
+            for statement in statements:
+                record = tx.find_by_der_digest(Digest(hashlib.sha256(statement.certificate).digest()))
+                operator = None if record is None else operator_of(record.device)
+                found = None if operator is None else tx.find_operator(operator)
+                with suppress(Denied):
+                    names.append(
+                        override.answers(
+                            statement,
+                            deployment=self._deployment,
+                            crl=crl,
+                            tbs_sha256=intent.tbs_sha256,
+                            record=record,
+                            operator=found,
+                            now=now,
+                        )
+                    )
+            if not override.enough(names):
+                raise Denied("override-refused", f"{override.NEEDED} operators must answer for it.", why=f"{len(set(names))} do.")
+            tx.append_leaf(leaf.crl_override(name, shard=shard, tbs_sha256=intent.tbs_sha256, operators=sorted(set(names)), at=now))
 
     def _issuer(self, name: IssuerId, peer: Peer) -> tuple[Issuer, SigningKey]:
         if peer.role is not Role.publisher:

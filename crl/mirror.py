@@ -89,4 +89,3 @@ def _believed(copy: Readable, scope: Scope) -> gate.Passed | None:
         return gate.believe(copy, scope)
     except Broken:
         return None
-

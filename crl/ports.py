@@ -14,9 +14,13 @@ from ca.model import (
     CrlEntry,
     CrlIntent,
     CrlNumber,
+    Digest,
     IssuerId,
     Lease,
     ListedChange,
+    MessageEvidence,
+    Operator,
+    OperatorName,
     Revocation,
     Serial,
     UnixTime,
@@ -58,6 +62,12 @@ class Reading(Protocol):
         ...
 
     def find_certificate(self, ref: CertificateRef) -> Certificate | None: ...
+
+    def find_by_der_digest(self, digest: Digest) -> Certificate | None:
+        """The certificate whose DER has this SHA-256."""
+        ...
+
+    def find_operator(self, name: OperatorName) -> Operator | None: ...
 
     def last_crl(self, issuer: IssuerId, shard: int) -> CrlIntent | None:
         """The published complete CRL with the highest number."""
@@ -172,5 +182,15 @@ class CrlSigner(Protocol):
 
         Raises:
             NotFound: no such CRL was signed, as far as the record goes.
+        """
+        ...
+
+    def crl_overridden(
+        self, issuer: IssuerId, shard: int, number: CrlNumber, fence: int, *, crl: str, statements: Sequence[MessageEvidence]
+    ) -> None:
+        """Put on record that operators answer for a CRL that the gate refused; the signer judges their statements itself.
+
+        Raises:
+            Denied: they are not enough (`override-refused`).
         """
         ...

@@ -18,13 +18,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 
-from ca.errors import Broken, Conflict, FleetcaError, NotFound
-from ca.model import CertificateRef, ChangeNumber, CrlIntent, CrlNumber, Issuer, IssuerId, Lease, Reason, Revocation, Serial, UnixTime
+from ca.errors import Broken, Conflict, Denied, FleetcaError, NotFound
+from ca.model import (
+    CertificateRef,
+    ChangeNumber,
+    CrlIntent,
+    CrlNumber,
+    Digest,
+    Issuer,
+    IssuerId,
+    Lease,
+    Reason,
+    Revocation,
+    Serial,
+    UnixTime,
+)
 from ca.ports import Clock, Failpoint, Outlet, Stage
+from ca.rules import override
+from ca.rules.grant import operator_of
 from crl.feed import Feed
 from crl.model import WHOLE, Cause, Head, Outcome, Policy, Result, Scope, lease_name
 from crl.ports import CrlSigner, Leases, Reading, Tallies, Tally
+from crl.refusals import Refused, RefusedFolder
 from crl.rules import delta, elements, gate, schedule
 from crl.rules.anatomy import InMemory
 from crl.rules.gate import Before, Expected, Passed
@@ -77,6 +94,8 @@ class Publisher:
         policy: Policy,
         holder: str,
         tallies: Tallies | None = None,
+        refusals: RefusedFolder | None = None,
+        deployment: str = "",
     ) -> None:
         self._reading = reading
         self._leases = leases
@@ -87,6 +106,8 @@ class Publisher:
         self._policy = policy
         self._holder = holder
         self._tallies = tallies
+        self._refusals = refusals
+        self._deployment = deployment
         self._shelf = Shelf(outlet, keep=False)
         self._feed = Feed(reading)
         self._unknown: dict[str, CrlNumber] = {}
@@ -174,6 +195,9 @@ class Publisher:
 
     def _make(self, scope: Scope, lease: Lease, look: _Look) -> Head:
         issuer, above = scope.issuer, self._above(scope, look)
+        answered = self._answered_for(scope, look)
+        if answered is not None:
+            return self._put_answered(scope, lease, look, answered, above=above)
         with self._outlet.stage(scope.name) as stage:
             intent = self._signer.sign_crl(
                 issuer.id,
@@ -187,7 +211,12 @@ class Publisher:
             stage.sync()
             self._failpoint("publish.after-write")
             tally = self._tally(scope)
-            passed = self._gate(stage, scope, intent=intent, above=above, look=look, tally=tally)
+            try:
+                passed = self._gate(stage, scope, intent=intent, above=above, look=look, tally=tally)
+            except Broken as error:
+                if self._refusals is not None:
+                    self._refusals.keep(scope.name, stage, intent, error, over=look.visible.version)
+                raise
             self._outlet.raise_high_water(scope.numbered, passed.head.number)
             self._still_ours(issuer, lease)
             placed = self._outlet.put_if_unchanged(scope.name, stage, seen=look.visible.version)
@@ -203,7 +232,61 @@ class Publisher:
         self._failpoint("publish.before-record")
         if tally is not None:
             tally.passed(passed.head.tbs_sha256)
+        if self._refusals is not None:
+            self._refusals.forget(scope.name)
         self._signer.crl_published(issuer.id, scope.shard, passed.head.number, lease.fence)
+        return passed.head
+
+    # ---- what the gate refused and people answer for
+
+    def _answered_for(self, scope: Scope, look: _Look) -> Refused | None:
+        """The refused CRL, where two operators have signed its digest."""
+        held = None if self._refusals is None else self._refusals.held(scope.name)
+        if held is None or self._refusals is None or held.over != look.visible.version:
+            return None
+        names = []
+        for statement in self._refusals.statements(scope.name):
+            record = self._reading.find_by_der_digest(Digest(sha256(statement.certificate).digest()))
+            name = operator_of(record.device) if record is not None else None
+            with suppress(Denied):
+                names.append(
+                    override.answers(
+                        statement,
+                        deployment=self._deployment,
+                        crl=scope.name,
+                        tbs_sha256=held.tbs_sha256,
+                        record=record,
+                        operator=self._reading.find_operator(name) if name is not None else None,
+                        now=self._clock.now(),
+                    )
+                )
+        return held if override.enough(names) else None
+
+    def _put_answered(self, scope: Scope, lease: Lease, look: _Look, held: Refused, *, above: CrlNumber) -> Head:
+        assert self._refusals is not None
+        statements = self._refusals.statements(scope.name)
+        with self._outlet.stage(scope.name) as stage:
+            with open(stage.fileno(), "wb", closefd=False) as file:
+                file.write(held.octets)
+            stage.sync()
+            expected = Expected(
+                intent=held.intent,
+                above=above,
+                now=self._clock.now(),
+                lifetime=self._policy.lifetime,
+                wanted=elements.Recorded(lambda: ()),
+                answered_for=True,
+            )
+            passed = gate.check(stage, scope, expected=expected, before=None)
+            # On record first, so that nothing becomes visible by two people's word of which nobody knows.
+            self._signer.crl_overridden(
+                scope.issuer.id, scope.shard, held.intent.number, lease.fence, crl=scope.name, statements=statements
+            )
+            self._outlet.raise_high_water(scope.numbered, passed.head.number)
+            self._still_ours(scope.issuer, lease)
+            self._outlet.put_if_unchanged(scope.name, stage, seen=look.visible.version)
+        self._signer.crl_published(scope.issuer.id, scope.shard, passed.head.number, lease.fence)
+        self._refusals.forget(scope.name)
         return passed.head
 
     # ---- the gate

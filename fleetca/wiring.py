@@ -33,6 +33,7 @@ from crl import model as crl_model
 from crl.adopt import take_over
 from crl.asking import Asking
 from crl.publish import Publisher
+from crl.refusals import RefusedFolder
 from crl.shelf import Shelf
 from crl.tally import TallyFolder
 from crl.timer import PublisherTimer
@@ -105,6 +106,7 @@ def enroll(settings: Settings, process: Process) -> None:
         profiles=forms.profiles(settings),
         default_issuer=IssuerId(settings.profiles.default_issuer),
         plan=plan,
+        pins=lambda: settings.enroll.pins.read_bytes() if settings.enroll.pins.exists() else None,
         reports=reports.store,
         gate=None if settings.enroll.renewals_per_second is None else Gate(settings.enroll.renewals_per_second, clock=clock),
     )
@@ -125,7 +127,6 @@ def enroll(settings: Settings, process: Process) -> None:
         issuers=issuers,
         clock=clock,
     )
-    process.wait_for_others()
     process.wait_for_others()
     if not identity.obtain_patiently(process.stopping):
         return
@@ -181,7 +182,6 @@ def status(settings: Settings, process: Process) -> None:
     listener = _listener(process, str(settings.status.listen), "status.listen")
     background = Background(service)
     process.wait_for_others()
-    process.wait_for_others()
     background.start()
     # Who started us hears "ready" when we can sign; without signer or database we go on with what we have (P7).
     deadline = clock.monotonic() + FIRST_CERTIFICATE_SECONDS
@@ -221,6 +221,8 @@ def publisher(settings: Settings, process: Process) -> None:
         policy=crl_policy(settings),
         holder=holder,
         tallies=TallyFolder(settings.crl.tally, store.reading),
+        refusals=RefusedFolder(settings.crl.tally / "refused"),
+        deployment=settings.deployment.name,
     )
     sequencer = _sequencer(settings, store, clock=clock, holder=holder, points=points)
     timer = PublisherTimer(
@@ -231,7 +233,6 @@ def publisher(settings: Settings, process: Process) -> None:
         mirrors=mirrors(settings, issuers, now=clock.now),
         who=holder,
     )
-    process.wait_for_others()
     process.wait_for_others()
     timer.start()
     presigner = _presigner(settings, store)

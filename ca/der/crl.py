@@ -16,7 +16,7 @@ from ca.errors import Broken
 from ca.model import CrlContents, CrlEntry, CrlNumber, Issuer, ListedChange, Reason, Serial, UnixTime
 
 _V2: Final = writer.integer(1)
-_TAILS_KEPT: Final = 100_000
+_TAILS_KEPT: Final = 10_000
 _ONLY: Final = {CrlContents.everything: b"", CrlContents.end_entities: b"\x81\x01\xff", CrlContents.authorities: b"\x82\x01\xff"}
 """onlyContainsUserCerts [1], onlyContainsCACerts [2] (RFC 5280 5.2.5)."""
 

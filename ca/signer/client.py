@@ -34,6 +34,7 @@ from ca.model import (
     KeyChange,
     KeyRecord,
     LocalEvidence,
+    MessageEvidence,
     Operator,
     OperatorName,
     Profile,
@@ -119,6 +120,14 @@ class SignerClient:
     def crl_published(self, issuer: IssuerId, shard: int, number: CrlNumber, fence: int) -> None:
         """Record that relying parties can see this CRL now. Safe to repeat."""
         self._ask("crl-published", messages.write_crl(issuer, shard=shard, above=number, fence=fence))
+
+    def crl_overridden(
+        self, issuer: IssuerId, shard: int, number: CrlNumber, fence: int, *, crl: str, statements: Sequence[MessageEvidence]
+    ) -> None:
+        """Put on record that operators answer for a CRL that the gate refused."""
+        body = messages.write_crl(issuer, shard=shard, above=number, fence=fence)
+        said = [forms.write(statement) for statement in statements]
+        self._ask("crl-overridden", {**body, "crl": crl, "statements": said})
 
     # ---- Operators (role operator) ----------------------------------------------------------------------------------
 

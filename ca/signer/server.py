@@ -17,7 +17,7 @@ from typing import Any, Final
 from ca.confirm import Confirming
 from ca.errors import Broken, Contested, Denied, FleetcaError, NotFound, Unavailable
 from ca.issue import Issuing, Prepared
-from ca.model import Issued, OperatorName, Peer, Role
+from ca.model import Issued, MessageEvidence, OperatorName, Peer, Role
 from ca.operators import Operators
 from ca.record_ceremony import RecordingCeremonies
 from ca.revoke import Revoking
@@ -83,6 +83,7 @@ class SignerServer:
             "confirm": self._confirm,
             "sign-crl": self._sign_crl,
             "crl-published": self._crl_published,
+            "crl-overridden": self._crl_overridden,
             "add-operator": self._add_operator,
             "disable-operator": self._disable_operator,
             "record-ceremony": self._record_ceremony,
@@ -233,6 +234,17 @@ class SignerServer:
     def _crl_published(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         issuer, shard, number, fence = messages.read_crl(_plain(body))
         self._desk.do(lambda: self._verbs.crls.published(issuer, shard=shard, number=number, fence=fence, peer=peer))
+        return {}
+
+    def _crl_overridden(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        plain = _plain(body)
+        crl = forms.read(str, plain.pop("crl", None))
+        statements = forms.read(tuple[MessageEvidence, ...], plain.pop("statements", None))
+        issuer, shard, number, fence = messages.read_crl(plain)
+        self._desk.do(
+            lambda: self._verbs.crls.overridden(issuer, shard=shard, number=number, fence=fence, crl=crl, statements=statements, peer=peer)
+        )
+        self._log.warning("crl-overridden", issuer=issuer, shard=shard, number=number)
         return {}
 
     def _add_operator(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:

@@ -47,11 +47,6 @@ from ca.store.rows import Row
 _c, _r = t.certificates.c, t.revocations.c
 
 STATUS_OF = sa.select(*rows.STATUS_COLUMNS).select_from(rows.CERTIFICATES).where(_c.serial == param("serial"), _c.issuer == param("issuer"))
-FIND_BY_DER = (
-    sa.select(*rows.CERTIFICATE_COLUMNS)
-    .select_from(rows.CERTIFICATES)
-    .where(_c.der_sha256 == param("der_sha256"), sa.text("der_sha256 IS NOT NULL"))
-)
 CLONES = (
     sa.select(*rows.CERTIFICATE_COLUMNS)
     .select_from(rows.CERTIFICATES)
@@ -107,7 +102,7 @@ PING = sa.select(t.counters.c.value).where(t.counters.c.name == t.CHANGE)
 
 
 class Reading(KeyReads):
-    """Reads only. `find_certificate`, `certificates_of`, `find_token`, `change_number`, `high_time`, `crl_entries`, `last_crl`, `issuers`,
+    """Reads only. `find_certificate`, `find_by_der_digest`, `certificates_of`, `find_token`, `change_number`, `high_time`, `crl_entries`, `last_crl`, `issuers`,
     `operators`, `find_operator`, `pending_leaves`, `leaves`, `leaf_count` and `last_checkpoint` come from `Reads`.
     """
 
@@ -148,11 +143,6 @@ class Reading(KeyReads):
         return [rows.revocation_of(row) for row in self._all(CHANGES_SINCE, {"change": change, "limit": limit})]
 
     # ---- certificates, devices, operators
-
-    def find_by_der_digest(self, digest: Digest) -> Certificate | None:
-        """The certificate whose DER has this SHA-256: byte-equal or absent."""
-        row = self._first(FIND_BY_DER, {"der_sha256": digest})
-        return None if row is None else rows.certificate_of(row)
 
     def clones(self, *, since: UnixTime, limit: int) -> Sequence[Certificate]:
         """Those whose key spoke, at or after `since`, though another certificate had taken their place by being used (P9); earliest first."""

@@ -106,6 +106,11 @@ OUTSTANDING_TOKENS = (
     .order_by(t.tokens.c.hash)
     .limit(sa.literal_column(str(PAGE)))
 )
+FIND_BY_DER = (
+    sa.select(*rows.CERTIFICATE_COLUMNS)
+    .select_from(rows.CERTIFICATES)
+    .where(_c.der_sha256 == param("der_sha256"), sa.text("der_sha256 IS NOT NULL"))
+)
 FIND_TOKEN = sa.select(*rows.TOKEN_COLUMNS).where(t.tokens.c.hash == param("hash"))
 COUNTER = sa.select(t.counters.c.value).where(t.counters.c.name == param("name"))
 # The complete CRL: every shard's. The number of the row is all that this needs, so the table is walked as it grew.
@@ -154,6 +159,9 @@ FIND_CRL = sa.select(*rows.CRL_COLUMNS).where(
     t.crls.c.number == param("number"),
     sa.text("published_at IS NOT NULL"),
 )
+FIND_CRL_INTENT = sa.select(*rows.CRL_COLUMNS).where(
+    t.crls.c.issuer == param("issuer"), t.crls.c.shard == param("shard"), t.crls.c.number == param("number")
+)
 SHARD_COUNTS = sa.select(t.crl_shards.c.count).where(t.crl_shards.c.issuer == param("issuer")).order_by(t.crl_shards.c.count)
 ISSUERS = sa.select(*rows.ISSUER_COLUMNS).order_by(t.issuers.c.id)
 OPERATORS = sa.select(*rows.OPERATOR_COLUMNS).order_by(t.operators.c.name)
@@ -185,6 +193,11 @@ class Reads(ABC):
 
     def find_certificate(self, ref: CertificateRef) -> Certificate | None:
         row = self._first(FIND_CERTIFICATE, {"serial": rows.octets_of(ref.serial), "issuer": ref.issuer})
+        return None if row is None else rows.certificate_of(row)
+
+    def find_by_der_digest(self, digest: Digest) -> Certificate | None:
+        """The certificate whose DER has this SHA-256: byte-equal or absent."""
+        row = self._first(FIND_BY_DER, {"der_sha256": digest})
         return None if row is None else rows.certificate_of(row)
 
     def certificates_of(self, device: str) -> Sequence[Certificate]:
@@ -272,6 +285,11 @@ class Reads(ABC):
     def find_crl(self, issuer: IssuerId, shard: int, number: CrlNumber) -> CrlIntent | None:
         """A CRL by its number, where it was published."""
         row = self._first(FIND_CRL, {"issuer": issuer, "shard": shard, "number": number})
+        return None if row is None else rows.crl_of(row)
+
+    def find_crl_intent(self, issuer: IssuerId, shard: int, number: CrlNumber) -> CrlIntent | None:
+        """A CRL that was intended, published or not."""
+        row = self._first(FIND_CRL_INTENT, {"issuer": issuer, "shard": shard, "number": number})
         return None if row is None else rows.crl_of(row)
 
     def shard_counts(self, issuer: IssuerId) -> Sequence[int]:

@@ -17,7 +17,7 @@ from ca.model import ChangeNumber, CrlEntry, ListedChange, Reason, UnixTime
 
 _YEAR_2050: Final = 2524608000
 _PIECE: Final = 4096
-_KEPT: Final = 100_000
+_KEPT: Final = 10_000
 _RELEASED: Final = int(Reason.removeFromCRL)
 _SHORTEST: Final = b"\x01"
 _LONGEST: Final = b"\x80"
@@ -36,17 +36,26 @@ def element(serial: int, revoked_at: UnixTime, reason: int, invalid_from: UnixTi
     return bytes((0x30, 2 + len(number) + len(rest), 0x02, len(number))) + number + rest
 
 
-@lru_cache(maxsize=65536)
 def _rest(revoked_at: UnixTime, reason: int, invalid_from: UnixTime | None) -> bytes:
-    when = datetime.fromtimestamp(revoked_at, UTC)
-    text = when.strftime("%Y%m%d%H%M%SZ").encode()
-    date = b"\x18\x0f" + text if revoked_at >= _YEAR_2050 else b"\x17\x0d" + text[2:]
-    said = b""
-    if reason != Reason.unspecified:
-        said += _REASON + b"%c" % reason
+    day, second = divmod(revoked_at, 86400)
+    minute, second = divmod(second, 60)
+    clock = b"%02d%02d%02dZ" % (minute // 60, minute % 60, second)
+    return _day(day) + clock + _said(reason, invalid_from)
+
+
+@lru_cache(maxsize=1024)
+def _day(day: int) -> bytes:
+    """The beginning of a Time: its header, and the date. UTCTime through 2049 (RFC 5280 5.1.2.6)."""
+    text = datetime.fromtimestamp(day * 86400, UTC).strftime("%Y%m%d").encode()
+    return b"\x18\x0f" + text if day * 86400 >= _YEAR_2050 else b"\x17\x0d" + text[2:]
+
+
+@lru_cache(maxsize=1024)
+def _said(reason: int, invalid_from: UnixTime | None) -> bytes:
+    said = b"" if reason == Reason.unspecified else _REASON + b"%c" % reason
     if invalid_from is not None:
         said += _INVALID + datetime.fromtimestamp(invalid_from, UTC).strftime("%Y%m%d%H%M%SZ").encode()
-    return date + (b"\x30%c" % len(said) + said if said else b"")
+    return b"\x30%c" % len(said) + said if said else b""
 
 
 class Recorded:

@@ -10,6 +10,7 @@ import click
 
 from fleetca.cli import output, reach
 from fleetca.cli.crl_fetch import fetch
+from fleetca.cli.crl_override import override, refused
 
 if TYPE_CHECKING:
     from ca.model import Issuer, UnixTime
@@ -23,6 +24,8 @@ def crl() -> None:
 
 
 crl.add_command(fetch)
+crl.add_command(refused)
+crl.add_command(override)
 
 
 @crl.command("list", help="The published CRLs of this deployment, from what readers get.")

@@ -187,6 +187,7 @@ def ask_everything(store: Store) -> set[str]:
         "last_crl": (ISSUER, 0),
         "last_delta": (ISSUER, 0),
         "find_crl": (ISSUER, 0, 5),
+        "find_crl_intent": (ISSUER, 0, 5),
         "shard_counts": (ISSUER,),
         "find_certificate": (ref,),
         "certificates_of": (DeviceId("pump-5"),),

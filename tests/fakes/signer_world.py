@@ -205,6 +205,7 @@ class World:
             issuers=self.issuers,
             clock=self.clock,
             lifetime=DAY,
+            deployment=DEPLOYMENT,
             failpoint=self.failpoint,
         )
         self.recovery = Recovery(

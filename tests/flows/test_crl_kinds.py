@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import subprocess
 from hashlib import sha256
 from pathlib import Path
@@ -12,14 +14,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca.errors import Broken, Misconfigured
-from ca.model import CrlContents, CrlPlan, Peer, Reason, RevokeRequest, Role
+from ca.keys.memory import MemoryKey
+from ca.model import CrlContents, CrlPlan, KeyName, MessageEvidence, Peer, Reason, RevokeRequest, Role
 from ca.outlets.directory import DirectoryOutlet
+from ca.rules import override
 from crl.model import Cause, Outcome, Policy, Result
 from crl.publish import Publisher, scopes
+from crl.refusals import RefusedFolder
 from crl.tally import TallyFolder
 from tests.databases import sqlite_url
 from tests.fakes.certificates import DAY, root
-from tests.fakes.signer_world import ISSUING, UID, World
+from tests.fakes.signer_world import DEPLOYMENT, ISSUING, UID, Keypair, World
 from tests.parts import need
 
 PUBLISHER = Peer(Role.publisher, UID)
@@ -37,6 +42,9 @@ class LocalSigner:
         with open(sink_fd, "wb", buffering=0, closefd=False) as sink:
             return self.world.crls.sign(issuer, sink=sink, peer=PUBLISHER, **asked)
 
+    def crl_overridden(self, issuer: Any, shard: int, number: int, fence: int, *, crl: str, statements: Any) -> None:
+        self.world.crls.overridden(issuer, shard=shard, number=number, fence=fence, crl=crl, statements=statements, peer=PUBLISHER)
+
     def crl_published(self, issuer: Any, shard: int, number: int, fence: int) -> None:
         self.world.crls.published(issuer, shard=shard, number=number, fence=fence, peer=PUBLISHER)
 
@@ -47,6 +55,7 @@ class Scene:
         self.folder = folder
         self.outlet = DirectoryOutlet(folder / "public")
         self.signer = LocalSigner(self.world)
+        self.refusals = RefusedFolder(folder / "refused")
         self.tallies = TallyFolder(folder / "tally", self.world.store.reading) if tallies else None
         self.plan(plan)
 
@@ -69,6 +78,8 @@ class Scene:
             policy=Policy(interval=3600, nudge=5, lifetime=DAY, delta_interval=300, delta_lifetime=DAY),
             holder="one",
             tallies=self.tallies,
+            refusals=self.refusals,
+            deployment=DEPLOYMENT,
         )
 
     def publish(self, after: int = 0) -> dict[str, Outcome]:
@@ -371,3 +382,72 @@ def test_P6_R07_thirty_days_of_holds_releases_and_expiries(busy: Scene) -> None:
                 last = int(x509.load_der_x509_crl(copy.octets).last_update_utc.timestamp())
                 left = old - busy.serials(name)
                 assert all(model.get(serial, (0, 0))[0] < last for serial in left)
+
+
+def forgetful(scene: Scene) -> str:
+    """A record that lost a revocation: the gate refuses what the signer makes of it."""
+    pairs = [scene.world.enrol(f"pump-{n}") for n in range(3)]
+    for pair in pairs:
+        scene.world.revoke_certificate(pair)
+    scene.publish()
+    connection = sqlite3.connect(scene.folder / "fleetca.db")
+    connection.execute("DELETE FROM revocations WHERE change = 2")
+    connection.execute("UPDATE certificates SET revocation = NULL, revoked = 0 WHERE revocation = 2")
+    connection.commit()
+    connection.close()
+    shutil.rmtree(scene.folder / "crl-entries")
+    shutil.rmtree(scene.folder / "tally")
+    scene.plan(CrlPlan())
+    with pytest.raises(Broken) as refused:
+        scene.publish(after=3600)
+    assert refused.value.code == "crl-forgotten"
+    held = scene.refusals.held("issuing.crl")
+    assert held is not None
+    assert held.code == "crl-forgotten"
+    return held.tbs_sha256.hex()
+
+
+def say(scene: Scene, pair: Keypair, **changes: Any) -> None:
+    held = scene.refusals.held("issuing.crl")
+    assert held is not None
+    said: dict[str, Any] = {
+        "deployment": DEPLOYMENT,
+        "crl": "issuing.crl",
+        "tbs_sha256": held.tbs_sha256,
+        "at": scene.world.clock.at,
+        **changes,
+    }
+    octets = override.payload(**said)
+    signature = MemoryKey(KeyName("x"), pair.private).sign(override.CONTEXT + octets)
+    scene.refusals.state("issuing.crl", MessageEvidence(octets, pair.certificate, signature))
+
+
+def test_P6_only_two_operators_by_their_signatures_over_its_digest_put_out_what_the_gate_refused(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan())
+    ada, bob, eve = (
+        scene.world.operator(name, *roles) for name, roles in (("ada", ("admin",)), ("bob", ("revoker",)), ("eve", ("auditor",)))
+    )
+    device = scene.world.enrol("thief")
+    forgetful(scene)
+
+    def still_refused() -> None:
+        with pytest.raises(Broken):
+            scene.publish(after=31)
+        assert len(scene.serials("issuing.crl")) == 3
+
+    say(scene, ada)
+    still_refused()
+    say(scene, ada)  # twice is one person
+    say(scene, eve)  # may not revoke
+    say(scene, device)  # is nobody
+    say(scene, bob, crl="other.crl")
+    say(scene, bob, tbs_sha256=bytes(32))
+    say(scene, bob, at=scene.world.clock.at - 90000)
+    still_refused()
+    say(scene, bob)
+    outcome = scene.publish(after=31)["issuing.crl"]
+    assert outcome.result is Result.published
+    assert len(scene.serials("issuing.crl")) == 2
+    (leaf,) = scene.world.leaves("crl-override")
+    assert leaf["operators"] == ["ada", "bob"]
+    assert scene.refusals.held("issuing.crl") is None

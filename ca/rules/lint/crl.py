@@ -23,7 +23,7 @@ _FRESHEST: Final = "2.5.29.46"
 _REASONS: Final = frozenset((1, 2, 3, 4, 5, 6, 9, 10))
 _REMOVED: Final = 8
 _FIRST_GENERALIZED: Final = 2524608000
-_TAILS_KEPT: Final = 100_000
+_TAILS_KEPT: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
