@@ -97,7 +97,7 @@ def conversation(device: str) -> Iterator[Channel]:
     """Talk to a TPM: `/dev/tpmrm0`, whose resource manager forgets what was loaded when the file is closed, or `HOST:PORT` of a simulator.
 
     Raises:
-        KeyUnavailable: it is not there, or ends in the middle (`tpm-absent`).
+        KeyUnavailable: it is not there, or ends in the middle (`tpm-absent`), or it is broken (`tpm-refused`).
     """
     descriptor = None
     try:
@@ -113,6 +113,13 @@ def conversation(device: str) -> Iterator[Channel]:
             f"The TPM {device} cannot be used.",
             why=f"{error.strerror or error}.",
             fix="Check that the device is there and open to this user (group tss), or that the simulator runs.",
+        ) from None
+    except TpmError as error:  # of a question that nobody expects to be refused
+        raise KeyUnavailable(
+            "tpm-refused",
+            f"The TPM {device} does not answer as it must.",
+            why=f"It says {error}.",
+            fix="tpm2_rc_decode says what that means.",
         ) from None
     finally:
         if descriptor is not None:

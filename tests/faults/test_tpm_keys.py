@@ -165,6 +165,15 @@ def test_a_device_that_is_not_there_is_said() -> None:
     refused("tpm-absent", lambda: TpmKeyStore("/dev/absent-tpm", None).open(NAME))
 
 
+def test_a_tpm_that_is_broken_is_said(monkeypatch: pytest.MonkeyPatch, tpm: SoftTpm) -> None:
+    from ca.keys import tpm_commands
+
+    monkeypatch.setattr(tpm_commands._Simulator, "exchange", lambda *_: bytes.fromhex("80010000000a00000101"))  # TPM_RC_FAILURE
+    store = store_of(tpm)
+    for act in (store.ability, lambda: store.open(NAME), store.held, lambda: store.generate(NAME, P256)):
+        refused("tpm-refused", act)
+
+
 def test_an_answer_that_is_cut_off_or_foreign_is_an_error_of_ours() -> None:
     from ca.keys import tpm_commands
 

@@ -118,9 +118,11 @@ def follow(script: Path, folder: Path, more: dict[str, str]) -> tuple[int, str]:
 @pytest.mark.parametrize("page", [page for page in pages() if blocks(page)], ids=name_of)
 def test_the_page_can_be_followed(page: Path, checkout: Path, tmp_path: Path, database: Callable[[], dict[str, str]]) -> None:
     need("openssl")
-    for tool in ("curl", "lego", "dehydrated"):
+    for tool in ("curl", "lego", "dehydrated", "softhsm2-util", "pkcs11-tool", "swtpm"):
         if any(re.search(rf"^{tool} ", block, re.MULTILINE) for block in blocks(page)):
             need(tool)
+    if any("tpm2_" in block for block in blocks(page)):
+        need("tpm2_readpublic")
     more = database() if any("createdb" in block for block in blocks(page)) else {}
     script = tmp_path / "page.sh"
     script.write_text("\n".join(f"echo '@@ block {number}' >&2\n{block}" for number, block in enumerate(blocks(page), 1)))
