@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from documents import ceremony_script, commands, errors, events, profiles, routes, settings, tree
+from documents import ceremony_script, commands, errors, events, profiles, routes, settings, sheets, tree
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -32,6 +32,7 @@ def _whole(make: Callable[[], str]) -> Callable[[str], str]:
 PAGES = (
     Page(DOCS / "architecture.md", tree.into),
     Page(DOCS / "how-to/ceremony-script.html", _whole(ceremony_script.page)),
+    Page(DOCS / "reference/ceremony-sheets.md", _whole(sheets.page)),
     Page(DOCS / "reference/cli.md", _whole(commands.page)),
     Page(DOCS / "reference/errors.md", _whole(errors.page)),
     Page(DOCS / "reference/log-lines.md", _whole(events.page)),
