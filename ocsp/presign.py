@@ -11,15 +11,16 @@ goes on. A crash at any point leaves answers that are right as of their own chan
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from ca.errors import Unavailable
 from ca.model import CertificateRef, CertificateState, ChangeNumber, Issuer, IssuerId, RollEntry, UnixTime
 from ocsp.model import UNKNOWN, CertificateId, Packed, Policy, Status, Verdict, Window
 from ocsp.ports import Answers, Clock, Roll, SpoolWriting
-from ocsp.rules import freshness, http, packed, response
+from ocsp.rules import freshness, packed, response
 from ocsp.rules.fresh import Pieces
 from ocsp.rules.issuers import prefixes
 from ocsp.rules.issuers import status as status_of
@@ -204,7 +205,7 @@ class Presigning:
         if hand is None:
             return False
         responder = hand.seat.responder
-        window = freshness.window(self._policy, responder, now=now, since=status.since, digest=b"\0\0\0\0")
+        window = hand.pieces.window(status)
         tbs = hand.pieces.tbs(asked.octets, status, None)
         if window is None or tbs is None:
             return False
@@ -239,8 +240,8 @@ class Presigning:
 
 def _spread(window: Window, ref: CertificateRef, now: UnixTime) -> Window:
     """When it is due again: between a quarter and a half of what is left, at the certificate's own point."""
-    share = freshness.spread(http.digest_of(ref.serial.to_bytes(20, "big")))
-    return replace(window, refresh_at=now + int((window.next_update - now) * (0.5 - 0.25 * share)))
+    share = freshness.spread(zlib.crc32(ref.serial.to_bytes(20, "big")).to_bytes(4, "big"))
+    return Window(window.this_update, window.next_update, now + int((window.next_update - now) * (0.5 - 0.25 * share)))
 
 
 def quietly(step: Callable[[], object]) -> bool:

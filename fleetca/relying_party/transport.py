@@ -66,6 +66,7 @@ def fetch(asked: Asked, *, timeout: float, longest: int) -> bytes:
         line.close()
     if late.is_set():
         raise Unavailable("no-answer", f"{parts.netloc} does not answer.", why=f"It took longer than {timeout:g} s.")
+    assert answer is not None, "whatever else happens was raised"
     if answer.status != 200:
         raise Unavailable("no-answer", f"{parts.netloc} answers {answer.status}.")
     if len(octets) > longest:

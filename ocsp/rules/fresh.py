@@ -11,7 +11,7 @@ from typing import Final
 
 from ca.der import writer
 from ca.model import UnixTime
-from ocsp.model import Policy, Responder, Status
+from ocsp.model import Policy, Responder, Status, Window
 from ocsp.rules import freshness, response
 from ocsp.rules.request import NONCE
 
@@ -27,13 +27,14 @@ _NONCES: Final = [
 class Pieces:
     """What all fresh answers of one responder in one second have in common."""
 
-    __slots__ = ("_policy", "_responder", "_statuses", "now", "produced")
+    __slots__ = ("_policy", "_responder", "_statuses", "_windows", "now", "produced")
 
     def __init__(self, responder: Responder, policy: Policy, *, now: UnixTime) -> None:
         self.now = now
         self.produced = responder.responder_id + writer.generalized_time(now)
         self._responder, self._policy = responder, policy
         self._statuses: dict[Status, bytes | None] = {}
+        self._windows: dict[Status, Window | None] = {}
 
     def tbs(self, certificate_id: bytes, status: Status, nonce: bytes | None) -> bytes | None:
         """DER ResponseData; None where no time is left to say anything about."""
@@ -48,8 +49,14 @@ class Pieces:
         content = self.produced + _wrapped(len(single)) + single + extensions
         return _header(len(content)) + content
 
+    def window(self, status: Status) -> Window | None:
+        """When such an answer holds; its `refresh_at` is nobody's own."""
+        if status not in self._windows:
+            self._windows[status] = freshness.window(self._policy, self._responder, now=self.now, since=status.since, digest=b"\0\0\0\0")
+        return self._windows[status]
+
     def _said(self, status: Status) -> bytes | None:
-        window = freshness.window(self._policy, self._responder, now=self.now, since=status.since, digest=b"\0\0\0\0")
+        window = self.window(status)
         if window is None:
             return None
         return response.said(status, window, produced_at=self.now, archive=self._policy.archive)

@@ -43,6 +43,16 @@ def pack(one: Packed, size: int) -> bytes:
     return content + _CHECK.pack(zlib.crc32(content))
 
 
+def place_of(octets: bytes, slots: int) -> int:
+    """The same of a record that is there."""
+    return zlib.crc32(octets[4:24], octets[0] - 1) * slots >> 32
+
+
+def is_whole(octets: bytes) -> bool:
+    """Whether a slot's sum is right."""
+    return not is_empty(octets) and _CHECK.unpack(octets[-_CHECK.size :])[0] == zlib.crc32(octets[: -_CHECK.size])
+
+
 def is_empty(octets: bytes) -> bool:
     """Whether nothing was ever written to a slot."""
     return octets[0] == 0
@@ -55,9 +65,9 @@ def is_about(octets: bytes, serial: Serial, form: int) -> bool:
 
 def unpack(octets: bytes) -> Packed | None:
     """What a slot says; None where it says nothing that can be believed."""
-    content = octets[: -_CHECK.size]
-    if is_empty(octets) or _CHECK.unpack(octets[-_CHECK.size :])[0] != zlib.crc32(content):
+    if not is_whole(octets):
         return None
+    content = octets[: -_CHECK.size]
     form, verdict, reason, _, serial, since, produced_at, this_update, next_update, refresh_at, archive, as_of, key_hash, size = (
         _FIELDS.unpack_from(content)
     )

@@ -37,6 +37,10 @@ _COUNT: Final = slice(_HEAD.size, _HEAD.size + 8)
 _START: Final = 4096
 _FEWEST: Final = 1024
 _FULL: Final = 0.7
+_MANY: Final = 100_000
+"""Slots from which on a full table is only doubled."""
+_COUNTED: Final = 256
+"""After so many new records the head says how many there are; also when all is kept."""
 
 
 class _Table:
@@ -65,6 +69,10 @@ class _Table:
 
     def filled(self) -> int:
         return int.from_bytes(self._map[_COUNT], "big")
+
+    def counted(self) -> int:
+        """How many records there are, looked at one by one."""
+        return int(self.slots - self._map[_START :: self.size].count(0))
 
     def close(self) -> None:
         self._map.close()
@@ -166,6 +174,10 @@ class SpoolWriter(SpoolReader):
 
     def _count(self, issuer: IssuerId, filled: int) -> None:
         self._filled[issuer] = filled
+        if filled % _COUNTED == 0:
+            self._tell_count(issuer, filled)
+
+    def _tell_count(self, issuer: IssuerId, filled: int) -> None:
         os.pwrite(self._files[issuer], filled.to_bytes(8, "big"), _COUNT.start)
 
     def add_certificate(self, issuer: IssuerId, key_hash: bytes, certificate: bytes) -> None:
@@ -190,7 +202,8 @@ class SpoolWriter(SpoolReader):
     def keep(self, walked_at: UnixTime) -> None:
         """Bring what was written to the disk: all certificates were gone through at that time."""
         with _writing(self._folder):
-            for file in self._files.values():
+            for issuer, file in self._files.items():
+                self._tell_count(issuer, self._filled[issuer])
                 os.fdatasync(file)
         self._say("walked", walked_at)
 
@@ -209,14 +222,17 @@ class SpoolWriter(SpoolReader):
     def _open(self, issuer: IssuerId, table: _Table) -> None:
         old = self._files.get(issuer)
         self._files[issuer] = os.open(self._folder / f"{issuer}.spool", os.O_RDWR | os.O_CLOEXEC)
-        self._filled[issuer] = table.filled()
+        # What a crash left untold counts too: a table that were full without our knowing would be searched for ever.
+        self._filled[issuer] = table.counted()
         if old is not None:
             os.close(old)
 
     def _grow(self, issuer: IssuerId, old: _Table | None, size: int) -> _Table:
         """A larger table with what the old one holds; the old one stays until the new one is whole."""
         size = max(size, old.size if old else 0)
-        slots = _FEWEST if old is None else old.slots * (2 if self._filled[issuer] >= old.slots * _FULL else 1)
+        slots = _FEWEST if old is None else old.slots
+        if old is not None and self._filled[issuer] >= old.slots * _FULL:
+            slots *= 8 if slots < _MANY else 2
         new = self._folder / f"{issuer}.new"
         with _writing(self._folder):
             descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -228,13 +244,13 @@ class SpoolWriter(SpoolReader):
                 taken = bytearray(slots)
                 for number in range(old.slots if old else 0):
                     assert old is not None, "there are slots"
-                    one = packed.unpack(old.slot(number))
-                    if one is not None:
-                        at = packed.place(one.serial, one.form, slots)
+                    octets = old.slot(number)
+                    if packed.is_whole(octets):
+                        at = packed.place_of(octets, slots)
                         while taken[at]:
                             at = at + 1 if at + 1 < slots else 0
                         taken[at] = 1
-                        os.pwrite(descriptor, packed.pack(one, size), _START + at * size)
+                        os.pwrite(descriptor, octets if size == old.size else _longer(octets, size), _START + at * size)
                 os.pwrite(descriptor, sum(taken).to_bytes(8, "big"), _COUNT.start)
                 os.fdatasync(descriptor)
             finally:
@@ -243,6 +259,12 @@ class SpoolWriter(SpoolReader):
         table = self._tables[issuer] = _Table(self._folder / f"{issuer}.spool")
         self._open(issuer, table)
         return table
+
+
+def _longer(octets: bytes, size: int) -> bytes:
+    one = packed.unpack(octets)
+    assert one is not None, "its sum was right"
+    return packed.pack(one, size)
 
 
 def _number(file: Path) -> int | None:

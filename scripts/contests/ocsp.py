@@ -9,6 +9,7 @@ server's processes for.
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import re
 import resource
@@ -254,6 +255,8 @@ def rows(*, quick: bool, missing: list[str]) -> Iterator[dict[str, Any]]:
         yield in_process(rounds=rounds, count=2_000 if quick else 20_000)
         yield from one_by_one(cached, stack.enter_context(openssl(folder("openssl"))), rounds=rounds, seconds=seconds)
         yield from strangers(cached, rounds=rounds, seconds=seconds, idle=100 if quick else 1000)
+        ahead = stack.enter_context(ours(folder("ahead") / "here", known=500 if quick else 20_000, port=PORT + 400))
+        yield from ahead_rows(ahead, scratch, rounds=3 if quick else 5)
         yield from known_rows(
             here, stack.enter_context(ours(folder("few") / "here", known=few, port=PORT + 200)), rounds=rounds, seconds=seconds
         )
@@ -355,6 +358,34 @@ def strangers(cached: Server, *, rounds: int, seconds: float, idle: int) -> Iter
         contest=f"finished answers beside {idle} idle and {idle} half-sent connections", rival="the same without them", ours=mine, theirs=theirs, target=0.9,
         better="higher", unit="answers/s",
     )  # fmt: skip
+
+
+def ahead_rows(here: world_status.Deployment, scratch: Path, *, rounds: int) -> Iterator[dict[str, Any]]:
+    """Signing for every certificate on record by two hashes: database, signature, sampled re-reading, record or file; processor time."""
+    turn = iter(range(1000))
+    sizes: dict[str, float] = {}
+
+    def presign(algorithm: str, *, files: bool) -> float:
+        place = scratch / f"ahead-{next(turn)}"
+        rate, sizes[algorithm] = world_status.presigned(here, place, algorithm, files=files)
+        shutil.rmtree(place)
+        return rate
+
+    def raw(algorithm: str) -> float:
+        return world_status.signatures(algorithm, 200 if algorithm.startswith("ml") else 4000)
+
+    for algorithm, files, target in (("p256", False, 0.6), ("p256", True, 0.3), ("ml-dsa-44", False, 0.6), ("ml-dsa-65", False, 0.6)):
+        mine, theirs = measure.interleave(rounds, functools.partial(presign, algorithm, files=files), functools.partial(raw, algorithm))
+        where = "as files too" if files else "into the spool"
+        yield measure.row(
+            contest=f"signing ahead {where}, {algorithm}", rival="raw signatures of that key", ours=mine, theirs=theirs, target=target, better="higher",
+            unit="answers/s of processor time",
+        )  # fmt: skip
+    for algorithm, target in (("ml-dsa-44", 8), ("ml-dsa-65", 11)):
+        yield measure.row(
+            contest=f"octets of an answer, responder {algorithm}", rival="responder p256", ours=[sizes[algorithm]] * rounds, theirs=[sizes["p256"]] * rounds,
+            target=target, better="lower", unit="octets",
+        )  # fmt: skip
 
 
 def known_rows(many: world_status.Deployment, few: world_status.Deployment, *, rounds: int, seconds: float) -> Iterator[dict[str, Any]]:

@@ -22,15 +22,19 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from ca.keys.memory import MemoryKey, make_private_key
-from ca.model import AlgorithmName, CertificateState, IssuerId, KeyName, Revocation, Serial
+from ca.model import AlgorithmName, CertificateState, IssuerId, KeyName, Revocation, Role, Serial
 from ca.rules import serial
+from ca.signer.client import SignerClient
 from ca.store import tables
 from ca.store.database import migrating_engine, parsed
+from ca.store.engine import open_store
 from ca.system import SystemClock
 from fleetca import forms
+from fleetca.presigning import Certifier, Presigner, key_maker, policy
 from ocsp.front import Front
 from ocsp.model import Policy, Question
 from ocsp.serve import ResponderService
+from ocsp.spool.packed import SpoolReader
 
 KIND = "application/ocsp-request"
 POLICY = Policy()
@@ -288,6 +292,45 @@ def fresh_front(count: int) -> tuple[Front, list[bytes], bytes, Any]:
     ready = service.front.post(requests[0])
     assert ready is not None
     return service.front, requests, ocsp.load_der_ocsp_response(ready[1]).tbs_response_bytes, private
+
+
+def presigned(here: Deployment, folder: Path, algorithm: str, *, files: bool) -> tuple[float, float]:
+    """Answers a second of processor time that a presigner makes for all certificates of a deployment, and the octets of one."""
+    settings = forms.read_settings(here.file)
+    settings = settings.model_copy(update={"ocsp": settings.ocsp.model_copy(update={"key": algorithm})})
+    store = open_store(forms.store_url(settings), readonly=True)
+    signer = SignerClient(settings.signer.socket, Role.publisher)
+    presigner = Presigner(settings, store, signer, spool=folder / "spool", files=folder / "files" if files else None)
+    presigner.seats.renew()
+    began = time.process_time()
+    done = presigner.once(lambda _: None)
+    seconds = time.process_time() - began
+    assert done.signed >= 2 * here.known and not done.failed, done  # operators have certificates too
+    reader = SpoolReader(folder / "spool")
+    reader.look()
+    service = ResponderService(
+        reading=store.reading, certifier=Certifier(signer), make_key=key_maker(settings), issuers=forms.issuers(settings), policy=policy(settings),
+        clock=SystemClock(), spool=reader,
+    )  # fmt: skip
+    service.listen()
+    body = b""
+    for number in range(5):
+        body = service.reply(Question(method="POST", raw_path="/ocsp", body=here.request(number), content_type=KIND)).body
+        told = ocsp.load_der_ocsp_response(body)
+        assert told.certificate_status is ocsp.OCSPCertStatus.GOOD
+        told.certificates[0].verify_directly_issued_by(here.issuer)
+    store.close()
+    return done.signed / seconds, float(len(body))
+
+
+def signatures(algorithm: str, count: int) -> float:
+    """Signatures a second of processor time."""
+    key = MemoryKey(KeyName("bench"), make_private_key(AlgorithmName(algorithm)))
+    message = bytes(300)
+    began = time.process_time()
+    for _ in range(count):
+        key.sign(message)
+    return count / (time.process_time() - began)
 
 
 class _Still:

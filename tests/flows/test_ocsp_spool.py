@@ -126,7 +126,9 @@ def test_a_spool_grows_keeps_everything_and_is_found_again(tmp_path: Path) -> No
     for one in ones:
         writer.put(ISSUING, one)
         writer.put(ISSUING, one)
+    writer.keep(NOW)
     early.look()
+    assert early.walked() == NOW
     for reader in (writer, early, SpoolReader(tmp_path)):
         reader.look()
         assert all(reader.get(ISSUING, one.serial, one.form) == one for one in ones)
