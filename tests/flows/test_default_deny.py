@@ -182,6 +182,7 @@ class House:
             "issuer": row.issuer,
             "serial": f"{row.serial:040x}",
             "kind": "http-01",
+            "authority": self.world.issuer.key_identifier.hex(),
             "id_": next((ids[word] for word in words if word in ids), ""),
             "certificate": "AAAA.AQ",
         }
@@ -220,6 +221,7 @@ class House:
             "enroll": {"token": "enr_" + "0" * 49, "csr": pem.pem(pem.REQUEST, csr)},
             "renew": {"csr": pem.pem(pem.REQUEST, csr)},
             "revoke": {"reason": "keyCompromise"},
+            "report": {"outcome": "renewed"},
         }
         return json.dumps(documents.get(rule.endpoint, {})).encode(), "application/json"
 
@@ -241,7 +243,7 @@ def ACME_PAYLOADS(house: House, url: str) -> Any:
 
 EVERYBODY = "everybody"
 PUBLIC = {
-    "chain", "bundle", "about", "health", "openapi",
+    "chain", "bundle", "about", "health", "openapi", "renewalWindow",
     "acme.directory", "acme.new_nonce",
     "est.cacerts", "est.cacerts-of-label", "est.csrattrs", "est.csrattrs-of-label",
 }  # fmt: skip
@@ -262,6 +264,9 @@ MAY: dict[str, set[str]] = {
     "revoke": {"a device", "a superseded certificate", "a message to revoke by an operator"},
     "issue": {"a message to issue by an operator"},
     "createToken": {"a message to create-token by an operator"},
+    # Whoever holds a live certificate speaks of it; nothing follows from what it says.
+    "report": {"a device", "a superseded certificate", "an operator", "an auditor", "a dismissed operator"},
+    "fleet": {"an operator", "an auditor"},
     "searchCertificates": {"an operator", "an auditor"},
     "showCertificate": {"a device", "an operator", "an auditor"},
     "showReceipt": {"a device", "an operator", "an auditor"},
