@@ -120,6 +120,8 @@ def _checked(said: Transcript, files: Mapping[str, bytes], roots: Mapping[str, b
             raise _wrong("output-changed", f"input-{name} is not what the ceremony was given.")
     if sheet is not None:
         _check_sheet(begin, sheet)
+        if not sheet.network and any(record.fields["interfaces"] for record in said.of("resumed")):
+            raise _wrong("sheet-changed", "A network was up after a stop, which the sheet does not allow.")
     certificates = {id_: der for id_, der in roots.items() if hashlib.sha256(der).hexdigest() == begin["issuers"].get(id_)}
     if not said.sealed:
         transcript.verify_seal(said, b"")

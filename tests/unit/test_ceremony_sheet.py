@@ -126,3 +126,111 @@ def test_what_a_shipped_sheet_does_not_have_cannot_be_set() -> None:
 def test_the_demo_sheet_marks_every_subject() -> None:
     text = shipped_sheet("demo").read_text()
     assert text.count("subject = ") == text.count('organization = "NOT FOR PRODUCTION" }') == 2
+
+
+# ---- The acts beside root, intermediate and CRL ---------------------------------------------------------------------------
+
+MORE = """
+[ceremony]
+name = "more"
+confirm = ["witness"]
+[[roles]]
+role = "witness"
+person = "Wanda"
+key_sha256 = "{zeros}"
+[[issuers]]
+id = "root"
+certificate = "{examples}/root.cer"
+[[acts]]
+act = "root-crls"
+id = "chain"
+issuer = "root"
+previous = "{examples}/root-crl.crl"
+count = 3
+each = "45d"
+overlap = "15d"
+[[acts]]
+act = "link"
+id = "linked"
+signer = "root"
+subject = "root"
+crl_url = "http://pki.example/crl/root.crl"
+issuer_url = "http://pki.example/ca/root.cer"
+[[acts]]
+act = "root-crl"
+id = "single"
+issuer = "root"
+previous = "{examples}/root-crl.crl"
+overlap = "10d"
+next_update = "90d"
+"""
+
+EXAMPLES = Path(__file__).parents[2] / "config/ceremonies/example"
+WHOLE = MORE.format(zeros="0" * 64, examples=EXAMPLES)
+
+
+def test_a_chain_becomes_one_act_for_each_crl(tmp_path: Path) -> None:
+    (tmp_path / "first.toml").write_text(WHOLE)
+    _, made = ceremonies.read(tmp_path / "first.toml")
+    chain = [act for act in made.acts if isinstance(act, RootCrlAct) and act.id.startswith("chain")]
+    assert [act.id for act in chain] == ["chain-01", "chain-02", "chain-03"]
+    assert [act.follows for act in chain] == [None, "chain-01", "chain-02"]
+    assert [act.previous is None for act in chain] == [False, True, True]
+    assert set(made.inputs or {}) == {"root.cer", "root-crl.crl"}
+
+
+WRONG_MORE = [
+    pytest.param('overlap = "15d"\n', "", "missing-setting", "overlap", id="a chain without its overlap"),
+    pytest.param("count = 3", "count = 1", "bad-chain", "chain of 1", id="a chain of one"),
+    pytest.param("count = 3", "count = 99", "bad-chain", "chain of 99", id="a chain without end"),
+    pytest.param('each = "45d"', 'each = "45 days"', "bad-setting", "each", id="a span in words"),
+    pytest.param('previous = "{examples}/root-crl.crl"\noverlap', "overlap", "bad-setting", "overlap", id="an overlap with nothing"),
+    pytest.param('overlap = "10d"', 'overlap = "10d"\nthis_update = "now"', "bad-setting", "this_update and overlap", id="two beginnings"),
+    pytest.param('subject = "root"', 'subject = {{ common_name = "Root" }}', "bad-setting", "subject", id="a link with a subject in words"),
+    pytest.param('person = "Wanda"', 'person = ""', "bad-setting", "person", id="nobody"),
+    pytest.param('key_sha256 = "00', 'key_sha256 = "0', "bad-setting", "key_sha256", id="a digest that is too short"),
+    pytest.param('role = "witness"', 'role = "witness"\nmail = "x"', "unknown-setting", "roles[1].mail", id="an unknown key of a person"),
+    pytest.param(
+        'id = "root"\n', 'id = "root"\nkey = "root.key"\n', "unknown-setting", "issuers[1].key", id="a key's place in the reviewed file"
+    ),
+    pytest.param('confirm = ["witness"]', 'confirm = "witness"', "bad-setting", "confirm", id="confirmations that are no list"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "code", "names"), WRONG_MORE)
+def test_R32_wrong_acts_are_refused_by_name(tmp_path: Path, old: str, new: str, code: str, names: str) -> None:
+    old, new = old.replace("{examples}", str(EXAMPLES)), new.replace("{{", "{").replace("}}", "}")
+    assert old in WHOLE
+    with pytest.raises(Misconfigured) as caught:
+        read(tmp_path, WHOLE.replace(old, new, 1))
+    assert caught.value.code == code
+    assert names in f"{caught.value.what} {caught.value.why}"
+
+
+def test_a_root_is_not_linked_with_itself(tmp_path: Path) -> None:
+    from ca.rules.ceremony_dates import accept
+
+    (tmp_path / "first.toml").write_text(WHOLE)
+    _, made = ceremonies.read(tmp_path / "first.toml")
+    with pytest.raises(Misconfigured) as caught:
+        accept(made, profiles=forms.shipped_profiles(), now=1_795_305_600)
+    assert caught.value.code == "link-to-itself"
+
+
+CREDENTIALS = [
+    pytest.param('[issuers.root]\nkey = "sealed:root.pem"\n', "bad-setting", id="a file that is no key"),
+    pytest.param('[issuers.root]\nkey = "sealed:root.key"\npin = "1234"\n', "unknown-setting", id="a PIN in the file"),
+    pytest.param('[issuers.root]\nkey = "sealed:root.key"\npassphrase = "hunter2"\n', "bad-setting", id="a passphrase in the file"),
+    pytest.param("[secrets]\n", "unknown-setting", id="an unknown table"),
+]
+
+
+@pytest.mark.parametrize(("text", "code"), CREDENTIALS)
+def test_credentials_say_where_and_never_what(tmp_path: Path, text: str, code: str) -> None:
+    from config.credentials import read_credentials
+
+    (tmp_path / "credentials.toml").write_text(text)
+    with forms.our_errors(), pytest.raises(Exception) as caught:
+        read_credentials(tmp_path / "credentials.toml")
+    assert caught.value.code == code  # type: ignore[attr-defined]
+    assert "hunter2" not in str(caught.value)
