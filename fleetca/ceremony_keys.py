@@ -113,9 +113,9 @@ class Keyring:
             if not isinstance(act, RootAct | IntermediateAct) or (isinstance(act, IntermediateAct) and act.csr is not None):
                 continue
             algorithm, profile = act.algorithm, profiles.get(act.profile)
-            # What is wrong with these themselves is said with the sheet.
-            if algorithm in ALGORITHMS and algorithm is not None and profile is not None:
-                check_store(self._store(KeyName(act.id))[0].ability(), algorithm, profile)
+            if algorithm is None or profile is None or algorithm not in ALGORITHMS:
+                continue  # what is wrong with these themselves is said with the sheet
+            check_store(self._store(KeyName(act.id))[0].ability(), algorithm, profile)
 
     def _sealed_file(self, issuer: IssuerId) -> tuple[SealedFileKeyStore, KeyName]:
         """The sealed key of an issuer, of this ceremony or an earlier one.
