@@ -167,6 +167,11 @@ class Enroll(Form):
         validate_default=True,
         description="What is laid down about the fleet's renewals: maintenance, and certificates that must be replaced. Read again when it changes.",
     )
+    pins: Location = Field(
+        Path("public/pins.json"),
+        validate_default=True,
+        description="The signed sets of trust anchors that devices are told of, where there are any.",
+    )
     renewals_per_second: float | None = Field(
         None,
         gt=0,
@@ -376,11 +381,26 @@ class CrlOutlet(Form):
 
     @model_validator(mode="after")
     def _a_place(self) -> CrlOutlet:
-        if not re.fullmatch(r"s3://[a-z0-9.-]{3,63}(/[A-Za-z0-9._/-]*)?|https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*[A-Za-z0-9_~])?", self.url):
+        if not re.fullmatch(
+            r"s3://[a-z0-9.-]{3,63}(/[A-Za-z0-9._/-]*)?|https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*[A-Za-z0-9_~])?", self.url
+        ):
             raise ValueError("url is neither s3://BUCKET/PREFIX nor http(s)://HOST/PATH without a slash at the end")
         if self.url.startswith("s3:") and self.credentials is not None:
             raise ValueError("credentials are for PUT; S3 takes its own from the surroundings")
         return self
+
+
+class Webhook(Form):
+    """Who is told of every revocation, hold and release as it happens, signed, in order, until it is taken."""
+
+    name: ShortName = Field(description="What it is called in logs.")
+    url: str = Field(description="Where a POST goes for each change.")
+    secret: SecretReference = Field(description="Both sides know it: HMAC-SHA256 over id, time and body (`webhook-signature`).")
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return _url(value, "https", "http")
 
 
 class Crl(Form):
@@ -391,6 +411,7 @@ class Crl(Form):
     interval: Duration = Field(3600, description="A new CRL at least this often.")
     nudge: Duration = Field(5, description="A revocation brings a CRL at once, but never two within this time.")
     outlets: Several[CrlOutlet] = Field((), description="Where published CRLs go besides.")
+    webhooks: Several[Webhook] = Field((), description="Who is told of every change of a certificate's status.")
     delta_interval: Duration = Field(300, description="A new delta at least this often, for issuers that have deltas.")
     delta_lifetime: Duration = Field(3600, description="From thisUpdate to nextUpdate of a delta.")
     entries: Location = Field(

@@ -40,7 +40,7 @@ class Client:
 
     Args:
         url: `https://host:port`, as in `enroll_url`.
-        trusted: PEM file with the root certificate.
+        trusted: PEM file with the root certificates; None: the service is not believed, and what it says must prove itself.
         certificate: PEM file with the client's certificate and chain, or None.
         key: its key (PEM file).
         password: gives what unlocks the key, when it is sealed; nobody is ever asked on a terminal.
@@ -52,7 +52,7 @@ class Client:
         self,
         url: str,
         *,
-        trusted: Path,
+        trusted: Path | None,
         certificate: Path | None = None,
         key: Path | None = None,
         password: Callable[[], bytes] = bytes,
@@ -69,7 +69,10 @@ class Client:
         if not check_time:
             context.verify_flags |= _NO_CHECK_TIME
         try:
-            context.load_verify_locations(cafile=trusted)
+            if trusted is None:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            else:
+                context.load_verify_locations(cafile=trusted)
             if certificate is not None:
                 context.load_cert_chain(certificate, key, password)
         except (OSError, ssl.SSLError) as error:

@@ -7,7 +7,7 @@ from typing import Final
 from ca.model import UnixTime
 from ca.rules.renewal_window import Crowd
 
-BESIDE: Final = 1.25
+BESIDE: Final = 1.0
 """How many of a crowd come for each ordinary renewal."""
 WORTH: Final = 1800
 """Seconds of ordinary renewals: fewer late ones than that brings are no crowd."""

@@ -50,6 +50,7 @@ class Enrolment:
         profiles: by name; says who renews, and when.
         default_issuer: whose chain is served as the chain.
         plan: what is known of the fleet, for windows of renewal.
+        pins: the signed sets of trust anchors, as they were published.
         gate: who may renew now, where that is limited.
         reports: where it is kept what devices say of their renewals; None: nowhere.
     """
@@ -68,6 +69,7 @@ class Enrolment:
         plan: Callable[[], Plan] = Plan,
         reports: Reports | None = None,
         gate: Gate | None = None,
+        pins: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         self._signer = signer
         self._reader = reader
@@ -76,7 +78,7 @@ class Enrolment:
         self._deployment = deployment
         self._profiles = profiles
         self._default_issuer = default_issuer
-        self._plan, self._reports, self._gate = plan, reports, gate
+        self._plan, self._reports, self._gate, self._pins = plan, reports, gate, pins
         self._authorities = {issuer.key_identifier.hex(): issuer.id for issuer in issuers}
         self._roots = tuple(issuer.certificate for issuer in issuers if issuer.parent is None)
         self._chains = {issuer.id: climb(issuers, issuer.id) for issuer in issuers}
@@ -260,6 +262,17 @@ class Enrolment:
     def bundle(self) -> tuple[bytes, ...]:
         """The roots that devices and services should trust."""
         return self._roots
+
+    def pins(self) -> bytes:
+        """The signed sets of trust anchors.
+
+        Raises:
+            NotFound: there are none.
+        """
+        found = self._pins()
+        if found is None:
+            raise NotFound("no-pins", "This deployment has published no pin sets.")
+        return found
 
     @property
     def deployment(self) -> str:

@@ -186,6 +186,15 @@ OPERATIONS: Final = (
     Operation("GET", "/ca/bundle", "bundle", "The roots to trust.", "PEM, in no order that matters.", {200: {PEM_CHAIN: "Pem"}}, (503,)),
     Operation(
         "GET",
+        "/ca/pins",
+        "pins",
+        "The signed sets of trust anchors.",
+        "Each set is signed by a key that the one before it pins; whoever trusts one can go through all that follow. 404: there is none.",
+        {200: {JSON: "Pins"}},
+        (404,),
+    ),
+    Operation(
+        "GET",
         "/about",
         "about",
         "Which deployment is this?",
@@ -341,6 +350,7 @@ _SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
         },
     ),
     "Receipt": {"type": "object", "description": "A proof of inclusion that verifies offline against the record's key."},
+    "Pins": {"type": "object", "description": "Signed pin sets, oldest first."},
     "About": _object("Who answers.", {"deployment": _text("The audience of signed messages."), "version": {"type": "string"}}),
     "Health": _object(
         "What answers.",

@@ -17,7 +17,9 @@ QUICKEST: Final = 60
 SLOWEST: Final = 6 * 3600
 """Seconds between two tries, at most."""
 SHARES: Final = 16
-"""A wait is at most this part of what is left."""
+"""A question is asked at least once in this part of the life."""
+TRIES: Final = 32
+"""A wait after a failure is at most this part of what is left, once it is time to renew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def pause(life: Life, known: Known, *, now: UnixTime, told: int | None, chance: 
     if left == 0:
         wanted = min(3600, quickest * 2 ** min(known.failures, 10))
     else:
-        wanted = min(SLOWEST, max(quickest, left // SHARES), quickest * 2 ** min(known.failures, 20))
+        wanted = min(SLOWEST, max(quickest, left // TRIES), quickest * 2 ** min(known.failures, 20))
         if now < renew_from(life, known):
             # Nothing is urgent yet: the fleet's questions must not pile up where its renewals do not.
             wanted = max(wanted, min(ASK_EVERY, left // SHARES))

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ca.der.certificate import CertificateFacts
-from ca.errors import Denied, FleetcaError, StoreUnavailable, Unavailable
+from ca.errors import Denied, FleetcaError, Malformed, StoreUnavailable, Unavailable
 from ca.model import AlgorithmName, UnixTime
 from ca.ports import Clock
-from fleetca.agent import asking, hooks, renewing, schedule
+from fleetca.agent import asking, hooks, renewing, schedule, trust
 from fleetca.agent.identity import Identity, Memory, Setup
 from fleetca.agent.pairs import Slots, kept_request, read_pair
 from fleetca.agent.renewing import By, Hand, Service
@@ -109,6 +109,7 @@ class Agent:
             return Outcome("nothing", facts, self.next_at())
         if now() >= known.ask_at:
             self._in_time(lambda: self._ask(facts))
+            self._keep_trust()
             known = self._known(facts)
         answer = None
         did = "finished" if finished else "nothing"
@@ -205,6 +206,15 @@ class Agent:
         memory.start, memory.end, memory.reason, memory.serial = window.start, window.end, window.reason, f"{facts.serial:040x}"
         memory.ask_at = now + schedule.ask_after(_life(facts), told=window.ask_after, chance=self._chance())
 
+    def _keep_trust(self) -> None:
+        """Hear of new trust anchors. A set that does not count is remembered for operators; the renewal does not wait for it."""
+        now = self._hand.clock.now()
+        try:
+            trust.refresh(self._identity, self._service, now=now)
+            trust.retire(self._identity, now=now)
+        except (Denied, Malformed) as error:
+            self._remember("failed", error)
+
     def _chance(self) -> float:
         return int.from_bytes(self._hand.chance.octets(4), "big") / 2**32
 
@@ -250,6 +260,8 @@ class Agent:
         try:
             return work()
         except FleetcaError as error:
+            if error.code == "handshake-refused" and self._new_trust():
+                return work()
             if error.code not in CLOCK_CODES or self._service.unchecked_time:
                 raise
             facts = None
@@ -257,6 +269,13 @@ class Agent:
                 facts = read_pair(self._slots)[0]
             self._learn_time(facts)
             return work()
+
+    def _new_trust(self) -> bool:
+        """The service may have moved to a root that we have not heard of: whether a set that our own root signed says so."""
+        try:
+            return trust.refresh(self._identity, self._service, now=self._hand.clock.now(), believed=False)
+        except FleetcaError:
+            return False
 
     def _learn_time(self, facts: CertificateFacts | None) -> None:
         then = service_time(self._service, floor=0 if facts is None else facts.not_before)

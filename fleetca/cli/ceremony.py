@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleetca.cli import ceremony_kit, ceremony_plan, ceremony_transfer, import_, output, prompts
+from fleetca.cli import ceremony_kit, ceremony_pins, ceremony_plan, ceremony_transfer, import_, output, prompts
 
 if TYPE_CHECKING:
     from ca.ceremony_steps import Outcome, Step
@@ -26,6 +26,7 @@ ceremony.add_command(ceremony_plan.note)
 ceremony.add_command(ceremony_kit.kit)
 ceremony.add_command(ceremony_kit.check_kit)
 ceremony.add_command(ceremony_transfer.show)
+ceremony.add_command(ceremony_pins.pins)
 ceremony.add_command(ceremony_transfer.collect)
 ceremony.add_command(import_.import_)
 

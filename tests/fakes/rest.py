@@ -117,6 +117,7 @@ class Rest:
         self.door = Door(self.clock, deployment=DEPLOYMENT, authority=authority)
         self.pending: set[Digest] = set()
         self.plan = Plan()
+        self.pins: bytes | None = None
         self.heard: dict[str, Report] = {}
         self.enrolment = enrolment = Enrolment(
             signer=SignerSide(self.door),
@@ -129,6 +130,7 @@ class Rest:
             default_issuer=self.door.authority.issuing.id,
             plan=lambda: self.plan,
             reports=self,
+            pins=lambda: self.pins,
         )
         self.app = create_app(enrolment, chance=SystemChance(), version="0", url=URL)
         if prompt:

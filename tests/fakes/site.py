@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fleetca.agent import renewing
 from fleetca.agent.pairs import Pair
 from fleetca.agent.renewing import By, Service
 from fleetca.server import load_certificate, make_server, tls_context
-from tests.fakes.door import Authority
+from tests.fakes.door import Authority, Door
 from tests.fakes.rest import Rest
 
 CLOCK = SystemClock()
@@ -30,7 +31,8 @@ CHANCE = SystemChance()
 class Site:
     """The REST API behind our own server, and a folder of a device."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, roof: Authority | None = None) -> None:
+        """`roof`: whose certificate the web service itself has; None: of the authority that it serves."""
         self.folder = folder
         self.rest = Rest(authority=Authority(now=CLOCK.now()))
         self.rest.clock.at = CLOCK.now()
@@ -44,9 +46,11 @@ class Site:
             ProfileName("service"),
             (Name(NameKind.dns, "localhost"), Name(NameKind.ip, "127.0.0.1"), Name(NameKind.ip, "::1")),
         )
-        certificate = self.rest.door.issue(request).certificate.der
+        above = authority if roof is None else roof
+        door = self.rest.door if roof is None else Door(self.rest.clock, authority=roof)
+        certificate = door.issue(replace(request, evidence=door.local())).certificate.der
         assert certificate is not None
-        chain = pem.pem(pem.CERTIFICATE, certificate) + pem.pem(pem.CERTIFICATE, authority.issuing.certificate)
+        chain = pem.pem(pem.CERTIFICATE, certificate) + pem.pem(pem.CERTIFICATE, above.issuing.certificate)
         load_certificate(context, chain=chain.encode(), key=_plain(key))
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
