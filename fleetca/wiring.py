@@ -55,7 +55,7 @@ from fleetca.process import Process
 from fleetca.protocol import Lane, Protocol
 from fleetca.reporting import Reporting
 from fleetca.server import make_server, tls_context
-from fleetca.wiring_crl import crl_policy, mirrors
+from fleetca.wiring_crl import crl_policy, mirrors, webhooks
 from ocsp.serve import ResponderService
 from ocsp.spool.packed import SpoolReader
 from ocsp.web import Background
@@ -230,7 +230,7 @@ def publisher(settings: Settings, process: Process) -> None:
         issuers=issuers,
         clock=clock,
         take_over=lambda issuer: take_over(issuer, outlet=outlet, clock=clock),
-        mirrors=mirrors(settings, issuers, now=clock.now),
+        mirrors={**mirrors(settings, issuers, now=clock.now), **webhooks(settings, store, clock=clock, holder=holder)},
         who=holder,
     )
     process.wait_for_others()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,11 +13,13 @@ from ca.model import Issuer, UnixTime
 from ca.outlets.directory import DirectoryOutlet
 from ca.outlets.http_put import HttpPutOutlet
 from ca.outlets.s3 import S3Outlet
-from ca.ports import Outlet
+from ca.ports import Clock, Outlet
+from ca.store.engine import Store
 from config.settings import CrlOutlet, Settings
 from crl import model
 from crl.mirror import Mirror
 from crl.model import Scope
+from crl.notices import Notices, Place, Post
 from crl.publish import scopes
 from crl.rules import gate
 from crl.rules.anatomy import InMemory
@@ -40,10 +45,45 @@ def mirrors(settings: Settings, issuers: Sequence[Issuer], *, now: Callable[[], 
     return {one.name: Mirror(source, _place(one, now=now), issuers=issuers).follow for one in settings.crl.outlets}
 
 
+def webhooks(settings: Settings, store: Store, *, clock: Clock, holder: str) -> Mapping[str, Callable[[], int]]:
+    """What tells others of each change of status, by name."""
+    return {
+        f"webhook-{one.name}": Notices(
+            one.name,
+            reading=store.reading,
+            leases=store.ledger,
+            post=_poster(one.url),
+            place=Place(settings.crl.tally / f"webhook-{one.name}.told"),
+            secret=forms.secret(one.secret),
+            clock=clock,
+            deployment=settings.deployment.name,
+            holder=holder,
+            start=store.reading.change_number,
+        ).follow
+        for one in settings.crl.webhooks
+    }
+
+
+def _poster(url: str) -> Post:
+    def post(body: bytes, headers: Mapping[str, str]) -> int:
+        request = urllib.request.Request(url, data=body, headers=dict(headers), method="POST")  # noqa: S310 - http or https, by the settings
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except http.client.HTTPException as error:
+            raise OSError(type(error).__name__) from None
+
+    return post
+
+
 def _place(setting: CrlOutlet, *, now: Callable[[], UnixTime]) -> Outlet:
     if setting.url.startswith("s3://"):
         bucket, _, prefix = setting.url.removeprefix("s3://").partition("/")
-        return S3Outlet(bucket, now=now, prefix=f"{prefix.rstrip('/')}/" if prefix else "", endpoint=setting.endpoint, region=setting.region)
+        return S3Outlet(
+            bucket, now=now, prefix=f"{prefix.rstrip('/')}/" if prefix else "", endpoint=setting.endpoint, region=setting.region
+        )
     return HttpPutOutlet(setting.url, now=now, credentials=None if setting.credentials is None else forms.secret(setting.credentials))
 
 

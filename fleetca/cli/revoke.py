@@ -20,8 +20,14 @@ from fleetca.cli import output, reach
 @click.option("--device", help="Revoke every certificate of this device, and the device.")
 @click.option("--reason", type=click.Choice([reason.name for reason in Reason]), required=True, help="Why (RFC 5280, section 5.3.1).")
 @click.option("--invalid-since", metavar="TIME", help="When the key was lost, where that is known (invalidityDate): 2026-11-22T06:43:00Z.")
+@click.option("--query", multiple=True, metavar="KEY=VALUE", help="Every issued certificate for which all of these hold; see --plan.")
+@click.option("--plan", is_flag=True, help="With --query: show what would be revoked, what it costs and who goes dark; revoke nothing.")
+@click.option("--wave", type=click.IntRange(1), default=1000, show_default=True, help="With --query: so many, then a pause.")
+@click.option("--pause", type=click.FloatRange(0), default=0.0, show_default=True, help="With --query: seconds between waves.")
 @click.option("--issuer", help="The issuer of SERIAL; the deployment's own when absent.")
-@click.option("--confirm", metavar="NAME", help="The device's name once more, in place of the question.")
+@click.option(
+    "--confirm", metavar="NAME", help="The device's name once more, in place of the question; with --query the count that --plan showed."
+)
 @output.json_option
 def revoke(
     serial: str | None,
@@ -30,17 +36,28 @@ def revoke(
     device: str | None,
     reason: str,
     invalid_since: str | None,
+    query: tuple[str, ...],
+    plan: bool,
+    wave: int,
+    pause: float,
     issuer: str | None,
     confirm: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     from ca.model import RevokeRequest
     from ca.rules import ids
     from enroll.rest.messages import render_revoked
 
-    if sum(one is not None for one in (serial, file, device)) != 1:
-        raise click.UsageError("Give exactly one of SERIAL, --certificate and --device.")
     since = None if invalid_since is None else reach.moment(invalid_since, reach.now())
+    if query:
+        from fleetca.cli import revoke_query
+
+        count = int(confirm) if confirm is not None and confirm.isdigit() else None
+        return revoke_query.run(
+            settings, query, reason=reason, plan=plan, wave=wave, pause=pause, confirm=count, since=since, as_json=as_json
+        )
+    if sum(one is not None for one in (serial, file, device)) != 1:
+        raise click.UsageError("Give exactly one of SERIAL, --certificate, --device and --query.")
     with reach.signer(settings) as (deployment, signer):
         target = None
         if device is not None:
@@ -52,7 +69,9 @@ def revoke(
         if target is not None and confirm is not None:
             _confirmed(signer.certificate(target).device, confirm)
         revoked = signer.revoke(
-            RevokeRequest(signer.local, Reason[reason], target=target, device=None if device is None else ids.device_id(device), invalid_from=since)
+            RevokeRequest(
+                signer.local, Reason[reason], target=target, device=None if device is None else ids.device_id(device), invalid_from=since
+            )
         )
     unlisted = sum(not one.listed for one in revoked)
     rows = [(str(one.ref), one.reason.name, output.iso(one.revoked_at)) for one in revoked]
@@ -69,6 +88,7 @@ def revoke(
         output.note(f"{unlisted} of them carry no revocation information (short-lived): they hold until they expire, and are not renewed.")
     if len(revoked) > unlisted:
         output.note("Shown by OCSP within 2 s and in the CRL within 60 s.")
+    return 0
 
 
 def _confirmed(name: str, given: str | None) -> None:
