@@ -212,10 +212,12 @@ def room_for(most: int) -> int:
     """How many connections can be had of so many: each takes a descriptor, and the system gives no more than its hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = most + OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        if soft < wanted:
-            log.warning("connections-capped", wanted=most, most=soft - OTHER_FILES)
-            return max(1, soft - OTHER_FILES)
-    return most
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return most
+    raised = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    with suppress(OSError, ValueError):  # where a filter of system calls says no
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        soft = raised
+    if soft < wanted:
+        log.warning("connections-capped", wanted=most, most=max(1, soft - OTHER_FILES))
+    return min(most, max(1, soft - OTHER_FILES))

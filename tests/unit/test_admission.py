@@ -181,3 +181,12 @@ def test_the_limit_of_descriptors_is_raised_as_far_as_it_goes(monkeypatch: pytes
     assert limits[-1] == (4096, 4096)
     limits.append((1024, resource.RLIM_INFINITY))
     assert admission.room_for(100_000) == 100_000
+
+
+def test_where_the_limit_may_not_be_raised_there_are_fewer_seats(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int, __: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(admission.resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(admission.resource, "setrlimit", refuse)
+    assert admission.room_for(1000) == 1024 - admission.OTHER_FILES
