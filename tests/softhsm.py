@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -62,6 +63,7 @@ class SoftHsm:
 def softhsm() -> SoftHsm:
     """The tokens of this test process."""
     folder = Path(tempfile.mkdtemp(prefix="fleetca-softhsm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     made = make(folder)
     os.environ["SOFTHSM2_CONF"] = str(made.configuration)
     return made
@@ -75,9 +77,3 @@ def make(folder: Path) -> SoftHsm:
     made.tokens.mkdir(parents=True)
     made.configuration.write_text(f"directories.tokendir = {made.tokens}\nobjectstore.backend = file\nlog.level = ERROR\n")
     return made
-
-
-def forget() -> None:
-    """Remove what this process made."""
-    if softhsm.cache_info().currsize:
-        shutil.rmtree(softhsm().folder, ignore_errors=True)
