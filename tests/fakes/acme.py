@@ -168,6 +168,7 @@ class AcmeWorld:
                 signer=self.signer,
                 reader=reader,
                 receipts=lambda _: {},
+                pins=lambda: b"{}",
                 clock=clock,
                 deployment=DEPLOYMENT,
                 issuers=issuers,

@@ -243,7 +243,7 @@ def ACME_PAYLOADS(house: House, url: str) -> Any:
 
 EVERYBODY = "everybody"
 PUBLIC = {
-    "chain", "bundle", "about", "health", "openapi", "renewalWindow",
+    "chain", "bundle", "about", "health", "openapi", "renewalWindow", "pins",
     "acme.directory", "acme.new_nonce",
     "est.cacerts", "est.cacerts-of-label", "est.csrattrs", "est.csrattrs-of-label",
 }  # fmt: skip

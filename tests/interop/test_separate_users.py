@@ -32,6 +32,7 @@ from config.settings import Settings
 from fleetca import ceremonies, checks_inside, deployment, forms
 from fleetca.verdict import Level, Patient
 from tests.databases import Cluster
+from tests.fakes.acme import AccountKey, jws
 from tests.parts import need, refuse
 from tests.running import ROOT, Device, ask, assert_no_traceback, eventually, free_ports, ocsp_status, text, tls
 
@@ -268,11 +269,22 @@ def private_cluster() -> Cluster:
     return cluster
 
 
+ACME = """
+[acme]
+networks = ["127.0.0.0/8"]
+[[acme.directories]]
+name = "service"
+profile = "service"
+accounts = "open"
+names = ["*.device.test"]
+"""
+
+
 def make(base: Path, host: Path, offline: Path) -> Path:
     """`fleetca init` and the ceremony, then the settings and places of the how-to."""
     port = free_ports()
     wanted = deployment.Wanted(
-        name="apart", host="127.0.0.1", enroll_port=port + 443, status_port=port + 80, sheet="demo", operator="admin"
+        name="apart", host="127.0.0.1", enroll_port=port + 443, status_port=port + 80, sheet="demo", operator="admin", more=ACME
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ca.keys.sealed_file._N", 1 << 8)  # sealed cheaply: the price is not what is tested
@@ -476,6 +488,23 @@ def test_P3_who_takes_over_a_process_gets_no_key_no_journal_no_other_role_and_no
     said = fleet.rob(role, [attempt for attempt, _ in due])
     wrong = [f"{attempt}: {outcome}, due is {wanted}" for (attempt, wanted), outcome in zip(due, said, strict=True) if outcome != wanted]
     assert wrong == []
+
+
+def test_P3_enrolment_writes_the_rows_of_its_protocols_with_its_own_database_role(fleet: Fleet) -> None:
+    trusted = fleet.settings.issuer("root").certificate
+    directory = f"{fleet.settings.enroll.url}/acme/service"
+    key = AccountKey()
+    kid, nonce = "", ask(f"{directory}/new-nonce", context=tls(trusted)).headers["replay-nonce"]
+    for path, payload in (("new-account", {}), ("new-order", {"identifiers": [{"type": "dns", "value": "gw.device.test"}]})):
+        who = {"kid": kid} if kid else {"jwk": key.jwk}
+        document = jws(key, {"alg": "ES256", "nonce": nonce, "url": f"{directory}/{path}", **who}, json.dumps(payload).encode())
+        reply = ask(f"{directory}/{path}", body=document, kind="application/jose+json", context=tls(trusted))
+        assert reply.status == 201, reply
+        kid, nonce = kid or reply.headers["location"], reply.headers["replay-nonce"]
+    protocols = ("acme_accounts", "acme_orders", "enroll_secrets")
+    forbidden = [["sql", f"SELECT * FROM {table}"] for table in (*protocols, "tokens")]
+    for role in ("status", "publisher"):
+        assert fleet.rob(role, forbidden) == [FORBIDDEN] * len(forbidden)
 
 
 def test_P3_the_doctor_says_that_separate_users_are_in_force(fleet: Fleet) -> None:
