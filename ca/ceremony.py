@@ -17,7 +17,7 @@ from typing import Any, Final
 from ca.ceremony_steps import Made, MadeKeys, Outcome, Performed, Progress, Proof, Room, Step, draft_act, trial
 from ca.der import pem
 from ca.der.certificate import assemble
-from ca.errors import Conflict, Denied, KeyUnavailable
+from ca.errors import Broken, Conflict, Denied, KeyUnavailable
 from ca.model import Digest, IssuerId, KeyName, Profile, ProfileName, UnixTime
 from ca.ports import Archive, Chance, Clock, Failpoint, SigningKey
 from ca.rules import ceremony_roles as roles
@@ -254,6 +254,7 @@ class Ceremony:
                 why="Two machines could go on with copies of one folder and sign twice.",
                 fix="Go on where it began. If that machine is lost, give --moved REASON; it lands in the transcript.",
             )
+        roles.check_confirmed(sheet, before)
         self._done = list(before.records)
         self._size = sum(len(record.line) + 1 for record in before.records)
         seeds: Mapping[str, str] = begin.fields["seeds"]
@@ -361,10 +362,24 @@ class Ceremony:
                 fix="Put back the file whose SHA-256 the transcript names, or begin again in an empty folder.",
             )
         der = octets if drafted.certificate is None else pem.der_of(octets, pem.CERTIFICATE)
+        if not drafted.is_statement:
+            self._reread(drafted, der, drafted.spki if isinstance(act, RootAct) else run.issuers[drafted.signer].spki)
         if isinstance(act, RootAct):
             run.issuers[act.id] = root_issuer(act, der)
         sha256, fingerprint = (Digest(hashlib.sha256(each).digest()) for each in (octets, der))
         return Made(act.id, drafted.file, sha256, fingerprint, drafted.not_after)
+
+    def _reread(self, drafted: Drafted, der: bytes, spki: bytes) -> None:
+        """Also what an earlier run wrote: a line and a file may both be somebody else's."""
+        try:
+            reread(drafted, der, spki)
+        except Broken as error:
+            raise Conflict(
+                "output-changed",
+                f"{drafted.file} is not what this ceremony signed.",
+                why=error.why or error.what,
+                fix="Put back the folder as the ceremony left it, or begin again in an empty folder.",
+            ) from None
 
     def _same_draft(self, drafted: Drafted) -> None:
         earlier = self._find("drafted", drafted.act)

@@ -9,15 +9,18 @@ will be signed, so that a confirmation counts once, for these octets, in this ce
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from itertools import combinations
 from typing import Any, Final
 
 from ca.der.algorithms import load_public_key, verify
 from ca.errors import FleetcaError, Misconfigured, Unacceptable
 from ca.model import Digest
+from ca.rules import transcript
 from ca.rules.ceremony import DestroyAct, Participant, SharesAct, Sheet, StatementAct
 from ca.rules.leaf import canonical
 from ca.rules.quorum import judge
+from ca.rules.transcript import Transcript
 
 CONTEXT: Final = b"fleetca ceremony confirmation v1\0"
 
@@ -173,3 +176,43 @@ def check_signature(message: bytes, signature: bytes, spki: bytes, *, who: str) 
             why=error.what,
             fix="Take the transcript from another copy; if no copy holds, the outputs must not be used.",
         ) from None
+
+
+def check_confirmed(sheet: Sheet, before: Transcript) -> None:
+    """Whether what counts as somebody's yes in a transcript is signed by the key that the sheet names.
+
+    A transcript that is not sealed yet is only a chain of hashes: whoever had the folder during a stop could have added lines.
+
+    Raises:
+        Unacceptable: it is not (`confirmation-forged`), or its people are others than the sheet's (`transcript-broken`).
+    """
+    begin = before.records[0]
+    wanted = {(each.role, each.person): each.key_sha256 for each in sheet.participants}
+    keys = {(each["role"], each["person"]): transcript.octets_of(each["spki"]) for each in begin.fields["people"]}
+    if {who: sha256(spki).digest() for who, spki in keys.items()} != wanted:
+        raise _not_ours("Its people, or their keys, are not those of the sheet.")
+    for record in before.of("confirmed"):
+        fields = record.fields
+        if not wanted and "role" not in fields:
+            continue
+        who = fields.get("role"), fields.get("person")
+        if who not in keys:
+            raise _not_ours(f"Line {record.seq + 1} is a confirmation of nobody in the sheet.")
+        message = statement(
+            ceremony=begin.digest.hex(),
+            stage=fields["stage"],
+            act=fields["act"],
+            role=fields["role"],
+            person=fields["person"],
+            tbs_sha256=fields["tbs_sha256"],
+        )
+        check_signature(message, transcript.octets_of(fields["signature"]), keys[who], who=f"{who[1]} ({who[0]})")
+
+
+def _not_ours(why: str) -> Unacceptable:
+    return Unacceptable(
+        "transcript-broken",
+        "The transcript in this folder is not one that this ceremony wrote.",
+        why=why,
+        fix="Take the folder from another copy, or begin again in an empty one.",
+    )

@@ -329,6 +329,62 @@ def test_resealing_without_a_change_is_believed(held: tuple[Room, object]) -> No
     believed(resealed(held[0], lambda said: None), held[1])
 
 
+def _stopped(until: str) -> tuple[Room, object]:
+    room = Room(answer=lambda step: step.act != until)
+    made = with_people(sheet(), room)
+    with pytest.raises(Denied):
+        room.run(made)
+    room.answer = lambda step: True
+    return room, made
+
+
+def _added(room: Room, kind: str, **fields: object) -> None:
+    """A line by somebody who has the folder and no key: a chain that is not sealed is only hashes."""
+    said = transcript.read(room.files[transcript.FILE])
+    line = transcript.record(said.records, kind, at=room.now, **fields).line
+    room.files[transcript.FILE] += line + b"\n"
+
+
+def test_a_confirmation_that_somebody_wrote_into_the_folder_during_a_stop_signs_nothing() -> None:
+    room, made = _stopped("issuing")
+    (drafted,) = transcript.read(room.files[transcript.FILE]).of("drafted", "issuing")
+    stranger = MemoryKey.generate(KeyName("stranger"), AlgorithmName("p256"))
+    digest = drafted.fields["tbs_sha256"]
+    for role, person in (("administrator", "Alex"), ("witness", "Wanda")):
+        signature = transcript.text_of(stranger.sign(b"whatever"))
+        _added(room, "confirmed", stage="act", act="issuing", tbs_sha256=digest, role=role, person=person, signature=signature)
+    before = list(room.signed)
+    with pytest.raises(Unacceptable) as caught:
+        room.run(made)
+    assert caught.value.code == "confirmation-forged"
+    assert room.signed == before
+
+
+@pytest.mark.parametrize("fields", [{}, {"role": "witness", "person": "Nobody", "signature": ""}], ids=["without a name", "of a stranger"])
+def test_a_confirmation_of_nobody_signs_nothing(fields: dict[str, str]) -> None:
+    room, made = _stopped("issuing")
+    _added(room, "confirmed", stage="act", act="issuing", tbs_sha256="00" * 32, **fields)
+    before = list(room.signed)
+    with pytest.raises(Unacceptable) as caught:
+        room.run(made)
+    assert caught.value.code == "transcript-broken"
+    assert room.signed == before
+
+
+def test_an_output_that_somebody_put_into_the_folder_with_its_line_is_not_believed() -> None:
+    other = Room()
+    other.run(sheet())
+    room, made = _stopped("issuing")
+    forged = other.files["issuing.pem"]
+    room.files["issuing.pem"] = forged
+    _added(room, "output", act="issuing", file="issuing.pem", sha256=hashlib.sha256(forged).hexdigest())
+    before = [octets for _, octets in room.signed]
+    with pytest.raises(Conflict) as caught:
+        room.run(made)
+    assert caught.value.code == "output-changed"
+    assert [octets for _, octets in room.signed] == before
+
+
 # ---- The room -----------------------------------------------------------------------------------------------------------
 
 
