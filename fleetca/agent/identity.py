@@ -83,6 +83,10 @@ class Memory:
     """Whether the service heard of that outcome."""
     device: str = ""
     profile: str = ""
+    slot: str = ""
+    """Of the pair in use; this and the next two are for `glance`."""
+    saved_at: UnixTime = 0
+    next_at: UnixTime = 0
 
 
 @dataclass(frozen=True)

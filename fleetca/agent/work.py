@@ -250,6 +250,8 @@ class Agent:
             memory.told = True
 
     def _save(self) -> None:
+        memory = self._memory
+        memory.slot, memory.saved_at, memory.next_at = str(self._slots.number), self._hand.clock.now(), self.next_at()
         self._identity.remember(self._memory)
         self._hand.failpoint("agent.after-state")
 

@@ -120,7 +120,16 @@ def run(folder: Path, once: bool, as_json: bool) -> None:
 
     from ca.system import SystemClock
 
-    identity, clock = _identity(folder), SystemClock()
+    clock = SystemClock()
+    if once:
+        from fleetca.agent.glance import nothing_due
+
+        later = nothing_due(folder, now=clock.now())
+        if later is not None:
+            output.result({"did": "nothing", "next": output.iso(later)}, "", as_json=as_json)
+            output.note(f"nothing; next at {output.iso(later)}")
+            return
+    identity = _identity(folder)
     if once:
         with identity.locked():
             worker = _agent(identity)

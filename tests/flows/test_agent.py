@@ -22,6 +22,7 @@ from ca.model import ProfileName, UnixTime
 from ca.rules.renewal_window import Plan, Replacement
 from ca.system import SystemChance, SystemClock
 from fleetca.agent import asking, hooks, work
+from fleetca.agent.glance import nothing_due
 from fleetca.agent.identity import Identity, Setup
 from fleetca.agent.pairs import read_pair
 from fleetca.agent.renewing import Hand
@@ -355,6 +356,25 @@ def test_state_that_cannot_be_read_costs_a_question_and_no_certificate(site: Sit
         (device.identity.folder / "state.json").write_bytes(broken)
         assert device.agent().wake().did == "nothing"
     assert len(device.rows()) == 1
+
+
+def test_a_timer_learns_at_a_glance_that_nothing_is_due_and_looks_closer_when_in_doubt(site: Site, tmp_path: Path) -> None:
+    device = Device(site, tmp_path).enrolled()
+    folder, now = device.identity.folder, SystemClock().now()
+    later = nothing_due(folder, now=now)
+    assert later == device.agent().next_at()
+    assert nothing_due(folder, now=later) is None
+    assert nothing_due(folder, now=now - 3600) is None, "a clock that went back is looked into"
+    (folder / "pairs/2").mkdir()
+    assert nothing_due(folder, now=now) is None, "something is under way"
+    (folder / "pairs/2").rmdir()
+    (folder / "pairs/1/reloaded").unlink()
+    assert nothing_due(folder, now=now) is None, "somebody was not told"
+    (folder / "pairs/1/reloaded").touch()
+    assert nothing_due(folder, now=now) == later
+    for broken in (b"", b"[]", b"{}", b'{"slot": "1", "saved_at": true, "next_at": 9e99}'):
+        (folder / "state.json").write_bytes(broken)
+        assert nothing_due(folder, now=now) is None
 
 
 # ---- Hooks ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +62,9 @@ def test_before_maintenance_those_come_whose_time_falls_into_it() -> None:
     inside = sum(1 for when in herd.renewals if spell.start <= when < spell.end)
     assert inside <= 0.1 * 1500 / (7 * DAY * 0.75) * 6 * HOUR
     assert herd.expired == 0
+
+
+def test_the_picture_of_the_herd_is_that_of_today() -> None:
+    script = Path(__file__).parents[2] / "scripts/herd"
+    done = subprocess.run([sys.executable, script, "--check"], check=False)
+    assert done.returncode == 0, "run scripts/herd"

@@ -50,3 +50,10 @@ def test_the_contest_of_ocsp_runs_and_every_row_is_whole(tmp_path: Path) -> None
         refuse(f"left out: {result['missing']}")
     rivals = " ".join(row["rival"] for row in result["rows"])
     assert all(rival in rivals for rival in ("nginx", "cfssl", "django-ca", "openssl ocsp"))
+
+
+def test_the_contest_of_enrolling_runs_and_the_agent_stands_beside_certbot(tmp_path: Path) -> None:
+    result = bench("enrol", tmp_path)
+    found = [row for row in result["rows"] if "certbot" in row["rival"]]
+    assert {row["unit"] for row in found} == {"ms", "MiB"}
+    assert all(row.keys() == FIELDS for row in found)
