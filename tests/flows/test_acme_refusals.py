@@ -358,6 +358,14 @@ def test_R19_an_account_of_another_directory_is_none_here(shop: Shop, name: str)
     assert answer.json["type"].endswith(":accountDoesNotExist")
 
 
+@pytest.mark.parametrize("name", [*OWNED, "new_order", "change_key", "revoke"])
+def test_R19_an_account_of_another_directory_is_none_here_by_an_address_of_this_one_either(shop: Shop, name: str) -> None:
+    client = Client(shop.acme, key=shop.elsewhere.key)
+    client.kid = str(shop.elsewhere.kid).replace("/gateway/", "/service/")
+    answer = client.post(shop.urls[name], shop.payloads.get(name))
+    assert answer.json["type"].endswith(":accountDoesNotExist")
+
+
 @pytest.mark.parametrize("name", OWNED)
 def test_R19_the_same_resource_is_not_there_under_another_directory(shop: Shop, name: str) -> None:
     url = shop.urls[name].replace("/service/", "/gateway/")
