@@ -182,6 +182,7 @@ def ask_everything(store: Store) -> set[str]:
         "ping": (),
         "status_of": (ref.issuer, ref.serial),
         "changes_since": (SOME - 5, 100),
+        "statuses_after": (SOME - 5, 100),
         "change_number": (),
         "high_time": (),
         "last_crl": (ISSUER, 0),
