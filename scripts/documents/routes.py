@@ -12,7 +12,7 @@ from documents import markdown
 from enroll.rest import openapi, problems
 
 _ABOUT = """
-JSON over HTTPS (TLS 1.3) at `[enroll] url`; the service itself tells the same at `/v1/openapi.json` (OpenAPI 3.1). Every request may be repeated as it
+JSON over HTTPS (TLS 1.3, and 1.2 where `[est] tls12` says so) at `[enroll] url`; the service itself tells the same at `/v1/openapi.json` (OpenAPI 3.1). Every request may be repeated as it
 is: the same request gets the same result. Bodies have at most 64 KiB; an unknown member is refused. Errors are RFC 9457 problems whose `code`
 stands in [errors.md](errors.md). Every answer carries `X-Request-Id`, which the log has too.
 
