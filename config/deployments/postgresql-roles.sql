@@ -53,7 +53,7 @@ GRANT SELECT ON certificates, certificate_names, devices, keys, operators, issue
 GRANT SELECT ON tokens TO "fleetca-enroll";
 GRANT SELECT ON certificates, revocations, issuers, counters
    TO "fleetca-status";
-GRANT SELECT ON certificates, revocations, issuers, counters, crls, crl_shards, leaves, checkpoints, leases
+GRANT SELECT ON certificates, revocations, issuers, operators, counters, crls, crl_shards, leaves, checkpoints, leases
    TO "fleetca-publisher";
 GRANT INSERT, UPDATE ON leases TO "fleetca-publisher";
 GRANT UPDATE (position) ON leaves TO "fleetca-publisher";

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,8 +199,11 @@ def _reasons(serials: list[int], settings: str, this_update: UnixTime) -> dict[i
 @output.settings_option
 @output.json_option
 def publish(names: tuple[str, ...], settings: str, as_json: bool) -> None:
+    from threading import Event
+
     from ca.errors import NotFound, StoreUnavailable
     from ca.outlets.directory import DirectoryOutlet
+    from ca.system import SystemClock
     from crl.asking import Asking
     from crl.publish import scopes
     from crl.shelf import Shelf
@@ -221,10 +223,11 @@ def publish(names: tuple[str, ...], settings: str, as_json: bool) -> None:
             asking.ask(one.name)
     except OSError as error:
         raise StoreUnavailable("publisher-folder", f"{read.crl.tally} cannot be written.", why=f"{error.strerror}.") from None
-    left, patience = list(wanted), time.monotonic() + _PATIENCE
+    clock = SystemClock()
+    left, patience = list(wanted), clock.monotonic() + _PATIENCE
     done: dict[str, int] = {}
-    while left and time.monotonic() < patience:
-        time.sleep(0.2)
+    while left and clock.monotonic() < patience:
+        Event().wait(0.2)
         for one in list(left):
             head = shelf.look(one).head
             if head is not None and head.number > before[one.name]:

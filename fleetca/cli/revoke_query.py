@@ -5,11 +5,11 @@ What was revoked is found revoked the next time, so a run that was cut off is si
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -143,7 +143,7 @@ def _waves(
             except Unavailable as error:
                 if attempt == 4:
                     return str(record.ref), error.code
-                time.sleep(1 << attempt)
+                Event().wait(1 << attempt)
             except FleetcaError as error:
                 return str(record.ref), error.code
             else:
@@ -154,7 +154,7 @@ def _waves(
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for start in range(0, len(found), wave):
             if start and pause:
-                time.sleep(pause)
+                Event().wait(pause)
             part = found[start : start + wave]
             wrong = [told for told in pool.map(one, part) if told is not None]
             failed += wrong
