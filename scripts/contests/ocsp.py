@@ -255,7 +255,7 @@ def rows(*, quick: bool, missing: list[str]) -> Iterator[dict[str, Any]]:
         yield in_process(rounds=rounds, count=2_000 if quick else 20_000)
         yield from one_by_one(cached, stack.enter_context(openssl(folder("openssl"))), rounds=rounds, seconds=seconds)
         yield from strangers(cached, rounds=rounds, seconds=seconds, idle=100 if quick else 1000)
-        ahead = stack.enter_context(ours(folder("ahead") / "here", known=500 if quick else 20_000, port=PORT + 400))
+        ahead = stack.enter_context(ours(folder("ahead") / "here", known=500 if quick else 5_000, port=PORT + 400))
         yield from ahead_rows(ahead, scratch, rounds=3 if quick else 5)
         yield from known_rows(
             here, stack.enter_context(ours(folder("few") / "here", known=few, port=PORT + 200)), rounds=rounds, seconds=seconds
