@@ -6,7 +6,7 @@ others only write a file. The limit is SHA-256, write and fsync of the very octe
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 import shutil
@@ -38,15 +38,15 @@ def authority(algorithm: str) -> Path:
     private = make_private_key(AlgorithmName(algorithm))
     public = private.public_key()
     name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "bench")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(public)
         .serial_number(7)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=3650))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=3650))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(
             x509.KeyUsage(
@@ -120,7 +120,9 @@ class Rivals:
     def openssl(self) -> float:
         out = self.folder / "openssl.pem"
         config, certificate, key = self.folder / "ca.cnf", self.place.with_suffix(".pem"), self.place.with_suffix(".key")
-        return self._run("openssl", ["openssl", "ca", "-gencrl", "-config", config, "-cert", certificate, "-keyfile", key, "-out", out], out)
+        return self._run(
+            "openssl", ["openssl", "ca", "-gencrl", "-config", config, "-cert", certificate, "-keyfile", key, "-out", out], out
+        )
 
     def cfssl(self) -> float:
         out = self.folder / "cfssl.b64"
@@ -171,7 +173,7 @@ def rows(*, quick: bool, missing: list[str]) -> Iterator[dict[str, Any]]:
     place = authority("p256")
     with tempfile.TemporaryDirectory(prefix="fleetca-bench-", dir=measure.JUDGES) as name:
         folder = Path(name)
-        yield from beside_rivals(folder, many, now, place, rounds=rounds, quick=quick, missing=missing)
+        yield from beside_rivals(folder, many, now, place=place, rounds=rounds, quick=quick, missing=missing)
         shutil.rmtree(folder / "ours", ignore_errors=True)
         yield from of_sizes(folder, now, most, many, rounds=rounds)
         yield from of_shards(folder, now, count=2_000 if quick else 100_000)
@@ -179,7 +181,7 @@ def rows(*, quick: bool, missing: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def beside_rivals(
-    folder: Path, many: int, now: int, place: Path, *, rounds: int, quick: bool, missing: list[str]
+    folder: Path, many: int, now: int, *, place: Path, rounds: int, quick: bool, missing: list[str]
 ) -> Iterator[dict[str, Any]]:
     rivals = Rivals(folder / "rivals", many, now, place)
     ours = Ours(folder / "ours", many, now)
@@ -202,7 +204,7 @@ def beside_rivals(
     assert ours.check()["entries"] == many
     label = f"{many} entries"
 
-    def beside(contest: str, mine: list[float], rival: str, theirs: list[float], target: float, unit: str = "s") -> dict[str, Any]:
+    def beside(contest: str, mine: list[float], rival: str, theirs: list[float], target: float, *, unit: str = "s") -> dict[str, Any]:
         return measure.row(contest=contest, rival=rival, ours=mine, theirs=theirs, target=target, better="lower", unit=unit)
 
     whole = f"{label}, encoded before, gate against the whole database"
@@ -214,7 +216,7 @@ def beside_rivals(
             yield beside(kept, figures["tally"], command, figures[name], second)
     yield beside(kept, figures["tally"], "limit: SHA-256, write, fsync", figures["limit"], 4)
     yield beside(f"{label}: the gate and the put alone", gates, "limit: SHA-256, write, fsync", figures["limit"], 3)
-    yield beside(f"{label}, peak memory of signer and publisher in one process", [ours.rss()], "limit of 150 MiB", [150.0], 1, "MiB")
+    yield beside(f"{label}, peak memory of signer and publisher in one process", [ours.rss()], "limit of 150 MiB", [150.0], 1, unit="MiB")
     again = []
     for _ in range(rounds):
         ours.ask({"do": "revoke", "count": 1})

@@ -3,6 +3,7 @@
 Started by the contest `crl`; what it says of its memory is the peak of this process, which is both.
 """
 
+# ruff: noqa: E402 - imports stand below the mending of the path
 from __future__ import annotations
 
 import hashlib
