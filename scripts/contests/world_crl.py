@@ -132,7 +132,7 @@ class World:
         wanted = {
             int.from_bytes(octets, "big"): (reason, at)
             for _, shard, octets, reason, at in rows(self.count, self.now, shards=shards)
-            if name == "issuing.crl" or name == f"issuing.{shard}.crl"
+            if name in {"issuing.crl", f"issuing.{shard}.crl"}
         }
         for one in read:
             reason, at = wanted.pop(one.serial_number)
