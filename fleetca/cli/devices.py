@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import click
 
-from fleetca.cli import output, reach
+from fleetca.cli import fleet_health, output, quarantine, reach
 
 
 @click.group(help="List, show and search devices.")
 def devices() -> None:
     pass
+
+
+devices.add_command(fleet_health.health)
+devices.add_command(quarantine.quarantine)
+devices.add_command(quarantine.release)
 
 
 @devices.command("list", help="Devices by id.")

@@ -49,7 +49,7 @@ def renew(
         from fleetca.forms import read_settings
 
         read = read_settings(settings)
-        url, root = url or read.enroll.url, root or _root(read)
+        url, root = url or read.enroll.url, root or root_of(read)
     pair = pairs.Pair(certificate, key, None if passphrase_file is None else (lambda: _passphrase(passphrase_file)))
     if if_due and not pair.request.exists() and not pair.next_certificate.exists():
         due = renewing.due_from(pairs.read_pair(pair)[0])
@@ -86,7 +86,7 @@ def renew(
     )
 
 
-def _root(settings: Settings) -> Path:
+def root_of(settings: Settings) -> Path:
     """The root above the deployment's own issuer."""
     roots = [issuer.certificate for issuer in settings.issuers if issuer.key is None]
     return roots[0] if roots else settings.issuers[0].certificate

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from ca.errors import Broken, Conflict, Denied, FleetcaError, NotFound, StoreUnavailable, Unavailable
-from ca.model import ProfileName, UnixTime
+from ca.model import ProfileName, Reason, RevokeRequest, UnixTime
 from ca.rules.renewal_window import Plan, Replacement
 from ca.system import SystemChance, SystemClock
 from fleetca.agent import asking, hooks, work
@@ -190,8 +190,6 @@ def test_an_emergency_is_heard_of_when_the_window_is_asked_for_again(site: Site,
 
 
 def test_a_revoked_certificate_is_told_to_and_refused_with_the_code_shown_to_operators(site: Site, tmp_path: Path) -> None:
-    from ca.model import Reason, RevokeRequest
-
     device = Device(site, tmp_path).enrolled()
     site.rest.door.revoke(RevokeRequest(site.rest.door.local(), Reason.keyCompromise, target=device.rows()[0].ref))
     device.clock.by = 6 * 3600
@@ -199,6 +197,16 @@ def test_a_revoked_certificate_is_told_to_and_refused_with_the_code_shown_to_ope
     done = device.agent().wake()
     assert isinstance(done.error, Denied)
     assert device.identity.recall().code == "certificate-revoked"
+
+
+def test_a_device_in_quarantine_does_not_renew_and_does_again_when_it_is_released(site: Site, tmp_path: Path) -> None:
+    device = Device(site, tmp_path).enrolled()
+    door = site.rest.door
+    door.revoke(RevokeRequest(door.local(), Reason.certificateHold, target=device.rows()[0].ref))
+    assert isinstance(device.agent().wake(force=True).error, Denied)
+    door.revoke(RevokeRequest(door.local(), Reason.removeFromCRL, target=device.rows()[0].ref))
+    assert device.agent().wake(force=True).did == "renewed"
+    assert len(device.rows()) == 2
 
 
 def test_a_device_that_slept_renews_after_its_end_where_the_profile_allows_and_only_so_long(site: Site, tmp_path: Path) -> None:
@@ -562,3 +570,24 @@ def test_the_agent_brings_nothing_heavy_with_it() -> None:
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_command_for_operators_names_who_fails_and_ends_with_8(site: Site, tmp_path: Path) -> None:
+    device = Device(site, tmp_path).enrolled()
+    operator = site.device("oscar", operator=True)
+    site.rest.door.troubles["signer"] = Unavailable("signer-down", "The signer does not answer.")
+    assert device.agent().wake(force=True).error is not None
+    site.rest.door.troubles.clear()
+    command = ["devices", "health", "--certificate", operator.certificate, "--key", operator.key, "--url", site.service.url]
+
+    def asked(*more: str) -> tuple[int, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "fleetca.cli.main", *map(str, command), "--root", str(site.service.root), "--json", *more],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        return done.returncode, json.loads(done.stdout)["devices"]
+
+    code, found = asked()
+    assert code == 8
+    assert {one["device"]: one["code"] for one in found}[device.name] == "signer-down"
+    assert device.name not in {one["device"] for one in asked("--health", "dark")[1]}

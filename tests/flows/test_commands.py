@@ -274,6 +274,33 @@ def test_a_device_is_revoked_only_by_its_name(world: World, run: Run, tmp_path: 
     assert run("issue", csr_file(tmp_path, "new.csr"), "--device", "pump-1").code == 5
 
 
+def test_a_device_goes_into_quarantine_and_comes_back(world: World, run: Run, tmp_path: Path) -> None:
+    for number in range(2):
+        assert run("issue", csr_file(tmp_path, f"{number}.csr"), "--device", "pump-1").code == 0
+    assert run("token", "create", "pump-1").code == 0
+    done = run("devices", "quarantine", "pump-1", "--json")
+    assert done.code == 0, done.err
+    assert (len(done.json["held"]), done.json["withdrawn"]) == (2, 1)
+    shown = run("devices", "show", "pump-1", "--json").json
+    assert shown["state"] == "active"
+    assert {one["revocation"]["reason"] for one in shown["certificates"]} == {"certificateHold"}
+    again = run("devices", "quarantine", "pump-1", "--json")
+    assert (again.json["held"], again.json["withdrawn"]) == ([], 0), "what stands is left as it is"
+    back = run("devices", "release", "pump-1", "--json")
+    assert len(back.json["released"]) == 2
+    assert {one["state"] for one in run("devices", "show", "pump-1", "--json").json["certificates"]} == {"issued"}
+    assert run("devices", "release", "pump-1", "--json").json["released"] == []
+    assert run("devices", "quarantine", "nobody").code == 3
+
+
+def test_what_was_revoked_for_good_is_not_released(world: World, run: Run, tmp_path: Path) -> None:
+    serial = run("issue", csr_file(tmp_path), "--device", "pump-1", "--json").json["serial"]
+    assert run("revoke", serial, "--reason", "keyCompromise").code == 0
+    assert run("devices", "quarantine", "pump-1", "--json").json["held"] == []
+    assert run("devices", "release", "pump-1", "--json").json["released"] == []
+    assert run("certificates", "show", serial, "--json").json["revocation"]["reason"] == "keyCompromise"
+
+
 def test_a_short_lived_certificate_is_said_to_hold_until_it_expires(world: World, run: Run, tmp_path: Path) -> None:
     serial = run("issue", csr_file(tmp_path), "--device", "pump-1", "--profile", "device-short", "--json").json["serial"]
     assert "until they expire" in run("revoke", serial, "--reason", "keyCompromise").err
