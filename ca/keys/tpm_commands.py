@@ -187,6 +187,7 @@ def run(
         body += struct.pack(">I", len(session)) + session
     body += parameters
     command = struct.pack(">HII", _NO_SESSIONS if auth is None else _SESSIONS, 10 + len(body), code) + body
+    outcome = 0
     for attempt in range(_TRIES):
         answer = Reader(channel.exchange(command))
         tag, size, outcome = answer.number(2), answer.number(4), answer.number(4)

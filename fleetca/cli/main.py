@@ -37,7 +37,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "revoke": ("fleetca.cli.revoke", "revoke", "Revoke a certificate or a whole device."),
     "serve": ("fleetca.cli.serve", "serve", "Start and watch all processes of a deployment."),
     "status": ("fleetca.cli.status", "status", "Say whether a certificate still holds, as a relying party."),
-    "status": ("fleetca.cli.status", "status", "Say whether a certificate still holds, as a relying party."),
     "token": ("fleetca.cli.token", "token", "Create, list and withdraw one-time enrolment tokens."),
 }
 

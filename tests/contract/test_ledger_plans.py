@@ -181,7 +181,6 @@ def ask_everything(store: Store) -> set[str]:
     calls: dict[str, tuple[Any, ...]] = {
         "ping": (),
         "status_of": (ref.issuer, ref.serial),
-        "statuses_after": (SOME - 5, 100),
         "changes_since": (SOME - 5, 100),
         "statuses_after": (SOME - 5, 100),
         "change_number": (),

@@ -143,7 +143,6 @@ def test_P5_a_revocation_replaces_its_files_within_two_seconds(site: Site, tmp_p
     certificate.write_text(made["certificate"])
     body = site.request(certificate, hashes.SHA256())
     assert site.client.ask("GET", path(body)).said == "GOOD", "by the responder: the walk has not come by"
-    serial = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
     site.demo.cli("revoke", "--certificate", certificate, "--reason", "keyCompromise")
     pause = threading.Event()
     for _ in range(20):

@@ -429,7 +429,6 @@ WRITES = [
     "UPDATE checkpoints SET root = ''",
     "DELETE FROM checkpoints",
     "UPDATE crls SET published_at = 0",
-    "SELECT hash FROM tokens",
     "CREATE TABLE thief (x int)",
     "CREATE TEMPORARY TABLE thief (x int)",
     "GRANT ALL ON certificates TO CURRENT_USER; INSERT INTO certificates SELECT * FROM certificates LIMIT 0",
@@ -460,6 +459,8 @@ def walls(fleet: Fleet, role: str) -> list[tuple[list[Any], str]]:
     walled += [(["memory", fleet.processes[role].pid], DENIED)]
     walled += [(["hello", other], "role-not-yours") for other in ("enroll", "status", "publisher", "operator") if other != role]
     walled += [(["sql", statement], FORBIDDEN) for statement in WRITES]
+    if role != "enroll":  # whose ACME accounts are bound by tokens (RFC 8555 7.3.4)
+        walled += [(["sql", "SELECT hash FROM tokens"], FORBIDDEN)]
     walled += [(["sql", "SELECT 1", "fleetca-signer"], "no login"), (["sql", "SELECT 1", "postgres"], "no login")]
     return walled
 
