@@ -128,7 +128,7 @@ class PublisherTimer:
             self._failed(name, now, str(error), code=error.code, fix=error.fix, alarm=isinstance(error, Broken))
         except Exception as error:  # noqa: BLE001 - the edge of a thread: a fault of ours is told and the next look comes
             self._log.exception("crl.look-failed", crl=name)
-            self._failed(name, now, f"{type(error).__name__} in the publisher", code="unexpected", fix="", alarm=True)
+            self._failed(name, now, f"{type(error).__name__} in the publisher: {error}", code="unexpected", fix="", alarm=True)
         else:
             with self._lock:
                 self._heard[name] = now
@@ -143,8 +143,10 @@ class PublisherTimer:
             pause = schedule.pause(failures, f"{self._who} {name}")
             self._not_before[name] = now + pause
         # What the gate refused does not mend itself: somebody must look.
-        say = self._log.error if alarm else self._log.warning
-        say("crl.not-published", crl=name, code=code, what=what, fix=fix, failures=failures, again_in=pause)
+        if alarm:
+            self._log.error("crl.not-published", crl=name, code=code, what=what, fix=fix, failures=failures, again_in=pause)
+        else:
+            self._log.warning("crl.not-published", crl=name, code=code, what=what, fix=fix, failures=failures, again_in=pause)
 
     def _published(self, scope: Scope, outcome: Outcome) -> None:
         if outcome.result is Result.published and outcome.head and outcome.cause:

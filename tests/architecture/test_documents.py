@@ -31,8 +31,12 @@ def test_the_page_is_fresh(page: pages.Page) -> None:
     assert page.is_fresh(), f"{page.file.relative_to(ROOT)} is stale: run scripts/document"
 
 
+WRITTEN = {REFERENCE / "ocsp.md"}
+"""What no code says in words: each row of it is shown on the wire by a test that it names."""
+
+
 def test_every_page_of_the_reference_is_generated() -> None:
-    assert {page.file for page in pages.PAGES if page.file.parent == REFERENCE} == set(REFERENCE.glob("*.md"))
+    assert {page.file for page in pages.PAGES if page.file.parent == REFERENCE} | WRITTEN == set(REFERENCE.glob("*.md"))
 
 
 # ---- Every command ----------------------------------------------------------------------------------------------------
