@@ -86,7 +86,8 @@ def test_every_setting_is_documented() -> None:
 
 
 def _kinds(base: type[Exception]) -> set[str]:
-    below: list[type[Exception]] = base.__subclasses__()
+    # ACME's problems carry RFC 8555's types (6.7), which are no codes of ours; whether they are loaded depends on what ran before.
+    below: list[type[Exception]] = [kind for kind in base.__subclasses__() if not kind.__module__.startswith("enroll.acme")]
     return {base.__name__}.union(*(_kinds(kind) for kind in below))
 
 

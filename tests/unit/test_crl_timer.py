@@ -72,7 +72,7 @@ def test_a_failure_is_told_and_tried_again_after_a_growing_pause(capsys: pytest.
         if second == 0:
             assert timer.told()["issuing.crl"] == {"last_look": None, "trouble": "The signer does not answer."}
         if second == 1:
-            assert timer.told()["issuing.crl"]["trouble"] == "ZeroDivisionError in the publisher"
+            assert timer.told()["issuing.crl"]["trouble"] == "ZeroDivisionError in the publisher: ours"
     assert counts == [1, 2, 2, 3, 4, 5]
     assert timer.told()["issuing.crl"] == {"last_look": T + 5, "trouble": None}
     assert "signer-down" in capsys.readouterr().out
