@@ -121,6 +121,7 @@ class Presigner:
                     if progress.done:
                         self._walked(progress)
                 self.presigning.welcome()
+                self._spool.tell_counts()
                 trouble = ""
             except FleetcaError as error:
                 if error.code != trouble:  # said once, not every second

@@ -156,6 +156,8 @@ class Presigning:
         now = self._clock.now()
         signed = failed = 0
         for entry in entries:
+            if entry.state is CertificateState.intended and self._newest is None:
+                self._newest = entry.row - 1  # it is welcomed once it is issued, with all that come after it
             done, not_done = self._sign_due(entry, as_of=as_of, now=now)
             signed, failed = signed + done, failed + not_done
         if not entries and self._newest is None:

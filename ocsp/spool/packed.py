@@ -180,6 +180,12 @@ class SpoolWriter(SpoolReader):
     def _tell_count(self, issuer: IssuerId, filled: int) -> None:
         os.pwrite(self._files[issuer], filled.to_bytes(8, "big"), _COUNT.start)
 
+    def tell_counts(self) -> None:
+        """Let readers see how many answers there are."""
+        with _writing(self._folder):
+            for issuer, filled in self._filled.items():
+                self._tell_count(issuer, filled)
+
     def add_certificate(self, issuer: IssuerId, key_hash: bytes, certificate: bytes) -> None:
         """Keep a responder certificate; before the first record that is signed by its key."""
         if self.certificate(issuer, key_hash) == certificate:

@@ -46,7 +46,8 @@ def test_P7_a_restart_of_the_status_process_while_database_and_signer_are_gone_g
     good, revoked = (fleet.enrol(fleet.token(device), Device()).certificate for device in ("alive-1", "alive-2"))
     (tmp_path / "revoked.pem").write_bytes(revoked.public_bytes(Encoding.PEM))
     assert fleet.cli("revoke", "--certificate", tmp_path / "revoked.pem", "--reason", "keyCompromise").returncode == 0
-    eventually(lambda: health(fleet)["spool"]["answers"] >= 4, within=60)
+    # Of the operator, of enrolment itself and of the two devices, each under both kinds of CertID.
+    eventually(lambda: health(fleet)["spool"]["answers"] >= 8, within=20)
     for role in ("publisher", "signer", "status"):
         fleet.kill(role)
     database = Path(str(fleet.settings.store.url).removeprefix("sqlite:///"))
