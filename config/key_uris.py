@@ -6,6 +6,7 @@ A reference names a store and a key in it and holds no secret: the passphrase or
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from config.strict import base_of
 
 
 @dataclass(frozen=True, slots=True)
-class KeyReference:
+class KeyReference(ABC):
     """Where one private key rests."""
 
     scheme: ClassVar[str]
@@ -29,9 +30,9 @@ class KeyReference:
     """As it was written."""
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """The key's name in its store."""
-        raise NotImplementedError
 
     @property
     def path(self) -> Path | None:

@@ -29,8 +29,9 @@ def now() -> int:
 @contextmanager
 def bucket() -> Iterator[FaultyS3]:
     """moto's S3, in this process."""
-    boto3 = pytest.importorskip("boto3")
-    moto = pytest.importorskip("moto")
+    import boto3
+    import moto
+
     with moto.mock_aws():
         client = boto3.client("s3", region_name="eu-west-1", aws_access_key_id="x", aws_secret_access_key="y")
         client.create_bucket(Bucket="crls", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})

@@ -28,6 +28,7 @@ from fleetca.agent.pairs import read_pair
 from fleetca.agent.renewing import Hand
 from fleetca.agent.work import Agent
 from tests.fakes.site import Site
+from tests.parts import refuse
 
 NAMES = iter(f"dev-{number}" for number in range(10_000))
 
@@ -493,7 +494,7 @@ def test_the_service_is_reached_over_IPv6(site: Site, tmp_path: Path) -> None:
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
-        pytest.skip("this machine has no IPv6")
+        refuse("this machine has no IPv6")
     far = ("127.0.0.1", int(port))
 
     def serve() -> None:
