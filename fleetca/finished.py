@@ -4,13 +4,16 @@ else goes to Flask on the same connection.
 It owns the short way only: a POST to the responder's path or a GET below it, with a body of known length that is small, with no header that asks
 for more than an answer, and where no earlier request of the connection still waits for its own. Keep-alive, pipelining, parsing and limits stay
 those of `fleetca.protocol` and uvicorn. It knows no OCSP: `Front` says what to send, or that it cannot.
+
+Clients send the same header lines again and again. Lines that the parser has read once, in a request that was answered here, are recognised as
+octets the next time, on any connection, and the parser is not asked: the same octets mean the same. Everything else goes through the parser.
 """
 
 from __future__ import annotations
 
 import asyncio
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -25,6 +28,13 @@ _LONGEST: Final = 512
 _WRITES: Final = 256 * 1024
 """Octets that may wait for a client before no more of its requests are read."""
 _TYPE: Final = b"application/ocsp-request"
+_LINES: Final = 1024
+"""Octets of header lines that are recognised again, and how many such sets of lines are remembered."""
+_BATCH: Final = 64 * 1024
+"""Octets of answers that are gathered for requests that came together; what is behind them is read by the parser, which waits for slow clients."""
+_IDLE: Final = 0.1
+"""Seconds by which a connection may have had its last answer later than its seat knows."""
+_END: Final = b"\r\n\r\n"
 # Headers that make a difference to more than keep-alive: what carries one is for Flask to answer.
 _TELLING: Final = frozenset((b"expect", b"transfer-encoding", b"if-none-match", b"upgrade"))
 
@@ -42,6 +52,16 @@ class Front(Protocol):
     @property
     def below(self) -> bytes:
         """What GET targets begin with."""
+        ...
+
+    @property
+    def posts(self) -> bytes:
+        """The request line of a POST."""
+        ...
+
+    @property
+    def gets(self) -> bytes:
+        """What request lines of GETs begin with."""
         ...
 
     @property
@@ -72,8 +92,14 @@ class Finished(protocol.Protocol):
     _limit = inf
     """When what the connection is to do next is late. One timer looks at it: arming one for each request would cost more than an answer."""
     _timer: asyncio.TimerHandle | None = None
-    _dated: tuple[object, bytes] = (None, b"")
+    _between = True
+    """No message has begun that is not read to its end."""
+    _came = b""
+    """What is being parsed, where it begins between two messages."""
+    _dated: ClassVar[tuple[object, bytes]] = (None, b"")
     """Status line and the server's own headers, as of the second that they are for; shared by all connections."""
+    _lines: ClassVar[dict[bytes, int]] = {}
+    """Header lines, from the end of the request line to the empty one, that the parser found to ask for an answer only -> octets of the body."""
 
     # ---- Time ---------------------------------------------------------------------------------------------------
 
@@ -108,12 +134,68 @@ class Finished(protocol.Protocol):
         transport.set_write_buffer_limits(high=_WRITES)
         self._arm()
 
+    def data_received(self, data: bytes) -> None:
+        if not self._between:
+            super().data_received(data)
+            return
+        rest = self._recognised(data)
+        if rest:
+            self._came = rest
+            super().data_received(rest)
+            self._came = b""
+
+    def _recognised(self, data: bytes) -> bytes:
+        """Answer the requests at the beginning that are recognised by their octets; what is left."""
+        if self._answering() or self.pipeline or self._last or self.flow.write_paused or self.transport.is_closing():
+            return data
+        front, known, lines = self.front, self._lines, self._first_lines()
+        out: list[bytes] = []
+        at = size = answers = 0
+        while at < len(data) and size < _BATCH:
+            first = data.find(b"\r\n", at)
+            end = data.find(_END, first) + 4
+            octets = known.get(data[first:end])
+            if octets is None or end + octets > len(data):
+                break
+            if data[at:first] == front.posts:
+                ready = front.post(data[end : end + octets])
+            elif octets == 0 and data.startswith(front.gets, at) and data.startswith(b" HTTP/1.1", first - 9):
+                ready = front.get(data[at + 4 : first - 9])
+            else:
+                break
+            if ready is None:
+                break
+            out += (lines, ready[0], b"\r\n", ready[1])
+            at, size, answers = end + octets, size + len(ready[1]), answers + 1
+        if not answers:
+            return data
+        self.transport.write(b"".join(out))
+        self.server_state.total_requests += answers
+        self._unset_keepalive_if_required()
+        self._arm()
+        if self.seat is not None and (not self.seat.known or self._limit - self.seat.since > protocol.REQUEST_SECONDS + _IDLE):
+            self.seat.idle()
+        return data[at:] if at < len(data) else b""
+
+    def _remember(self) -> None:
+        """The parser has read one message and nothing else, and it was answered here: its header lines are known from now on."""
+        came = self._came
+        first = came.find(b"\r\n")
+        end = came.find(_END, first) + 4
+        if first < 0 or end < 4 or end - first > _LINES or len(came) != end + len(self._octets):
+            return
+        if came[:first] == self.front.posts or (came.startswith(self.front.gets) and came[:first].endswith(b" HTTP/1.1")):
+            if len(self._lines) >= _LINES:
+                self._lines.clear()
+            self._lines[came[first:end]] = len(self._octets)
+
     def on_message_begin(self) -> None:
         # What uvicorn prepares here is prepared once somebody needs it (`_hand_over`).
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
         self._framing, self._headed, self._plain, self._octets = 0, False, True, b""
+        self._between = False
         self._arm()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -148,6 +230,7 @@ class Finished(protocol.Protocol):
             self._hand_over()
 
     def on_message_complete(self) -> None:
+        self._between = True
         if not self._mine:
             super().on_message_complete()
             return
@@ -191,6 +274,8 @@ class Finished(protocol.Protocol):
         self.server_state.total_requests += 1
         if lasts:
             self._arm()  # from here on it is idle
+            if self._came:
+                self._remember()
         else:
             self._disarm()
             self.transport.close()

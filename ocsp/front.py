@@ -73,6 +73,8 @@ class Front:
         self._due: dict[bytes, UnixTime] = {}
         self.path: Final = policy.path.encode()
         self.below: Final = self.path + b"/"
+        self.posts: Final = b"POST " + self.path + b" HTTP/1.1"
+        self.gets: Final = b"GET " + self.below
         error = http.error(ResponseStatus.tryLater)
         self.later: Final[Ready] = (http.lines(error.headers), error.body)
         """For when too many wait already."""

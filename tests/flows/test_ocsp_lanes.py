@@ -4,10 +4,12 @@ fresh; and on the wire nobody can tell which of them answered, whatever HTTP the
 from __future__ import annotations
 
 import base64
+import random
 import re
 import socket
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
@@ -330,6 +332,65 @@ def spoken(port: int, parts: list[bytes]) -> bytes:
 def test_nobody_can_tell_which_lane_answered(lanes: tuple[World, int, int, int], parts: list[bytes]) -> None:
     _, front, flask, _ = lanes
     assert essential(spoken(front, parts)) == essential(spoken(flask, parts))
+
+
+PIECES = [
+    post(ONE), post(ONE), post(TWO), get(), get(), post(COLD), post(ONE, b"User-Agent: b"), get(b"User-Agent: b"), post(ONE + b"\0"),
+    post(ONE)[:-1] + b"\0", post(b""), b"\r\n" + post(TWO), get(b"Content-Length: 5") + b"hello", get(path=b"/ocsp/" + PATH + b"?x=y"), post(b"\x30" * 87),
+    post(ONE, b"Expect: something"), get(path=b"/ocsp/" + PATH[:-3]), get(path=b"/ocsp//" + PATH), post(ONE).replace(b"/ocsp ", b"/ocsp?a "),
+]  # fmt: skip
+"""Requests after which a connection stays open."""
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_nobody_can_tell_whether_header_lines_were_read_or_recognised(lanes: tuple[World, int, int, int], number: int) -> None:
+    """Any requests, in one piece or cut anywhere; from the second on most of their header lines are known octets."""
+    _, front, flask, _ = lanes
+    chance = random.Random(number)
+    octets = b"".join(chance.choices(PIECES, k=12)) + chance.choice([post(ONE, LAST), get(LAST), post(ONE, version=b"1.0")])
+    cuts = sorted(chance.sample(range(len(octets)), k=chance.choice([0, 1, 3])))
+    parts = [octets[start:end] for start, end in pairwise([0, *cuts, len(octets)])]
+    told = essential(spoken(flask, parts))
+    for piece in PIECES[:10]:
+        raw(front, piece, until=lambda got: b"\r\n\r\n" in got)
+    for _ in range(2):
+        assert essential(spoken(front, parts)) == told
+
+
+def test_header_lines_that_were_read_once_are_not_read_again(lanes: tuple[World, int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, front, _, _ = lanes
+    read: list[bytes] = []
+    taken = protocol.Protocol.data_received
+
+    def watched(self: protocol.Protocol, data: bytes) -> None:
+        read.append(data)
+        taken(self, data)
+
+    monkeypatch.setattr(protocol.Protocol, "data_received", watched)
+    monkeypatch.setattr(finished.Finished, "_lines", {})
+    with socket.create_connection(("127.0.0.1", front), timeout=10) as line:
+        for octets, new in (
+            (post(ONE), True),
+            (post(TWO), True),
+            (get(), True),
+            (post(ONE), False),
+            (get(), False),
+            (post(ONE, b"A: b"), True),
+        ):
+            read.clear()
+            line.sendall(octets)
+            assert line.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+            assert read == ([octets] if new else [])
+        read.clear()
+        line.sendall(post(ONE) + get() + post(COLD))
+        got = b""
+        while got.count(b"HTTP/1.1 200 OK\r\n") < 3:
+            got += line.recv(65536)
+        assert read == [post(COLD)], "what is not finished goes on from there"
+    for number in range(2000):
+        finished.Finished._lines[b"%d" % number] = 0
+    raw(front, post(ONE, b"C: d"), until=lambda got: b"\r\n\r\n" in got)
+    assert len(finished.Finished._lines) == 1, "bounded"
 
 
 def test_what_is_finished_leaves_before_what_comes_behind_it_is_judged(lanes: tuple[World, int, int, int]) -> None:
