@@ -175,7 +175,8 @@ class Enroll(Form):
     renewals_per_second: float | None = Field(
         None,
         gt=0,
-        description="More renewals than this are sent away with Retry-After, those with the most time left first. Absent: none.",
+        description="More certificates than this are not given in a second, by any protocol; who has the most time left is sent away first, with"
+        " Retry-After, and before them who has no certificate yet. Absent: no limit.",
     )
 
     @field_validator("url")

@@ -1,8 +1,12 @@
-"""The gate before renewals, of one process: what the service takes, by `ca.rules.renewal_admission`. Verb ring: knows rules and ports only."""
+"""The gate before issuing, of one process, for every protocol.
+
+What the service takes is said by `ca.rules.renewal_admission`. Verb ring: knows rules and ports only. A repeated request passes it again: what it gets costs less than telling it apart would.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from ca.der.certificate import read_certificate
@@ -33,14 +37,25 @@ class Gate:
         Raises:
             Busy: not now (`renewals-busy`).
         """
+        self._enter(lambda allowance: self._wait(allowance, certificate, now=now))
+
+    def enter_new(self) -> None:
+        """Let somebody enrol who has no certificate: like a renewal that could wait longest, for nothing of theirs ends.
+
+        Raises:
+            Busy: as above.
+        """
+        self._enter(lambda allowance: admission.wait_new(allowance, self._per_second))
+
+    def _enter(self, wait: Callable[[admission.Allowance], int | None]) -> None:
         with self._lock:
             allowance = admission.filled(self._allowance, self._per_second, at=self._clock.monotonic())
-            after = None if admission.easy(allowance, self._per_second) else self._wait(allowance, certificate, now=now)
+            after = None if admission.easy(allowance, self._per_second) else wait(allowance)
             self._allowance = admission.taken(allowance) if after is None else allowance
         if after is not None:
             raise Busy(
                 "renewals-busy",
-                "More renew than the service takes now.",
+                "More ask for certificates than the service takes now.",
                 why="Those whose certificates end sooner come first.",
                 fix="Come again after the seconds of Retry-After.",
                 retry_after=after,

@@ -7,7 +7,7 @@ where its answer is due next; what it does not take goes to the application.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -41,12 +41,11 @@ class Lane:
     """What is answered without a thread.
 
     Args:
-        targets: of POST requests that are offered to `take`; as sent, no query.
-        take: must not block.
+        targets: of POST requests, as sent, no query; each is offered to its taker, which must not block.
     """
 
-    def __init__(self, targets: frozenset[bytes], take: Take) -> None:
-        self.targets, self.take = targets, take
+    def __init__(self, targets: Mapping[bytes, Take]) -> None:
+        self.targets = targets
 
 
 class Protocol(HttpToolsProtocol):
@@ -176,8 +175,9 @@ class Protocol(HttpToolsProtocol):
         scope: Any = cycle.scope
         state = scope["state"]
         assert self.lane is not None, "only its requests come here"
-        taken = self.lane.take(
-            state["target"], scope["headers"], bytes(cycle.body), state.get(PEER_CERTIFICATE), partial(self._answer, cycle)
+        target = state["target"]
+        taken = self.lane.targets[target](
+            target, scope["headers"], bytes(cycle.body), state.get(PEER_CERTIFICATE), partial(self._answer, cycle)
         )
         if not taken:
             self._to_application(cycle)

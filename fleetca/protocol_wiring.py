@@ -31,6 +31,7 @@ from enroll.acme.routes import blueprint as acme_blueprint
 from enroll.acme.validating import Validating
 from enroll.est.flow import Est
 from enroll.est.routes import blueprint as est_blueprint
+from enroll.gate import Gate
 from enroll.ports import Signer
 from enroll.rest.flow import climb
 from enroll.store.acme import AcmeStore
@@ -48,6 +49,7 @@ VALIDATING = 16
 class Protocols:
     """What the protocols hold open."""
 
+    est: Est
     endings: list[Callable[[], None]] = field(default_factory=list)
 
     def close(self) -> None:
@@ -64,14 +66,15 @@ def attach(
     clock: SystemClock,
     issuers: Sequence[Issuer],
     plan: Callable[[], Plan],
+    gate: Gate | None,
 ) -> Protocols:
     """Add the protocols that the settings name to the application.
 
     Raises:
         Misconfigured: a directory's profile does not exist, or a library is missing.
     """
-    opened = Protocols()
-    application.register_blueprint(est_blueprint(est(settings, signer=signer, issuers=issuers)))
+    opened = Protocols(est(settings, signer=signer, issuers=issuers, clock=clock, gate=gate))
+    application.register_blueprint(est_blueprint(opened.est))
     if settings.acme.directories:
         transactions = Transactions(forms.store_url(settings))
         protocols = AcmeStore(transactions)
@@ -108,7 +111,7 @@ def _ignored(_: object) -> None:
     """What runs in the pool writes down what came of it."""
 
 
-def est(settings: Settings, *, signer: Signer, issuers: Sequence[Issuer]) -> Est:
+def est(settings: Settings, *, signer: Signer, issuers: Sequence[Issuer], clock: SystemClock, gate: Gate | None) -> Est:
     """The operations of EST.
 
     Raises:
@@ -125,7 +128,14 @@ def est(settings: Settings, *, signer: Signer, issuers: Sequence[Issuer]) -> Est
                 fix="List them: fleetca profiles list",
             )
     return Est(
-        signer=signer, issuers=issuers, profiles=known, labels=labels, factories=bool(settings.est.manufacturers), make_key=make_private_key
+        signer=signer,
+        issuers=issuers,
+        profiles=known,
+        labels=labels,
+        factories=bool(settings.est.manufacturers),
+        make_key=make_private_key,
+        clock=clock,
+        gate=gate,
     )
 
 

@@ -38,6 +38,7 @@ from crl.shelf import Shelf
 from crl.tally import TallyFolder
 from crl.timer import PublisherTimer
 from crl.web import blueprint as crl_blueprint
+from enroll.est.prompt import Prompt as EstPrompt
 from enroll.gate import Gate
 from enroll.rest.flow import Enrolment
 from enroll.rest.prompt import Prompt
@@ -106,16 +107,18 @@ def enroll(settings: Settings, process: Process) -> None:
         profiles=forms.profiles(settings),
         default_issuer=IssuerId(settings.profiles.default_issuer),
         plan=plan,
+    gate = None if settings.enroll.renewals_per_second is None else Gate(settings.enroll.renewals_per_second, clock=clock)
         pins=lambda: settings.enroll.pins.read_bytes() if settings.enroll.pins.exists() else None,
         reports=reports.store,
-        gate=None if settings.enroll.renewals_per_second is None else Gate(settings.enroll.renewals_per_second, clock=clock),
+        gate=gate,
     )
     application = create_enroll_app(enrolment, chance=SystemChance(), version=version("fleetca"), url=settings.enroll.url)
     protocols = protocol_wiring.attach(
-        application, settings, store=store, signer=signer, clock=clock, issuers=tuple(issuers.values()), plan=plan
+        application, settings, store=store, signer=signer, clock=clock, issuers=tuple(issuers.values()), plan=plan, gate=gate
     )
-    prompt = Prompt(enrolment, signer=Door(settings.signer.socket, Role.enroll), chance=SystemChance())
-    listener = _listener(process, str(settings.enroll.listen), "enroll.listen")
+    door = Door(settings.signer.socket, Role.enroll)
+    lanes = Prompt(enrolment, signer=door, chance=SystemChance()), EstPrompt(protocols.est, signer=door, chance=SystemChance())
+    listeners = [_listener(process, str(settings.enroll.listen), "enroll.listen")]
     anchors = [issuer.certificate for issuer in issuers.values()] + [one.certificate for one in forms.manufacturers(settings)]
     context = tls_context(trusted=[forms.pem_of(der).encode() for der in anchors], tls12=settings.est.tls12)
     identity = ServiceIdentity(
@@ -138,7 +141,7 @@ def enroll(settings: Settings, process: Process) -> None:
         listener,
         threads=ENROLLING,
         context=context,
-        lane=Lane(prompt.targets, prompt.take),
+        lane=Lane({target: lane.take for lane in lanes for target in lane.targets}),
         connections=settings.enroll.connections,
     )
     protocols.close()

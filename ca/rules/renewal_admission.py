@@ -7,6 +7,7 @@ sent away hears when to come again, in proportion to what is left to them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,3 +65,10 @@ def wait(allowance: Allowance, per_second: float, *, not_before: UnixTime, not_a
     if allowance.level >= max(1.0, EASY * brim(per_second) * min(1.0, left / lifetime)):
         return None
     return max(SHORTEST, min(LONGEST, left // SHARES))
+
+
+def wait_new(allowance: Allowance, per_second: float) -> int | None:
+    """As `wait`, for those who have no certificate yet: the last to be let in, and told to come again when the allowance can have filled."""
+    if allowance.level >= max(1.0, EASY * brim(per_second)):
+        return None
+    return max(SHORTEST, min(LONGEST, math.ceil((brim(per_second) - allowance.level) / per_second)))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -33,10 +34,14 @@ from ca.model import (
     ProfileName,
     TokenEvidence,
 )
+from ca.ports import Clock
 from ca.rules import ids
 from ca.rules.token import token_hash
 from enroll.est import messages
+from enroll.gate import Gate
 from enroll.ports import Signer
+
+PREFIX: Final = "/.well-known/est"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Est:
         labels: the profile of each label; None is the address without one.
         factories: whether any manufacturer is trusted.
         make_key: a new private key of a kind, for profiles whose devices may let the server make theirs.
+        gate: who may enrol or renew now, where that is limited.
     """
 
     def __init__(
@@ -72,8 +78,10 @@ class Est:
         labels: Mapping[str | None, ProfileName],
         factories: bool,
         make_key: Callable[[AlgorithmName], CertificateIssuerPrivateKeyTypes],
+        clock: Clock,
+        gate: Gate | None = None,
     ) -> None:
-        self._make_key = make_key
+        self._make_key, self._clock, self._gate = make_key, clock, gate
         self._signer, self._profiles, self._labels, self._factories = signer, profiles, labels, factories
         self._ours = frozenset(issuer.subject for issuer in issuers)
         self._cacerts = messages.certs_only([issuer.certificate for issuer in issuers])
@@ -98,12 +106,23 @@ class Est:
         """RFC 7030 4.5."""
         return messages.csrattrs(self.profile(label))
 
+    @property
+    def labels(self) -> Collection[str | None]:
+        """All labels; None is the address without one."""
+        return self._labels.keys()
+
     def enroll(self, label: str | None, body: bytes, connection: Connection) -> Certificate:
         """RFC 7030 4.2.1: a first certificate."""
+        return self._issued(self.enrolling(label, body, connection))
+
+    def enrolling(self, label: str | None, body: bytes, connection: Connection) -> IssueRequest:
+        """What `enroll` asks the signer, which reads the CSR and its proof."""
         profile = self.profile(label)
         evidence, device = self._first(connection)
-        csr = self._csr(body, connection)
-        return self._issued(IssueRequest(csr, evidence, device=device, profile=profile.name))
+        csr, _ = self._csr(body, connection)
+        if self._gate is not None:
+            self._gate.enter_new()
+        return IssueRequest(csr, evidence, device=device, profile=profile.name)
 
     def generate(self, label: str | None, body: bytes, connection: Connection) -> tuple[bytes, Certificate]:
         """RFC 7030 4.4: a key made here, PKCS#8, and its certificate. The key is in no file and no record; it goes with this answer.
@@ -117,17 +136,25 @@ class Est:
         if not profile.server_keygen:
             raise Denied("no-server-keygen", f"Devices of profile {profile.name!r} make their keys themselves (RFC 7030 4.4).")
         evidence, device = self._first(connection)
-        if messages.read_asked(self._csr(body, connection)).encrypted_key:
+        csr, asked = self._csr(body, connection)
+        read_csr(csr)  # it goes no further, so nobody else looks at its proof
+        if asked.encrypted_key:
             raise Denied("key-encryption", "A key is delivered over TLS, and not encrypted once more (RFC 7030 4.4.1).")
+        if self._gate is not None:
+            self._gate.enter_new()
         algorithm = profile.key_algorithms[0]
         key = self._make_key(algorithm)
         digest = hashes.SHA256() if algorithm.startswith(("p", "rsa")) else None
-        csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, digest)
-        issued = self._issued(IssueRequest(csr.public_bytes(Encoding.DER), evidence, device=device, profile=profile.name))
+        made = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, digest)
+        issued = self._issued(IssueRequest(made.public_bytes(Encoding.DER), evidence, device=device, profile=profile.name))
         return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()), issued
 
     def reenroll(self, label: str | None, body: bytes, connection: Connection) -> Certificate:
         """RFC 7030 4.2.2: a successor for the certificate that was presented, and for the same identity."""
+        return self._issued(self.renewing(label, body, connection))
+
+    def renewing(self, label: str | None, body: bytes, connection: Connection) -> IssueRequest:
+        """What `reenroll` asks the signer."""
         profile = self.profile(label)
         if connection.certificate is None:
             raise Unauthenticated(
@@ -136,11 +163,13 @@ class Est:
                 why="None was presented in the TLS handshake.",
             )
         read_certificate(connection.certificate)
-        csr = self._csr(body, connection)
-        messages.same_identity(messages.read_asked(csr), connection.certificate)
+        csr, asked = self._csr(body, connection)
+        messages.same_identity(asked, connection.certificate)
+        if self._gate is not None:
+            self._gate.enter(connection.certificate, now=self._clock.now())
         # Without a label the certificate says what it is; with one, both must agree.
         wanted = None if label is None else profile.name
-        return self._issued(IssueRequest(csr, PresentedCertificate(connection.certificate), profile=wanted))
+        return IssueRequest(csr, PresentedCertificate(connection.certificate), profile=wanted)
 
     def _issued(self, request: IssueRequest) -> Certificate:
         return self._signer.issue(request).certificate
@@ -163,18 +192,18 @@ class Est:
         return ManufacturerCertificate(connection.certificate), None
 
     @staticmethod
-    def _csr(body: bytes, connection: Connection) -> bytes:
-        """The CSR, proven, and bound to the connection where it says so (RFC 7030 3.5).
+    def _csr(body: bytes, connection: Connection) -> tuple[bytes, messages.Asked]:
+        """The CSR, bound to the connection where it says so (RFC 7030 3.5), and what it asks for.
 
         Raises:
-            Malformed, Unacceptable: it cannot be read, or proves nothing.
+            Malformed: it cannot be read.
             Denied: `channel-binding`: it is bound to another connection, or to one that we cannot check.
         """
         der = messages.decode(body)
-        read_csr(der)
-        challenge = messages.read_asked(der).challenge
+        asked = messages.read_asked(der)
+        challenge = asked.challenge
         if challenge is None:
-            return der
+            return der, asked
         if connection.tls_unique is None:
             raise Denied(
                 "channel-binding",
@@ -184,7 +213,7 @@ class Est:
             )
         if not hmac.compare_digest(challenge.strip(), base64.b64encode(connection.tls_unique)):
             raise Denied("channel-binding", "The CSR's challengePassword is not the tls-unique of this connection (RFC 7030 3.5).")
-        return der
+        return der, asked
 
 
 def read_basic(header: str) -> tuple[str, str] | None:

@@ -7,7 +7,7 @@ same octets. The log never holds bodies, queries, tokens or header values.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,6 +37,14 @@ class Reply:
 def sealing(request_id: str) -> tuple[tuple[str, str], ...]:
     """The headers that every answer has; the last one only where it has no other of that name."""
     return ("X-Request-Id", request_id), ("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")
+
+
+def send(reply: Reply, request_id: str, target: bytes, tell: Callable[[int, Sequence[tuple[bytes, bytes]], bytes], None]) -> None:
+    """Answer a POST without a thread, and write its line."""
+    write_line(request_id=request_id, method="POST", path=target.decode("ascii"), status=reply.status, code=reply.code, facts=reply.facts)
+    headers = [(b"content-type", reply.content_type.encode("latin-1"))]
+    headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (*reply.headers, *sealing(request_id))]
+    tell(reply.status, headers, reply.body)
 
 
 def issuance(issued: Issuance, media_type: str) -> Reply:

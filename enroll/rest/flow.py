@@ -51,7 +51,7 @@ class Enrolment:
         default_issuer: whose chain is served as the chain.
         plan: what is known of the fleet, for windows of renewal.
         pins: the signed sets of trust anchors, as they were published.
-        gate: who may renew now, where that is limited.
+        gate: who may enrol or renew now, where that is limited.
         reports: where it is kept what devices say of their renewals; None: nowhere.
     """
 
@@ -96,6 +96,8 @@ class Enrolment:
     def enrolling(self, *, token: str, csr: bytes) -> IssueRequest:
         """What `enroll` asks the signer."""
         token_hash(token)  # a mistyped token is told apart here, before anything is asked
+        if self._gate is not None:
+            self._gate.enter_new()
         return IssueRequest(csr=csr, evidence=TokenEvidence(token))
 
     def renewing(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> IssueRequest:

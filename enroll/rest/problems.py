@@ -29,7 +29,7 @@ _STATUSES: Final[tuple[tuple[type[errors.FleetcaError], int], ...]] = (
 )
 
 # A code whose status HTTP itself has a better word for.
-_BY_CODE: Final[Mapping[str, int]] = {"body-too-large": 413, "unsupported-media-type": 415, "signer-busy": 503}
+_BY_CODE: Final[Mapping[str, int]] = {"body-too-large": 413, "unsupported-media-type": 415, "signer-busy": 503, "approval-pending": 202}
 
 _OURS: Final[Mapping[int, str]] = {
     429: "Too many requests at the moment; the same request may be sent again later.",

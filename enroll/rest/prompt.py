@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from ca.errors import FleetcaError
+from ca.errors import Busy, FleetcaError
 from ca.model import IssueRequest
 from ca.ports import Chance
 from enroll.model import Granted
@@ -49,6 +49,9 @@ class Prompt:
             return False
         try:
             request = self._request(target, body, peer)
+        except Busy as error:
+            self._reply(target, tell, error)  # when there is much to do, this is what must cost little
+            return True
         except FleetcaError:
             return False
         try:
@@ -74,14 +77,7 @@ class Prompt:
                 reply = answers.issuance(self._enrolment.issuance(outcome), openapi.JSON)
         except Exception as error:  # noqa: BLE001 - as above
             reply = answers.crashed(error, request_id)
-        answers.write_line(
-            request_id=request_id, method="POST", path=target.decode("ascii"), status=reply.status, code=reply.code, facts=reply.facts
-        )
-        headers = [(b"content-type", reply.content_type.encode("latin-1"))]
-        headers += [
-            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (*reply.headers, *answers.sealing(request_id))
-        ]
-        tell(reply.status, headers, reply.body)
+        answers.send(reply, request_id, target, tell)
 
 
 def _expected(headers: Headers) -> bool:

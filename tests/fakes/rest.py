@@ -27,6 +27,7 @@ from ca.model import AlgorithmName, Digest, Issued, IssueRequest, KeyName, Messa
 from ca.rules.message import Act, Message, signed_octets, write_message
 from ca.rules.renewal_window import Plan
 from ca.system import SystemChance
+from enroll.est.prompt import Prompt as EstPrompt
 from enroll.model import Report
 from enroll.rest.flow import Enrolment
 from enroll.rest.openapi import OPERATIONS, PREFIX, document
@@ -70,8 +71,8 @@ class Holder:
 class AtOnce:
     """A signer for those who do not wait, who never have to."""
 
-    def __init__(self, door: Door) -> None:
-        self._signer = SignerSide(door)
+    def __init__(self, signer: Any) -> None:
+        self._signer = signer
 
     def issue_soon(self, request: IssueRequest, told: Callable[[Issued | FleetcaError], None], /) -> None:
         try:
@@ -84,7 +85,7 @@ class AtOnce:
 class InFront:
     """The lane without a thread before the application, as our server has it."""
 
-    def __init__(self, application: WSGIApplication, prompt: Prompt) -> None:
+    def __init__(self, application: WSGIApplication, prompt: Prompt | EstPrompt) -> None:
         self.application, self.prompt = application, prompt
         self.taken = 0
 
@@ -134,7 +135,7 @@ class Rest:
         )
         self.app = create_app(enrolment, chance=SystemChance(), version="0", url=URL)
         if prompt:
-            self.app.wsgi_app = InFront(self.app.wsgi_app, Prompt(enrolment, signer=AtOnce(self.door), chance=SystemChance()))  # type: ignore[method-assign]
+            self.app.wsgi_app = InFront(self.app.wsgi_app, Prompt(enrolment, signer=AtOnce(SignerSide(self.door)), chance=SystemChance()))  # type: ignore[method-assign]
         self.client: FlaskClient = self.app.test_client()
         self.checked = 0
 

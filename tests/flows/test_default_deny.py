@@ -60,7 +60,13 @@ class House:
         labels: dict[str | None, ProfileName] = {None: ProfileName("device"), "device": ProfileName("device")}
         issuers = (root(), world.issuer)
         self.est = Est(
-            signer=self.acme.signer, issuers=issuers, profiles=world.profiles, labels=labels, factories=True, make_key=make_private_key
+            signer=self.acme.signer,
+            issuers=issuers,
+            profiles=world.profiles,
+            labels=labels,
+            factories=True,
+            make_key=make_private_key,
+            clock=world.clock,
         )
         self.app: Flask = self.acme.app
         self.app.register_blueprint(est_blueprint(self.est))

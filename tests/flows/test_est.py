@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from ca.der.certificate import read_certificate
 from ca.errors import Denied, FleetcaError, Malformed, Unauthenticated, Unavailable
 from ca.keys.memory import make_private_key
 from ca.model import AlgorithmName, ProfileName, Role
@@ -25,7 +26,9 @@ from ca.rules.caps import Caps, Manufacturer
 from ca.system import SystemChance
 from enroll.est import messages
 from enroll.est.flow import Est, read_basic
+from enroll.est.prompt import Prompt
 from enroll.est.routes import TLS_UNIQUE, blueprint
+from enroll.gate import Gate
 from enroll.rest.flow import Enrolment
 from enroll.rest.routes import PEER_CERTIFICATE, create_app
 from fleetca.forms import shipped_profiles
@@ -33,10 +36,22 @@ from tests.databases import sqlite_url
 from tests.fakes.acme import DirectSigner
 from tests.fakes.certificates import NOW, root
 from tests.fakes.factory import factory, factory_device
+from tests.fakes.rest import AtOnce, InFront
 from tests.fakes.signer_world import DEPLOYMENT, ISSUING, Keypair, World
 
 MAKER, MAKER_CERTIFICATE = factory("Pump Works IDevID CA")
 WORKS = Manufacturer("works", MAKER_CERTIFICATE, "works:", (ProfileName("device"), ProfileName("device-short")))
+
+
+DAYS = 5 * 86400
+"""After which a certificate of seven days may be renewed."""
+
+
+class Ticking:
+    """A clock that never goes back."""
+
+    def monotonic(self) -> float:
+        return 0.0
 
 
 class Service:
@@ -63,9 +78,19 @@ class Service:
             version="0",
             url="https://enroll.test",
         )
-        self.app.register_blueprint(
-            blueprint(Est(signer=self.signer, issuers=issuers, profiles=known, labels=labels, factories=True, make_key=make_private_key))
+        est = self.est = Est(
+            signer=self.signer,
+            issuers=issuers,
+            profiles=known,
+            labels=labels,
+            factories=True,
+            make_key=make_private_key,
+            clock=self.world.clock,
         )
+        self.app.register_blueprint(blueprint(est))
+        # As our server has it: the lane without a thread first.
+        self.lane = InFront(self.app.wsgi_app, Prompt(est, signer=AtOnce(self.signer), chance=SystemChance()))
+        self.app.wsgi_app = self.lane  # type: ignore[method-assign]
 
     def post(self, operation: str, csr: bytes, *, user: str = "", token: str = "", **environ: Any) -> TestResponse:
         headers = {"Authorization": "Basic " + base64.b64encode(f"{user}:{token}".encode()).decode()} if token else {}
@@ -110,6 +135,47 @@ def test_what_needs_approval_is_202_until_it_has_it_and_then_the_same_certificat
     service.signer.trouble = None
     first, again = (service.post("simpleenroll", asked, token=text) for _ in range(2))
     assert first.status_code == again.status_code == 200 and first.data == again.data
+
+
+def test_both_lanes_send_the_same_octets_and_the_lane_leaves_what_is_odd_to_the_application(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    text, asked = service.world.token("pump-1").text, csr()
+    quick = service.post("simpleenroll", asked, token=text)
+    assert service.lane.taken == 1
+    with_parameter = service.app.test_client().post(
+        "/.well-known/est/simpleenroll",
+        data=base64.encodebytes(asked),
+        content_type="application/pkcs10; smime-type=x",
+        headers={"Authorization": "Basic " + base64.b64encode(f":{text}".encode()).decode()},
+    )
+    assert service.lane.taken == 1
+    assert (quick.status_code, quick.data, quick.content_type) == (200, with_parameter.data, with_parameter.content_type)
+    assert {name.lower() for name, _ in quick.headers} == {name.lower() for name, _ in with_parameter.headers} - {"content-length"}
+    shown = {PEER_CERTIFICATE: service.world.enrol("pump-2").certificate}
+    service.world.clock.at += DAYS
+    assert service.post("device/simplereenroll", csr(), **shown).status_code == 404, "no such label here"
+    assert service.post("simplereenroll", csr(), **shown).status_code == 200
+    assert service.lane.taken == 2
+    assert service.post("simplereenroll", b"no csr", **shown).status_code == 400
+    assert service.post("simpleenroll", csr()).status_code == 401
+    assert service.lane.taken == 2
+    service.world.close()
+
+
+def test_R25_the_nearest_expiry_comes_first_and_before_all_who_have_no_certificate(service: Service) -> None:
+    ticking = Ticking()
+    holder = service.world.enrol("pump-1")
+    shown, last = {PEER_CERTIFICATE: holder.certificate}, read_certificate(holder.certificate).not_after - 60
+    service.est._gate = gate = Gate(0.001, clock=ticking)
+    for _ in range(8):
+        gate.enter(holder.certificate, now=last)
+    new = service.post("simpleenroll", csr(), token=service.world.token("pump-2").text)
+    early = service.post("simplereenroll", csr(), **shown)
+    assert new.status_code == early.status_code == 429
+    assert int(new.headers["Retry-After"]) >= 5
+    assert int(early.headers["Retry-After"]) >= 5
+    service.world.clock.at = last
+    assert service.post("simplereenroll", csr(), **shown).status_code == 200
 
 
 def test_the_signer_being_down_is_503(service: Service) -> None:

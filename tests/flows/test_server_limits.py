@@ -228,7 +228,7 @@ def laned(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[A
     app.add_url_rule("/count", "count", lambda: f"application {len(request.get_data())}", methods=["GET", "POST"])
     listener = listening_socket("127.0.0.1:0", setting="test")
     ready = threading.Event()
-    made = make_server(app, threads=2, ready=ready.set, lane=Lane(frozenset({b"/count"}), counter.take))
+    made = make_server(app, threads=2, ready=ready.set, lane=Lane({b"/count": counter.take}))
     thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
     thread.start()
     assert ready.wait(10)
