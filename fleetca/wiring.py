@@ -118,7 +118,7 @@ def enroll(settings: Settings, process: Process) -> None:
     )
     door = Door(settings.signer.socket, Role.enroll)
     lanes = Prompt(enrolment, signer=door, chance=SystemChance()), EstPrompt(protocols.est, signer=door, chance=SystemChance())
-    listeners = [_listener(process, str(settings.enroll.listen), "enroll.listen")]
+    listener = _listener(process, str(settings.enroll.listen), "enroll.listen")
     anchors = [issuer.certificate for issuer in issuers.values()] + [one.certificate for one in forms.manufacturers(settings)]
     context = tls_context(trusted=[forms.pem_of(der).encode() for der in anchors], tls12=settings.est.tls12)
     identity = ServiceIdentity(
