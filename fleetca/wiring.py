@@ -107,7 +107,6 @@ def enroll(settings: Settings, process: Process) -> None:
         profiles=forms.profiles(settings),
         default_issuer=IssuerId(settings.profiles.default_issuer),
         plan=plan,
-    gate = None if settings.enroll.renewals_per_second is None else Gate(settings.enroll.renewals_per_second, clock=clock)
         pins=lambda: settings.enroll.pins.read_bytes() if settings.enroll.pins.exists() else None,
         reports=reports.store,
         gate=gate,
