@@ -97,6 +97,7 @@ def enroll(settings: Settings, process: Process) -> None:
     signer = _client(settings, Role.enroll)
     reports = Reporting(settings)
     plan = Planning(settings.enroll.renewals, reports.store, clock=clock)
+    gate = None if settings.enroll.renewals_per_second is None else Gate(settings.enroll.renewals_per_second, clock=clock)
     enrolment = Enrolment(
         signer=signer,
         reader=store.reading,
