@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import itertools
 import json
 import os
 import re
@@ -22,6 +23,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -79,7 +81,7 @@ def tls(trusted: Path, *, certificate: Path | None = None, key: Path | None = No
     return context
 
 
-def connection(url: str, context: ssl.SSLContext | None = None, *, timeout: float = 20) -> http.client.HTTPConnection:
+def connection(url: str, context: ssl.SSLContext | None = None, *, timeout: float = 60) -> http.client.HTTPConnection:
     parts = urlsplit(url)
     assert parts.hostname is not None
     if context is not None:
@@ -95,7 +97,7 @@ def ask(
     kind: str = "application/json",
     context: ssl.SSLContext | None = None,
     headers: Mapping[str, str] | None = None,
-    timeout: float = 20,
+    timeout: float = 60,
 ) -> Reply:
     """One request on a connection of its own. A body that is not octets goes as JSON."""
     octets = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -183,7 +185,7 @@ def many_descriptors(count: int = 8192) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count if hard == resource.RLIM_INFINITY else min(count, hard), hard))
 
 
-def eventually(holds: Callable[[], Any], *, within: float = 20.0, every: float = 0.1) -> Any:
+def eventually(holds: Callable[[], Any], *, within: float = 60.0, every: float = 0.1) -> Any:
     """The first truthy answer; fails with the last one when none comes in time."""
     clock = SystemClock()
     deadline = clock.monotonic() + within
@@ -197,7 +199,8 @@ def eventually(holds: Callable[[], Any], *, within: float = 20.0, every: float =
 
 
 def log_lines(file: Path) -> Iterator[dict[str, Any]]:
-    for line in file.read_text(errors="replace").splitlines():
+    """The lines so far; without a last one that is not whole yet."""
+    for line in file.read_text(errors="replace").rpartition("\n")[0].splitlines():
         if line.startswith("{"):
             yield json.loads(line)
 
@@ -210,13 +213,24 @@ def assert_no_traceback(logs: Path) -> None:
         assert found is None, f"{file.name}: {found.group() if found else ''}"
 
 
+BASES = range(10500, 32000, 100)
+"""Below the ports that the system gives to clients. No base's 80 is another's 443 or 0, as none of their differences is a multiple of a hundred."""
+
+
+@cache
+def _bases() -> Iterator[int]:
+    """The bases of this process, each once: what was given out may be listened on only later. Workers of one run share none."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = BASES[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) :: workers]
+    start = os.getpid() * 37 % len(mine)  # other runs on this machine begin elsewhere
+    return itertools.cycle((*mine[start:], *mine[:start]))
+
+
 def free_ports() -> int:
-    """A port base whose two ports (base + 80, base + 443) are free; another one for each process that tests at the same time."""
-    bases = range(10500, 32000, 500)  # below those that the system gives to clients
-    start = os.getpid() % len(bases)
-    for base in (*bases[start:], *bases[:start]):
+    """A port base with free ports (base, base + 1, base + 2, base + 80, base + 443), another one each time."""
+    for base in itertools.islice(_bases(), len(BASES)):
         try:
-            for port in (base + 80, base + 443):
+            for port in (base, base + 1, base + 2, base + 80, base + 443):
                 with socket.socket() as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind(("127.0.0.1", port))
@@ -330,7 +344,7 @@ class Apart:
     def kill(self, role: str, number: int = signal.SIGKILL) -> int:
         process = self.processes.pop(role)
         process.send_signal(number)
-        return process.wait(30)
+        return process.wait(60)
 
     def stop(self) -> Mapping[str, int]:
         """End all in order; their exit codes."""
@@ -344,10 +358,10 @@ class Apart:
     def token(self, device: str, *, profile: str = "device", lifetime: int = 3600) -> str:
         return token(self.settings, device, profile=profile, lifetime=lifetime)
 
-    def post(self, path: str, document: Any, *, context: ssl.SSLContext | None = None, timeout: float = 20) -> Reply:
+    def post(self, path: str, document: Any, *, context: ssl.SSLContext | None = None, timeout: float = 60) -> Reply:
         return ask(f"{self.settings.enroll.url}{path}", body=document, context=context or self.context, timeout=timeout)
 
-    def enrol(self, token: str, device: Device, *, timeout: float = 20) -> Reply:
+    def enrol(self, token: str, device: Device, *, timeout: float = 60) -> Reply:
         return self.post("/v1/enroll", {"token": token, "csr": text(device.csr())}, timeout=timeout)
 
     def status_of(self, certificate: x509.Certificate) -> str:
@@ -370,7 +384,7 @@ def token(settings: Settings, device: str, *, profile: str = "device", lifetime:
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """`fleetca ...` as a person runs it."""
     return subprocess.run(
-        [sys.executable, "-m", "fleetca.cli.main", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60, cwd=ROOT
+        [sys.executable, "-m", "fleetca.cli.main", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT
     )
 
 
