@@ -149,9 +149,19 @@ class Profiles(Form):
     """Where certificate profiles come from, beside the shipped ones."""
 
     directories: Several[Location] = Field((), description="Folders with more profiles (*.toml).")
-    default_issuer: ShortName = Field("issuing", description="The issuer that signs when nothing else is said.")
+    default_issuer: ShortName = Field(
+        "issuing", description="The issuer that signs when nothing else is said; where it has a successor, that one."
+    )
 
 
+def _host_address(value: object) -> str:
+    try:
+        return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
+    except ValueError:
+        raise ValueError('is not an address; write it like "10.0.0.7"') from None
+
+
+HostAddress = Annotated[str, BeforeValidator(_host_address)]
 _CONNECTIONS: Final = "Connections at once, for each process; beyond it those that have waited longest for their client are closed."
 
 
@@ -162,6 +172,17 @@ class Enroll(Form):
     url: str = Field("https://localhost:8443", description="How devices reach it.")
     names: Several[str] = Field(("localhost", "127.0.0.1"), min_length=1, description="Names and addresses in its own TLS certificate.")
     connections: int = Field(1000, ge=8, le=100_000, description=_CONNECTIONS)
+    proxy_socket: Location | None = Field(
+        None,
+        description="A Unix socket for a proxy that ends TLS before us. Whoever may connect to it is believed about whose certificate its client "
+        "has shown (`Client-Cert`, RFC 9440), so only the proxy may.",
+    )
+    proxy_socket_mode: Literal["0600", "0660"] = Field("0600", description="Access to that socket: our own user, or its group too.")
+    trusted_proxies: Several[HostAddress] = Field(
+        (),
+        description="Addresses of proxies on other hosts that are believed in the same way; they connect to `listen`, over TLS. From anybody else "
+        "the header counts for nothing.",
+    )
     renewals: Location = Field(
         Path("renewals.toml"),
         validate_default=True,
@@ -192,13 +213,6 @@ def _network(value: object) -> str:
         raise ValueError('is not a network; write it like "10.0.0.0/8" or "fd00::/8"') from None
 
 
-def _host_address(value: object) -> str:
-    try:
-        return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
-    except ValueError:
-        raise ValueError('is not an address; write it like "10.0.0.7"') from None
-
-
 def _pattern(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"\*|(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*", value):
         raise ValueError('is not a name; write it like "gateway.example" or, for all names below one, "*.example"')
@@ -215,7 +229,6 @@ def _server(value: object) -> str:
 
 
 Network = Annotated[str, BeforeValidator(_network)]
-HostAddress = Annotated[str, BeforeValidator(_host_address)]
 NamePattern = Annotated[str, BeforeValidator(_pattern)]
 DnsServer = Annotated[str, BeforeValidator(_server)]
 Port = Annotated[int, Field(ge=1, le=65535)]

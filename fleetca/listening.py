@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from contextlib import suppress
+from pathlib import Path
 
 from ca.errors import Misconfigured
 
@@ -29,6 +32,37 @@ def listening_socket(address: str, *, setting: str) -> socket.socket:
             f"Nothing can listen on {address}.",
             why=f"{setting}: {error.strerror or error}.",
             fix=f"Stop what listens there (ss -ltnp), or set another address in {setting}.",
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def local_socket(path: Path, *, setting: str) -> socket.socket:
+    """A Unix socket that listens at `path`, for our own user only; one that lies there already is replaced in one step.
+
+    Raises:
+        Misconfigured: it cannot be made (`socket-path`).
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if path.exists() and not path.is_socket():
+            raise OSError(0, "something else lies there")
+        fresh.unlink(missing_ok=True)
+        listener.bind(str(fresh))
+        fresh.chmod(0o600)
+        listener.listen(2048)
+        fresh.replace(path)
+    except OSError as error:
+        listener.close()
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise Misconfigured(
+            "socket-path",
+            f"Nothing can listen at {path}.",
+            why=f"{setting}: {error.strerror or error}.",
+            fix=f"Name a short path in a folder that this process may write, in {setting}.",
         ) from None
     listener.setblocking(False)
     return listener

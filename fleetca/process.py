@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -40,13 +40,13 @@ class Process:
 
     Args:
         ready_fd: where to say that it is ready, if somebody waits for it.
-        socket_fd: the listening socket it inherits, if it listens on one.
+        socket_fds: the listening sockets it inherits, if it listens.
         supervisor: the process that started it; it does not outlive that.
         after_fd: ends when what it needs of others is there.
     """
 
     ready_fd: int | None = None
-    socket_fd: int | None = None
+    socket_fds: Sequence[int] = ()
     supervisor: int | None = None
     after_fd: int | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -88,6 +88,12 @@ class Process:
                 notify.connect(f"\0{address[1:]}" if address.startswith("@") else address)
                 notify.send(b"READY=1")
 
+    def ask_for_others_anew(self) -> None:
+        """Have the supervisor start all processes anew with the settings that they have: what they read at their start has changed."""
+        if self.supervisor is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.supervisor, signal.SIGUSR1)
+
     def wait_for_others(self) -> None:
         """Return when they are there, or when told to stop; at once where nobody said that they are on their way."""
         if self.after_fd is None:
@@ -97,9 +103,14 @@ class Process:
         os.close(self.after_fd)
         self.after_fd = None
 
-    def socket(self) -> socket.socket | None:
-        """The inherited listening socket."""
-        return None if self.socket_fd is None else socket.socket(fileno=self.socket_fd)
+    def inherited(self, *, local: bool = False) -> socket.socket | None:
+        """The inherited listening socket; `local`: the one of Unix."""
+        for descriptor in self.socket_fds:
+            found = socket.socket(fileno=descriptor)
+            if (found.family == socket.AF_UNIX) is local:
+                return found
+            found.detach()
+        return None
 
 
 def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

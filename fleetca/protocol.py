@@ -9,12 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, Final
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from fleetca import proxied
 from fleetca.admission import Seat
 from fleetca.bridge import BODY_LIMIT, PEER_CERTIFICATE, TLS_UNIQUE
+
+log = structlog.get_logger()
 
 REQUEST_SECONDS = 20
 """A connection that has not sent a whole request by then is closed, and so is one idle for so long."""
@@ -65,6 +70,12 @@ class Protocol(HttpToolsProtocol):
     lane: Lane | None = None
     seat: Seat | None = None
     """Where its connection is counted."""
+    proxies: frozenset[str] = frozenset()
+    """Addresses whose word counts for who their client is (RFC 9440)."""
+    by_proxy = False
+    """This connection is from one who may say so."""
+    _told: list[tuple[bytes, bytes]]
+    """What this request says of it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
         super().connection_made(transport)
@@ -76,6 +87,8 @@ class Protocol(HttpToolsProtocol):
         if tls is not None and tls.version() == "TLSv1.2":
             # RFC 5929 3; TLS 1.3 has none that Python lets us see.
             self.app_state = {**self.app_state, TLS_UNIQUE: tls.get_channel_binding("tls-unique")}
+        if self.proxies and self.client is not None:
+            self.by_proxy = plain_address(self.client[0]) in self.proxies
         self._arm()
 
     def _arm(self) -> None:
@@ -120,13 +133,17 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._framing, self._headed = 0, False
+        self._framing, self._headed, self._told = 0, False, []
         self._arm()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # A trailer is never a header (RFC 9110 6.5.1): what checked the headers in front of us did not see it.
-        if not self._headed:
-            super().on_header(name, value)
+        if self._headed:
+            return
+        if name.lower() in proxied.HEADERS:
+            self._told.append((name.lower(), value))
+            return
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._headed = True
@@ -136,9 +153,22 @@ class Protocol(HttpToolsProtocol):
         state = self.scope.get("state")
         assert state is not None, "uvicorn gives every scope its state"
         state["target"] = self.url
+        if self.by_proxy:
+            self._hear_proxy(state)
         super().on_headers_complete()
         if self._last:
             self.cycle.keep_alive = False
+
+    def _hear_proxy(self, state: dict[str, Any]) -> None:
+        try:
+            shown = proxied.client_certificate(self._told, [value for name, value in self.headers if name == b"connection"])
+            if shown is not None and PEER_CERTIFICATE in state:
+                raise ValueError("Client-Cert beside a certificate of this connection's own")
+        except ValueError as error:
+            log.warning("proxy-header-refused", reason=str(error))
+            raise  # answered by 400, and the connection ends
+        if shown is not None:
+            state[PEER_CERTIFICATE] = shown
 
     def on_body(self, body: bytes) -> None:
         self._framing = max(0, self._framing - CHUNK_SHARE * len(body))
@@ -242,6 +272,15 @@ class Protocol(HttpToolsProtocol):
         if self._watch is not None:
             self._watch.cancel()
         super().connection_lost(exc)
+
+
+def plain_address(text: str) -> str:
+    """An IP address as it is compared: one of IPv4 that comes over a socket of IPv6 is one of IPv4."""
+    try:
+        found = ip_address(text.partition("%")[0])
+    except ValueError:
+        return text
+    return str(getattr(found, "ipv4_mapped", None) or found)
 
 
 def _nothing() -> None:

@@ -4,6 +4,7 @@ It holds no key and opens no database: it binds the sockets, so that a restarted
 known before anything starts; it starts the processes, starts them again when they die, and drains them on SIGTERM. SIGHUP reads the
 settings again and lets each process try them before any is touched: good ones are rolled out process by process, bad ones are refused and
 the old stay in force (R36). Every process gets the very octets that were accepted, so a file that is being edited cannot half-apply.
+When an import brings the certificate of an issuer that the settings await, the processes are started anew in the same way.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -27,7 +29,7 @@ from config.settings import Settings
 from fleetca.crew import Crew, Running
 from fleetca.forms import read_settings
 from fleetca.launching import Launcher
-from fleetca.listening import listening_socket
+from fleetca.listening import listening_socket, local_socket
 from fleetca.process import close_memory
 
 log = structlog.get_logger()
@@ -35,18 +37,20 @@ log = structlog.get_logger()
 READY_SECONDS = 30.0
 DRAIN_SECONDS = 15.0
 BACKOFF_SECONDS = 10.0
+SETTLE_SECONDS = 0.5
+PROXY_SOCKET: Final = "enroll.proxy_socket"
 
 Sockets = Mapping[str, tuple[str, socket.socket]]
-"""Section of the settings -> the address it names, and what listens there."""
+"""Setting -> the address it names, and what listens there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One process: its name, what it runs, and the listening socket it inherits."""
+    """One process: its name, what it runs, and the listening sockets it inherits."""
 
     name: str
     role: str
-    listen: str | None
+    listen: Sequence[str]
     alone: bool
     """True where two of them at once may not be: the old one stops before the new one starts."""
 
@@ -54,14 +58,15 @@ class Plan:
 def plans(settings: Settings) -> list[Plan]:
     """The processes of a deployment, in the order in which they start."""
     status = [
-        Plan(f"status-{number}" if settings.status.workers > 1 else "status", "status", "status", alone=False)
+        Plan(f"status-{number}" if settings.status.workers > 1 else "status", "status", ("status.listen",), alone=False)
         for number in range(1, settings.status.workers + 1)
     ]
+    proxied = () if settings.enroll.proxy_socket is None else (PROXY_SOCKET,)
     return [
-        Plan("signer", "signer", None, alone=True),
-        Plan("enroll", "enroll", "enroll", alone=False),
+        Plan("signer", "signer", (), alone=True),
+        Plan("enroll", "enroll", ("enroll.listen", *proxied), alone=False),
         *status,
-        Plan("publisher", "publisher", None, alone=True),
+        Plan("publisher", "publisher", (), alone=True),
     ]
 
 
@@ -94,6 +99,9 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self.stopping = threading.Event()
         self.reload_wanted = threading.Event()
+        self.anew_wanted = threading.Event()
+        self._here = _come(self.settings)
+        self._came_at: float | None = None
 
     # ---- starting ----------------------------------------------------------------------------------------------------
 
@@ -128,12 +136,19 @@ class Supervisor:
 
     def _bound(self, settings: Settings) -> Sockets:
         """A listening socket for each address; those that we listen on already are taken over. Closes none of ours."""
-        wanted = {"enroll": str(settings.enroll.listen), "status": str(settings.status.listen)}
+        wanted = {"enroll.listen": str(settings.enroll.listen), "status.listen": str(settings.status.listen)}
+        if settings.enroll.proxy_socket is not None:
+            wanted[PROXY_SOCKET] = str(settings.enroll.proxy_socket)
         found: dict[str, tuple[str, socket.socket]] = {}
         try:
             for name, address in wanted.items():
                 known = self.sockets.get(name)
-                found[name] = known if known and known[0] == address else (address, listening_socket(address, setting=f"{name}.listen"))
+                if known and known[0] == address:
+                    found[name] = known
+                elif name == PROXY_SOCKET:
+                    found[name] = address, local_socket(Path(address), setting=name)
+                else:
+                    found[name] = address, listening_socket(address, setting=name)
         except FleetcaError:
             _close(found, but=self.sockets)
             raise
@@ -147,8 +162,8 @@ class Supervisor:
         """
         ready, ready_write = os.pipe()
         more, passed = ["--ready-fd", str(ready_write)], [ready_write]
-        if plan.listen is not None:
-            passed.append(self.sockets[plan.listen][1].fileno())
+        for name in plan.listen:
+            passed.append(self.sockets[name][1].fileno())
             more += ["--socket-fd", str(passed[-1])]
         if after is not None:
             passed.append(after)
@@ -218,6 +233,9 @@ class Supervisor:
                 if self.reload_wanted.is_set():
                     self.reload_wanted.clear()
                     self.reload()
+                if self._something_came() or self.anew_wanted.is_set():
+                    self.anew_wanted.clear()
+                    self._anew()
                 self._revive()
         finally:
             self.stop()
@@ -256,12 +274,33 @@ class Supervisor:
         if self._roll_out():
             # Only now: a socket that somebody still has open cannot be bound again.
             _close(before_sockets, but=sockets)
+            self._here = _come(settings)
             log.info("settings-reloaded", file=str(self.file))
         elif not self.stopping.is_set():
             self.settings, self.sockets = before, before_sockets
             self._roll_out(unless=before)
             _close(sockets, but=before_sockets)
             log.error("settings-taken-back", file=str(self.file))
+
+    def _something_came(self) -> bool:
+        """Whether a certificate that was awaited is in its place, and no other came since the look before: an import brings several."""
+        here = _come(self.settings)
+        if here != self._here:
+            self._here, self._came_at = here, self.monotonic()
+        if self._came_at is None or self.monotonic() - self._came_at < SETTLE_SECONDS:
+            return False
+        self._came_at = None
+        return True
+
+    def _anew(self) -> None:
+        """Start every process anew with the settings in force: an issuer came, or one retired. The settings file is not read."""
+        try:
+            self._try(self.settings)
+        except FleetcaError as error:
+            log.error("not-started-anew", code=error.code, reason=str(error), fix=error.fix)
+            return
+        if self._roll_out():
+            log.info("started-anew", issuers=sorted(issuer.id for issuer in self.settings.issuers if not issuer.awaited))
 
     def _try(self, settings: Settings) -> None:
         """Let each process read all that it would read, and stop there.
@@ -356,6 +395,11 @@ class Supervisor:
                 child.process.wait()
 
 
+def _come(settings: Settings) -> frozenset[str]:
+    """The successors whose certificates are in place."""
+    return frozenset(issuer.id for issuer in settings.issuers if issuer.succeeds is not None and not issuer.awaited)
+
+
 def _close(sockets: Sockets, *, but: Sockets) -> None:
     kept = {listener for _, listener in but.values()}
     for _, listener in sockets.values():
@@ -370,6 +414,7 @@ def serve(file: Path, *, ready: Callable[[Supervisor], None], log_directory: Pat
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stopping.set())
     signal.signal(signal.SIGHUP, lambda *_: supervisor.reload_wanted.set())
+    signal.signal(signal.SIGUSR1, lambda *_: supervisor.anew_wanted.set())
     supervisor.start()
     if not supervisor.stopping.is_set():
         ready(supervisor)

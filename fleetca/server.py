@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from wsgiref.types import WSGIApplication
@@ -111,10 +112,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await self.lifespan.startup()
         self.room = Room(room_for(self._most), time=self._loop.time)
-        entrances: list[Any] = [
-            Entrance(listener, self.room, self._protocol, context=self.config.ssl, handshake=protocol.REQUEST_SECONDS)
-            for listener in sockets or ()
-        ]
+        entrances: list[Any] = [self._entrance(listener) for listener in sockets or ()]
         self.servers = entrances
         self.started = True
         # What is loaded by now stays: the collector need not look through it again for every few hundred requests.
@@ -123,10 +121,15 @@ class Server(uvicorn.Server):
         gc.set_threshold(GARBAGE)
         self._ready()
 
-    def _protocol(self, seat: Seat) -> asyncio.Protocol:
+    def _entrance(self, listener: socket.socket) -> Entrance:
+        local = listener.family == socket.AF_UNIX
+        context = None if local else self.config.ssl
+        return Entrance(listener, self.room, partial(self._protocol, local=local), context=context, handshake=protocol.REQUEST_SECONDS)
+
+    def _protocol(self, seat: Seat, *, local: bool) -> asyncio.Protocol:
         make: Any = self.config.http_protocol_class
         made: Protocol = make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=self._loop)
-        made.seat = seat
+        made.seat, made.by_proxy = seat, local
         return made
 
     def in_loop(self, call: Callable[..., object], *arguments: Any) -> None:
@@ -146,18 +149,22 @@ def make_server(
     lane: Lane | None = None,
     http: type[Protocol] = Protocol,
     connections: int = CONNECTIONS,
+    proxies: frozenset[str] = frozenset(),
 ) -> Server:
     """A server for one Flask application; run it with `server.run(sockets=[...])`. SIGTERM and SIGINT drain it.
+
+    Unix sockets among them are for a proxy in front of it: no TLS there, and who may connect is believed about its client (`fleetca.proxied`).
 
     Args:
         threads: how many requests the application works on at once; further ones wait.
         lane: in front of the application.
         http: what reads and writes on each connection.
         connections: how many at once; beyond it those that wait longest give way (`fleetca.admission`).
+        proxies: addresses of proxies that are believed so on the other sockets.
     """
     config = uvicorn.Config(
         Bridge(application, threads=threads),
-        http=type("Protocol", (http,), {"lane": lane}),
+        http=type("Protocol", (http,), {"lane": lane, "proxies": proxies}),
         loop="uvloop",
         ws="none",
         lifespan="off",

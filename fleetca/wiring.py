@@ -48,12 +48,12 @@ from fleetca.door import Door
 from fleetca.failpoints import failpoint
 from fleetca.finished import Finished
 from fleetca.identity import ServiceIdentity
-from fleetca.listening import listening_socket
+from fleetca.listening import listening_socket, local_socket
 from fleetca.planning import Planning
 from fleetca.presigning import Certifier, Presigner, key_maker
 from fleetca.presigning import policy as ocsp_policy
 from fleetca.process import Process
-from fleetca.protocol import Lane, Protocol
+from fleetca.protocol import Lane, Protocol, plain_address
 from fleetca.reporting import Reporting
 from fleetca.server import make_server, tls_context
 from fleetca.wiring_crl import crl_policy, mirrors, webhooks
@@ -83,7 +83,17 @@ def _client(settings: Settings, role: Role) -> SignerClient:
 
 
 def _listener(process: Process, address: str, setting: str) -> socket.socket:
-    return process.socket() or listening_socket(address, setting=setting)
+    return process.inherited() or listening_socket(address, setting=setting)
+
+
+def _proxy_listener(settings: Settings, process: Process) -> socket.socket | None:
+    """Where a proxy on this host connects. Until we are up nobody else may."""
+    path = settings.enroll.proxy_socket
+    if path is None:
+        return None
+    listener = process.inherited(local=True) or local_socket(path, setting="enroll.proxy_socket")
+    path.chmod(int(settings.enroll.proxy_socket_mode, 8))
+    return listener
 
 
 # ---- enroll ---------------------------------------------------------------------------------------------------------
@@ -118,7 +128,7 @@ def enroll(settings: Settings, process: Process) -> None:
     )
     door = Door(settings.signer.socket, Role.enroll)
     lanes = Prompt(enrolment, signer=door, chance=SystemChance()), EstPrompt(protocols.est, signer=door, chance=SystemChance())
-    listener = _listener(process, str(settings.enroll.listen), "enroll.listen")
+    listeners = [_listener(process, str(settings.enroll.listen), "enroll.listen")]
     anchors = [issuer.certificate for issuer in issuers.values()] + [one.certificate for one in forms.manufacturers(settings)]
     context = tls_context(trusted=[forms.pem_of(der).encode() for der in anchors], tls12=settings.est.tls12)
     identity = ServiceIdentity(
@@ -135,14 +145,17 @@ def enroll(settings: Settings, process: Process) -> None:
         return
     threading.Thread(target=identity.keep, args=(process.stopping,), name="identity", daemon=True).start()
     reports.start()
+    if (local := _proxy_listener(settings, process)) is not None:
+        listeners.append(local)
     _run(
         application,
         process,
-        listener,
+        *listeners,
         threads=ENROLLING,
         context=context,
         lane=Lane({target: lane.take for lane in lanes for target in lane.targets}),
         connections=settings.enroll.connections,
+        proxies=frozenset(map(plain_address, settings.enroll.trusted_proxies)),
     )
     protocols.close()
     reports.close()
@@ -308,15 +321,24 @@ def _sequencer(settings: Settings, store: Store, *, clock: Clock, holder: str, p
 def _run(
     application: Flask,
     process: Process,
-    listener: socket.socket,
-    *,
+    *listeners: socket.socket,
     threads: int,
     context: Any = None,
     lane: Lane | None = None,
     http: type[Protocol] = Protocol,
     connections: int,
+    proxies: frozenset[str] = frozenset(),
 ) -> None:
-    server = make_server(application, threads=threads, ready=process.ready, context=context, lane=lane, http=http, connections=connections)
+    server = make_server(
+        application,
+        threads=threads,
+        ready=process.ready,
+        context=context,
+        lane=lane,
+        http=http,
+        connections=connections,
+        proxies=proxies,
+    )
     process.on_stop(server.stop)
     if not process.stopping.is_set():
-        server.run(sockets=[listener])
+        server.run(sockets=[*listeners])

@@ -15,7 +15,7 @@ from fleetca.cli import output
 @output.settings_option
 @click.option("--accepted-fd", type=int, hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
-@click.option("--socket-fd", type=int, hidden=True)
+@click.option("--socket-fd", "socket_fds", type=int, multiple=True, hidden=True)
 @click.option("--supervisor", type=int, hidden=True)
 @click.option("--after-fd", type=int, hidden=True)
 @click.option("--trial", is_flag=True, help="Read everything it would read, open its keys, and stop there; the exit code tells.")
@@ -24,7 +24,7 @@ def process(
     settings: str,
     accepted_fd: int | None,
     ready_fd: int | None,
-    socket_fd: int | None,
+    socket_fds: tuple[int, ...],
     supervisor: int | None,
     after_fd: int | None,
     trial: bool,
@@ -32,7 +32,7 @@ def process(
     from fleetca.forms import read_settings
     from fleetca.process import Process, write_log_lines
 
-    context = Process(ready_fd, socket_fd, supervisor, after_fd)
+    context = Process(ready_fd, socket_fds, supervisor, after_fd)
     context.begin()
     write_log_lines(role)
     accepted = None
