@@ -17,7 +17,7 @@ from typing import Any, Final
 from ca.ceremony_steps import Made, MadeKeys, Outcome, Performed, Progress, Proof, Room, Step, draft_act, trial
 from ca.der import pem
 from ca.der.certificate import assemble
-from ca.errors import Broken, Conflict, Denied, KeyUnavailable
+from ca.errors import Broken, Conflict, Denied, KeyUnavailable, Unacceptable
 from ca.model import Digest, IssuerId, KeyName, Profile, ProfileName, UnixTime
 from ca.ports import Archive, Chance, Clock, Failpoint, SigningKey
 from ca.rules import ceremony_roles as roles
@@ -33,6 +33,7 @@ from ca.rules.ceremony import (
     Sheet,
     StatementAct,
     kind_of,
+    makes_key,
     output_file,
     signer_of,
 )
@@ -192,6 +193,15 @@ class Ceremony:
                 f"The output folder holds {min(present)} already.",
                 why="A ceremony never replaces a file.",
                 fix="Give another, empty folder with --out.",
+            )
+        # A token, too, is this ceremony's from here on: a key that was there before is nobody's mistake later.
+        there = {act.id for act in sheet.acts if makes_key(act)} & {IssuerId(name) for name in self._keys.names()}
+        if there:
+            raise Conflict(
+                "key-exists",
+                f"Where the key of {min(there)} would be made, there is one already.",
+                why="A ceremony makes its keys anew, and never replaces one.",
+                fix="Name another place in the credentials file.",
             )
         people = [
             {"role": each.role, "person": each.person, "spki": transcript.text_of(self._key_of(each).spki)} for each in sheet.participants
@@ -493,6 +503,13 @@ class Ceremony:
         elif said.fields["spki_sha256"] != spki_sha256:
             raise KeyUnavailable(
                 "wrong-key", f"The key {name} is not the one that this ceremony made.", fix="Put back the key file that it wrote."
+            )
+        if any(other.spki == key.spki for name, other in self._opened.items() if name != act):
+            raise Unacceptable(
+                "key-used",
+                f"The key of {act} is one that this ceremony uses for something else.",
+                why="Two names in the credentials file lead to one key.",
+                fix="Give each key a place of its own.",
             )
         self._opened[act] = key
         return key

@@ -17,6 +17,8 @@ from ca.ceremony_plan import plan as planned
 from ca.ceremony_rehearsal import twin_of
 from ca.ceremony_steps import Outcome, Room, Step
 from ca.der import pem
+from ca.der.algorithms import load_public_key
+from ca.der.algorithms import verify as verify_signature
 from ca.der.certificate import assemble
 from ca.der.request import request_info
 from ca.errors import Conflict, KeyUnavailable, Malformed, Misconfigured
@@ -29,10 +31,11 @@ from ca.rules.ceremony import REHEARSAL, Sheet
 from ca.rules.ceremony_check import Verified, check
 from ca.rules.ceremony_roles import check_people
 from config import sheet as written
+from config.key_uris import read_key_uri
 from config.strict import read_octets
 from fleetca import ceremony_host, ceremony_kit, ceremony_sheets, forms
 from fleetca.ceremony_custody import CeremonyCustody, Custodians, Rehearsing, rehearsed
-from fleetca.ceremony_keys import Answers, Keyring, long_enough, read_credentials
+from fleetca.ceremony_keys import Answers, Asked, Keyring, long_enough, read_credentials
 from fleetca.ceremony_kit import Kit
 from fleetca.ceremony_lock import FolderLock
 from fleetca.folder import Folder
@@ -190,6 +193,26 @@ def make_role_key(name: str, folder: Path, passphrase: Callable[[], bytes]) -> D
         KeyUnavailable: the passphrase is too short (`short-passphrase`), or the file cannot be written.
     """
     key = SealedFileKeyStore(folder, long_enough(passphrase)).generate(KeyName(name), AlgorithmName("p256"))
+    return Digest(sha256(key.spki).digest())
+
+
+def find_role_key(uri: str, secret: Callable[[], bytes]) -> Digest:
+    """The key that somebody has already, on a card or elsewhere; the SHA-256 of its SubjectPublicKeyInfo. It signs once, so that PIN and key
+    are known to work before the day.
+
+    Raises:
+        Misconfigured: `uri` is none (`bad-key-uri`), or the store's library is not installed.
+        KeyUnavailable: it is not there, or refuses its PIN, which is tried once.
+        Broken: it signs what does not verify (`bad-own-signature`).
+    """
+    try:
+        place = read_key_uri(uri, base=Path.cwd())
+    except ValueError as error:
+        raise Misconfigured("bad-key-uri", f"The key {error}.") from None
+    store, inner = forms.key_store(place, None if place.secret == "none" else Asked.by(secret))
+    key = store.open(inner)
+    message = b"fleetca role key v1\0" + key.spki
+    verify_signature(load_public_key(key.spki), key.sign(message), message)
     return Digest(sha256(key.spki).digest())
 
 

@@ -6,7 +6,7 @@ With `fleetca.ceremonies` the only module that opens root keys (P3, P4).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +16,10 @@ from ca.errors import KeyUnavailable, Misconfigured
 from ca.keys.sealed_file import SealedFileKeyStore
 from ca.model import AlgorithmName, IssuerId, KeyName, Profile, ProfileName
 from ca.ports import Clock, KeyStore, SigningKey
-from ca.rules.ceremony import IntermediateAct, Participant, RootAct, Sheet
+from ca.rules.ceremony import Act, BackupAct, IntermediateAct, Participant, RootAct, SharesAct, Sheet, makes_key
 from ca.rules.key_policy import check_store
 from config import credentials as places
-from config.key_uris import SealedKey
+from config.key_uris import SealedKey, TokenKey
 from config.secrets import Secret
 from config.strict import read_octets
 from fleetca import forms
@@ -60,13 +60,21 @@ def long_enough(passphrase: Callable[[], bytes]) -> Callable[[], bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked(Secret):
-    """A secret that a person gives when it is needed."""
+class Asked(Secret):
+    """A secret that a person gives when it is needed, once."""
 
     answer: Callable[[], bytes] = field(default=bytes, repr=False)
+    known: list[bytes] = field(default_factory=list, repr=False)
+
+    @classmethod
+    def by(cls, answer: Callable[[], bytes]) -> Asked:
+        """One that `answer` asks for."""
+        return cls("fd", "0", Path(), answer)
 
     def read(self) -> bytes:
-        return self.answer()
+        if not self.known:
+            self.known.append(self.answer())
+        return self.known[0]
 
 
 def read_credentials(file: Path | None) -> places.Credentials:
@@ -94,28 +102,31 @@ class Keyring:
         self._credentials = credentials
         self._answers = answers
         self._sheet = sheet
+        self._opened: dict[int, tuple[KeyStore, KeyName]] = {}
         self._quorums = {
             KeyName(act.id): act.quorum for act in sheet.acts if isinstance(act, RootAct | IntermediateAct) and act.quorum is not None
         }
         self.custody = CeremonyCustody(
             archive=Folder(out), folder=out, sheet=sheet, custodians=custodians, clock=clock, key_files=self._sealed_file
         )
-        _check_names(credentials, sheet)
+        _check_places(credentials, sheet)
 
     def check(self, profiles: Mapping[ProfileName, Profile]) -> None:
-        """Whether each store can make, and may keep, the key that an act makes there.
+        """Whether each store can do what the acts want of it, asked before anything is made. PINs are tried here, once.
 
         Raises:
-            Unacceptable: it cannot (`store-lacks-algorithm`).
+            Unacceptable: it cannot make such a key (`store-lacks-algorithm`).
             Misconfigured: it is weaker than the profile demands (`store-too-weak`).
+            KeyUnavailable: it is not there, refuses its PIN, or gives no key out where an act wants that (`key-not-extractable`).
         """
         for act in self._sheet.acts:
-            if not isinstance(act, RootAct | IntermediateAct) or (isinstance(act, IntermediateAct) and act.csr is not None):
-                continue
-            algorithm, profile = act.algorithm, profiles.get(act.profile)
-            if algorithm is None or profile is None or algorithm not in ALGORITHMS:
-                continue  # what is wrong with these themselves is said with the sheet
-            check_store(self._store(KeyName(act.id))[0].ability(), algorithm, profile)
+            if makes_key(act):
+                algorithm, profile = act.algorithm, profiles.get(act.profile)
+                # What is wrong with these themselves is said with the sheet.
+                if algorithm is not None and profile is not None and algorithm in ALGORITHMS:
+                    check_store(self._store(KeyName(act.id))[0].ability(), algorithm, profile)
+            for issuer in _carried(act):
+                self._sealed_file(issuer)
 
     def _sealed_file(self, issuer: IssuerId) -> tuple[SealedFileKeyStore, KeyName]:
         """The sealed key of an issuer, of this ceremony or an earlier one.
@@ -197,6 +208,12 @@ class Keyring:
         return self._placed(place, f"the key of {name}")
 
     def _placed(self, place: places.KeyPlace, what: str) -> tuple[KeyStore, KeyName]:
+        # One store for each place: whoever is asked for a PIN is asked once, and a token is given a wrong one once.
+        if id(place) not in self._opened:
+            self._opened[id(place)] = self._store_of(place, what)
+        return self._opened[id(place)]
+
+    def _store_of(self, place: places.KeyPlace, what: str) -> tuple[KeyStore, KeyName]:
         secret = place.passphrase
         if place.quorum is not None and isinstance(place.key, SealedKey):
             with forms.our_errors():
@@ -204,22 +221,56 @@ class Keyring:
             return SealedFileKeyStore(place.key.file.parent, lambda: self.custody.of_file(octets), quorum=True), KeyName(place.key.name)
         if secret is None and place.key.secret == "needed":
             ask = self._answers.ask
+            if isinstance(place.key, TokenKey):
+                what = f"{what}, the PIN of token {place.key.token or place.key.serial or place.key.slot}"
             answer = self._answers.passphrase if ask is None else lambda: ask(what)
-            secret = _Asked("fd", "0", Path(), answer)
+            secret = Asked.by(answer)
         return forms.key_store(place.key, secret)
 
 
-def _check_names(credentials: places.Credentials, sheet: Sheet) -> None:
+def _carried(act: Act) -> tuple[IssuerId, ...]:
+    """The issuers whose sealed keys an act takes out of where they rest."""
+    match act:
+        case BackupAct():
+            return (act.issuer,)
+        case SharesAct():
+            return act.keys
+        case _:
+            return ()
+
+
+def _check_places(credentials: places.Credentials, sheet: Sheet) -> None:
+    making = {str(act.id): act for act in sheet.acts if makes_key(act)}
     wanted = (
-        ("made", set(credentials.made), {act.id for act in sheet.acts}),
-        ("issuers", set(credentials.issuers), {known.id for known in sheet.issuers}),
-        ("people", set(credentials.people), {each.person for each in sheet.participants}),
+        ("made", set(credentials.made), set(making), "for which the sheet makes no key"),
+        ("issuers", set(credentials.issuers), {str(known.id) for known in sheet.issuers}, "which the sheet does not know"),
+        ("people", set(credentials.people), {each.person for each in sheet.participants}, "whom the sheet does not know"),
     )
-    for table, given, known in wanted:
-        strange = sorted(given - {str(each) for each in known})
+    for table, given, known, why in wanted:
+        strange = sorted(given - known)
         if strange:
             raise Misconfigured(
                 "unused-credentials",
-                f"The credentials file has {table}.{strange[0]}, which the sheet does not know.",
-                fix=f"Take it out, or correct it: {', '.join(sorted(map(str, known))) or 'the sheet has none'}.",
+                f"The credentials file has {table}.{strange[0]}, {why}.",
+                fix=f"Take it out, or correct it: {', '.join(sorted(known)) or 'the sheet has none'}.",
             )
+    for act, made in making.items():
+        if made.quorum is not None and act in credentials.made:
+            raise Misconfigured(
+                "two-places",
+                f"The sheet puts the key of {act} under the shares {made.quorum}, and the credentials file puts it somewhere else.",
+                why="What was reviewed is what runs.",
+                fix=f"Take made.{act} out of the credentials file, or quorum out of the act.",
+            )
+    taken: dict[object, str] = {}
+    for table, entries in (("made", credentials.made), ("issuers", credentials.issuers), ("people", credentials.people)):
+        for name, place in entries.items():
+            where = replace(place.key, text="")
+            if where in taken and "made." in (taken[where] + f"{table}."):
+                raise Misconfigured(
+                    "two-places",
+                    f"The credentials file has {taken[where]} and {table}.{name} in one place, {place.key.text}.",
+                    why="A key serves one purpose, and one that is made replaces none.",
+                    fix="Give each key a name of its own.",
+                )
+            taken.setdefault(where, f"{table}.{name}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pkcs11
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, utils
 from pkcs11 import exceptions
@@ -91,7 +92,7 @@ class Pkcs11Key:
         self._token, self._name, self._id = token, name, id
         self._algorithm, self._spki = algorithm, spki
         self._way = _WAYS[algorithm]
-        self._held: tuple[Any, Any] | None = None
+        self._held: tuple[Any, Any, bool] | None = None
 
     def __repr__(self) -> str:
         return f"Pkcs11Key({self._name!r}, {self._algorithm!r})"
@@ -121,7 +122,7 @@ class Pkcs11Key:
         way = self._way
         if way.digest is not None:
             return self.sign_digest(hashlib.new(way.digest, message).digest())
-        signature: bytes = self._token.use(lambda session: self._private(session).sign(message, mechanism=way.sign))
+        signature = self._signed(message)
         return released(signature, message, spki=self._spki, name=self._name)
 
     def sign_digest(self, digest: bytes) -> bytes:
@@ -130,20 +131,29 @@ class Pkcs11Key:
         Raises:
             KeyUnavailable, Broken: as `sign`.
         """
-        octets = self._way.head + digest
-        signature: bytes = self._token.use(lambda session: self._private(session).sign(octets, mechanism=self._way.sign))
+        signature = self._signed(self._way.head + digest)
         if self._way.raw_pair:
             signature = _der_pair(signature)
         return released_digest(signature, digest, spki=self._spki, name=self._name)
 
-    def _private(self, session: Any) -> Any:
+    def _signed(self, octets: bytes) -> bytes:
+        def act(session: Any) -> bytes:
+            private, asks = self._private(session)
+            pin = {"pin": self._token.pin()} if asks else {}
+            signature: bytes = private.sign(octets, mechanism=self._way.sign, **pin)
+            return signature
+
+        return self._token.use(act)
+
+    def _private(self, session: Any) -> tuple[Any, bool]:
+        """The key's object, and whether it wants the PIN for each signature (CKA_ALWAYS_AUTHENTICATE: slot 9c of a PIV card)."""
         if self._held is None or self._held[0] is not session:
             found = _objects(session, pkcs11.ObjectClass.PRIVATE_KEY, self._name, self._id)
             if len(found) != 1:
                 raise _no_such_key(self._name)
             # A handle lives as long as its session.
-            self._held = (session, found[0])
-        return self._held[1]
+            self._held = (session, found[0], _attribute(found[0], A.ALWAYS_AUTHENTICATE) is True)
+        return self._held[1], self._held[2]
 
 
 class Pkcs11KeyStore:
@@ -318,22 +328,40 @@ def _attribute(half: Any, attribute: Any) -> Any:
 
 
 def _public(session: Any, private: Any, name: KeyName) -> tuple[bytes, AlgorithmName]:
-    """Read off the public half. One without it cannot be told what it is (most tokens do not say the point of a private key)."""
-    found = _objects(session, pkcs11.ObjectClass.PUBLIC_KEY, name, bytes(private[A.ID]))
-    if not found:
+    """Read off the public half. One without it cannot be told what it is (most tokens do not say the point of a private key).
+
+    Cards give the public half another label, or have it in the certificate only: what belongs together has one CKA_ID (PKCS#11 2.40, 4.9;
+    for PIV, OpenSC and ykcs11 see to it). Whether it is the right half shows in each signature, which is verified before it leaves.
+    """
+    try:
+        public: Any = _public_half(session, name, bytes(private[A.ID]))
+        row = None if public is None else algorithm_of(public)
+    except (ValueError, KeyError, FleetcaError, exceptions.PKCS11Error) as error:
+        raise KeyUnavailable("key-unreadable", f"The key {name} on the token is no kind that we use.", why=str(error)) from None
+    if row is None:
         raise KeyUnavailable(
             "key-unreadable",
             f"The token has no public half of the key {name}.",
-            why="Both halves need the same label and id.",
-            fix="Write the public key beside the private one (pkcs11-tool --write-object --type pubkey).",
+            why="A public key or certificate with the id of the private one is needed.",
+            fix="Write the public key beside the private one (pkcs11-tool --write-object --type pubkey), or its certificate (--type cert).",
         )
-    try:
-        public = _loaded(found[0])
-        row = algorithm_of(public)
-    except (ValueError, KeyError, FleetcaError, exceptions.PKCS11Error) as error:
-        raise KeyUnavailable("key-unreadable", f"The key {name} on the token is no kind that we use.", why=str(error)) from None
     spki: bytes = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return spki, row.name
+
+
+def _public_half(session: Any, name: KeyName, id_: bytes) -> Any:
+    labelled = _objects(session, pkcs11.ObjectClass.PUBLIC_KEY, name, id_)
+    if labelled or not id_:
+        return _loaded(labelled[0]) if labelled else None
+    for kind, read in ((pkcs11.ObjectClass.PUBLIC_KEY, _loaded), (pkcs11.ObjectClass.CERTIFICATE, _certified)):
+        found = list(session.get_objects({A.CLASS: kind, A.ID: id_}))
+        if found:
+            return read(found[0])
+    return None
+
+
+def _certified(certificate: Any) -> Any:
+    return x509.load_der_x509_certificate(bytes(certificate[A.VALUE])).public_key()
 
 
 def _loaded(public: Any) -> Any:

@@ -32,6 +32,7 @@ _LOCKED: Final = 0x00040000
 """CKF_USER_PIN_COUNT_LOW, _FINAL_TRY and _LOCKED of CK_TOKEN_INFO (PKCS#11 2.40, 3.2)."""
 _HARDWARE: Final = 0x00000004
 """CKF_HW_SLOT of CK_SLOT_INFO."""
+_WRONG_PIN: Final = (exceptions.PinIncorrect, exceptions.PinInvalid, exceptions.PinLenRange)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +177,18 @@ class Token:
             except _Over as over:
                 raise over.error from None
 
+    def pin(self) -> str:
+        """The PIN that logged in, for a key that asks for it again at each signature. Only inside `use`."""
+        assert self._pin is not None, "there is a session, so there was a PIN"
+        return self._pin
+
     def _try(self, action: Callable[[Any], T]) -> T:
         try:
             return action(self._session)
+        except _WRONG_PIN as error:  # of a key that asks for it at each signature: somebody changed it meanwhile
+            self._refused = True
+            self._drop()
+            raise self._wrong_pin(_said(error)) from None
         except exceptions.PKCS11Error as error:  # of a session that is over, libraries say very different things
             self._drop()
             raise _Over(KeyUnavailable("token-lost", f"The {self._address} does not work.", why=_said(error))) from None
@@ -262,7 +272,7 @@ class Token:
             session = token.open(rw=True, user_pin=self._pin)
         except exceptions.UserAlreadyLoggedIn:
             session = token.open(rw=True)  # another key of ours on the same token
-        except (exceptions.PinIncorrect, exceptions.PinInvalid, exceptions.PinLenRange) as error:
+        except _WRONG_PIN as error:
             self._refused = True
             raise self._wrong_pin(_said(error)) from None
         except exceptions.PinLocked:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeGuard
 
 from ca.der.algorithms import ALGORITHMS
 from ca.errors import Misconfigured
@@ -251,6 +251,11 @@ class Period:
 
     start: UnixTime
     end: UnixTime
+
+
+def makes_key(act: Act) -> TypeGuard[RootAct | IntermediateAct]:
+    """Whether a key is made for it in the ceremony."""
+    return isinstance(act, RootAct) or (isinstance(act, IntermediateAct) and act.csr is None)
 
 
 def output_file(act: Act, *, rehearsal: bool = False) -> str:

@@ -76,23 +76,33 @@ def plan(sheet: Path, on: datetime | None, script: Path | None, octets: bool, as
 
 @click.command(
     name="role-key",
-    help="Make the key with which PERSON signs in ceremonies: a sealed file NAME.key in the folder --out. Prints the SHA-256 for the sheet.",
+    help="Make the key with which PERSON signs in ceremonies: a sealed file NAME.key in the folder --out. With --key, use the one that the "
+    "person has already, on a PIV card or another token. Prints the SHA-256 for the sheet.",
 )
 @click.argument("name")
+@click.option(
+    "--key", "uri", help="A key that is there: pkcs11:token=...;object=...?module-path=... (RFC 7512). It signs once, as a trial."
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=".", show_default=True, help="Folder of the key.")
-@click.option("--passphrase-file", type=click.Path(dir_okay=False), help="File with the person's passphrase (mode 0600).")
+@click.option("--passphrase-file", type=click.Path(dir_okay=False), help="File with the person's passphrase or PIN (mode 0600).")
 @click.option("--passphrase-fd", type=int, help="File descriptor to read it from.")
 @output.json_option
-def role_key(name: str, out: Path, passphrase_file: str | None, passphrase_fd: int | None, as_json: bool) -> None:
+def role_key(name: str, uri: str | None, out: Path, passphrase_file: str | None, passphrase_fd: int | None, as_json: bool) -> None:
     from ca.rules.ceremony_words import words
     from fleetca import ceremonies
 
-    secret = prompts.passphrase(f"the key {name}", file=passphrase_file, descriptor=passphrase_fd, twice=True)
-    digest = ceremonies.make_role_key(name, out, secret)
-    file = out / f"{name}.key"
-    document = {"key": str(file), "key_sha256": digest.hex(), "words": words(digest)}
+    if uri is not None:
+        secret = prompts.passphrase(f"the key of {name}", file=passphrase_file, descriptor=passphrase_fd, twice=False)
+        digest = ceremonies.find_role_key(uri, secret)
+        place, said = uri, f"The key of {name} signs. Its PIN was tried once, and is kept nowhere."
+    else:
+        secret = prompts.passphrase(f"the key {name}", file=passphrase_file, descriptor=passphrase_fd, twice=True)
+        digest = ceremonies.make_role_key(name, out, secret)
+        place = str(out / f"{name}.key")
+        said = f"The key {place} is made. Only its owner knows the passphrase."
+    document = {"key": place, "key_sha256": digest.hex(), "words": words(digest)}
     lines = [
-        f"The key {file} is made. Only its owner knows the passphrase.",
+        said,
         prompts.fact("key_sha256", digest.hex()),
         prompts.fact("in words", words(digest)),
         "Write key_sha256 into the sheet, under [[roles]].",

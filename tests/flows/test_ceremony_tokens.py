@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
+from cryptography.x509.oid import NameOID
 
 from ca.der import pem
 from ca.errors import FleetcaError, Unacceptable
 from ca.keys.pkcs11 import Pkcs11KeyStore
 from ca.keys.pkcs11_token import TokenAddress
 from ca.model import AlgorithmName, KeyName
+from ca.rules import transcript
 from ca.system import SystemChance, SystemClock
 from fleetca import ceremonies
+from fleetca.cli.main import fleetca
 from tests import softhsm
 from tests.fakes.ceremony import apart
 
@@ -149,3 +159,155 @@ def test_a_token_gives_no_key_out_for_a_backup(folder: Path, hsm: softhsm.SoftHs
     with pytest.raises(FleetcaError) as caught:
         hold(folder, "backup")
     assert caught.value.code == "key-not-extractable"
+
+
+# ---- Cards that people have already -------------------------------------------------------------------------------------
+
+
+def piv(hsm: softhsm.SoftHsm, label: str, person: str) -> str:
+    """A token that looks like a PIV card: 9a with its public half under another label, 9c with its certificate only and the PIN at each use."""
+    hsm.add(label)
+    curve = ("--keypairgen", "--key-type", "EC:prime256v1", "--usage-sign")
+    hsm.inspect(label, *curve, "--label", "PIV AUTH key", "--id", "01")
+    hsm.inspect(label, *curve, "--label", "SIGN key", "--id", "02", "--always-auth")
+    for name, number, slot in (("PIV AUTH key", "01", "PIV Authentication"), ("SIGN key", "02", "Digital Signature")):
+        file = hsm.folder / f"{number}.der"
+        hsm.inspect(label, "--read-object", "--type", "pubkey", "--id", number, "--output-file", str(file))
+        file.with_suffix(".cer").write_bytes(certified(file.read_bytes(), person))
+        certificate = (
+            "--write-object",
+            str(file.with_suffix(".cer")),
+            "--type",
+            "cert",
+            "--id",
+            number,
+            "--label",
+            f"Certificate for {slot}",
+        )
+        hsm.inspect(label, *certificate)
+        hsm.inspect(label, "--delete-object", "--type", "pubkey", "--label", name)
+        if number == "01":
+            hsm.inspect(label, "--write-object", str(file), "--type", "pubkey", "--id", number, "--label", "PIV AUTH pubkey")
+    return label
+
+
+def certified(spki: bytes, person: str) -> bytes:
+    """A certificate as the people who gave the card out made one."""
+    now, name = datetime.now(UTC), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, person)])
+    key = load_der_public_key(spki)
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key).serial_number(7)
+    made = builder.not_valid_before(now).not_valid_after(now + timedelta(days=30)).sign(ec.generate_private_key(ec.SECP256R1()), SHA256())
+    return made.public_bytes(Encoding.DER)
+
+
+def card_uri(hsm: softhsm.SoftHsm, label: str, name: str, number: str) -> str:
+    return f"pkcs11:token={label};id=%{number};object={name.replace(' ', '%20')};type=private?module-path={hsm.module}"
+
+
+@pytest.fixture
+def cards(folder: Path, hsm: softhsm.SoftHsm, tmp_path: Path) -> Path:
+    """A sheet that two people confirm with the keys of a card each has: one from slot 9a, one from 9c."""
+    stem = hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]
+    uris = {
+        "Wanda": card_uri(hsm, piv(hsm, f"wanda-{stem}", "Wanda"), "SIGN key", "02"),
+        "Aron": card_uri(hsm, piv(hsm, f"aron-{stem}", "Aron"), "PIV AUTH key", "01"),
+    }
+    places, roles = "", ""
+    (tmp_path / "pin").write_text(f"{softhsm.PIN}\n")
+    (tmp_path / "pin").chmod(0o600)
+    for role, person in (("witness", "Wanda"), ("auditor", "Aron")):
+        done = CliRunner().invoke(
+            fleetca, ["ceremony", "role-key", person, "--key", uris[person], "--passphrase-file", str(tmp_path / "pin"), "--json"]
+        )
+        assert done.exit_code == 0, done.output
+        said = json.loads(done.stdout)
+        assert softhsm.PIN not in done.output
+        roles += f'[[roles]]\nrole = "{role}"\nperson = "{person}"\nkey_sha256 = "{said["key_sha256"]}"\n'
+        places += f'[people.{person}]\nkey = "{uris[person]}"\npassphrase = "file:pin"\n'
+    head = '[ceremony]\nname = "cards"\nconfirm = ["auditor", "witness"]\n'
+    (tmp_path / "cards.toml").write_text(head + roles + ROOT.format(algorithm="p256"))
+    (tmp_path / "cards.credentials").write_text(places)
+    return tmp_path
+
+
+def wanda_signs(cards: Path) -> int:
+    said = (cards / "cards" / transcript.FILE).read_bytes().splitlines()
+    return sum(json.loads(line)["kind"] == "confirmed" and json.loads(line)["person"] == "Wanda" for line in said)
+
+
+@pytest.mark.req("REQ-KEY-002")
+def test_people_confirm_with_the_keys_of_their_piv_cards(cards: Path) -> None:
+    hold(cards, "cards")
+    assert wanda_signs(cards) == 4  # the sheet, root and CRL, the whole
+    assert ceremonies.verify(cards / "cards").people == (("witness", "Wanda"), ("auditor", "Aron"))
+    # What an auditor believes is the signature, and it is of the key in the card's certificate.
+    begin = json.loads((cards / "cards" / transcript.FILE).read_bytes().splitlines()[0])
+    spki = {each["person"]: transcript.octets_of(each["spki"]) for each in begin["people"]}
+    sheet = (cards / "cards.toml").read_text()
+    assert all(hashlib.sha256(each).hexdigest() in sheet for each in spki.values())
+    # The PIN is in nothing that is kept or reviewed.
+    kept = [*(cards / "cards").iterdir(), cards / "cards.toml", cards / "cards.credentials"]
+    assert not any(softhsm.PIN.encode() in path.read_bytes() for path in kept)
+
+
+def test_a_wrong_pin_is_tried_once_and_not_again_by_the_next_run(cards: Path, hsm: softhsm.SoftHsm) -> None:
+    label = (cards / "cards.credentials").read_text().split("token=")[1].split(";")[0]
+    right = (cards / "pin").read_text()
+    (cards / "pin").write_text("not the pin of the tests")
+    from ca.keys.pkcs11_token import _module
+
+    for code in ("wrong-pin", "pin-not-tried"):
+        _module(str(hsm.module)).restart()  # a login belongs to the whole process, and this one is to be another
+        with pytest.raises(FleetcaError) as caught:
+            hold(cards, "cards")
+        assert caught.value.code == code
+        assert "not the pin" not in f"{caught.value} {caught.value.fix}"
+        assert not (cards / "cards" / transcript.FILE).exists()
+    (cards / "pin").write_text(right)
+    # Also the right one waits until somebody has logged in by hand: who is to know that it is right?
+    with pytest.raises(FleetcaError) as again:
+        hold(cards, "cards")
+    assert again.value.code == "pin-not-tried"
+    assert "pkcs11-tool" in again.value.fix
+    hsm.inspect(label, "--list-objects")
+    hold(cards, "cards")
+
+
+@pytest.mark.parametrize("where", ["sheet", "credentials"])
+def test_a_pin_in_a_file_that_is_reviewed_is_refused_and_not_repeated(cards: Path, where: str) -> None:
+    credentials, sheet = cards / "cards.credentials", cards / "cards.toml"
+    if where == "sheet":
+        sheet.write_text(sheet.read_text().replace('person = "Wanda"\n', f'person = "Wanda"\npin = "{softhsm.PIN}"\n'))
+    else:
+        credentials.write_text(
+            credentials.read_text().replace("?module-path=", f"?pin-value={softhsm.PIN.replace(' ', '%20')}&module-path=", 1)
+        )
+    with pytest.raises(FleetcaError) as caught:
+        hold(cards, "cards")
+    assert softhsm.PIN not in f"{caught.value} {caught.value.why} {caught.value.fix}"
+    assert softhsm.PIN.replace(" ", "%20") not in f"{caught.value} {caught.value.why} {caught.value.fix}"
+    assert not (cards / "cards").exists()
+
+
+def test_somebody_elses_card_is_noticed_before_anything_is_made(cards: Path) -> None:
+    credentials = cards / "cards.credentials"
+    text = credentials.read_text()
+    wanda, aron = (text.split(f"[people.{each}]\n")[1].split("\n")[0] for each in ("Wanda", "Aron"))
+    credentials.write_text(text.replace(wanda, "HERS").replace(aron, wanda).replace("HERS", aron))
+    with pytest.raises(FleetcaError) as caught:
+        hold(cards, "cards")
+    assert caught.value.code == "wrong-role-key"
+    assert not (cards / "cards" / transcript.FILE).exists()
+
+
+def test_a_card_that_is_not_in_its_reader_is_said(cards: Path, hsm: softhsm.SoftHsm) -> None:
+    hsm.pull_out()
+    try:
+        with pytest.raises(FleetcaError) as caught:
+            hold(cards, "cards")
+        assert caught.value.code == "token-absent"
+        assert "Put it in" in caught.value.fix
+    finally:
+        hsm.put_back()
+    hold(cards, "cards")
