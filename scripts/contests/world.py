@@ -149,7 +149,8 @@ class World:
         self.issuer = x509.load_pem_x509_certificate(settings.issuer("issuing").certificate.read_bytes())
         self.tokens = Tokens(settings_file)
 
-    def check(self, issued: Sequence[bytes], count: int) -> None:
+    def check(self, issued: Sequence[bytes], count: int) -> list[bytes]:
+        """The same certificates, once each was found to be ours and another one."""
         assert len(issued) == count
         serials = set()
         for der in issued:
@@ -157,6 +158,7 @@ class World:
             certificate.verify_directly_issued_by(self.issuer)
             serials.add(certificate.serial_number)
         assert len(serials) == count
+        return [*issued]
 
     def issue(self) -> CertificateRef:
         """A certificate for a new device."""
@@ -201,7 +203,7 @@ class Service:
         texts = self.tokens.make(len(requests))
         work = [{"token": text, "csr": pem_of(csr)} for text, csr in zip(texts, requests, strict=True)]
         root = str(self.settings.issuer("root").certificate)
-        answer = _elsewhere("enrol", self.settings.enroll.url, root, connections, work)
+        answer = elsewhere("enrol", self.settings.enroll.url, root, connections, work)
         assert len(answer["certificates"]) == len(requests)
         for pem in answer["certificates"]:
             certificate = x509.load_pem_x509_certificate(pem.encode())
@@ -218,7 +220,7 @@ class Service:
         """OCSP answers a second about one certificate, keep-alive; every answer says that it is good."""
         question = ocsp.OCSPRequestBuilder().add_certificate(certificate, self.issuer, hashes.SHA1()).build()
         octets = question.public_bytes(Encoding.DER)
-        answer = _elsewhere("ask_status", self.settings.status.url, base64.b64encode(octets).decode(), seconds, connections)
+        answer = elsewhere("ask_status", self.settings.status.url, base64.b64encode(octets).decode(), seconds, connections)
         for body in answer["bodies"]:
             told = ocsp.load_der_ocsp_response(base64.b64decode(body))
             assert told.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL
@@ -245,7 +247,7 @@ def served(folder: Path, *, revoked: int = 0) -> Iterator[Service]:
         watch.join()
 
 
-def _elsewhere(load: str, *arguments: Any) -> dict[str, Any]:
+def elsewhere(load: str, *arguments: Any) -> dict[str, Any]:
     """The client side, in a process of its own."""
     command = [sys.executable, str(Path(__file__).with_name("world_load.py")), load]
     # Into a file: a pipe of a child that ran an event loop was once read short.

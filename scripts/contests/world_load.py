@@ -108,6 +108,54 @@ def enrol(url: str, root: str, connections: int, work: list[dict[str, Any]]) -> 
     return {"seconds": seconds, "processor": spent, "certificates": [json.loads(answer)["certificate"] for answer in answers]}
 
 
+async def _renewals(url: str, contexts: list[ssl.SSLContext], bodies: list[bytes], *, stay: bool) -> tuple[float, list[bytes]]:
+    """Each device renews, one after the other, until there is nothing more to ask; those who stay keep their connection."""
+    parts = urlsplit(url)
+    head = f"POST /.well-known/est/simplereenroll HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/pkcs10\r\nContent-Length: ".encode()
+    loop = asyncio.get_running_loop()
+    answers: list[bytes] = []
+
+    async def opened(context: ssl.SSLContext, most: int) -> Connection:
+        left = most
+
+        def following(status: int, answer: bytes) -> bytes | None:
+            nonlocal left
+            if status:
+                assert status == 200, answer
+                answers.append(answer)
+            left -= 1
+            return bodies.pop() if bodies and left >= 0 else None
+
+        return (await loop.create_connection(lambda: Connection(head, following), parts.hostname, parts.port, ssl=context))[1]
+
+    async def device(context: ssl.SSLContext) -> None:
+        while bodies:
+            one = await opened(context, 1)
+            one.begin()
+            await one.done
+            one.close()
+
+    lines = [await opened(context, len(bodies)) for context in contexts] if stay else []
+    began = time.perf_counter()
+    for line in lines:
+        line.begin()
+    await asyncio.gather(*((line.done for line in lines) if stay else (device(context) for context in contexts)))
+    seconds = time.perf_counter() - began
+    for line in lines:
+        line.close()
+    return seconds, answers
+
+
+def renew(url: str, root: str, pairs: list[list[str]], work: list[str], stay: bool) -> dict[str, Any]:  # noqa: FBT001 - it comes from JSON
+    contexts = []
+    for certificate, key in pairs:
+        context = ssl.create_default_context(cafile=root)
+        context.load_cert_chain(certificate, key)
+        contexts.append(context)
+    seconds, answers = uvloop.run(_renewals(url, contexts, [item.encode() for item in work], stay=stay))
+    return {"seconds": seconds, "answers": [answer.decode() for answer in answers]}
+
+
 def ask_status(url: str, question: str, seconds: float, connections: int) -> dict[str, Any]:
     body = base64.b64decode(question)
     bodies: set[bytes] = set()
@@ -130,4 +178,4 @@ def ask_status(url: str, question: str, seconds: float, connections: int) -> dic
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps({"enrol": enrol, "ask_status": ask_status}[sys.argv[1]](*json.load(sys.stdin))))
+    sys.stdout.write(json.dumps({"enrol": enrol, "renew": renew, "ask_status": ask_status}[sys.argv[1]](*json.load(sys.stdin))))

@@ -52,8 +52,15 @@ def test_the_contest_of_ocsp_runs_and_every_row_is_whole(tmp_path: Path) -> None
     assert all(rival in rivals for rival in ("nginx", "cfssl", "django-ca", "openssl ocsp"))
 
 
-def test_the_contest_of_enrolling_runs_and_the_agent_stands_beside_certbot(tmp_path: Path) -> None:
+def test_the_contest_of_enrolling_runs_and_shows_what_a_renewal_is_made_of(tmp_path: Path) -> None:
     result = bench("enrol", tmp_path)
     found = [row for row in result["rows"] if "certbot" in row["rival"]]
     assert {row["unit"] for row in found} == {"ms", "MiB"}
-    assert all(row.keys() == FIELDS for row in found)
+    assert all(row.keys() == FIELDS for row in result["rows"])
+    est = [row for row in result["rows"] if "certbot" not in row["rival"]]
+    assert all(row["rounds"] >= 3 and min(row["ratio"], row["ours"], row["theirs"], row["target"]) > 0 for row in est)
+    words = " ".join(row["contest"] + " " + row["rival"] for row in est)
+    assert all(part in words for part in ("TLS:", "DER:", "commit:", "CSR verify + sign + handshake"))
+    if result["missing"]:
+        refuse(f"left out: {result['missing']}")
+    assert "django-ca" in words
