@@ -338,7 +338,7 @@ def _public(session: Any, private: Any, name: KeyName) -> tuple[bytes, Algorithm
         row = None if public is None else algorithm_of(public)
     except (ValueError, KeyError, FleetcaError, exceptions.PKCS11Error) as error:
         raise KeyUnavailable("key-unreadable", f"The key {name} on the token is no kind that we use.", why=str(error)) from None
-    if row is None:
+    if public is None or row is None:
         raise KeyUnavailable(
             "key-unreadable",
             f"The token has no public half of the key {name}.",
