@@ -57,6 +57,7 @@ from ca.ports import Chance, Clock, Failpoint, Ledger, SigningKey, Writing
 from ca.rules import evidence, grant, leaf, renewal, testimony
 from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
+from ca.rules.issuers import Ability, check_ability, newest
 from ca.rules.lint.certificate import lint
 from ca.rules.reread import verify_signed
 from ca.rules.serial import RANDOM_OCTETS, make_serial
@@ -181,6 +182,7 @@ class Issuing:
         self._ledger, self._witness, self._keys, self._issuers = ledger, witness, keys, issuers
         self._policy, self._clock, self._chance, self._serial_check = policy, clock, chance, serial_check
         self._failpoint = failpoint
+        self._current = policy
         self._allowances = Allowances(policy.caps_of, "certificates")
 
     def announce(self) -> None:
@@ -320,7 +322,7 @@ class Issuing:
         if found is not None:
             # Only this process signs, and this request is not in flight: its intent was left by a crash or a failure.
             said += lineage.give_up(tx, found, now=now)
-        claim, policy = item.claim, self._policy
+        claim, policy = item.claim, self._policy_at(now)
         record = self._issuers.record_of(claim, tx)
         asked = grant.asked_for(
             claim,
@@ -334,7 +336,8 @@ class Issuing:
         )
         device = tx.lock_device(asked.device)
         given = grant.grant(claim, asked, policy, device=device, now=now)
-        profile, issuer = policy.profile(given.profile), self._issuer(given.issuer)
+        profile = policy.profile(given.profile)
+        issuer = self._issuer(given.issuer, Ability.sign_status if profile.status is StatusKind.nocheck else Ability.issue, now=now)
         check_key_algorithm(profile, csr.algorithm)
         self._allowances.spend(claim.peer.role, now=now)
         if device is None:
@@ -352,7 +355,14 @@ class Issuing:
         name = grant.operator_of(item.request.device) if item.request.device is not None else None
         return None if name is None else tx.find_operator(name)
 
-    def _issuer(self, name: IssuerId) -> Issuer:
+    def _policy_at(self, now: UnixTime) -> grant.Policy:
+        """The policy with the generation that issues now in the place of the line that the settings name."""
+        current = newest(self._issuers.by_id, self._policy.default_issuer, now=now)
+        if current != self._current.default_issuer:
+            self._current = replace(self._policy, default_issuer=current)
+        return self._current
+
+    def _issuer(self, name: IssuerId, wanted: Ability, *, now: UnixTime) -> Issuer:
         issuer = self._issuers.by_id.get(name)
         if issuer is None:
             raise NotFound("issuer-unknown", f"There is no issuer {name!r}.", fix="List them: fleetca issuers list")

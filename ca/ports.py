@@ -385,6 +385,14 @@ class Writing(Protocol):
         ...
 
     def change_key(self, record: KeyRecord, change: KeyChange) -> None:
+    def last_end(self, issuer: IssuerId) -> UnixTime | None:
+        """When the last revocable certificate of an issuer ends, intents and void ones counted; None where there is none."""
+        ...
+
+    def age_issuer(self, issuer: IssuerId, *, last_ends: UnixTime, retired_at: UnixTime | None) -> None:
+        """Write down when the last certificate of an issuer ends, and since when it is retired."""
+        ...
+
         """The record as it is after a change, and the change. `change.before` must be what is on record.
 
         Raises:

@@ -1,7 +1,7 @@
 """Recording a ceremony whose outputs came into a deployment that is running. Asked for by role operator on the signer's socket only.
 
 Believes nobody: transcript, seal and every output are verified here again, from their octets, with the certificates that this deployment knows.
-Opens no key and needs none (P4); what a ceremony makes that needs one, a new issuer, is imported with the signer stopped. Knows rules and ports.
+Opens no key and needs none (P4); a new issuer's is opened when the signer starts with its certificate in place. Knows rules and ports.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from ca.der.certificate import read_certificate
 from ca.errors import Conflict, Denied, Unacceptable
 from ca.lineage import Issuers
-from ca.model import Peer, Role
+from ca.model import Issuer, Peer, Role
 from ca.ports import Clock, Ledger, Writing
 from ca.rules import leaf, transcript
 from ca.rules.ceremony import REHEARSAL_UNIT
 from ca.rules.ceremony_check import Verified, check
+from ca.rules.certificate import issuer_from_certificate
 from ca.rules.clock import trusted
+from ca.rules.issuers import signed_by
 
 ISSUERS: Final = frozenset(("root", "intermediate", "rekey"))
 """Kinds of outputs that are issuers of a deployment."""
@@ -35,7 +38,8 @@ class RecordingCeremonies:
         Raises:
             Denied: who asks is no operator of this machine.
             Unacceptable: it does not hold (see `ca.rules.ceremony_check`), or was a rehearsal.
-            Conflict: it made a certificate that this deployment does not have yet (`issuer-not-here`).
+            Conflict: it made another certificate for an issuer that is at work here (`issuer-changed`), or an issuer that nothing connects
+                with those (`issuer-not-here`).
         """
         if peer.role is not Role.operator:
             raise Denied("not-allowed", f"Role {peer.role.value} brings no ceremony.")
@@ -43,17 +47,41 @@ class RecordingCeremonies:
         verified = check(files.get(transcript.FILE, b""), files, roots=known)
         refuse_rehearsal(verified)
         for output in verified.outputs:
-            if output.kind in ISSUERS and known.get(output.act) != output.der:
+            if output.kind in ISSUERS and known.get(output.act, output.der) != output.der:
                 raise Conflict(
-                    "issuer-not-here",
-                    f"The ceremony made the certificate of {output.act}, which is not at work here.",
-                    why="A new issuer's key is opened when the signer starts.",
-                    fix="Stop fleetca serve, import it again, and start.",
+                    "issuer-changed",
+                    f"The ceremony made another certificate of {output.act} than the one at work here.",
+                    why="An issuer keeps its certificate for life: what it signed is looked up by it.",
+                    fix="Give the new issuer another id in the sheet and in the settings.",
                 )
+        _check_connected(verified, list(self._issuers.by_id.values()))
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             remember(tx, verified, now=now)
         return verified.name
+
+
+def _check_connected(verified: Verified, connected: list[Issuer]) -> None:
+    """New issuers are signed by those that are known; a new root is linked by one (RFC 9810 4.4). Another deployment's are nobody's.
+
+    Raises:
+        Conflict: `issuer-not-here`.
+    """
+    known = {issuer.id for issuer in connected}
+    links = [read_certificate(output.der) for output in verified.outputs if output.kind == "link"]
+    for output in verified.outputs:
+        if output.kind not in ISSUERS or output.act in known:
+            continue
+        made = issuer_from_certificate(output.der, id=output.act, key=None)
+        ways = [output.der, *(link.der for link in links if link.subject == made.subject and link.spki == made.spki)]
+        if not any(signed_by(way, issuer) for way in ways for issuer in connected):
+            raise Conflict(
+                "issuer-not-here",
+                f"The ceremony made the certificate of {output.act}, and nothing at work here signed or linked it.",
+                why="Who trusts what is at work here would not believe it.",
+                fix="If it is meant to be here, stop fleetca serve, import it again, and start.",
+            )
+        connected.append(made)
 
 
 def refuse_rehearsal(verified: Verified) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -127,6 +128,14 @@ class IssuerSetting(Form):
         None, description="What unlocks the key: a passphrase, or the PIN of its token. AWS KMS has none; a TPM's key may have one."
     )
     profile: ShortName = Field("issuing-ca", description="The CA profile whose `minimum_protection` the store of its key must reach.")
+    succeeds: ShortName | None = Field(
+        None,
+        description="The issuer whose place it takes. It is at work from the import of its certificate on, and no file need be there before; the "
+        "other one then issues no more and signs status until all that it issued has ended. See `fleetca issuers prepare`.",
+    )
+    issues_from: datetime | None = Field(
+        None, description="When it takes that place, like `2027-01-31T09:00:00Z`. Absent: as soon as it is imported."
+    )
     unknown: Unissued | None = Field(None, description="Its own `ocsp.unknown`, where it differs.")
     crl_shards: int = Field(
         0,
@@ -139,10 +148,24 @@ class IssuerSetting(Form):
     )
     crl_deltas: bool = Field(False, description="Whether its complete CRL has deltas.")
 
+    @field_validator("issues_from")
+    @classmethod
+    def _with_zone(cls, value: datetime | None) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("has no time zone; end it with Z")
+        return value
+
     @model_validator(mode="after")
     def _both_or_none(self) -> IssuerSetting:
         check_secret(self.key, given=self.passphrase is not None)
+        if self.issues_from is not None and self.succeeds is None:
+            raise ValueError("issues_from is for an issuer that succeeds another one")
         return self
+
+    @property
+    def to_come(self) -> bool:
+        """Whether it is still to come: a ceremony makes its certificate."""
+        return self.succeeds is not None and not self.certificate.exists()
 
 
 class Profiles(Form):
@@ -533,7 +556,13 @@ class Settings(Form):
             raise ValueError(f"issuers has {twice[0]} twice")
         if self.profiles.default_issuer not in ids:
             raise ValueError(f"profiles.default_issuer is {self.profiles.default_issuer}, and issuers has no such id ({', '.join(ids)})")
-        if self.issuer(self.profiles.default_issuer).key is None:
+        succeeded = [issuer.succeeds for issuer in self.issuers if issuer.succeeds is not None]
+        for issuer in self.issuers:
+            if issuer.succeeds is not None and (issuer.succeeds not in ids or issuer.succeeds == issuer.id):
+                raise ValueError(f"issuers: {issuer.id} succeeds {issuer.succeeds}, and there is no such other issuer")
+            if succeeded.count(issuer.id) > 1:
+                raise ValueError(f"issuers: two succeed {issuer.id}; let one succeed the other")
+        if self.issuer(self.profiles.default_issuer).key is None and self.profiles.default_issuer not in succeeded:
             raise ValueError(f"profiles.default_issuer is {self.profiles.default_issuer}, which has no key here")
         return self
 

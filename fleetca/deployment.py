@@ -101,22 +101,22 @@ def create(directory: Path, wanted: Wanted, *, chance: Chance) -> Created:
     def fresh() -> bytes:
         return chance.octets(32).hex().encode() + b"\n"
 
-    _secret_file(directory / "secrets/serial-check.key", fresh)
+    secret_file(directory / "secrets/serial-check.key", fresh)
     place = read_key_uri(wanted.key, base=directory.absolute())
     reference = None if wanted.passphrase is None else Secret.parse(wanted.passphrase, base=directory.absolute())
     if place.scheme == "sealed" and reference is not None and reference.scheme == "file" and reference.path is not None:
-        _secret_file(reference.path, fresh)
-    issuing = _found_or_made(*forms.key_store(place, reference), wanted.algorithm)
+        secret_file(reference.path, fresh)
+    issuing = found_or_made(*forms.key_store(place, reference), wanted.algorithm)
     log = _key(directory / "keys", "log", AlgorithmName("ed25519"), _passphrase(directory, "log", fresh))
-    _ensure(directory / "public/log.verifier", f"{note.note_key(wanted.name, log.spki)}\n".encode)
+    ensure(directory / "public/log.verifier", f"{note.note_key(wanted.name, log.spki)}\n".encode)
     csr = directory / "ceremony" / f"{ISSUING}.csr"
-    _ensure(csr, lambda: _csr(issuing, f"{wanted.label or wanted.name} Issuing CA"))
+    ensure(csr, lambda: csr_of(issuing, f"{wanted.label or wanted.name} Issuing CA"))
     sheet = directory / "ceremony" / f"{wanted.sheet}.toml"
-    _ensure(sheet, lambda: _sheet_text(wanted).encode())
+    ensure(sheet, lambda: _sheet_text(wanted).encode())
     operator_key = None
     if wanted.operator is not None:
         key = _key(directory / "operators", wanted.operator, AlgorithmName("p256"), _passphrase(directory, wanted.operator, fresh))
-        _ensure(directory / "operators" / f"{wanted.operator}.csr", lambda: _csr(key, wanted.operator or ""))
+        ensure(directory / "operators" / f"{wanted.operator}.csr", lambda: csr_of(key, wanted.operator or ""))
         operator_key = directory / "operators" / f"{wanted.operator}.key"
     # Last: from here on this is a deployment, and nothing above is made again.
     put_new(settings, text.encode())
@@ -151,31 +151,35 @@ def _check(directory: Path, wanted: Wanted) -> None:
             raise Misconfigured("bad-operator-id", f"An operator cannot be called {wanted.operator} here.", fix="Choose another name.")
 
 
-def _ensure(path: Path, content: Callable[[], bytes], *, mode: int = 0o644) -> None:
+def ensure(path: Path, content: Callable[[], bytes], *, mode: int = 0o644) -> None:
+    """Write a file unless it is there."""
     if not path.exists():
         put_new(path, content(), mode=mode)
 
 
-def _secret_file(path: Path, content: Callable[[], bytes]) -> None:
+def secret_file(path: Path, content: Callable[[], bytes]) -> None:
+    """Write a secret unless it is there."""
     make_folder(path.parent)
-    _ensure(path, content, mode=0o600)
+    ensure(path, content, mode=0o600)
 
 
 def _passphrase(directory: Path, name: str, fresh: Callable[[], bytes]) -> Callable[[], bytes]:
     path = directory / "secrets" / f"{name}.passphrase"
-    _secret_file(path, fresh)
+    secret_file(path, fresh)
     return forms.secret(Secret("file", str(path.absolute()), path.parent))
 
 
 def _key(folder: Path, name: str, algorithm: AlgorithmName, passphrase: Callable[[], bytes]) -> SigningKey:
-    return _found_or_made(SealedFileKeyStore(folder, passphrase), KeyName(name), algorithm)
+    return found_or_made(SealedFileKeyStore(folder, passphrase), KeyName(name), algorithm)
 
 
-def _found_or_made(store: KeyStore, name: KeyName, algorithm: AlgorithmName) -> SigningKey:
+def found_or_made(store: KeyStore, name: KeyName, algorithm: AlgorithmName) -> SigningKey:
+    """The key of that name, made where there is none."""
     return store.open(name) if name in store.names() else store.generate(name, algorithm)
 
 
-def _csr(key: SigningKey, common_name: str) -> bytes:
+def csr_of(key: SigningKey, common_name: str) -> bytes:
+    """A CSR of a key that only signs, PEM."""
     info = request_info({"common_name": common_name[:64]}, key.spki)
     return pem.pem(pem.REQUEST, assemble(info, key.algorithm, key.sign(info))).encode()
 

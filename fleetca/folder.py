@@ -54,6 +54,27 @@ class Folder:
                 sync_folder(self.path)
 
 
+def replace_file(path: Path, octets: bytes) -> None:
+    """Write a file in the place of one that is there, whole or not at all, durable on return, with the mode that it had.
+
+    Raises:
+        StoreUnavailable: it cannot be written; the old one stands.
+    """
+    with understood(path):
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+        fresh.unlink(missing_ok=True)
+        try:
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(octets)
+                file.flush()
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
 def put_new(path: Path, octets: bytes, *, mode: int = 0o644) -> None:
     """Write a file that does not exist yet, whole or not at all, durable on return.
 

@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from ca.der import pem
-from ca.errors import KeyUnavailable, Malformed, Misconfigured
-from ca.model import CrlContents, CrlPlan, Issuer, KeyName, Name, NameKind, Profile, ProfileName, Role
+from ca.errors import KeyUnavailable, Malformed, Misconfigured, Unavailable
+from ca.model import CrlContents, CrlPlan, Issuer, IssuerId, KeyName, Name, NameKind, Profile, ProfileName, Role, UnixTime
 from ca.ports import KeyStore
 from ca.rules.caps import Caps, Manufacturer, Validated
 from ca.rules.certificate import issuer_from_certificate
-from ca.rules.issuers import arranged
+from ca.rules.issuers import arranged, with_successors
 from ca.rules.manufacturer import may_sign
 from ca.rules.profile import accept
 from config.errors import ConfigurationError, SecretUnavailable
@@ -30,6 +31,9 @@ from config.settings import Caps as CapsForm
 from config.settings import Settings
 from config.settings import read_settings as _read_settings
 from config.strict import read_octets
+
+LINKS: Final = "links"
+"""The folder of link and cross-certificates, beside the first issuer's certificate."""
 
 
 @contextmanager
@@ -297,7 +301,13 @@ def issuers(settings: Settings, certificates: Mapping[str, bytes] | None = None)
         Misconfigured: a certificate is absent or wrong, or a root has a key here (P4).
     """
     found: list[Issuer] = []
+    successors: dict[IssuerId, tuple[IssuerId, UnixTime]] = {}
     for number, setting in enumerate(settings.issuers, start=1):
+        if setting.to_come if certificates is None else setting.id not in certificates:
+            continue
+        if setting.succeeds is not None:
+            begins = 0 if setting.issues_from is None else int(setting.issues_from.timestamp())
+            successors[IssuerId(setting.succeeds)] = IssuerId(setting.id), begins
         key = f"issuers[{number}].certificate"
         with _naming(settings.file, key):
             found.append(
@@ -312,7 +322,33 @@ def issuers(settings: Settings, certificates: Mapping[str, bytes] | None = None)
                 )
             )
     with _naming(settings.file, "issuers"):
-        return arranged(found)
+        return with_successors(arranged(found), successors)
+
+
+def at_work(settings: Settings, recorded: Callable[[], Sequence[Issuer]]) -> tuple[Issuer, ...]:
+    """As `issuers`, with those that are retired as if their keys were offline: nothing is signed for them. For processes that sign status.
+
+    Args:
+        recorded: the issuers on record. Where they cannot be had, nobody counts as retired: status goes on (P7).
+    """
+    try:
+        retired = {issuer.id: issuer.retired_at for issuer in recorded() if issuer.retired_at is not None}
+    except Unavailable:
+        retired = {}
+    return tuple(
+        replace(issuer, key=None, may_sign_crl=False, retired_at=retired[issuer.id]) if issuer.id in retired else issuer
+        for issuer in issuers(settings)
+    )
+
+
+def links(settings: Settings) -> Mapping[str, bytes]:
+    """Link and cross-certificates that imports brought (DER), by the id of the act that made them.
+
+    Raises:
+        Misconfigured: a file among them is no certificate.
+    """
+    folder = settings.issuers[0].certificate.parent / LINKS
+    return {path.stem: certificate_file(path, key="issuers[1].certificate") for path in sorted(folder.glob("*.pem"))}
 
 
 @contextmanager

@@ -6,8 +6,8 @@
     operator    added, and certified through the one door (P2)
 
 Every step is safe to repeat, so after a crash the same command goes on; what is there whole already is refused as a repetition. It opens the issuing key and the database as the signer does, under
-the signer's lock (DESIGN 3), and never a root key (P4). What brings no new issuer, a root's next CRL above all, is imported while the signer
-runs: then the signer verifies and records the ceremony, and only the files are placed here.
+the signer's lock (DESIGN 3), and never a root key (P4). What succeeds something that is at work, the next issuing CA or a root's next CRL, is
+imported while the signer runs: then the signer verifies and records the ceremony, and only the files are placed here.
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ class Imported:
     issuers: tuple[Issuer, ...]
     operators: tuple[Path, ...]
     """Certificates of operators that were issued now."""
+    to_come: tuple[IssuerId, ...] = ()
+    """New issuers that a running signer takes up when it is started anew."""
 
 
 def import_ceremony(settings: Settings, folder: Path, *, clock: Clock, chance: Chance, root_sha256: str | None = None) -> Imported:
@@ -143,11 +145,17 @@ def _beside(
     clock: Clock,
     running: Conflict,
 ) -> Imported:
-    """While the signer runs: what needs no key. It verifies the ceremony itself before anything is placed, and writes its leaf."""
-    new = [issuer.id for issuer in issuers if not settings.issuer(issuer.id).certificate.exists()]
-    if new:
-        running.why = f"{running.why} This ceremony brings the new issuer {new[0]}, whose key it must open."
+    """While the signer runs. It verifies the ceremony itself before anything is placed, and writes its leaf.
+
+    What the settings await is then at work as soon as the processes are started anew, which `fleetca serve` does by itself.
+    """
+    new = [issuer for issuer in issuers if not settings.issuer(issuer.id).certificate.exists()]
+    hasty = [issuer.id for issuer in new if settings.issuer(issuer.id).succeeds is None]
+    if hasty:
+        running.why = f"{running.why} This ceremony brings the new issuer {hasty[0]}, which succeeds none that is at work."
+        running.fix = f"{running.fix} Or say whose place it takes: succeeds = ... in the settings."
         raise running
+    _matching_keys(settings, new)  # before anything is placed: the signer would not start with it
     archive = Folder(folder)
     wanted = [transcript.FILE, "sheet.toml", *(output.file for output in verified.outputs)]
     signer = SignerClient(settings.signer.socket, Role.operator)
@@ -160,7 +168,7 @@ def _beside(
     placed += [_place_beside(settings, output) for output in verified.outputs if output.kind in _BESIDE]
     if not any(each.new for each in placed):
         raise _repeated(verified)
-    return Imported(verified.name, fingerprint, tuple(placed), tuple(issuers), ())
+    return Imported(verified.name, fingerprint, tuple(placed), tuple(issuers), (), tuple(issuer.id for issuer in new))
 
 
 def _import(
@@ -248,6 +256,8 @@ def _certificates(settings: Settings, verified: Verified) -> Mapping[str, bytes]
                 fix="Give the new issuer another id in the sheet and in the settings.",
             )
         der = there or here
+        if der is None and setting.to_come:
+            continue
         if der is None:
             raise Misconfigured(
                 "no-certificate",

@@ -50,7 +50,7 @@ def opened(settings: Settings) -> Opened:
     stores: dict[IssuerId, KeyStore] = {}
     abilities: dict[IssuerId, StoreAbility] = {}
     for setting in settings.issuers:
-        if setting.key is None:
+        if setting.key is None or setting.to_come:
             continue
         id_ = IssuerId(setting.id)
         stores[id_], name = store_of(settings, setting.id)

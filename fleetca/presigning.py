@@ -77,7 +77,7 @@ class Presigner:
         self, settings: Settings, store: Store, signer: SignerClient, *, spool: Path | None = None, files: Path | None = None
     ) -> None:
         clock = SystemClock()
-        answered = [issuer for issuer in forms.issuers(settings) if issuer.key is not None]
+        answered = [issuer for issuer in forms.at_work(settings, store.reading.issuers) if issuer.key is not None]
         self._spool = SpoolWriter(spool or settings.ocsp.spool)
         self._files = files or settings.ocsp.files
         self._clock, self._lifetime, self._max_age = clock, settings.ocsp.lifetime, settings.ocsp.max_age

@@ -88,6 +88,12 @@ class Process:
                 notify.connect(f"\0{address[1:]}" if address.startswith("@") else address)
                 notify.send(b"READY=1")
 
+    def ask_for_others_anew(self) -> None:
+        """Have the supervisor start all processes anew with the settings that they have: what they read at their start has changed."""
+        if self.supervisor is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.supervisor, signal.SIGUSR1)
+
     def wait_for_others(self) -> None:
         """Return when they are there, or when told to stop; at once where nobody said that they are on their way."""
         if self.after_fd is None:

@@ -4,6 +4,7 @@ It holds no key and opens no database: it binds the sockets, so that a restarted
 known before anything starts; it starts the processes, starts them again when they die, and drains them on SIGTERM. SIGHUP reads the
 settings again and lets each process try them before any is touched: good ones are rolled out process by process, bad ones are refused and
 the old stay in force (R36). Every process gets the very octets that were accepted, so a file that is being edited cannot half-apply.
+When an import brings the certificate of an issuer that the settings await, the processes are started anew in the same way.
 """
 
 from __future__ import annotations
@@ -98,6 +99,9 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self.stopping = threading.Event()
         self.reload_wanted = threading.Event()
+        self.anew_wanted = threading.Event()
+        self._here = _come(self.settings)
+        self._came_at: float | None = None
 
     # ---- starting ----------------------------------------------------------------------------------------------------
 
@@ -229,6 +233,9 @@ class Supervisor:
                 if self.reload_wanted.is_set():
                     self.reload_wanted.clear()
                     self.reload()
+                if self._something_came() or self.anew_wanted.is_set():
+                    self.anew_wanted.clear()
+                    self._anew()
                 self._revive()
         finally:
             self.stop()
@@ -267,12 +274,33 @@ class Supervisor:
         if self._roll_out():
             # Only now: a socket that somebody still has open cannot be bound again.
             _close(before_sockets, but=sockets)
+            self._here = _come(settings)
             log.info("settings-reloaded", file=str(self.file))
         elif not self.stopping.is_set():
             self.settings, self.sockets = before, before_sockets
             self._roll_out(unless=before)
             _close(sockets, but=before_sockets)
             log.error("settings-taken-back", file=str(self.file))
+
+    def _something_came(self) -> bool:
+        """Whether a certificate that was awaited is in its place, and no other came since the look before: an import brings several."""
+        here = _come(self.settings)
+        if here != self._here:
+            self._here, self._came_at = here, self.monotonic()
+        if self._came_at is None or self.monotonic() - self._came_at < SETTLE_SECONDS:
+            return False
+        self._came_at = None
+        return True
+
+    def _anew(self) -> None:
+        """Start every process anew with the settings in force: an issuer came, or one retired. The settings file is not read."""
+        try:
+            self._try(self.settings)
+        except FleetcaError as error:
+            log.error("not-started-anew", code=error.code, reason=str(error), fix=error.fix)
+            return
+        if self._roll_out():
+            log.info("started-anew", issuers=sorted(issuer.id for issuer in self.settings.issuers if not issuer.to_come))
 
     def _try(self, settings: Settings) -> None:
         """Let each process read all that it would read, and stop there.
@@ -367,6 +395,11 @@ class Supervisor:
                 child.process.wait()
 
 
+def _come(settings: Settings) -> frozenset[str]:
+    """The successors whose certificates are in place."""
+    return frozenset(issuer.id for issuer in settings.issuers if issuer.succeeds is not None and not issuer.to_come)
+
+
 def _close(sockets: Sockets, *, but: Sockets) -> None:
     kept = {listener for _, listener in but.values()}
     for _, listener in sockets.values():
@@ -381,6 +414,7 @@ def serve(file: Path, *, ready: Callable[[Supervisor], None], log_directory: Pat
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stopping.set())
     signal.signal(signal.SIGHUP, lambda *_: supervisor.reload_wanted.set())
+    signal.signal(signal.SIGUSR1, lambda *_: supervisor.anew_wanted.set())
     supervisor.start()
     if not supervisor.stopping.is_set():
         ready(supervisor)

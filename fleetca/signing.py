@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -25,6 +26,7 @@ from ca.ports import SigningKey
 from ca.record_ceremony import RecordingCeremonies
 from ca.recover import Recovery
 from ca.revoke import Revoking
+from ca.retire import Retiring
 from ca.rules import grant, note
 from ca.sign_crl import CrlSigning
 from ca.signer.alone import SignerLock
@@ -48,6 +50,8 @@ from fleetca.process import Process
 log = structlog.get_logger()
 
 
+RETIRE_SECONDS: Final = 3600.0
+
 def policy(settings: Settings) -> grant.Policy:
     """What the settings lay down for the signer's rules."""
     return grant.Policy(
@@ -68,6 +72,7 @@ class SignerParts:
     recovery: Recovery
     life: KeyLife
     records: Sequence[KeyRecord]
+    retiring: Retiring
     """The keys that the settings say are in service."""
 
 
@@ -132,6 +137,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
             life=life(settings, store, witness),
             records=key_inventory.records(settings, tuple(issuers.by_id.values()), found.abilities, now=clock.now()),
         )
+            retiring=Retiring(ledger=store.ledger, issuers=tuple(issuers.by_id.values()), clock=clock, crl_lifetime=settings.crl.lifetime),
         store.close()
 
 
@@ -185,6 +191,8 @@ def signer(settings: Settings, process: Process) -> None:
             log.warning("recovered", certificate=str(ref), verdict=verdict.value)
         for name, count in parts.verbs.crls.settle_shards():
             log.info("crl-shards", issuer=name, count=count)
+        for issuer in parts.retiring.enter():
+            log.info("issuer-at-work", issuer=issuer)
         # Also refuses to start with a key that was suspended, compromised or destroyed.
         parts.life.enter(parts.records, actor="signer")
         parts.verbs.issuing.announce()
@@ -199,12 +207,28 @@ def signer(settings: Settings, process: Process) -> None:
         )
         server.start()
         process.ready()
-        process.stopping.wait()
+        _keep_retiring(parts, process)
         server.stop()
 
 
 def adopted_leaves(settings: Settings) -> int:
     """For `fleetca recover`, after the recovery: how many leaves of the published log a database that was set back got again."""
+def _keep_retiring(parts: SignerParts, process: Process) -> None:
+    """Until told to stop, retire issuers whose time is over. The others stop signing for one when they are started anew."""
+    wait = 0.0
+    while not process.stopping.wait(wait):
+        wait = RETIRE_SECONDS
+        try:
+            retired = parts.desk.do(parts.retiring.retire)
+        except FleetcaError as error:
+            log.warning("retiring-waits", code=error.code, what=error.what, why=error.why)
+            continue
+        for issuer in retired:
+            log.info("issuer-retired", issuer=issuer)
+        if retired:
+            process.ask_for_others_anew()
+
+
     store = open_store(forms.store_url(settings))
     try:
         return adopt(

@@ -175,8 +175,8 @@ def _receipts(settings: Settings, store: Store) -> Callable[[Digest], Mapping[st
 def status(settings: Settings, process: Process) -> None:
     """OCSP, CRLs and CA certificates over plain HTTP. Its responder keys live and die with it."""
     clock = SystemClock()
-    issuers = forms.issuers(settings)
     store = open_store(forms.store_url(settings), readonly=True)
+    issuers = forms.at_work(settings, store.reading.issuers)
     check_key = forms.serial_check_key(settings)
 
     def is_ours(number: Serial) -> bool:
@@ -222,8 +222,8 @@ def status(settings: Settings, process: Process) -> None:
 def publisher(settings: Settings, process: Process) -> None:
     """Publishes CRLs and runs the sequencer of the record; any number may run, the database's leases decide."""
     clock = SystemClock()
-    issuers = forms.issuers(settings)
     store = open_store(forms.store_url(settings))
+    issuers = forms.at_work(settings, store.reading.issuers)
     holder = _holder("publisher")
     points = failpoint()
     outlet, asking = DirectoryOutlet(settings.crl.directory), Asking(settings.crl.tally)

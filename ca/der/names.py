@@ -85,6 +85,12 @@ def _parsed(name: bytes) -> x509.Name:
     return x509.load_der_x509_csr(writer.sequence(information, algorithm, writer.bit_string(bytes(64)))).subject
 
 
+def attribute(name: bytes, word: str) -> str | None:
+    """The first attribute of that kind in a DER Name, by the words of `ATTRIBUTES`; None where there is none."""
+    found = _parsed(name).get_attributes_for_oid(ATTRIBUTES[word])
+    return str(found[0].value) if found else None
+
+
 def common_name(text: str) -> bytes:
     """The RelativeDistinguishedName of one common name, as UTF8String.
 

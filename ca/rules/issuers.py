@@ -5,15 +5,25 @@ Who signed whom is decided by keys, never by names alone (incident R34). A root 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 
 from cryptography import x509
 
 from ca.der.algorithms import load_public_key, verify
 from ca.der.certificate import read_certificate
-from ca.errors import Misconfigured, Refused
-from ca.model import Issuer
+from ca.errors import Denied, Misconfigured, Refused
+from ca.model import Issuer, IssuerId, UnixTime
+
+
+class Ability(Enum):
+    """What an issuer may do at a moment."""
+
+    issue = "issue"
+    sign_crl = "sign-crl"
+    sign_status = "sign-status"
+    """Certify OCSP responders."""
 
 
 def arranged(issuers: Sequence[Issuer]) -> tuple[Issuer, ...]:
@@ -44,6 +54,104 @@ def arranged(issuers: Sequence[Issuer]) -> tuple[Issuer, ...]:
             )
         found.append(replace(issuer, parent=parent.id))
     return tuple(found)
+
+
+def with_successors(
+    issuers: Sequence[Issuer], successors: Mapping[IssuerId, tuple[IssuerId, UnixTime]]
+) -> tuple[Issuer, ...]:  # fmt: skip
+    """The issuers, each knowing who takes its place and from when on.
+
+    Args:
+        successors: issuer -> its successor, and when that is meant to begin; it begins no earlier than its certificate.
+
+    Raises:
+        Misconfigured: issuers would succeed each other in a circle (`successors-in-a-circle`).
+    """
+    by_id = {issuer.id: issuer for issuer in issuers}
+    for start in by_id:
+        seen, at = {start}, start
+        while at in successors:
+            at = successors[at][0]
+            if at in seen:
+                raise Misconfigured("successors-in-a-circle", f"The issuers {', '.join(sorted(seen))} succeed each other in a circle.")
+            seen.add(at)
+    found = []
+    for issuer in issuers:
+        if issuer.id in successors:
+            successor, begins = successors[issuer.id]
+            issuer = replace(issuer, successor=successor, issues_until=max(begins, by_id[successor].not_before))  # noqa: PLW2901
+        found.append(issuer)
+    return tuple(found)
+
+
+def newest(by_id: Mapping[IssuerId, Issuer], start: IssuerId, *, now: UnixTime) -> IssuerId:
+    """The generation that issues now in the line that begins with `start`."""
+    at = start
+    while at in by_id:
+        issuer = by_id[at]
+        if issuer.successor is None or issuer.issues_until is None or now < issuer.issues_until:
+            break
+        at = issuer.successor
+    return at
+
+
+def ended(issuer: Issuer, *, now: UnixTime) -> bool:
+    """Whether it signs nothing any more: it was retired, or its own certificate has ended."""
+    return issuer.retired_at is not None or now > issuer.not_after
+
+
+def abilities(issuer: Issuer, *, now: UnixTime) -> frozenset[Ability]:
+    """What an issuer may do: what its certificate allows, less what its successor does in its place, and nothing after its end.
+
+    Whether its key is here is another question: a root signs in ceremonies only (P4).
+    """
+    if ended(issuer, now=now):
+        return frozenset()
+    found = {Ability.sign_crl} if issuer.may_sign_crl else set()
+    if issuer.may_issue:
+        found.add(Ability.sign_status)
+        if issuer.issues_until is None or now < issuer.issues_until:
+            found.add(Ability.issue)
+    return frozenset(found)
+
+
+def check_ability(issuer: Issuer, wanted: Ability, *, now: UnixTime) -> None:
+    """Whether an issuer may do something now.
+
+    Raises:
+        Denied: it was retired or has ended (`issuer-ended`), or its successor issues in its place (`issuer-succeeded`).
+        Misconfigured: its certificate does not allow it (`issuer-may-not-issue`).
+    """
+    if wanted in abilities(issuer, now=now):
+        return
+    if ended(issuer, now=now):
+        raise Denied(
+            "issuer-ended",
+            f"Issuer {issuer.id!r} signs nothing any more.",
+            why="It is retired: all that it signed has ended." if issuer.retired_at is not None else "Its own certificate has ended.",
+            fix="See what issues now: fleetca issuers list",
+        )
+    if wanted is Ability.issue and issuer.may_issue:
+        raise Denied(
+            "issuer-succeeded",
+            f"Issuer {issuer.id!r} issues no more.",
+            why=f"{issuer.successor} took its place; it only signs status until all that it issued has ended.",
+            fix=f"Name no issuer, or {issuer.successor}.",
+        )
+    raise Misconfigured("issuer-may-not-issue", f"Issuer {issuer.id!r} may not do this.", why="The key usage of its certificate lacks it.")
+
+
+def links_of(issuer: Issuer, others: Sequence[bytes], *, now: UnixTime) -> tuple[bytes, ...]:
+    """Of certificates that roots gave each other (DER), those for this one's very name and key that hold now, the longest first.
+
+    A path may go through them to another root, so who trusts only that one believes what this one signed (RFC 9810 4.4).
+    """
+    found = []
+    for der in others:
+        facts = read_certificate(der)
+        if facts.subject == issuer.subject and facts.spki == issuer.spki and facts.not_before <= now <= facts.not_after:
+            found.append((-facts.not_after, der))
+    return tuple(der for _, der in sorted(found))
 
 
 def signed_by(der: bytes, issuer: Issuer) -> bool:

@@ -258,6 +258,10 @@ OPERATOR_COLUMNS = tuple(t.operators.c)
 
 def operator_of(row: Row) -> Operator:
     return Operator(row[0], row[1], tuple(json.loads(row[2])), row[3], row[4])
+        successor=row[16],
+        issues_until=row[17],
+        last_ends=row[18],
+        retired_at=row[19],
 
 
 CRL_COLUMNS = tuple(column for column in t.crls.c if column.name != "published_at")

@@ -60,6 +60,10 @@ issuers = sa.Table(
     sa.Column("ocsp_url", TEXT),
     sa.Column("issuer_url", TEXT),
     sa.Column("parent", TEXT),
+    sa.Column("successor", TEXT),
+    sa.Column("issues_until", NUMBER),
+    sa.Column("last_ends", NUMBER),
+    sa.Column("retired_at", NUMBER),
 )
 
 devices = sa.Table(

@@ -7,7 +7,7 @@ import json
 import sqlalchemy as sa
 
 from ca.errors import Conflict, NotFound
-from ca.model import Digest, Issuer, Operator, OperatorName, UnixTime
+from ca.model import Digest, Issuer, IssuerId, Operator, OperatorName, UnixTime
 from ca.store import tables as t
 from ca.store.reads import insert, param, values_of
 from ca.store.writes import Writes
@@ -15,12 +15,19 @@ from ca.store.writes import Writes
 _o = t.operators.c
 
 _new_issuer = insert(t.issuers).values(values_of(t.issuers))
-# The same certificate again may bring other addresses or another name of its key; another certificate is another issuer.
+_CHANGES = ("key", "may_issue", "may_sign_crl", "crl_url", "ocsp_url", "issuer_url", "parent", "successor", "issues_until")
+# The same certificate again may bring other addresses, another name of its key or a successor; another certificate is another issuer.
 ADD_ISSUER = _new_issuer.on_conflict_do_update(
     index_elements=["id"],
-    set_={name: _new_issuer.excluded[name] for name in ("key", "may_issue", "may_sign_crl", "crl_url", "ocsp_url", "issuer_url", "parent")},
+    set_={name: _new_issuer.excluded[name] for name in _CHANGES},
     where=sa.and_(t.issuers.c.certificate == _new_issuer.excluded.certificate, t.issuers.c.tenant == _new_issuer.excluded.tenant),
 ).returning(t.issuers.c.id)
+_c = t.certificates.c
+# At the moment of a roll-over those that end last are the newest: the index on expiry finds the first one almost at once.
+LAST_END = (
+    sa.select(_c.not_after).where(_c.issuer == param("the_issuer"), _c.revocable).order_by(_c.not_after.desc(), _c.id.desc()).limit(1)
+)
+AGE_ISSUER = sa.update(t.issuers).where(t.issuers.c.id == param("the_issuer")).values(last_ends=param("ends"), retired_at=param("retired"))
 ADD_OPERATOR = insert(t.operators).values(values_of(t.operators)).on_conflict_do_nothing()
 DISABLE_OPERATOR = (
     sa.update(t.operators).where(_o.name == param("the_name")).values(disabled_at=sa.func.coalesce(_o.disabled_at, param("now")))
@@ -35,7 +42,7 @@ CONSUME_MESSAGE = insert(t.messages).values(values_of(t.messages)).on_conflict_d
 
 class AuthorityWrites(Writes):
     def add_issuer(self, issuer: Issuer) -> None:
-        """The same certificate again updates its addresses and its key's name.
+        """The same certificate again updates its addresses, its key's name and its successor; what it has become of age stays.
 
         Raises:
             Conflict: the id belongs to another certificate (`issuer-exists`).
@@ -59,12 +66,25 @@ class AuthorityWrites(Writes):
                 "ocsp_url": issuer.ocsp_url,
                 "issuer_url": issuer.issuer_url,
                 "parent": issuer.parent,
+                "successor": issuer.successor,
+                "issues_until": issuer.issues_until,
+                "last_ends": issuer.last_ends,
+                "retired_at": issuer.retired_at,
             },
         )
         if not added:
             raise Conflict(
                 "issuer-exists", f"The issuer id {issuer.id} belongs to another certificate.", fix="Give the new issuer an id of its own."
             )
+
+    def last_end(self, issuer: IssuerId) -> UnixTime | None:
+        """When the last revocable certificate of an issuer ends, intents and void ones counted; None where there is none."""
+        row = self._first(LAST_END, {"the_issuer": issuer})
+        return None if row is None else int(row[0])
+
+    def age_issuer(self, issuer: IssuerId, *, last_ends: UnixTime, retired_at: UnixTime | None) -> None:
+        """Write down when the last certificate of an issuer ends, and since when it is retired."""
+        self._change(AGE_ISSUER, {"the_issuer": issuer, "ends": last_ends, "retired": retired_at})
 
     def add_operator(self, operator: Operator) -> None:
         """The same again is harmless.

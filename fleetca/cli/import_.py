@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from fleetca.cli import output
+
+if TYPE_CHECKING:
+    from ca.system import SystemClock
+
+TAKEN_UP_SECONDS: Final = 30.0
 
 
 @click.command(
@@ -42,6 +49,7 @@ def import_(folder: Path, root_sha256: str | None, settings: str, as_json: bool)
         ],
         "issuers": [issuer.id for issuer in imported.issuers],
         "operators": [str(path) for path in imported.operators],
+        "at_work": not imported.to_come or _taken_up(settings, frozenset(imported.to_come), clock),
     }
     now = clock.now()
     lines = [f"The ceremony {imported.ceremony} is imported."]
@@ -52,5 +60,28 @@ def import_(folder: Path, root_sha256: str | None, settings: str, as_json: bool)
     lines += [f"  operator certificate: {path}" for path in imported.operators]
     if root_sha256 is None:
         lines.append(f"Compare with the paper from the ceremony: the root's SHA-256 fingerprint is\n  {imported.root_sha256.hex()}")
-    lines.append(f"Next: fleetca serve --settings {settings}")
+    if not imported.to_come:
+        lines.append(f"Next: fleetca serve --settings {settings}")
+    elif document["at_work"]:
+        lines.append(f"At work now: {', '.join(imported.to_come)}. See: fleetca issuers list --settings {settings}")
+    else:
+        lines.append(
+            f"Next: have the processes read the settings (SIGHUP to fleetca serve, or restart its units); then {', '.join(imported.to_come)} is at work."
+        )
     output.result(document, "\n".join(lines), as_json=as_json)
+
+
+def _taken_up(settings: str, wanted: frozenset[str], clock: SystemClock) -> bool:
+    """Wait until a signer that was started anew names them; False where none does: it knows settings that do not await them."""
+    from threading import Event
+
+    from ca.errors import FleetcaError
+    from fleetca.cli import reach
+
+    deadline = clock.monotonic() + TAKEN_UP_SECONDS
+    while clock.monotonic() < deadline:
+        with suppress(FleetcaError), reach.signer(settings) as (_, signer):
+            if wanted <= {issuer.id for issuer in signer.issuers()}:
+                return True
+        Event().wait(0.2)
+    return False

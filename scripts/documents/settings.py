@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -37,6 +38,7 @@ _TYPES: dict[Any, str] = {
     bool: "true or false",
     Secret: "secret",
     Address: "`host:port`",
+    datetime: "date and time",
     KeyReference: "key",
 }
 

@@ -545,7 +545,7 @@ def test_P4_another_roots_ceremony_is_nobodys_and_a_new_issuer_waits_for_a_stop(
     with pytest.raises(Conflict) as caught:
         client.record_ceremony(files)
     client.close()
-    assert caught.value.code == "issuer-not-here"
+    assert caught.value.code == "issuer-changed"
     (running.settings.parent / "ca/issuing.pem").unlink()
     with pytest.raises(Conflict) as caught:
         bring(running)
