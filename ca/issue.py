@@ -366,10 +366,7 @@ class Issuing:
         issuer = self._issuers.by_id.get(name)
         if issuer is None:
             raise NotFound("issuer-unknown", f"There is no issuer {name!r}.", fix="List them: fleetca issuers list")
-        if not issuer.may_issue:
-            raise Misconfigured(
-                "issuer-may-not-issue", f"Issuer {name!r} may not issue certificates.", why="Its key usage lacks keyCertSign."
-            )
+        check_ability(issuer, wanted, now=now)
         if name not in self._keys:
             raise KeyUnavailable("no-issuing-key", f"The key of issuer {name!r} is not here.", fix="See: fleetca doctor")
         return issuer
