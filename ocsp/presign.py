@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from ca.der import writer
 from ca.errors import Unavailable
 from ca.model import CertificateRef, CertificateState, ChangeNumber, Issuer, IssuerId, RollEntry, UnixTime
-from ocsp.model import UNKNOWN, CertificateId, Packed, Policy, Status, Verdict, Window
+from ocsp.model import UNKNOWN, Packed, Policy, Status, Verdict, Window
 from ocsp.ports import Answers, Clock, Roll, SpoolWriting
-from ocsp.rules import freshness, packed, response
-from ocsp.rules.fresh import Pieces
+from ocsp.rules import freshness, packed
+from ocsp.rules.fresh import Envelope, Pieces
 from ocsp.rules.issuers import prefixes
 from ocsp.rules.issuers import status as status_of
 from ocsp.rules.reread import chosen, reread
@@ -53,6 +54,7 @@ class Progress:
 class _Hand:
     seat: Seat
     pieces: Pieces
+    envelope: Envelope
     read: set[tuple[int, Verdict, bool]]
     """Forms of answers that were read again since this key signs (P11)."""
 
@@ -78,7 +80,7 @@ class Presigning:
     ) -> None:
         self._roll, self._spool, self._files, self._seats, self._clock = roll, spool, files, seats, clock
         self._policy = freshness.judge(policy)
-        self._prefixes = {one.id: [(form, prefixes(one.subject, one.spki)[form][1]) for form in FORMS] for one in issuers}
+        self._prefixes = {one.id: {form: prefixes(one.subject, one.spki)[form][1] for form in FORMS} for one in issuers}
         self._hands: dict[IssuerId, _Hand] = {}
         self._change = spool.change()
         self._newest: int | None = None
@@ -175,12 +177,9 @@ class Presigning:
         if entry.ref.issuer not in self._prefixes or not self._matters(entry, now):
             return 0, 0
         status = status_of((entry.state, entry.change))
-        done = [
-            self._sign(entry.ref, form, asked, status, as_of=as_of, now=now)
-            for form, asked in self._asked(entry.ref)
-            if self._is_due(entry.ref, form, status, now)
-        ]
-        return sum(done), len(done) - sum(done)
+        due = [form for form in FORMS if self._is_due(entry.ref, form, status, now)]
+        signed = self._sign(entry.ref, due, status, as_of=as_of, now=now) if due else 0
+        return signed, len(due) - signed
 
     def _matters(self, entry: RollEntry, now: UnixTime) -> bool:
         return entry.state is CertificateState.issued and entry.not_after + (self._policy.archive or 0) >= now
@@ -191,41 +190,45 @@ class Presigning:
             return True
         return not found.produced_at <= now < found.window.refresh_at
 
-    def _asked(self, ref: CertificateRef) -> list[tuple[int, CertificateId]]:
-        return [(form, packed.certificate_id(prefix, ref.serial)) for form, prefix in self._prefixes[ref.issuer]]
-
     # ---- Signing ----------------------------------------------------------------------------------------------------
 
     def _sign_all(self, ref: CertificateRef, status: Status, *, as_of: ChangeNumber) -> int:
-        if status == UNKNOWN:
-            return 0
-        now = self._clock.now()
-        return sum(self._sign(ref, form, asked, status, as_of=as_of, now=now) for form, asked in self._asked(ref))
+        return 0 if status == UNKNOWN else self._sign(ref, FORMS, status, as_of=as_of, now=self._clock.now())
 
-    def _sign(self, ref: CertificateRef, form: int, asked: CertificateId, status: Status, *, as_of: ChangeNumber, now: UnixTime) -> bool:
+    def _sign(self, ref: CertificateRef, forms: Iterable[int], status: Status, *, as_of: ChangeNumber, now: UnixTime) -> int:
+        """Sign the answers about one certificate in these forms; how many were made."""
         hand = self._hand(ref.issuer, now)
-        if hand is None:
-            return False
-        responder = hand.seat.responder
-        window = hand.pieces.window(status)
-        tbs = hand.pieces.tbs(asked.octets, status, None)
-        if window is None or tbs is None:
-            return False
+        window = None if hand is None else hand.pieces.window(status)
+        if hand is None or window is None:
+            return 0
         window = _spread(window, ref, now)
-        one = Packed(ref.serial, form, status, now, window, self._policy.archive, as_of, responder.key_hash, hand.seat.key.sign(tbs))
-        template = (form, status.verdict, bool(status.reason))
-        sampled = template not in hand.read or chosen(one.signature, self._policy.reread_share)
-        if sampled or self._files is not None:
-            body = response.response(responder, tbs, one.signature)
-            if sampled:
-                reread(body, responder, [(asked, status)], produced_at=now, window=window, nonce=None)
-                if packed.body(one, responder, asked) != body:
-                    _log.error("a packed answer would not be the one that was signed; it is left out")
-                    return False
-                hand.read.add(template)
+        number = writer.integer(ref.serial)
+        prefixes_of, key_hash, sign = self._prefixes[ref.issuer], hand.seat.responder.key_hash, hand.seat.key.sign
+        done = 0
+        for form in forms:
+            octets = writer.tlv(writer.SEQUENCE, prefixes_of[form] + number)
+            tbs = hand.pieces.tbs(octets, status, None)
+            if tbs is None:
+                continue
+            one = Packed(ref.serial, form, status, now, window, self._policy.archive, as_of, key_hash, sign(tbs))
+            template = (form, status.verdict, bool(status.reason))
+            if (template not in hand.read or chosen(one.signature, self._policy.reread_share)) and not self._reads_back(hand, one, tbs):
+                continue
+            hand.read.add(template)
             if self._files is not None:
-                self._files.put(asked.octets, body, window)
-        self._spool.put(ref.issuer, one)
+                self._files.put(octets, hand.envelope.response(tbs, one.signature), window)
+            self._spool.put(ref.issuer, one)
+            done += 1
+        return done
+
+    def _reads_back(self, hand: _Hand, one: Packed, tbs: bytes) -> bool:
+        """Whether an answer says what it should (P11), also when it is put together from its record."""
+        responder, asked = hand.seat.responder, packed.certificate_id(self._prefixes[hand.seat.responder.issuer][one.form], one.serial)
+        body = hand.envelope.response(tbs, one.signature)
+        reread(body, responder, [(asked, one.status)], produced_at=one.produced_at, window=one.window, nonce=None)
+        if packed.body(one, responder, asked) != body:
+            _log.error("a packed answer would not be the one that was signed; it is left out")
+            return False
         return True
 
     def _hand(self, issuer: IssuerId, now: UnixTime) -> _Hand | None:
@@ -234,7 +237,7 @@ class Presigning:
             return None
         if hand is None or hand.seat is not seat:
             self._spool.add_certificate(issuer, seat.responder.key_hash, seat.responder.certificate)
-            hand = self._hands[issuer] = _Hand(seat, Pieces(seat.responder, self._policy, now=now), set())
+            hand = self._hands[issuer] = _Hand(seat, Pieces(seat.responder, self._policy, now=now), Envelope(seat.responder), set())
         elif hand.pieces.now != now:
             hand.pieces = Pieces(seat.responder, self._policy, now=now)
         return hand

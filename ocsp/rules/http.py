@@ -9,11 +9,10 @@ from dataclasses import replace
 from email.utils import formatdate
 from urllib.parse import unquote_to_bytes
 
-from ca.der import writer
 from ca.errors import Malformed
 from ca.model import UnixTime
 from ocsp.model import MAX_OCTETS, Answer, Finished, Policy, Question, ResponseStatus
-from ocsp.rules import freshness, response
+from ocsp.rules import freshness, response, shapes
 
 REQUEST_TYPE = "application/ocsp-request"
 RESPONSE_TYPE = "application/ocsp-response"
@@ -79,8 +78,7 @@ def decode_path(rest: str) -> bytes:
 
 def file_path(certificate_id: bytes) -> str | None:
     """The path of a GET for one certificate, below the responder's, where it can be the path of a file; decoded, as web servers look files up."""
-    request = writer.sequence(writer.sequence(writer.sequence(writer.sequence(certificate_id))))
-    text = base64.b64encode(request).decode()
+    text = binascii.b2a_base64(shapes.bare(certificate_id), newline=False).decode()
     return None if "//" in text or text.endswith("/") else text
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Final
+from typing import Final, Protocol, overload
 
 from ca.der import writer
 from ca.model import Reason, Serial
@@ -21,14 +21,18 @@ _VERDICTS: Final = (Verdict.good, Verdict.revoked)
 _NO_ARCHIVE: Final = 0
 
 
+class Table(Protocol):
+    """Octets that are read in place: a mapped file."""
+
+    @overload
+    def __getitem__(self, at: int, /) -> int: ...
+    @overload
+    def __getitem__(self, at: slice, /) -> bytes: ...
+
+
 def record_octets(signature_octets: int) -> int:
     """Octets of a record that holds signatures up to that length."""
     return (_CHECK.size + _FIELDS.size + signature_octets + 7) // 8 * 8
-
-
-def place(serial: Serial, form: int, slots: int) -> int:
-    """The slot at which the search for a record begins."""
-    return zlib.crc32(serial.to_bytes(20, "big"), form) * slots >> 32
 
 
 def pack(one: Packed, size: int) -> bytes:
@@ -44,7 +48,7 @@ def pack(one: Packed, size: int) -> bytes:
 
 
 def place_of(octets: bytes, slots: int) -> int:
-    """The same of a record that is there."""
+    """The slot at which the search for a record begins."""
     return zlib.crc32(octets[4:24], octets[0] - 1) * slots >> 32
 
 
@@ -58,9 +62,18 @@ def is_empty(octets: bytes) -> bool:
     return octets[0] == 0
 
 
-def is_about(octets: bytes, serial: Serial, form: int) -> bool:
-    """Whether a slot holds the record of that certificate in that form."""
-    return octets[0] == form + 1 and octets[4:24] == serial.to_bytes(20, "big")
+def find(table: Table, *, start: int, size: int, slots: int, serial: Serial, form: int) -> int:
+    """Where in a table of records the one of a certificate in a form of CertID stands, or the empty slot where it belongs.
+
+    Args:
+        start: where the first slot is; slots have `size` octets each, and one of them at least is empty.
+    """
+    octets, first = serial.to_bytes(20, "big"), form + 1
+    at = start + (zlib.crc32(octets, form) * slots >> 32) * size
+    end = start + slots * size
+    while (found := table[at]) and not (found == first and table[at + 4 : at + 24] == octets):
+        at = at + size if at + size < end else start
+    return at
 
 
 def unpack(octets: bytes) -> Packed | None:

@@ -47,6 +47,14 @@ def certificate_id(body: bytes) -> bytes | None:
     return body[8:] if head is not None and body.startswith(head) else None
 
 
+def bare(certificate_id: bytes) -> bytes:
+    """The request for one certificate and nothing else."""
+    head = _BARE.get(len(certificate_id) + 8)
+    if head is not None:
+        return head + certificate_id
+    return writer.sequence(writer.sequence(writer.sequence(writer.sequence(certificate_id))))
+
+
 def with_nonce(body: bytes) -> tuple[bytes, bytes] | None:
     """CertID and nonce of a request that holds nothing else."""
     size = len(body)

@@ -9,6 +9,7 @@ Paths that cannot be files (base64 with `//` in it, or with `/` at its end) have
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from ocsp.model import Window
 from ocsp.rules.http import file_path
 
 _NANO: Final = 1_000_000_000
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 NEW: Final = ".new-"
 """What names begin with that are not whole yet; no base64 has a dot."""
 
@@ -33,9 +35,13 @@ class AnswerFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._text = f"{folder}/"
+        self._hidden = bool(_umask() & 0o044)
 
     def put(self, certificate_id: bytes, body: bytes, window: Window) -> bool:
         """Keep an answer in place of an older one; readers see either. False where its path cannot be a file.
+
+        Nothing is brought to the disk: what a power cut takes is asked of the responder, and signed anew by the next walk.
 
         Raises:
             StoreUnavailable: it cannot be written (`answers-unwritable`).
@@ -43,22 +49,26 @@ class AnswerFolder:
         path = file_path(certificate_id)
         if path is None:
             return False
-        file = self._folder / path
-        new = file.parent / f"{NEW}{file.name[-32:]}"
-        with _writing(self._folder):
+        file = self._text + path
+        folder, _, name = file.rpartition("/")
+        new = f"{folder}/{NEW}{name[-32:]}"
+        stamp = window.this_update * _NANO + min(window.next_update - window.this_update, _NANO - 1)
+        try:
             try:
-                descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+                descriptor = os.open(new, _CREATE, 0o644)
             except FileNotFoundError:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+                os.makedirs(folder, exist_ok=True)  # noqa: PTH103  a million of them
+                descriptor = os.open(new, _CREATE, 0o644)
             try:
-                os.fchmod(descriptor, 0o644)
+                if self._hidden:
+                    os.fchmod(descriptor, 0o644)
                 os.write(descriptor, body)
-                stamp = window.this_update * _NANO + min(window.next_update - window.this_update, _NANO - 1)
                 os.utime(descriptor, ns=(stamp, stamp))
             finally:
                 os.close(descriptor)
-            new.rename(file)
+            os.rename(new, file)  # noqa: PTH104
+        except OSError as error:
+            raise _unwritable(self._folder, error) from None
         return True
 
     def drop(self, certificate_id: bytes) -> None:
@@ -100,9 +110,19 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreUnavailable(
-            "answers-unwritable",
-            f"The folder of answers {folder} cannot be written.",
-            why=f"{error.strerror or error}.",
-            fix="Make room, or let our user write there.",
-        ) from None
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(
+        "answers-unwritable",
+        f"The folder of answers {folder} cannot be written.",
+        why=f"{error.strerror or error}.",
+        fix="Make room, or let our user write there.",
+    )
+
+
+def _umask() -> int:
+    """Of this process; asking for it sets it, for a moment in which others may make files."""
+    found = re.search(r"^Umask:\s*([0-7]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1], 8) if found else 0o777

@@ -58,14 +58,15 @@ class _Table:
         start = _START + number * self.size
         return self._map[start : start + self.size]
 
-    def find(self, serial: Serial, form: int) -> tuple[int, bytes]:
-        """The slot of a record, or the empty one where it belongs."""
-        number = packed.place(serial, form, self.slots)
-        while True:
-            octets = self.slot(number)
-            if packed.is_empty(octets) or packed.is_about(octets, serial, form):
-                return number, octets
-            number = number + 1 if number + 1 < self.slots else 0
+    def find(self, serial: Serial, form: int) -> int:
+        """Where the record of a certificate stands, or belongs."""
+        return packed.find(self._map, start=_START, size=self.size, slots=self.slots, serial=serial, form=form)
+
+    def at(self, place: int) -> bytes:
+        return self._map[place : place + self.size]
+
+    def is_free(self, place: int) -> bool:
+        return self._map[place] == 0
 
     def filled(self) -> int:
         return int.from_bytes(self._map[_COUNT], "big")
@@ -102,7 +103,7 @@ class SpoolReader:
     def get(self, issuer: IssuerId, serial: Serial, form: int) -> Packed | None:
         """The record of a certificate in a form of CertID."""
         table = self._tables.get(issuer)
-        return None if table is None else packed.unpack(table.find(serial, form)[1])
+        return None if table is None else packed.unpack(table.at(table.find(serial, form)))
 
     def certificate(self, issuer: IssuerId, key_hash: bytes) -> bytes | None:
         """DER certificate that the issuer gave the responder with that key."""
@@ -166,11 +167,14 @@ class SpoolWriter(SpoolReader):
         table = self._tables.get(issuer)
         if table is None or size > table.size or self._filled[issuer] >= table.slots * _FULL:
             table = self._grow(issuer, table, size)
-        number, octets = table.find(one.serial, one.form)
-        with _writing(self._folder):
-            os.pwrite(self._files[issuer], packed.pack(one, table.size), _START + number * table.size)
-            if packed.is_empty(octets):
+        place = table.find(one.serial, one.form)
+        new = table.is_free(place)
+        try:  # a million times: no context manager
+            os.pwrite(self._files[issuer], packed.pack(one, table.size), place)
+            if new:
                 self._count(issuer, self._filled[issuer] + 1)
+        except OSError as error:
+            raise _unwritable(self._folder, error) from None
 
     def _count(self, issuer: IssuerId, filled: int) -> None:
         self._filled[issuer] = filled
@@ -285,9 +289,13 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreUnavailable(
-            "spool-unwritable",
-            f"The spool {folder} cannot be written.",
-            why=f"{error.strerror or error}.",
-            fix="Make room, or let the user of the publisher write there.",
-        ) from None
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(
+        "spool-unwritable",
+        f"The spool {folder} cannot be written.",
+        why=f"{error.strerror or error}.",
+        fix="Make room, or let the user of the publisher write there.",
+    )
