@@ -335,6 +335,9 @@ class Issuing:
             now=now,
         )
         device = tx.lock_device(asked.device)
+        if claim.validated is not None:
+            before = lineage.predecessor(tx, asked, claim.validated, policy.profile(asked.profile), now=now)
+            asked = grant.following(asked, claim.validated, before, now=now)
         given = grant.grant(claim, asked, policy, device=device, now=now)
         profile = policy.profile(given.profile)
         issuer = self._issuer(given.issuer, Ability.sign_status if profile.status is StatusKind.nocheck else Ability.issue, now=now)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Final
 
 from ca.errors import FleetcaError
 from ca.model import (
@@ -27,6 +28,7 @@ from ca.model import (
     TenantId,
     Token,
     UnixTime,
+    ValidatedNames,
 )
 from ca.ports import Ledger, Writing
 from ca.rules import evidence, grant, leaf, renewal, testimony
@@ -64,6 +66,17 @@ def operator_of(record: Certificate | None, tx: Writing) -> Operator | None:
     """The operator whose certificate this is."""
     name = grant.operator_of(record.device) if record is not None else None
     return None if name is None else tx.find_operator(name)
+
+
+SAME_IDENTITY: Final = 64
+"""Certificates of a device that are looked through for the last one of the same identity: who has more under way starts a new line."""
+
+
+def predecessor(tx: Writing, asked: grant.Asked, said: ValidatedNames, profile: Profile, *, now: UnixTime) -> Certificate | None:
+    """The certificate that an account's new one comes after."""
+    if said.replaces is not None:
+        return tx.find_certificate(said.replaces)
+    return renewal.predecessor(tx.latest_of(asked.device, limit=SAME_IDENTITY), profile, asked.names, now=now)
 
 
 def by_the_signer(tenant: TenantId, *, reason: Reason, why: str, now: UnixTime) -> RevocationGrant:

@@ -495,6 +495,8 @@ class ValidatedNames:
     profile: ProfileName
     names: tuple[Name, ...]
     token: Digest | None
+    replaces: CertificateRef | None = None
+    """Whose successor it shall be (RFC 9773 5)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,6 +263,10 @@ class Writing(Protocol):
         """Every certificate of a device that is issued or intended, newest first."""
         ...
 
+    def latest_of(self, device: DeviceId, *, limit: int) -> Sequence[Certificate]:
+        """The newest of these."""
+        ...
+
     def renewals_of(self, parent: CertificateRef, device: DeviceId) -> Sequence[Certificate]:
         """Every certificate of a device that is issued or intended and renews `parent`, oldest first."""
         ...

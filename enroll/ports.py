@@ -15,6 +15,7 @@ from ca.model import (
     CertificateRef,
     ConfirmRequest,
     CreatedToken,
+    DeviceId,
     Digest,
     Issued,
     IssueRequest,
@@ -78,6 +79,10 @@ class Reader(Protocol):
 
     def find_by_der_digest(self, digest: Digest, /) -> Certificate | None:
         """The certificate whose DER has this SHA-256: byte-equal or absent."""
+        ...
+
+    def latest_of(self, device: DeviceId, /, *, limit: int) -> Sequence[Certificate]:
+        """The newest certificates of a device that are issued or under way, newest first."""
         ...
 
     def search_certificates(

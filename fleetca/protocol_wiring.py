@@ -90,6 +90,7 @@ def attach(
             prober=prober(settings, clock=clock),
             later=lambda work: _ignored(pool.submit(work)),
             plan=plan,
+            gate=gate,
         )
         application.register_blueprint(acme_blueprint(service))
         over = threading.Event()
@@ -184,6 +185,7 @@ def acme_service(
     prober: Prober,
     later: Callable[[Callable[[], None]], None],
     plan: Callable[[], Plan] = Plan,
+    gate: Gate | None = None,
 ) -> Service:
     """The parts of ACME."""
     chance = SystemChance()
@@ -203,6 +205,8 @@ def acme_service(
         chance=chance,
         limits=limits,
         token=token,
+        profiles=forms.profiles(settings),
+        gate=gate,
     )
     return Service(
         base=settings.enroll.url,

@@ -187,7 +187,8 @@ def _validated(verb: Verb, evidence: ValidatedNames, peer: Peer) -> Claim:
         raise Malformed("bad-request", "There are too many names.", why=f"At most {ids.MOST_NAMES} are taken.")
     names = [[name.kind.value, ids.name(name.kind, name.value).value] for name in evidence.names]
     token = None if evidence.token is None else evidence.token.hex()
-    said = json.dumps([evidence.account, evidence.purpose, evidence.profile, names, token], separators=(",", ":"))
+    replaces = None if evidence.replaces is None else str(evidence.replaces)
+    said = json.dumps([evidence.account, evidence.purpose, evidence.profile, names, token, replaces], separators=(",", ":"))
     return Claim(verb, peer, EvidenceKind.validated, _sha256(said.encode()), token=evidence.token, validated=evidence)
 
 

@@ -11,7 +11,7 @@ another device, makes no tokens and revokes nobody else. A signed message is bou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ca.errors import Denied, Malformed, NotFound, Unacceptable, Unauthenticated
@@ -19,6 +19,7 @@ from ca.model import (
     OWN_SERVICES,
     Certificate,
     CertificateRef,
+    CertificateState,
     ConfirmRequest,
     Device,
     DeviceId,
@@ -242,6 +243,21 @@ def _by_validated(found: Claim, request: IssueRequest, policy: Policy, token: To
         token=said.token,
         token_for=key,
     )
+
+
+def following(asked: Asked, said: ValidatedNames, predecessor: Certificate | None, *, now: UnixTime) -> Asked:
+    """An account's certificate follows the one that it replaces (RFC 9773 5), or else the newest of the same identity: one lineage (P9).
+
+    Args:
+        predecessor: the row of `said.replaces`; without that, `renewal.predecessor`.
+    """
+    if said.replaces is not None:
+        if predecessor is None or predecessor.state is not CertificateState.issued or predecessor.device != asked.device:
+            raise Denied("not-your-certificate", "The certificate to replace is not this account's.")
+        if predecessor.profile != asked.profile:
+            raise Denied("evidence-for-another-profile", "The certificate to replace is of another profile.")
+        renewal.newest(predecessor, now=now)
+    return asked if predecessor is None else replace(asked, parent=predecessor.ref)
 
 
 def _by_manufacturer(found: Claim, request: IssueRequest, policy: Policy, *, now: UnixTime) -> Asked:

@@ -6,11 +6,11 @@ copied (incident R34), the record's octets cannot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from ca.errors import Contested, Denied, FleetcaError, Unacceptable, Unauthenticated
-from ca.model import Certificate, CertificateRef, CertificateState, Device, DeviceState, Profile, Reason, UnixTime
+from ca.model import Certificate, CertificateRef, CertificateState, Device, DeviceState, Name, Profile, Reason, UnixTime
 from ca.rules.window import date, lifetime_of
 
 
@@ -144,6 +144,22 @@ def renewable(record: Certificate, profile: Profile, *, renew_from: float, now: 
             why=f"{share:.0%} of its lifetime must have passed: from {date(first)} on; here it is {date(now)}.",
             fix="Renew when renew_at has come.",
         )
+
+
+def predecessor(latest: Iterable[Certificate], profile: Profile, names: Collection[Name], *, now: UnixTime) -> Certificate | None:
+    """The newest certificate of the same identity, in whose place a new one comes that was not asked for with its key (ACME). None: it is the first.
+
+    Args:
+        latest: certificates of the device, newest first.
+        names: that were asked for; what the profile writes by itself does not count.
+    """
+    wanted = set(names)
+    for one in latest:
+        asked = {name for name in one.names if name.kind in profile.allowed_names}
+        usable = one.state is CertificateState.issued and not revoked(one) and not superseded(one, now=now)
+        if usable and one.profile == profile.name and asked == wanted:
+            return one
+    return None
 
 
 def ancestors(record: Certificate, find: Callable[[CertificateRef], Certificate | None]) -> tuple[Certificate, ...]:

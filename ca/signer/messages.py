@@ -51,7 +51,7 @@ _TAGS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = {
     EvidenceKind.presented.value: (PresentedCertificate, ("certificate",)),
     EvidenceKind.local.value: (LocalEvidence, ()),
     EvidenceKind.manufacturer.value: (ManufacturerCertificate, ("certificate",)),
-    EvidenceKind.validated.value: (ValidatedNames, ("account", "purpose", "profile", "names", "token")),
+    EvidenceKind.validated.value: (ValidatedNames, ("account", "purpose", "profile", "names", "token", "replaces")),
 }
 
 
@@ -251,11 +251,13 @@ def write_revoke(asked: RevokeRequest) -> dict[str, Any]:
         body["device"] = asked.device
     if asked.invalid_from is not None:
         body["invalid_from"] = asked.invalid_from
+    if asked.others:
+        body["others"] = [write_ref(ref) for ref in asked.others]
     return body
 
 
 def read_revoke(body: Mapping[str, Any], peer: Peer) -> RevokeRequest:
-    _only(body, required=frozenset({"evidence", "reason"}), optional=frozenset({"target", "device", "invalid_from"}))
+    _only(body, required=frozenset({"evidence", "reason"}), optional=frozenset({"target", "device", "invalid_from", "others"}))
     reason: Reason = ids.reason_named(forms.read(str, body["reason"]))
     return RevokeRequest(
         evidence=read_evidence(body["evidence"], peer),
@@ -263,7 +265,15 @@ def read_revoke(body: Mapping[str, Any], peer: Peer) -> RevokeRequest:
         target=read_ref(body["target"]) if "target" in body else None,
         device=_device(body),
         invalid_from=forms.read(int, body["invalid_from"]) if "invalid_from" in body else None,
+        others=_others(body),
     )
+
+
+def _others(body: Mapping[str, Any]) -> tuple[CertificateRef, ...]:
+    found = body.get("others", [])
+    if not isinstance(found, list):
+        raise forms.bad("`others` is a list.")
+    return tuple(map(read_ref, found))
 
 
 def write_token(asked: TokenRequest) -> dict[str, Any]:

@@ -66,6 +66,7 @@ CERTIFICATES_OF_DEVICE = (
     .where(_c.device == param("device"), sa.text("certificates.state <> 'void'"))
     .order_by(_c.id.desc())
 )
+LATEST_OF_DEVICE = CERTIFICATES_OF_DEVICE.limit(param("limit"))
 # Along the device's own index, from the parent's row on: who renews it came later, and nobody has many of those. It needs no index of its own.
 _parent = t.certificates.alias("parent")
 RENEWALS_OF = (
@@ -203,6 +204,10 @@ class Reads(ABC):
     def certificates_of(self, device: str) -> Sequence[Certificate]:
         """Every certificate of a device that is issued or intended, newest first."""
         return [rows.certificate_of(row) for row in self._all(CERTIFICATES_OF_DEVICE, {"device": device})]
+
+    def latest_of(self, device: str, *, limit: int) -> Sequence[Certificate]:
+        """The newest of these."""
+        return [rows.certificate_of(row) for row in self._all(LATEST_OF_DEVICE, {"device": device, "limit": limit})]
 
     def renewals_of(self, parent: CertificateRef, device: str) -> Sequence[Certificate]:
         """Every certificate of a device that is issued or intended and renews `parent`, oldest first."""

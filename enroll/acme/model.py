@@ -153,6 +153,8 @@ class Order:
     certificate: CertificateRef | None = None
     error: Mapping[str, Any] | None = None
     version: int = 0
+    look_again: int = 5
+    """Seconds after which a client should look again at what is processing; not stored."""
 
 
 @dataclass(frozen=True, slots=True)

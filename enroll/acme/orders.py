@@ -14,8 +14,9 @@ import structlog
 
 from ca.der.csr import read_csr
 from ca.errors import Conflict, Denied, FleetcaError, Refused, Unacceptable, Unauthenticated, Unavailable
-from ca.model import Certificate, CertificateRef, IssueRequest, IssuerId, Name, Token, UnixTime, ValidatedNames
+from ca.model import Certificate, CertificateRef, IssueRequest, IssuerId, Name, Profile, ProfileName, Token, UnixTime, ValidatedNames
 from ca.ports import Chance, Clock
+from ca.rules import renewal
 from enroll.acme import identifiers as rules
 from enroll.acme import jws, renewal_info
 from enroll.acme.keys import spki_of
@@ -37,13 +38,14 @@ from enroll.acme.model import (
 )
 from enroll.acme.ports import Protocols
 from enroll.acme.requests import Asker
+from enroll.gate import Gate
 from enroll.ports import Reader, Signer
 
 ORDER_LIFETIME: Final = 24 * 3600
 AUTHORIZATION_LIFETIME: Final = 24 * 3600
 """Of one that waits, and of one that holds: within it, an account need not show again what it showed."""
-RETRY: Final = 5
-"""Seconds after which a client should look again at what is processing."""
+SAME_IDENTITY: Final = 64
+"""Certificates of an account that are looked through for the last one of the same identity."""
 
 _log = structlog.stdlib.get_logger("fleetca.acme")
 _OF_THE_KEY: Final = frozenset({"key-used-before", "key-of-another-device", "bad-signature", "csr-algorithm"})
@@ -62,7 +64,10 @@ class Orders:
         chance: Chance,
         limits: Limits,
         token: Callable[[Account], Token | None],
+        profiles: Mapping[ProfileName, Profile],
+        gate: Gate | None = None,
     ) -> None:
+        self._profiles, self._gate = profiles, gate
         self._store, self._signer, self._reader, self._issuers = store, signer, reader, issuers
         self._clock, self._chance, self._limits, self._token = clock, chance, limits, token
 
@@ -83,7 +88,7 @@ class Orders:
         wanted = rules.read(payload.get("identifiers"))
         rules.judge(directory, wanted, device=account.device, bound_names=self._bound_names(account))
         now = self._clock.now()
-        replaces = self._replaced(account, wanted, payload["replaces"]) if "replaces" in payload else None
+        replaces = self._replaced(account, directory, wanted, payload["replaces"], now=now) if "replaces" in payload else None
         within(
             self._store.orders_since(account.id, hour_before(now)), self._limits.orders_per_hour, now=now, what="new orders of this account"
         )
@@ -129,16 +134,19 @@ class Orders:
             challenges=tuple(Challenge(kind, jws.encode(self._chance.octets(32))) for kind in kinds),
         )
 
-    def _replaced(self, account: Account, wanted: Sequence[Identifier], text: object) -> CertificateRef:
+    def _replaced(
+        self, account: Account, directory: Directory, wanted: Sequence[Identifier], text: object, *, now: UnixTime
+    ) -> CertificateRef:
         """RFC 9773 5: of the same account, with an identifier in common, replaced by nobody yet."""
         ref = renewal_info.read_id(text, self._issuers)
         found = self._reader.find_certificate(ref)
-        if found is None or found.device != account.device:
+        if found is None or found.device != account.device or found.profile != directory.profile:
             raise Problem("malformed", "The certificate to replace is not this account's (RFC 9773 5).", status=403)
         names = {(name.kind.value, name.value) for name in found.names}
-        if not any((one.kind.value, one.value) in names for one in wanted):
+        own = any(one.kind is IdentifierKind.permanent_identifier for one in wanted)
+        if not own and not any((one.kind.value, one.value) in names for one in wanted):
             raise Problem("malformed", "The certificate to replace has no identifier in common with the order (RFC 9773 5).")
-        if self._store.replaced(ref):
+        if renewal.superseded(found, now=now) or self._store.replaced(ref):
             raise Problem("alreadyReplaced", "Another order replaces that certificate (RFC 9773 5).")
         return ref
 
@@ -232,12 +240,13 @@ class Orders:
         assert order.csr is not None, "an order that is processing has its CSR"
         account, directory = asker.known, asker.directory
         names = tuple(name for one in order.identifiers if (name := name_of(one)) is not None)
-        evidence = ValidatedNames(account.id, order.id, directory.profile, names, account.token)
+        evidence = ValidatedNames(account.id, order.id, directory.profile, names, account.token, order.replaces)
         try:
+            self._enter(account, order, directory, names)
             issued = self._signer.issue(IssueRequest(csr=order.csr, evidence=evidence))
         except Unavailable as error:
             _log.warning("finalize-waits", order=order.id, code=error.code)
-            return order
+            return replace(order, look_again=error.retry_after)
         except Refused as error:
             return self._refused(order, error)
         done = replace(order, status=OrderStatus.valid, certificate=issued.certificate.ref)
@@ -247,6 +256,25 @@ class Orders:
             "finalized", order=order.id, account=account.id, device=issued.certificate.device, certificate=str(issued.certificate.ref)
         )
         return done
+
+    def _enter(self, account: Account, order: Order, directory: Directory, names: Sequence[Name]) -> None:
+        """As in the other protocols, who has least time left comes first; an order that must wait stays in processing.
+
+        Raises:
+            Busy: not now.
+        """
+        if self._gate is None:
+            return
+        now = self._clock.now()
+        if order.replaces is not None:
+            last = self._reader.find_certificate(order.replaces)
+        else:
+            latest = self._reader.latest_of(account.device, limit=SAME_IDENTITY)
+            last = renewal.predecessor(latest, self._profiles[directory.profile], names, now=now)
+        if last is None or last.der is None:
+            self._gate.enter_new()
+        else:
+            self._gate.enter(last.der, now=now)
 
     def _refused(self, order: Order, error: Refused) -> Order:
         problem = of_refusal(error)

@@ -44,8 +44,7 @@ class Asker:
 
     @property
     def known(self) -> Account:
-        if self.account is None:
-            raise Problem("malformed", "This address is asked with an account: kid (RFC 8555 6.2).")
+        assert self.account is not None, "`authenticate` lets nobody else to the addresses that are asked with one"
         return self.account
 
     def payload(self) -> Mapping[str, Any]:

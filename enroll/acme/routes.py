@@ -26,7 +26,7 @@ from enroll.acme.jws import LARGEST
 from enroll.acme.messages import PREFIX, Addresses
 from enroll.acme.model import Account, AuthorizationStatus, ChallengeStatus, Directory, Order, OrderStatus, Problem
 from enroll.acme.nonces import Nonces
-from enroll.acme.orders import RETRY, Orders, of_refusal
+from enroll.acme.orders import Orders, of_refusal
 from enroll.acme.requests import Asker, By, Requests
 from enroll.acme.revoking import Revoking
 from enroll.acme.validating import Validating
@@ -223,7 +223,7 @@ class _Answers:
         answer = _json(messages.render_order(at, order, asker.directory, replaces=replaces), status)
         answer.headers["Location"] = at.order(order)
         if order.status is OrderStatus.processing:
-            answer.headers["Retry-After"] = str(RETRY)
+            answer.headers["Retry-After"] = str(order.look_again)
         return answer
 
     def authorization(self, at: Addresses, asker: Asker, id_: str) -> Response:

@@ -213,6 +213,7 @@ def ask_everything(store: Store) -> set[str]:
     }
     for name, arguments in calls.items():
         getattr(reading, name)(*arguments)
+    reading.latest_of(DeviceId("pump-5"), limit=20)
     reading.clones(since=0, limit=20)
     reading.outstanding_tokens(DeviceId("pump-5"), now=NOW)
     reading.waiting_tokens(now=NOW, after=(DeviceId("pump-5"), digest()), limit=20)
@@ -254,6 +255,9 @@ def ask_everything(store: Store) -> set[str]:
         *calls,
         *walks,
         "clones",
+        "latest_of",
+        "exceptions_ended",
+        "device_events",
         "outstanding_tokens",
         "waiting_tokens",
         "crl_entries",

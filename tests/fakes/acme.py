@@ -137,7 +137,7 @@ class AcmeWorld:
         issuers = (root(), self.world.issuer)
         self.nonces = Nonces(store=self.store, clock=clock, chance=chance, refuse=refuse)
         by_identifier = {issuer.key_identifier: issuer.id for issuer in issuers}
-        orders = Orders(
+        self.orders = orders = Orders(
             store=self.store,
             signer=self.signer,
             reader=reader,
@@ -146,6 +146,7 @@ class AcmeWorld:
             chance=chance,
             limits=self.limits,
             token=self._token,
+            profiles=self.world.profiles,
         )
         self.service = Service(
             base=BASE,

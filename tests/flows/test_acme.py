@@ -19,7 +19,9 @@ from ca.system import SystemChance
 from enroll.acme.model import ChallengeKind, Limits, Problem
 from enroll.acme.nonces import Nonces
 from enroll.acme.renewal_info import write_id
+from enroll.gate import Gate
 from tests.fakes.acme import BASE, AccountKey, AcmeWorld, Client, b64, csr_for, jws
+from tests.fakes.signer_world import Keypair
 
 
 @pytest.fixture
@@ -229,6 +231,72 @@ def test_renewal_information_is_told_and_followed(acme: AcmeWorld, client: Clien
 
     moment = datetime.fromtimestamp(acme.world.clock.at, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     assert now["start"] < now["end"] < moment, "a revoked certificate's window lies in the past"
+
+
+def _serials(acme: AcmeWorld) -> list[tuple[int, int | None]]:
+    rows = sorted(acme.world.rows(), key=lambda row: row.intended_at)
+    return [(row.ref.serial, None if row.parent is None else row.parent.serial) for row in rows]
+
+
+def test_P9_a_renewal_follows_the_last_of_the_same_identity_and_another_name_begins_a_line(acme: AcmeWorld, client: Client) -> None:
+    for names in (("gw-1.device.test",), ("gw-2.device.test",), ("gw-1.device.test",), ("gw-1.device.test",)):
+        client.obtain(*names)
+        acme.world.clock.at += 1
+    (first, none), (_, other), (second, before), (_, last) = _serials(acme)
+    assert (none, other, before, last) == (None, None, first, second)
+    assert not any(row.superseded_at for row in acme.world.rows()), "nobody saw the newer one at work"
+
+
+def test_P9_replaces_names_the_one_before_RFC_9773_5(acme: AcmeWorld, client: Client) -> None:
+    first = client.certificate(client.obtain("gw-1.device.test"))
+    acme.world.clock.at += 1
+    second = client.certificate(client.obtain("gw-1.device.test"))
+    acme.world.clock.at += 1
+    order = client.order("gw-1.device.test", replaces=_id(acme, first))
+    third = client.certificate(client.finalize(order, csr_for("gw-1.device.test")))
+    assert _serials(acme)[2] == (third.serial_number, first.serial_number)
+    # The newer line is the one that was asked for last.
+    acme.world.clock.at += 1
+    client.obtain("gw-1.device.test")
+    assert _serials(acme)[3][1] == third.serial_number != second.serial_number
+
+
+def test_P9_what_a_newer_one_superseded_is_replaced_by_nobody_more(acme: AcmeWorld) -> None:
+    client = Client(acme, "gateway")
+    client.register(token=acme.token("gw-7"))
+    first = client.certificate(client.obtain("gw-7.device.test"))
+    acme.world.clock.at += 1
+    waiting = client.order("gw-7.device.test", replaces=_id(acme, first))
+    # Its holder renews by another way meanwhile, and uses what it got: that is when its predecessor is superseded.
+    holder = Keypair()
+    holder.certificate = first.public_bytes(Encoding.DER)
+    newer = acme.world.renew(holder)
+    acme.world.confirm(newer)
+    again = client.order("gw-7.device.test", replaces=_id(acme, first))
+    assert (again.status_code, again.json["type"].rpartition(":")[2]) == (409, "alreadyReplaced")
+    late = client.finalize(waiting, csr_for("gw-7.device.test"))
+    assert (late.json["status"], late.json["error"]["type"].rpartition(":")[2]) == ("invalid", "unauthorized")
+
+
+class _Still:
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def test_R25_an_order_that_must_wait_stays_in_processing_and_the_nearest_expiry_comes_first(acme: AcmeWorld, client: Client) -> None:
+    found = client.certificate(client.obtain("gw-1.device.test"))
+    end = int(found.not_valid_after_utc.timestamp())
+    gate = acme.orders._gate = Gate(0.001, clock=_Still())
+    for _ in range(8):
+        gate.enter(found.public_bytes(Encoding.DER), now=end - 60)
+    order = client.order("gw-1.device.test")
+    waits = client.finalize(order, csr_for("gw-1.device.test"))
+    assert (waits.json["status"], int(waits.headers["Retry-After"]) >= 5) == ("processing", True)
+    new = client.order("gw-2.device.test")
+    client.prove(new)
+    assert client.finalize(new, csr_for("gw-2.device.test")).json["status"] == "processing"
+    acme.world.clock.at = end - 60
+    assert client.post(order.headers["Location"]).json["status"] == "valid"
 
 
 # ---- Limits and nonces ----------------------------------------------------------------------------------------------
