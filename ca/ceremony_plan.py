@@ -39,6 +39,7 @@ from ca.rules.ceremony_dates import accept
 from ca.rules.ceremony_drafts import SEED_OCTETS, Drafted, Lines
 
 _A_DAY: Final = 86400
+_CONFIRM: Final = "Confirm"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,6 +59,8 @@ class PlannedAct:
     title: str
     steps: tuple[str, ...]
     """In plain words, in order."""
+    confirm_step: int
+    """The one of `steps` where people compare what they see."""
     lines: Lines
     file: str
     confirm: tuple[Participant, ...]
@@ -118,7 +121,8 @@ def plan(
         PlannedAct(
             act.id,
             drafted.title,
-            tuple(_steps(act, drafted, sheet, absent)),
+            (steps := tuple(_steps(act, drafted, sheet, absent))),
+            next(at for at, step in enumerate(steps) if step.startswith(_CONFIRM)),
             _lines(drafted, unknown),
             drafted.file,
             sheet.confirmed_by(act),
@@ -208,9 +212,9 @@ def _steps(act: Act, drafted: Drafted, sheet: Sheet, absent: Mapping[str, str]) 
     people = sheet.confirmed_by(act)
     if people:
         names = ", ".join(f"{each.person} ({each.role})" for each in people)
-        steps.append(f"Confirm {what}, each with their own key: {names}.")
+        steps.append(f"{_CONFIRM} {what}, each with their own key: {names}.")
     else:
-        steps.append(f"Somebody at the terminal confirms {what}.")
+        steps.append(f"{_CONFIRM} {what}: somebody at the terminal.")
     if isinstance(act, CustodyAct):
         steps.append(_HOW[type(act)])
     elif isinstance(act, DestroyAct):

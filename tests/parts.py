@@ -26,6 +26,7 @@ _PACKAGES = {
     "swtpm": "swtpm",
     "tpm2_readpublic": "tpm2-tools",
     "ip": "iproute2",
+    "pdftotext": "poppler-utils",
     "nginx": "nginx-light",
     "haproxy": "haproxy",
     "mosquitto": "mosquitto",

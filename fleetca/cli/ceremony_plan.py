@@ -15,7 +15,9 @@ from fleetca.cli import output, prompts
 )
 @click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--on", type=click.DateTime(["%Y-%m-%d"]), help="The day for which to plan (UTC) [default: the sheet's day, or today].")
-@click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="Write the printable script (HTML) to this new file.")
+@click.option(
+    "--script", type=click.Path(dir_okay=False, path_type=Path), help="Write the script to print to this new file: .pdf or .html."
+)
 @click.option("--octets", is_flag=True, help="Show the octets to be signed, too.")
 @output.json_option
 def plan(sheet: Path, on: datetime | None, script: Path | None, octets: bool, as_json: bool) -> None:
@@ -23,15 +25,19 @@ def plan(sheet: Path, on: datetime | None, script: Path | None, octets: bool, as
 
     from ca.rules.ceremony_words import words
     from ca.system import SystemChance, SystemClock
-    from fleetca import ceremonies, ceremony_script
+    from fleetca import ceremonies, ceremony_script, paper, paper_pdf
     from fleetca.folder import put_new
+
+    if script is not None and script.suffix not in {".html", ".pdf"}:
+        raise click.UsageError("--script names a file that ends in .pdf or .html.")
 
     form, day = ceremonies.planned_day(sheet)
     now = SystemClock().now()
     at = int(on.replace(tzinfo=UTC).timestamp()) if on else max(now, day) if day is not None else now
     made = ceremonies.plan(sheet, at=at, chance=SystemChance())
     if script is not None:
-        put_new(script, ceremony_script.script(made, form).encode())
+        printed = ceremony_script.script(made, form)
+        put_new(script, paper_pdf.pdf(printed) if script.suffix == ".pdf" else paper.html(printed).encode())
     document = {
         "ceremony": made.sheet.name,
         "sheet_sha256": made.sheet.digest.hex(),

@@ -6,7 +6,7 @@ from typing import Final
 
 from ca.system import SystemChance
 from config.sheet import shipped_sheet
-from fleetca import ceremonies, ceremony_script
+from fleetca import ceremonies, ceremony_script, paper
 
 _DAY: Final = 1_799_917_200  # 2027-01-14 09:00:00Z
 
@@ -15,4 +15,4 @@ def page() -> str:
     """The same every time: what is drawn or made for the plan alone is marked in it, not shown."""
     sheet = shipped_sheet("witnessed-root")
     form, _ = ceremonies.planned_day(sheet)
-    return ceremony_script.script(ceremonies.plan(sheet, at=_DAY, chance=SystemChance()), form)
+    return paper.html(ceremony_script.script(ceremonies.plan(sheet, at=_DAY, chance=SystemChance()), form))
