@@ -5,32 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.parts import need
-
-
-def _free_pair() -> int:
-    """tpm2-tools look for the control channel on the port above."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
+from tests.running import eventually, free_ports
 
 
 @dataclass
 class SoftTpm:
     folder: Path
-    port: int = field(default_factory=_free_pair)
+    port: int = field(default_factory=free_ports)
+    """tpm2-tools look for the control channel on the port above."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,12 +35,11 @@ class SoftTpm:
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        for _ in range(200):
-            with socket.socket() as line:
-                if line.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            threading.Event().wait(0.02)
-        raise AssertionError("swtpm does not answer")
+        eventually(self._answers, every=0.02)
+
+    def _answers(self) -> bool:
+        with socket.socket() as line:
+            return line.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self) -> None:
         if self.process is not None:

@@ -186,7 +186,7 @@ def test_a_nonce_is_used_once_by_two_workers_at_once(store: AcmeStore, url: str)
         ready = threading.Barrier(8)
 
         def use(worker: int, value: bytes = bytes([number]) * 16, ready: threading.Barrier = ready) -> bool:
-            ready.wait(10)
+            ready.wait(60)
             return workers[worker % 2].use_nonce(value, expires=NOW + 60, now=NOW)
 
         with ThreadPoolExecutor(8) as pool:

@@ -53,7 +53,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self._line = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        self._line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def ask(self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Reply:
         """One request; its target is sent as it stands."""
@@ -98,12 +98,12 @@ def running(**arguments: Any) -> Iterator[int]:
     server = make_server(ready=ready.set, **arguments)
     thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield listener.getsockname()[1]
     finally:
         server.stop()
-        thread.join(10)
+        thread.join(60)
         listener.close()
 
 
@@ -128,7 +128,7 @@ ARRANGEMENTS: dict[str, Arrangement] = {"plain WSGI server": plain, "our server,
 
 def raw(port: int, octets: bytes, *, until: Callable[[bytes], bool] | None = None) -> bytes:
     """What comes back for these octets until the server closes, or until there is enough."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
         line.sendall(octets)
         got = b""
         while part := line.recv(65536):

@@ -58,14 +58,14 @@ class Site:
         self.server = make_server(self.rest.app, threads=2, ready=ready.set, context=context)
         self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]})
         self._thread.start()
-        assert ready.wait(10)
+        assert ready.wait(60)
         root = folder / "root.pem"
         root.write_text(pem.pem(pem.CERTIFICATE, authority.root.certificate))
         self.service = Service(f"https://localhost:{listener.getsockname()[1]}", root)
 
     def close(self) -> None:
         self.server.stop()
-        self._thread.join(20)
+        self._thread.join(60)
 
     def device(self, name: str = "pump-17", algorithm: str = "p256", *, passphrase: bytes | None = None, operator: bool = False) -> Pair:
         """A device with its pair on disk."""

@@ -50,7 +50,7 @@ def comes_back(attempt: Callable[[], Reply]) -> Reply:
         assert reply.status in {200, 201, 503}, reply.body
         return None if reply.status == 503 else reply
 
-    found = eventually(answered, within=30)
+    found = eventually(answered)
     assert isinstance(found, Reply)
     return found
 
@@ -148,8 +148,8 @@ def test_P7_a_status_process_that_starts_without_database_and_signer_serves_the_
     finally:
         cluster.start()
         fleet.start("signer")
-    eventually(lambda: fleet.status_of(certificate) == "good", within=30)
-    eventually(lambda: ask(f"{fleet.settings.status.url}/healthz").json["status"] == "ok", within=30)
+    eventually(lambda: fleet.status_of(certificate) == "good")
+    eventually(lambda: ask(f"{fleet.settings.status.url}/healthz").json["status"] == "ok")
 
 
 # ---- The clock ----------------------------------------------------------------------------------------------------------

@@ -54,7 +54,11 @@ class Names:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "PAUSE", 0.01)
-    monkeypatch.setattr(probing, "SECONDS", 1.0)
+    monkeypatch.setattr(probing, "SECONDS", 30.0)
+
+
+def silence(handler: http.server.BaseHTTPRequestHandler) -> None:
+    handler.rfile.read(1)
 
 
 def prober(resolver: Any, *, http_port: int = 1, tls_port: int = 1, hosts: dict[str, str] | None = None) -> NetworkProber:
@@ -144,25 +148,27 @@ def test_an_address_is_asked_at_itself_RFC_8738() -> None:
         pytest.param(say(b"\xff\xfe\x00\x1b[2J"), "incorrectResponse", id="octets that would paint a terminal"),
         pytest.param(lambda h: h.wfile.write(b"SSH-2.0-x\r\n\r\n"), "connection", id="no HTTP"),
         pytest.param(lambda h: None, "connection", id="a connection that ends"),
-        pytest.param(lambda h: time.sleep(3), "connection", id="silence"),
+        pytest.param(silence, "connection", id="silence"),
     ],
 )
-def test_wrong_answers_are_told(answer: Any, kind: str) -> None:
+def test_wrong_answers_are_told(answer: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if answer is silence:
+        monkeypatch.setattr(probing, "SECONDS", 1.0)
     with web(answer) as (port, _):
         problem = refused(prober(Names(), http_port=port))
     assert problem.kind == kind and "\x1b" not in problem.detail
 
 
-def test_R22_a_server_that_drips_is_cut_off() -> None:
+def test_R22_a_server_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "SECONDS", 1.0)
+
     def drip(handler: http.server.BaseHTTPRequestHandler) -> None:
-        for _ in range(100):
+        while True:  # until nobody listens any more
             handler.wfile.write(b"H")
             time.sleep(0.1)
 
-    before = time.monotonic()
     with web(drip) as (port, _):
         assert refused(prober(Names(), http_port=port)).kind == "connection"
-    assert time.monotonic() - before < 8
 
 
 def test_a_name_is_looked_up_again_when_it_is_not_there_yet() -> None:
@@ -334,7 +340,7 @@ def tls(folder: Path, pem: bytes, *, protocols: Sequence[str] = (ALPN,)) -> Iter
         while not over.is_set():
             with contextlib.suppress(OSError):
                 sock, _ = listener.accept()
-                sock.settimeout(2)
+                sock.settimeout(60)
                 with context.wrap_socket(sock, server_side=True) as tls:
                     tls.recv(1)
 

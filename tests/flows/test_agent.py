@@ -94,7 +94,7 @@ class Device:
     def command(self, *arguments: str | Path, ok: int = 0, **environment: str) -> Any:
         done = subprocess.run(
             [sys.executable, "-m", "fleetca.cli.main", "agent", *map(str, arguments), "--dir", str(self.identity.folder), "--json"],
-            capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **environment},
+            capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **environment},
         )  # fmt: skip
         assert done.returncode == ok, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
@@ -418,7 +418,7 @@ def test_mosquitto_is_told_by_its_process_id(tmp_path: Path) -> None:
     child.stdout.readline()
     (tmp_path / "pid").write_text(f"{child.pid}\n")
     hooks.run_all([f"mosquitto:{tmp_path / 'pid'}"], certificate=tmp_path, key=tmp_path)
-    assert child.wait(10) == 7
+    assert child.wait(60) == 7
     child.stdout.close()
     with pytest.raises(Unavailable):
         hooks.run_all([f"mosquitto:{tmp_path / 'none'}"], certificate=tmp_path, key=tmp_path)
@@ -584,7 +584,7 @@ def test_the_command_for_operators_names_who_fails_and_ends_with_8(site: Site, t
     def asked(*more: str) -> tuple[int, Any]:
         done = subprocess.run(
             [sys.executable, "-m", "fleetca.cli.main", *map(str, command), "--root", str(site.service.root), "--json", *more],
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         return done.returncode, json.loads(done.stdout)["devices"]
 

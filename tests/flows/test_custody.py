@@ -258,7 +258,7 @@ def test_shares_are_shown_one_by_one_read_back_and_cleared_from_the_screen(tmp_p
         if person == PEOPLE[0]:
             screen.until("That was not it.")
             screen.type(" ".join(word[:4] for word in papers[person]))
-    assert screen.process.wait(30) == 0
+    assert screen.process.wait(60) == 0
     os.close(screen.controller)
     assert len({tuple(words) for words in papers.values()}) == 2
     assert sorted(tmp_path.iterdir()) == [out]

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ca.signer.client import SignerClient
 from ca.system import SystemChance, SystemClock
 from fleetca import ceremonies, deployment, forms, importing
 from tests.fakes.ceremony import apart
+from tests.running import eventually
 
 COMMAND = [sys.executable, "-m", "fleetca.cli.main"]
 
@@ -37,16 +37,22 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     importing.import_ceremony(settings, made.outputs, clock=SystemClock(), chance=SystemChance())
     with subprocess.Popen([*COMMAND, "process", "signer", "--settings", str(made.settings)], stderr=subprocess.DEVNULL) as signer:
         client = SignerClient(settings.signer.socket, Role.operator)
-        for _ in range(300):
-            try:
-                client.ping()
-                break
-            except FleetcaError:
-                threading.Event().wait(0.1)
-        client.close()
-        yield folder
-        signer.send_signal(signal.SIGTERM)
-        assert signer.wait(30) == 0
+        try:
+            eventually(lambda: answers(client))
+            yield folder
+        finally:
+            client.close()
+            signer.send_signal(signal.SIGTERM)
+            code = signer.wait(60)
+        assert code == 0
+
+
+def answers(client: SignerClient) -> bool:
+    try:
+        client.ping()
+    except FleetcaError:
+        return False
+    return True
 
 
 def run(base: Path, *arguments: str) -> tuple[int, Any, str]:

@@ -479,7 +479,9 @@ def nasty() -> Iterator[Callable[[Callable[[socket.socket], object]], str]]:
                     line, _ = listener.accept()
                     with line:
                         try:
-                            line.recv(65536)
+                            asked = b""
+                            while not asked.endswith(b"\r\n\r\nx"):  # head and body come one after the other
+                                asked += line.recv(65536)
                             behave(line)
                         except OSError:
                             pass
@@ -502,7 +504,7 @@ def drip(line: socket.socket) -> None:
 
 
 NASTY = [
-    pytest.param(lambda line: threading.Event().wait(2), "longer than", id="says nothing"),
+    pytest.param(lambda line: line.recv(1), "longer than", id="says nothing"),
     pytest.param(drip, "longer than", id="an octet now and then"),
     pytest.param(
         lambda line: line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 20000000\r\n\r\n" + bytes(1 << 20)), "too much", id="10 MiB and more"
@@ -522,7 +524,8 @@ def test_whatever_the_other_side_does_it_ends_in_time(
     nasty: Callable[[Any], str], behave: Callable[[socket.socket], object], why: str
 ) -> None:
     with pytest.raises(Unavailable) as caught:
-        fetch(Asked(nasty(behave), b"x", "a/b"), timeout=0.6, longest=answers.LONGEST)
+        # Only those who never end are waited for; the others have their time, on a busy machine too.
+        fetch(Asked(nasty(behave), b"x", "a/b"), timeout=0.6 if why == "longer than" else 60, longest=answers.LONGEST)
     assert why in f"{caught.value.what} {caught.value.why}"
 
 

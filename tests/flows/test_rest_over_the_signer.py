@@ -25,6 +25,7 @@ from enroll.rest.routes import PEER_CERTIFICATE, create_app
 from tests.databases import sqlite_url
 from tests.fakes.certificates import root
 from tests.fakes.signer_world import DEPLOYMENT, ISSUING, Keypair, World
+from tests.running import eventually
 
 ALL = frozenset(Role)
 
@@ -118,10 +119,7 @@ def test_P9_a_delivery_is_confirmed_and_the_grace_ends_by_itself(service: Servic
     monkeypatch.setattr(server, "HOUSEKEEPING", 0.01)
     service.server = service.world.server(service.socket, users={os.getuid(): ALL})
     service.server.start()
-    for _ in range(500):
-        if service.world.row(old).superseded_at is not None:
-            break
-        threading.Event().wait(0.01)
+    eventually(lambda: service.world.row(old).superseded_at is not None, every=0.01)
     assert service.world.row(old).superseded_at == service.world.row(old).grace_ends_at
 
 

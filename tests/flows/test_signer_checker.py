@@ -36,7 +36,7 @@ def checker() -> Iterator[Checker]:
 def told(ask: Any, work: Sequence[Any]) -> list[Any]:
     answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
     ask(work, answer.put)
-    return list(answer.get(timeout=30))
+    return list(answer.get(timeout=60))
 
 
 def said(outcome: Any) -> Any:
@@ -96,7 +96,7 @@ def test_R14_what_a_dying_process_had_in_hand_is_answered_and_the_next_one_goes_
     checker.reread([signed("p256")], answers.put)
     child.kill()
     for count in (2, 1):
-        lost = answers.get(timeout=30)
+        lost = answers.get(timeout=60)
         assert [type(outcome) for outcome in lost] == [KeyUnavailable] * count
         assert {outcome.code for outcome in lost} == {"checker-died"}
     csr = Keypair().csr()

@@ -41,6 +41,7 @@ from ca.signer.client import SignerClient
 from ca.signer.server import SignerServer
 from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
 from tests.fakes.signer_world import ISSUING, NOW, Keypair, World, der_of
+from tests.running import eventually
 
 DEVICE = ProfileName("device")
 ALL = {os.getuid(): frozenset(Role)}
@@ -336,7 +337,7 @@ def test_a_user_without_a_role_gets_no_further_than_the_greeting(tmp_path: Path)
 
 
 def test_P3_R22_who_connects_and_says_nothing_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "PATIENCE", 0.2)
+    monkeypatch.setattr(lines, "PATIENCE", 1.5)
     running = Running(World(tmp_path, sqlite_url(tmp_path)), tmp_path / "s")
     with raw(running.path) as silent, raw(running.path) as greeted:
         greeted.sendall(messages.frame(messages.hello(Role.enroll)))
@@ -372,9 +373,8 @@ def test_P3_R22_one_user_never_gets_every_connection(
     with contextlib.ExitStack() as open_ones:
         taken = [open_ones.enter_context(raw(running.path)) for _ in range(6)]
         for connection in taken:
-            connection.settimeout(0.3)
-        kept = sum(1 for connection in taken if _is_open(connection))
-        assert kept == theirs
+            connection.settimeout(0.05)
+        eventually(lambda: sum(_is_open(connection) for connection in taken) == theirs)
         running.client(Role.operator).ping()
     running.end()
 
@@ -397,7 +397,7 @@ def test_the_socket_has_its_mode_from_the_first_moment(tmp_path: Path, mode: int
 
 def raw(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(10)
+    connection.settimeout(60)
     connection.connect(str(path))
     return connection
 

@@ -315,7 +315,7 @@ def rob(path: Path, attempts: list[Attempt]) -> list[str]:
     outcomes = []
     for attempt in attempts:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(30)
+            connection.settimeout(60)
             connection.connect(str(path))
             answer = _exchange(connection, {"hello": messages.VERSION, "role": attempt.role})
             if "ok" in answer:

@@ -19,7 +19,7 @@ def test_who_started_it_hears_that_it_is_ready_by_descriptor_and_as_systemd_want
     ready, told = os.pipe()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(address)
-        notify.settimeout(5)
+        notify.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", address.replace("\0", "@"))
         Process(ready_fd=told).ready()
         assert notify.recv(64) == b"READY=1"
