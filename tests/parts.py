@@ -29,6 +29,8 @@ _PACKAGES = {
     "pdftotext": "poppler-utils",
     "nginx": "nginx-light",
     "haproxy": "haproxy",
+    "apache2": "apache2-bin",
+    "stunnel": "stunnel4",
     "mosquitto": "mosquitto",
     "curl": "curl",
     "unshare": "util-linux",

@@ -231,6 +231,42 @@ crlfile {site.crls}
         shown(site, process, hook, say=connect)
 
 
+@pytest.mark.req("REQ-KEY-010")
+def test_apache_takes_a_new_crl_by_a_graceful_restart(site: Site) -> None:
+    apache, pid = need("apache2"), site.folder / "apache.pid"
+    modules = next(folder for folder in (Path("/usr/lib/apache2/modules"), Path("/usr/lib64/httpd/modules")) if folder.exists())
+    loaded = [f"LoadModule {name}_module {modules}/mod_{name}.so" for name in ("mpm_event", "authz_core", "socache_shmcb", "ssl")]
+    lines = [
+        *loaded, f"ServerRoot {site.folder}", f"PidFile {pid}", f"ErrorLog {site.folder}/error.log", "ServerName localhost",
+        f"DefaultRuntimeDir {site.folder}", f"DocumentRoot {site.folder}", f"Listen 127.0.0.1:{site.port}", "SSLEngine on", "User nobody", "Group nogroup",
+        f"SSLCertificateFile {site.server[0]}", f"SSLCertificateKeyFile {site.server[1]}",
+        f"SSLCACertificateFile {site.cas}", "SSLVerifyClient require", "SSLVerifyDepth 2",
+        f"SSLCARevocationFile {site.crls}", "SSLCARevocationCheck chain",
+    ]  # fmt: skip
+    (site.folder / "apache.conf").write_text("\n".join(lines) + "\n")
+    # What `apachectl graceful` does; connections that are open go on.
+    hook = f"test ! -e {pid} || kill -USR1 $(cat {pid})"
+    site.fetch(hook)
+    asked = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with running([apache, "-f", str(site.folder / "apache.conf"), "-D", "FOREGROUND"], site) as process:
+        shown(site, process, hook, say=asked)
+
+
+@pytest.mark.req("REQ-KEY-010")
+def test_stunnel_takes_a_new_crl_on_sighup(site: Site) -> None:
+    stunnel, pid = need("stunnel"), site.folder / "stunnel.pid"
+    behind = site.demo.crl_url.split("/")[2]
+    lines = [
+        "foreground = yes", f"pid = {pid}", "[devices]", f"accept = 127.0.0.1:{site.port}", f"connect = {behind}",
+        f"cert = {site.server[0]}", f"key = {site.server[1]}", f"CAfile = {site.cas}", "verifyChain = yes", f"CRLfile = {site.crls}",
+    ]  # fmt: skip
+    (site.folder / "stunnel.conf").write_text("\n".join(lines) + "\n")
+    hook = f"test ! -e {pid} || kill -HUP $(cat {pid})"
+    site.fetch(hook)
+    with running([stunnel, str(site.folder / "stunnel.conf")], site) as process:
+        shown(site, process, hook)
+
+
 @pytest.fixture
 def open_site(demo: Demo) -> Iterator[Site]:
     """In a folder that another user may enter."""
@@ -325,14 +361,6 @@ def test_nginx_serves_the_folder_as_the_status_service_does(tmp_path: Path, demo
     finally:
         process.terminate()
         process.wait(20)
-
-
-def test_apache_and_stunnel_configurations_of_the_how_to_name_the_file_that_fetch_writes() -> None:
-    """They are not started here; that the pages name the right settings is all that is shown."""
-    page = (ROOT / "docs" / "how-to" / "crls.md").read_text()
-    assert "SSLCARevocationFile" in page
-    assert "SSLCARevocationCheck" in page
-    assert "CRLfile" in page
 
 
 def test_the_command_line_shows_verifies_compares_and_asks(demo: Demo, tmp_path: Path) -> None:

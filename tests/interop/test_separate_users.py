@@ -538,7 +538,7 @@ def test_P2_the_doctor_names_a_second_database_role_that_may_write(fleet: Fleet)
 
 def test_the_units_are_what_systemd_takes_and_are_hardened(tmp_path: Path) -> None:
     need("systemd-analyze")
-    for file in (*SHIPPED.glob("*.service"), *SHIPPED.glob("*.target")):
+    for file in (*SHIPPED.glob("*.service"), *SHIPPED.glob("*.timer"), *SHIPPED.glob("*.target")):
         (tmp_path / file.name).write_text(file.read_text().replace("/usr/local/bin/fleetca", sys.executable))
     files = sorted(tmp_path.iterdir())
     assert {"fleetca.target", *(f"fleetca-{role}.service" for role in ROLES)} <= {file.name for file in files}
