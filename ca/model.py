@@ -500,13 +500,29 @@ class ValidatedNames:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountBinding:
+    """That who makes an account of a protocol (ACME) has a one-time token: what they authenticated with its binding key (RFC 8555 7.3.4)."""
+
+    account: str
+    profile: ProfileName
+    key_id: str
+    """The beginning of the token's hash."""
+    octets: bytes
+    mac: bytes
+    digest: str
+    """Of the HMAC: sha256, sha384 or sha512."""
+
+
+@dataclass(frozen=True, slots=True)
 class ManufacturerCertificate:
     """The certificate that a device left its factory with (IDevID, IEEE 802.1AR), which a web process says it saw in a TLS handshake. Weaker."""
 
     certificate: bytes
 
 
-Evidence: TypeAlias = TokenEvidence | MessageEvidence | PresentedCertificate | LocalEvidence | ValidatedNames | ManufacturerCertificate
+Evidence: TypeAlias = (
+    TokenEvidence | MessageEvidence | PresentedCertificate | LocalEvidence | ValidatedNames | ManufacturerCertificate | AccountBinding
+)
 
 
 class EvidenceKind(Enum):
@@ -516,6 +532,7 @@ class EvidenceKind(Enum):
     local = "local"
     validated = "validated"
     manufacturer = "manufacturer"
+    binding = "binding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -821,6 +838,8 @@ class CreatedToken:
     text: str = field(repr=False)
     """The only time that anyone sees it."""
     token: Token
+    binding_key: bytes = field(default=b"", repr=False)
+    """With it, its holder binds an account; it follows from the token's hash and a secret of the signer's."""
 
 
 # ---- The record -----------------------------------------------------------------------------------------------------

@@ -263,6 +263,10 @@ class Writing(Protocol):
         """Every certificate of a device that is issued or intended, newest first."""
         ...
 
+    def find_token_by_beginning(self, octets: bytes) -> Token | None:
+        """The token whose hash begins so; None also where there are several."""
+        ...
+
     def latest_of(self, device: DeviceId, *, limit: int) -> Sequence[Certificate]:
         """The newest of these."""
         ...

@@ -8,8 +8,8 @@ from ca import lineage
 from ca.allowances import Allowances
 from ca.errors import Denied, NotFound, Unavailable
 from ca.lineage import Issuers
-from ca.model import CreatedToken, DeviceState, Peer, Token, TokenRequest, TokenWithdrawal
-from ca.ports import Chance, Clock, Ledger
+from ca.model import CreatedToken, DeviceState, Evidence, Peer, Token, TokenRequest, TokenWithdrawal
+from ca.ports import Chance, Clock, Ledger, Writing
 from ca.rules import evidence, grant, leaf, testimony
 from ca.rules import token as rule
 from ca.rules.clock import trusted
@@ -17,9 +17,15 @@ from ca.witness import Witness
 
 
 class Tokens:
-    def __init__(self, *, ledger: Ledger, witness: Witness, issuers: Issuers, policy: grant.Policy, clock: Clock, chance: Chance) -> None:
+    """Args:
+    secret: that binding keys follow from; 32 octets.
+    """
+
+    def __init__(
+        self, *, ledger: Ledger, witness: Witness, issuers: Issuers, policy: grant.Policy, clock: Clock, chance: Chance, secret: bytes
+    ) -> None:
         self._ledger, self._witness, self._issuers = ledger, witness, issuers
-        self._policy, self._clock, self._chance = policy, clock, chance
+        self._policy, self._clock, self._chance, self._secret = policy, clock, chance, secret
         self._allowances = Allowances(policy.caps_of, "tokens")
 
     def create(self, request: TokenRequest, peer: Peer) -> CreatedToken:
@@ -46,7 +52,26 @@ class Tokens:
         if claim.message is not None:
             with suppress(Unavailable):
                 self._witness.settle()
-        return CreatedToken(text, token)
+        return CreatedToken(text, token, rule.binding_key(token.hash, self._secret))
+
+    def bind(self, asked: Evidence, peer: Peer) -> Token:
+        """Let an account have a token, for good. The same again is granted again.
+
+        Nothing else is recorded of it: the first certificate that the account gets names the token (P8). A database that is set back to before
+        it has neither the account.
+
+        Raises:
+            Unauthenticated, Denied, Conflict: see `ca.rules.token.binding`.
+        """
+        claim = evidence.claim(evidence.Verb.bind_account, asked, peer, deployment=self._policy.deployment, now=self._clock.now())
+        said = claim.binding
+        assert said is not None, "a claim of this kind holds a binding"
+        with self._ledger.writing() as tx:
+            now = trusted(self._clock.now(), high_time=tx.high_time())
+            token = rule.binding(_named(tx, said.key_id), said, secret=self._secret, now=now)
+            tx.use_token(token.hash, request_key=rule.account_key(said.account), now=now)
+            tx.raise_high_time(now)
+        return token
 
     def revoke(self, request: TokenWithdrawal, peer: Peer) -> tuple[Token, ...]:
         """Withdraw the outstanding tokens of a device, or one of them. What was used already is not undone by this.
@@ -105,3 +130,11 @@ class Tokens:
             tx.append_leaf(leaf.token(token))
             tx.raise_high_time(now)
         return token
+
+
+def _named(tx: Writing, key_id: str) -> Token | None:
+    try:
+        beginning = bytes.fromhex(key_id) if key_id == key_id.lower() else b""
+    except ValueError:
+        return None
+    return tx.find_token_by_beginning(beginning) if len(beginning) == rule.BINDING_ID_OCTETS else None

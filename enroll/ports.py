@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ca.errors import FleetcaError
 from ca.model import (
+    AccountBinding,
     Certificate,
     CertificateQuery,
     CertificateRef,
@@ -24,6 +25,7 @@ from ca.model import (
     Revocation,
     RevokeRequest,
     TenantId,
+    Token,
     TokenRequest,
     UnixTime,
 )
@@ -49,6 +51,10 @@ class Signer(Protocol):
         ...
 
     def create_token(self, request: TokenRequest, /) -> CreatedToken: ...
+
+    def bind_account(self, asked: AccountBinding, /) -> Token:
+        """Let an account have a one-time token, for good; the token."""
+        ...
 
     def ping(self) -> None:
         """Return when the signer answers."""

@@ -214,7 +214,7 @@ def acme_service(
         directories=directories(settings),
         requests=Requests(store=protocols, nonces=nonces),
         nonces=nonces,
-        accounts=Accounts(store=protocols, tokens=store.reading, clock=clock, chance=chance, limits=limits),
+        accounts=Accounts(store=protocols, signer=signer, clock=clock, chance=chance, limits=limits),
         orders=orders,
         validating=Validating(store=protocols, orders=orders, prober=prober, later=later, clock=clock, limits=limits),
         revoking=Revoking(signer=signer, reader=store.reading, orders=orders),

@@ -111,7 +111,15 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
             verbs=Verbs(
                 issuing=issuing,
                 revoking=revoking,
-                tokens=Tokens(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, chance=chance),
+                tokens=Tokens(
+                    ledger=store.ledger,
+                    witness=witness,
+                    issuers=issuers,
+                    policy=rules,
+                    clock=clock,
+                    chance=chance,
+                    secret=forms.serial_check_key(settings),
+                ),
                 confirming=Confirming(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
                 superseding=Superseding(ledger=store.ledger, witness=witness, policy=rules, clock=clock),
                 crls=CrlSigning(

@@ -19,6 +19,7 @@ from ca.der.algorithms import load_public_key, verify
 from ca.der.certificate import CertificateFacts, read_certificate
 from ca.errors import Denied, FleetcaError, Malformed, Unauthenticated
 from ca.model import (
+    AccountBinding,
     Digest,
     Evidence,
     EvidenceKind,
@@ -44,6 +45,7 @@ class Verb(Enum):
     revoke = "revoke"
     create_token = "create-token"
     revoke_token = "revoke-token"
+    bind_account = "bind-account"
     confirm = "confirm"
 
 
@@ -76,6 +78,8 @@ ALLOWED: Final = frozenset(
         (Verb.create_token, Role.operator, EvidenceKind.message),
         # At the machine only: no signed message asks for it.
         (Verb.revoke_token, Role.operator, EvidenceKind.local),
+        # Who makes an account holds a token's binding key.
+        (Verb.bind_account, Role.enroll, EvidenceKind.binding),
         # A successor was used.
         (Verb.confirm, Role.enroll, EvidenceKind.presented),
         (Verb.confirm, Role.enroll, EvidenceKind.message),
@@ -95,6 +99,7 @@ _KINDS: Final[Mapping[type, EvidenceKind]] = {
     LocalEvidence: EvidenceKind.local,
     ValidatedNames: EvidenceKind.validated,
     ManufacturerCertificate: EvidenceKind.manufacturer,
+    AccountBinding: EvidenceKind.binding,
 }
 _ACCOUNT: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -114,6 +119,8 @@ class Claim:
     message: Message | None = None
     validated: ValidatedNames | None = None
     """The names that the web process says it validated."""
+    binding: AccountBinding | None = None
+    """Not verified yet: that takes the token's row."""
 
 
 def kind_of(evidence: Evidence) -> EvidenceKind:
@@ -163,6 +170,10 @@ def claim(verb: Verb, evidence: Evidence, peer: Peer, *, deployment: str, now: U
         return Claim(verb, peer, kind, _sha256(f"{peer.role.value}@{peer.uid}".encode()))
     if isinstance(evidence, ValidatedNames):
         return _validated(verb, evidence, peer)
+    if isinstance(evidence, AccountBinding):
+        if not _ACCOUNT.fullmatch(evidence.account):
+            raise Malformed("bad-request", "This is no account.", why="It is 32 hexadecimal digits.")
+        return Claim(verb, peer, kind, _sha256(evidence.account.encode() + evidence.mac), binding=evidence)
     message = read_message(evidence.payload)
     check_message(message, acts=_ACTS[verb], deployment=deployment, now=now)
     signer = read_certificate(evidence.certificate)

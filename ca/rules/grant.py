@@ -222,7 +222,7 @@ def _by_validated(found: Claim, request: IssueRequest, policy: Policy, token: To
     reach = _reach(said, caps)
     device, key = account_device(said.account), None
     if said.token is not None:
-        held = token_rule.bound(token, said.account, now=now)
+        held = token_rule.bound(token, said.account)
         if held.profile != said.profile:
             raise Denied("evidence-for-another-profile", "The token of this account is for another profile.")
         if held.names and not set(held.names).issuperset(said.names):
@@ -564,7 +564,7 @@ def _by_validated_revocation(
         raise Denied("not-your-certificate", "An account revokes certificates of its own profile only, one at a time.")
     within(caps, device=target.device, profile=target.profile)
     asked_for = tuple(name for name in target.names if name.kind in policy.profile(target.profile).allowed_names)
-    device = account_device(said.account) if said.token is None else token_rule.bound(token, said.account, now=now).device
+    device = account_device(said.account) if said.token is None else token_rule.bound(token, said.account).device
     own = target.device == device
     holds = bool(asked_for) and set(asked_for) <= set(said.names) and all(reach.covers(name) for name in asked_for)
     if not own and not holds:

@@ -12,8 +12,8 @@ import string
 import zlib
 from typing import Final
 
-from ca.errors import Broken, Conflict, Malformed, Unacceptable, Unauthenticated
-from ca.model import Digest, Token, UnixTime
+from ca.errors import Broken, Conflict, Denied, Malformed, Unacceptable, Unauthenticated
+from ca.model import AccountBinding, Digest, Token, UnixTime
 
 PREFIX: Final = "enr_"
 RANDOM_OCTETS: Final = 32
@@ -22,6 +22,7 @@ _DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _BODY: Final = 43
 _CHECK: Final = 6
 BINDING_ID_OCTETS: Final = 8
+_DIGESTS: Final = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
 
 
 def _base62(number: int, width: int) -> str:
@@ -99,22 +100,49 @@ def binding_id(hash_: Digest) -> str:
     return hash_[:BINDING_ID_OCTETS].hex()
 
 
-def binding_key(hash_: Digest) -> bytes:
-    """The MAC key with which its holder binds an account. It follows from what we keep, so whoever reads the table of tokens could do the same
-    with those that are not used yet: only the web process may read it, and the signer lets a token have one account."""
-    return hmac.new(hash_, b"fleetca external account binding v1", hashlib.sha256).digest()
+def binding_key(hash_: Digest, secret: bytes) -> bytes:
+    """The MAC key with which its holder binds an account (RFC 8555 7.3.4).
+
+    It is kept nowhere: it follows from the token's hash and a secret that the database does not hold, so whoever reads the table of tokens
+    can bind no account.
+
+    Args:
+        secret: of the signer's.
+    """
+    own = hmac.new(secret, b"fleetca external account binding", hashlib.sha256).digest()
+    return hmac.new(own, hash_, hashlib.sha256).digest()
 
 
-def bound(token: Token | None, account: str, *, now: UnixTime) -> Token:
-    """The token, if this account may stand for its device: bound to it before, or usable now.
+def binding(token: Token | None, said: AccountBinding, *, secret: bytes, now: UnixTime) -> Token:
+    """The token, if this account may have it: made with its key, and usable now or bound to it before.
 
     Raises:
-        Unauthenticated: `token-unknown`, `token-expired`.
+        Unauthenticated: `binding-invalid`: also where there is no such token; `token-expired`, `token-revoked`.
+        Denied: `evidence-for-another-profile`.
         Conflict: `token-used`.
     """
-    if token is not None and token.used_at is not None and token.used_by == account_key(account):
+    kind = _DIGESTS.get(said.digest)
+    # An unknown key id is computed like a known one, so that the time taken does not tell them apart.
+    key = binding_key(token.hash if token is not None else account_key(said.account), secret)
+    holds = kind is not None and hmac.compare_digest(hmac.new(key, said.octets, kind).digest(), said.mac)
+    if not holds or token is None:
+        raise Unauthenticated("binding-invalid", "The external account binding does not verify (RFC 8555 7.3.4).")
+    if token.profile != said.profile:
+        raise Denied("evidence-for-another-profile", f"The token is for profile {token.profile}, not for {said.profile}.")
+    if token.used_at is not None and token.used_by == account_key(said.account):
         return token
-    return usable(token, request_key=account_key(account), now=now)
+    return usable(token, request_key=account_key(said.account), now=now)
+
+
+def bound(token: Token | None, account: str) -> Token:
+    """The token of an account, for whose device it stands.
+
+    Raises:
+        Unauthenticated: `token-not-bound`: it is another's, or nobody's.
+    """
+    if token is None or token.used_at is None or token.used_by != account_key(account):
+        raise Unauthenticated("token-not-bound", "The token was not bound to this account (RFC 8555 7.3.4).")
+    return token
 
 
 def accepted_lifetime(seconds: int) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ca.errors import Broken, FleetcaError, Unavailable
 from ca.model import (
+    AccountBinding,
     Certificate,
     CertificateQuery,
     CertificateRef,
@@ -91,6 +92,10 @@ class SignerClient:
     def revoke_tokens(self, asked: TokenWithdrawal) -> tuple[Token, ...]:
         """Withdraw outstanding tokens of a device; those that were."""
         return forms.read(tuple[Token, ...], self._ask("revoke-token", messages.write_withdrawal(asked)))
+
+    def bind_account(self, asked: AccountBinding) -> Token:
+        """An account has a token from now on; the token."""
+        return forms.read(Token, self._ask("bind-account", messages.write_binding(asked)))
 
     def confirm(self, asked: ConfirmRequest) -> Certificate:
         """A certificate was used, or its successor delivered. Returns the certificate that spoke."""

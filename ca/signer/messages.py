@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ca import errors
 from ca.model import (
+    AccountBinding,
     CertificateRef,
     ConfirmRequest,
     DeviceId,
@@ -52,6 +53,7 @@ _TAGS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = {
     EvidenceKind.local.value: (LocalEvidence, ()),
     EvidenceKind.manufacturer.value: (ManufacturerCertificate, ("certificate",)),
     EvidenceKind.validated.value: (ValidatedNames, ("account", "purpose", "profile", "names", "token", "replaces")),
+    EvidenceKind.binding.value: (AccountBinding, ("account", "profile", "key_id", "octets", "mac", "digest")),
 }
 
 
@@ -308,6 +310,15 @@ def read_withdrawal(body: Mapping[str, Any], peer: Peer) -> TokenWithdrawal:
         device=ids.device_id(forms.read(str, body["device"])),
         hash=ids.hash_beginning(forms.read(str, body["hash"])),
     )
+
+
+def write_binding(asked: AccountBinding) -> dict[str, Any]:
+    return {"evidence": write_evidence(asked)}
+
+
+def read_binding(body: Mapping[str, Any], peer: Peer) -> Evidence:
+    _only(body, required=frozenset({"evidence"}))
+    return read_evidence(body["evidence"], peer)
 
 
 def write_confirm(asked: ConfirmRequest) -> dict[str, Any]:

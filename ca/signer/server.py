@@ -80,6 +80,7 @@ class SignerServer:
             "revoke": self._revoke,
             "create-token": self._create_token,
             "revoke-token": self._revoke_token,
+            "bind-account": self._bind_account,
             "confirm": self._confirm,
             "sign-crl": self._sign_crl,
             "crl-published": self._crl_published,
@@ -212,6 +213,12 @@ class SignerServer:
         hashes = [token.hash.hex()[:16] for token in gone]
         self._log.info("token-revoked", role=peer.role.value, uid=peer.uid, device=asked.device, hashes=hashes)
         return gone
+
+    def _bind_account(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        asked = messages.read_binding(_plain(body), peer)
+        token = self._desk.do(lambda: self._verbs.tokens.bind(asked, peer))
+        self._log.info("account-bound", role=peer.role.value, uid=peer.uid, device=token.device, hash=token.hash.hex()[:16])
+        return token
 
     def _confirm(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         asked = messages.read_confirm(_plain(body), peer)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ca.errors import Conflict, Refused
-from ca.model import Token, UnixTime
+from ca.model import AccountBinding, Token
 from ca.ports import Chance, Clock
 from ca.rules import token as token_rule
 from ca.rules.grant import account_device
@@ -16,15 +17,16 @@ from enroll.acme import jws, messages
 from enroll.acme.limits import hour_before, within
 from enroll.acme.messages import Addresses
 from enroll.acme.model import Account, AccountStatus, Directory, Limits, Problem
-from enroll.acme.ports import Protocols, Tokens
+from enroll.acme.ports import Protocols
 from enroll.acme.requests import Asker
+from enroll.ports import Signer
 
 PAGE = 50
 
 
 class Accounts:
-    def __init__(self, *, store: Protocols, tokens: Tokens, clock: Clock, chance: Chance, limits: Limits) -> None:
-        self._store, self._tokens, self._clock, self._chance, self._limits = store, tokens, clock, chance, limits
+    def __init__(self, *, store: Protocols, signer: Signer, clock: Clock, chance: Chance, limits: Limits) -> None:
+        self._store, self._signer, self._clock, self._chance, self._limits = store, signer, clock, chance, limits
 
     def new(self, asker: Asker, *, at: Addresses) -> tuple[Account, bool]:
         """The account of this key, and whether it is new (RFC 8555 7.3, 7.3.1).
@@ -44,12 +46,13 @@ class Accounts:
         messages.flag(payload, "termsOfServiceAgreed")
         contact = messages.read_contact(payload.get("contact", []))
         now = self._clock.now()
-        id_ = self._chance.octets(16).hex()
-        token = self._bound(asker, payload, url=at.of("new-account"), account=id_, now=now) if asker.directory.bound else None
         since = hour_before(now)
         within(
             self._store.accounts_since(asker.address, since), self._limits.accounts_per_hour, now=now, what="new accounts from this address"
         )
+        # A token is bound before its account is written: asked for again, it has to be the same one.
+        token = self._bound(asker, payload, url=at.of("new-account"), thumbprint=thumbprint) if asker.directory.bound else None
+        id_ = self._chance.octets(16).hex() if token is None else _bound_id(asker.directory, thumbprint, token_rule.binding_id(token.hash))
         account = Account(
             id=id_,
             directory=asker.directory.name,
@@ -67,7 +70,7 @@ class Accounts:
             raise Problem("unauthorized", str(error)) from None
         return made, made.id == id_
 
-    def _bound(self, asker: Asker, payload: Mapping[str, Any], *, url: str, account: str, now: UnixTime) -> Token:
+    def _bound(self, asker: Asker, payload: Mapping[str, Any], *, url: str, thumbprint: str) -> Token:
         """The token that an external account binding was made with (RFC 8555 7.3.4)."""
         if "externalAccountBinding" not in payload:
             raise Problem(
@@ -81,25 +84,18 @@ class Accounts:
             raise Problem("malformed", "The external account binding has another url than the request (RFC 8555 7.3.4).")
         if jws.canonical(jws.read_json(inner.payload, "The external account binding's payload")) != asker.jwk:
             raise Problem("malformed", "The external account binding holds another key than the request's (RFC 8555 7.3.4).")
-        found = self._token(inner.kid)
-        # An unknown key id is computed like a known one, so that the time taken does not tell them apart.
-        jws.verify_mac(inner, token_rule.binding_key(found.hash if found is not None else token_rule.account_key(account)))
+        binding = AccountBinding(
+            account=_bound_id(asker.directory, thumbprint, inner.kid),
+            profile=asker.directory.profile,
+            key_id=inner.kid,
+            octets=inner.signing_input,
+            mac=inner.signature,
+            digest=jws.MAC_DIGESTS[inner.algorithm],
+        )
         try:
-            token = token_rule.bound(found, account, now=now)
+            return self._signer.bind_account(binding)
         except Refused as error:
             raise Problem("unauthorized", str(error)) from None
-        if token.profile != asker.directory.profile:
-            raise Problem("unauthorized", f"The token is for profile {token.profile}, not for {asker.directory.profile}.")
-        return token
-
-    def _token(self, kid: str) -> Token | None:
-        try:
-            beginning = bytes.fromhex(kid) if kid == kid.lower() else b""
-        except ValueError:
-            return None
-        if len(beginning) != token_rule.BINDING_ID_OCTETS:
-            return None
-        return self._tokens.find_token_by_beginning(beginning)
 
     def change(self, asker: Asker) -> Account:
         """Show, change contacts, or deactivate (RFC 8555 7.3.2, 7.3.6). What a client may not change is passed over (7.3.2)."""
@@ -165,3 +161,8 @@ def own_directory(account: Account, directories: Mapping[str, Directory]) -> Dir
     if found is None:
         raise Problem("unauthorized", "The directory of this account is gone.")
     return found
+
+
+def _bound_id(directory: Directory, thumbprint: str, key_id: str) -> str:
+    """The id of the account of a key and a token."""
+    return hashlib.sha256(f"fleetca account\0{directory.name}\0{thumbprint}\0{key_id}".encode()).hexdigest()[:32]

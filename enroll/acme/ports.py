@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ca.model import CertificateRef, Token, UnixTime
+from ca.model import CertificateRef, UnixTime
 from enroll.acme.model import Account, Authorization, Challenge, Identifier, Order
 
 
@@ -86,14 +86,6 @@ class Protocols(Protocol):
 
     def forget(self, *, now: UnixTime) -> None:
         """Drop what has been over for long: used nonces, failures, orders and authorizations without a certificate."""
-        ...
-
-
-class Tokens(Protocol):
-    """One-time tokens as they are kept, for those who bind accounts to them."""
-
-    def find_token_by_beginning(self, octets: bytes, /) -> Token | None:
-        """The token whose hash begins so; None also where there are several."""
         ...
 
 

@@ -59,7 +59,7 @@ def create(
     }
     text = made.text
     if eab:
-        key = base64.urlsafe_b64encode(token_rule.binding_key(made.token.hash)).rstrip(b"=").decode("ascii")
+        key = base64.urlsafe_b64encode(made.binding_key).rstrip(b"=").decode("ascii")
         document |= {"eab_kid": token_rule.binding_id(made.token.hash), "eab_hmac_key": key}
         text = f"{document['eab_kid']} {key}"
     output.result(document, text, as_json=as_json)

@@ -24,6 +24,7 @@ MEANINGS: Final = {
     "clone-suspected": "A key spoke for a certificate whose place another had taken by being used: the device's key may have been copied.",
     "housekeeping-waits": "What becomes due by itself could not be written down; the signer tries again in a minute.",
     "token-created": "A one-time token was made; only the beginning of its hash is shown.",
+    "account-bound": "An account of ACME has a device's one-time token from now on; only the beginning of its hash is shown.",
     "token-revoked": "Unused tokens of a device were withdrawn; the beginnings of their hashes.",
     "ceremony-recorded": "The signer verified a ceremony whose outputs were imported while it runs, and wrote its leaf.",
     "crl-signed": "The signer signed a CRL; it is not visible before the publisher's gate has read it.",

@@ -22,6 +22,7 @@ from werkzeug.test import TestResponse
 from ca.errors import FleetcaError
 from ca.keys.memory import make_private_key
 from ca.model import (
+    AccountBinding,
     AlgorithmName,
     Certificate,
     ConfirmRequest,
@@ -54,7 +55,7 @@ from enroll.store.engine import migrate
 from enroll.store.transactions import Transactions
 from tests.databases import sqlite_url
 from tests.fakes.certificates import root
-from tests.fakes.signer_world import DEPLOYMENT, ISSUING, World
+from tests.fakes.signer_world import CHECK_KEY, DEPLOYMENT, ISSUING, World
 
 BASE = "https://enroll.test"
 NETWORKS = ("127.0.0.0/8", "::1/128")
@@ -98,6 +99,10 @@ class DirectSigner:
 
     def create_token(self, request: TokenRequest, /) -> CreatedToken:
         return self.world.tokens.create(request, self.world.peer(Role.enroll))
+
+    def bind_account(self, asked: AccountBinding, /) -> Token:
+        self._enter("bind_account")
+        return self.world.tokens.bind(asked, self.world.peer(Role.enroll))
 
     def ping(self) -> None:
         self._enter("ping")
@@ -153,7 +158,7 @@ class AcmeWorld:
             directories={one.name: one for one in DIRECTORIES},
             requests=Requests(store=self.store, nonces=self.nonces),
             nonces=self.nonces,
-            accounts=Accounts(store=self.store, tokens=reader, clock=clock, chance=chance, limits=self.limits),
+            accounts=Accounts(store=self.store, signer=self.signer, clock=clock, chance=chance, limits=self.limits),
             orders=orders,
             validating=Validating(store=self.store, orders=orders, prober=self.prober, later=self._later, clock=clock, limits=self.limits),
             revoking=Revoking(signer=self.signer, reader=reader, orders=orders),
@@ -314,7 +319,7 @@ class Client:
         protected = b64(json.dumps(header).encode())
         payload = b64(json.dumps(changes.get("payload", self.key.jwk)).encode())
         kind = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}.get(alg, "sha256")
-        mac = hmac.new(changes.get("mac_key", token_rule.binding_key(digest)), f"{protected}.{payload}".encode(), kind).digest()
+        mac = hmac.new(changes.get("mac_key", token_rule.binding_key(digest, CHECK_KEY)), f"{protected}.{payload}".encode(), kind).digest()
         return {"protected": protected, "payload": payload, "signature": b64(mac)}
 
     def register(self, *, token: str | None = None, **members: Any) -> TestResponse:

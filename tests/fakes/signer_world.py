@@ -192,7 +192,7 @@ class World:
             failpoint=self.failpoint,
         )
         self.revoking = Revoking(**shared, witness=self.witness, failpoint=self.failpoint)
-        self.tokens = Tokens(**shared, witness=self.witness, chance=SystemChance())
+        self.tokens = Tokens(**shared, witness=self.witness, chance=SystemChance(), secret=CHECK_KEY)
         self.confirming = Confirming(**shared, witness=self.witness)
         self.superseding = Superseding(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
         self.operators = Operators(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)

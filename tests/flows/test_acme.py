@@ -12,9 +12,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca.errors import Conflict, Unavailable
+from ca.errors import Conflict, StoreUnavailable, Unauthenticated, Unavailable
 from ca.keys.memory import make_private_key
-from ca.model import AlgorithmName, IssueRequest, TokenEvidence
+from ca.model import AlgorithmName, IssueRequest, Name, NameKind, TokenEvidence, ValidatedNames
 from ca.system import SystemChance
 from enroll.acme.model import ChallengeKind, Limits, Problem
 from enroll.acme.nonces import Nonces
@@ -106,6 +106,33 @@ def test_a_bound_account_stands_for_the_device_of_its_token(acme: AcmeWorld) -> 
     acme.world.clock.at += 86400 * 20  # the token is long over: it belongs to this account for good
     client.obtain("gw-7.device.test")
     assert {row.device for row in acme.world.rows()} == {"gw-7"}
+
+
+def test_R02_a_token_whose_account_was_lost_on_the_way_binds_the_same_account_again(
+    acme: AcmeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, text = Client(acme, "gateway"), acme.token("gw-7")
+    with monkeypatch.context() as broken:
+        broken.setattr(acme.store, "add_account", _lost)
+        answer = client.post(client.url("new-account"), {"externalAccountBinding": client.binding(text)}, by_key=True)
+        assert answer.status_code == 503
+    client.register(token=text)
+    client.obtain("gw-7.device.test")
+    other = Client(acme, "gateway")
+    refused = other.post(other.url("new-account"), {"externalAccountBinding": other.binding(text)}, by_key=True)
+    assert (refused.status_code, refused.json["type"].rpartition(":")[2]) == (403, "unauthorized")
+
+
+def _lost(*_: object, **__: object) -> None:
+    raise StoreUnavailable("store-down", "It is gone.")
+
+
+def test_P2_naming_a_token_is_not_having_it(acme: AcmeWorld) -> None:
+    token = acme.world.token("gw-7", "service", names=(Name(NameKind.dns, "gw-7.device.test"),)).token
+    said = ValidatedNames("a" * 32, "b" * 32, token.profile, token.names, token.hash)
+    with pytest.raises(Unauthenticated) as caught:
+        acme.world.issue(IssueRequest(csr_for("gw-7.device.test"), said))
+    assert caught.value.code == "token-not-bound"
 
 
 def test_a_device_needs_no_name_but_its_own(acme: AcmeWorld) -> None:

@@ -23,6 +23,7 @@ from werkzeug.test import TestResponse
 
 from ca.keys.memory import make_private_key
 from ca.model import AlgorithmName
+from ca.rules import token as token_rule
 from enroll.acme.renewal_info import write_id
 from enroll.acme.routes import ROUTES
 from tests.fakes.acme import BASE, AccountKey, AcmeWorld, Client, b64, csr_for, jws
@@ -413,6 +414,11 @@ def _jwk(**changes: Any) -> Callable[[Shop], TestResponse]:
     return act
 
 
+def _from_the_record(client: Client, token: str) -> dict[str, Any]:
+    kept = token_rule.token_hash(token)
+    return {"externalAccountBinding": client.binding(token, mac_key=token_rule.binding_key(kept, b""))}
+
+
 def _bound(
     payload: Callable[[Client, str], Any], *, profile: str = "service", key: AccountKey | None = None
 ) -> Callable[[Shop], TestResponse]:
@@ -619,6 +625,7 @@ REFUSED: list[Refusal] = [
     ("7.3.4: it holds another key", _bound(_eab(payload=PRIVATE.jwk)), 400, "malformed"),
     ("7.3.4: it holds no key", _bound(_eab(payload={})), 400, "badPublicKey"),
     ("7.3.4: another MAC key", _bound(_eab(mac_key=bytes(32))), 403, "unauthorized"),
+    ("7.3.4: a MAC key that follows from the record alone", _bound(_from_the_record), 403, "unauthorized"),
     ("7.3.4: an empty MAC key", _bound(_eab(mac_key=b"")), 403, "unauthorized"),
     ("7.3.4: a kid nobody knows", _bound(_eab(header={"kid": "00" * 8})), 403, "unauthorized"),
     ("7.3.4: a kid that is none", _bound(_eab(header={"kid": "../../x"})), 403, "unauthorized"),

@@ -73,6 +73,12 @@ EXPECTED = {
         Role.publisher: set(),
         Role.operator: {"local"},
     },
+    Verb.bind_account: {
+        Role.enroll: {"binding"},
+        Role.status: set(),
+        Role.publisher: set(),
+        Role.operator: set(),
+    },
     Verb.confirm: {
         Role.enroll: {"presented", "message"},
         Role.status: set(),
