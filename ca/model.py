@@ -377,6 +377,14 @@ class Issuer:
     """caIssuers: where this issuer's own DER certificate is served."""
     parent: IssuerId | None
     crls: CrlPlan = CrlPlan()
+    successor: IssuerId | None = None
+    """Who takes its place: the next generation, where there is one."""
+    issues_until: UnixTime | None = None
+    """The first second at which its successor issues in its place; from then on it only signs status."""
+    last_ends: UnixTime | None = None
+    """notAfter of the last revocable certificate that it signed; known once its successor issues."""
+    retired_at: UnixTime | None = None
+    """Since when it signs nothing: all that it signed had ended."""
 
 
 # ---- Devices, tokens, operators -------------------------------------------------------------------------------------
@@ -403,14 +411,6 @@ class Token:
     tenant: TenantId
     device: DeviceId
     profile: ProfileName
-    successor: IssuerId | None = None
-    """Who takes its place: the next generation, where there is one."""
-    issues_until: UnixTime | None = None
-    """The first second at which its successor issues in its place; from then on it only signs status."""
-    last_ends: UnixTime | None = None
-    """notAfter of the last revocable certificate that it signed; known once its successor issues."""
-    retired_at: UnixTime | None = None
-    """Since when it signs nothing: all that it signed had ended."""
     names: tuple[Name, ...]
     created: UnixTime
     expires: UnixTime
