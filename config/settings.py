@@ -137,6 +137,11 @@ class IssuerSetting(Form):
         None, description="When it takes that place, like `2027-01-31T09:00:00Z`. Absent: as soon as it is imported."
     )
     unknown: Unissued | None = Field(None, description="Its own `ocsp.unknown`, where it differs.")
+    compromised: datetime | None = Field(
+        None,
+        description="Since when its key may be in other hands, like `2027-01-31T09:00:00Z`: OCSP then answers `revoked` for all that it signed and for "
+        "all that it never signed (RFC 6960 2.7).",
+    )
     crl_shards: int = Field(
         0,
         ge=0,
@@ -148,7 +153,7 @@ class IssuerSetting(Form):
     )
     crl_deltas: bool = Field(False, description="Whether its complete CRL has deltas.")
 
-    @field_validator("issues_from")
+    @field_validator("issues_from", "compromised")
     @classmethod
     def _with_zone(cls, value: datetime | None) -> datetime | None:
         if value is not None and value.tzinfo is None:

@@ -52,7 +52,7 @@ def _secrets(settings: Settings) -> Iterator[tuple[Secret, tuple[str, ...]]]:
     for issuer in settings.issuers:
         if issuer.passphrase is not None:
             yield issuer.passphrase, ("signer",)
-    yield settings.signer.serial_check, ("signer", "status")
+    yield settings.signer.serial_check, ("signer", "status", "publisher")
     if settings.log.passphrase is not None:
         yield settings.log.passphrase, ("publisher",)
     if settings.store.password is not None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import structlog
 
-from ca.errors import FleetcaError
+from ca.errors import FleetcaError, KeyUnavailable
 from ca.keys.memory import MemoryKey
 from ca.model import AlgorithmName, DeviceId, IssueRequest, IssuerId, KeyName, ProfileName
+from ca.rules import serial
 from ca.signer.client import SignerClient
 from ca.store.engine import Store
 from ca.system import SystemClock
@@ -59,7 +60,27 @@ def policy(settings: Settings) -> model.Policy:
         unissued=model.Unissued(settings.ocsp.unknown),
         unissued_of={IssuerId(one.id): model.Unissued(one.unknown) for one in settings.issuers if one.unknown is not None},
         archive=settings.ocsp.archive,
+        compromised={IssuerId(one.id): int(one.compromised.timestamp()) for one in settings.issuers if one.compromised is not None},
     )
+
+
+def serial_check(settings: Settings) -> model.SerialCheck:
+    """What tells serial numbers of this deployment from others.
+
+    Raises:
+        KeyUnavailable: its key is missing or malformed.
+    """
+    key = forms.serial_check_key(settings)
+    return model.SerialCheck(lambda number: serial.is_ours(number, key), serial.mark(key))
+
+
+def _serial_check(settings: Settings) -> model.SerialCheck | None:
+    """Signing ahead goes on without it."""
+    try:
+        return serial_check(settings)
+    except KeyUnavailable as error:
+        log.warning("serial-check-unknown", reason=str(error), fix=error.fix)
+        return None
 
 
 class Presigner:
@@ -90,6 +111,7 @@ class Presigner:
             issuers=answered,
             policy=policy(settings),
             clock=clock,
+            check=_serial_check(settings),
         )
 
     def once(self, also: Callable[[Progress], object]) -> Progress:

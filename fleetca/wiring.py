@@ -19,11 +19,11 @@ from flask import Flask
 from ca.errors import FleetcaError
 from ca.keys.verified import VerifiedKey
 from ca.log.tiles import TileDirectory
-from ca.model import DeviceId, Digest, IssuerId, ProfileName, Role, Serial
+from ca.model import DeviceId, Digest, IssuerId, ProfileName, Role
 from ca.outlets.directory import DirectoryOutlet
 from ca.ports import Clock, Failpoint, SigningKey
 from ca.receipts import Receipts
-from ca.rules import note, receipt, serial
+from ca.rules import note, receipt
 from ca.sequence import Sequencer
 from ca.signer.client import SignerClient
 from ca.store.engine import Store, open_store
@@ -50,7 +50,7 @@ from fleetca.finished import Finished
 from fleetca.identity import ServiceIdentity
 from fleetca.listening import listening_socket, local_socket
 from fleetca.planning import Planning
-from fleetca.presigning import Certifier, Presigner, key_maker
+from fleetca.presigning import Certifier, Presigner, key_maker, serial_check
 from fleetca.presigning import policy as ocsp_policy
 from fleetca.process import Process
 from fleetca.protocol import Lane, Protocol, plain_address
@@ -177,11 +177,6 @@ def status(settings: Settings, process: Process) -> None:
     clock = SystemClock()
     store = open_store(forms.store_url(settings), readonly=True)
     issuers = forms.at_work(settings, store.reading.issuers)
-    check_key = forms.serial_check_key(settings)
-
-    def is_ours(number: Serial) -> bool:
-        return serial.is_ours(number, check_key)
-
     service = ResponderService(
         reading=store.reading,
         certifier=Certifier(_client(settings, Role.status)),
@@ -189,7 +184,7 @@ def status(settings: Settings, process: Process) -> None:
         issuers=issuers,
         policy=ocsp_policy(settings),
         clock=clock,
-        is_ours=is_ours,
+        check=serial_check(settings),
         spool=SpoolReader(settings.ocsp.spool),
     )
     application = create_status_app(service)

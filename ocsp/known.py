@@ -22,7 +22,7 @@ from ocsp.model import CertificateId, Finished, Packed, Policy, Responder
 from ocsp.ports import Clock, Spool
 from ocsp.rules import packed
 from ocsp.rules import responder as delegates
-from ocsp.rules.issuers import possible, prefixes
+from ocsp.rules.issuers import possible, prefixes, under
 from ocsp.working import WorkingSet
 
 
@@ -108,6 +108,8 @@ class Known(Mapping[bytes, Finished]):
             one = spool.get(issuer, Serial(asked.serial), self._forms[issuer, asked.prefix])
             if one is None or now >= one.window.next_update:
                 continue
+            if under(self._policy, issuer, one.status) != one.status:
+                continue  # signed before its issuer was known to be compromised
             changed_at = self._changed.get(CertificateRef(issuer, one.serial), 0)
             responder = self._responder(issuer, one, spool, now)
             if responder is None or changed_at > one.as_of:

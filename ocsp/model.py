@@ -77,6 +77,8 @@ class Policy:
     unissued: Unissued = Unissued.unknown
     unissued_of: Mapping[IssuerId, Unissued] = field(default_factory=dict)
     """Where an issuer has a policy of its own."""
+    compromised: Mapping[IssuerId, UnixTime] = field(default_factory=dict)
+    """Issuers whose key may be in other hands, and since when: all that bears their name is revoked (RFC 6960 2.7)."""
     archive: int | None = None
     """How long status is kept beyond a certificate's end; said as archive cutoff (RFC 6960 4.4.4). None: not said."""
     max_certificates: int = 32
@@ -201,6 +203,16 @@ class Packed:
 
 
 @dataclass(frozen=True, slots=True)
+class SerialCheck:
+    """Arithmetic that proves that a serial was never made with our check key."""
+
+    is_ours: Callable[[Serial], bool]
+    mark: str
+    """Names the check key. Certificates may have come with serials of their own, or from the time of another key: only where all serials on
+    record are known to be of this one does the arithmetic prove anything (P5)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that an answer may depend on, beside the question and the time."""
 
@@ -219,7 +231,7 @@ class Snapshot:
     heard_at: UnixTime | None
     """When we last learned that `change` is the latest."""
     is_ours: Callable[[Serial], bool] | None = None
-    """Arithmetic that proves that we never issued a serial; None where the deployment has no check key."""
+    """Arithmetic that proves that we never issued a serial; None where it proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,10 @@ class Spool(Protocol):
         """When all certificates were last gone through."""
         ...
 
+    def proven(self) -> str | None:
+        """The mark of the check key that every serial number on record was made with; None where nobody has found that (yet)."""
+        ...
+
 
 class SpoolWriting(Spool, Protocol):
     """The same for the one who signs.
@@ -107,6 +111,10 @@ class SpoolWriting(Spool, Protocol):
 
     def set_change(self, change: ChangeNumber) -> None:
         """Keep how far changes were followed."""
+        ...
+
+    def set_proven(self, mark: str | None) -> None:
+        """Say what `proven` says from now on."""
         ...
 
     def keep(self, walked_at: UnixTime) -> None:

@@ -19,11 +19,11 @@ from typing import Final
 from ca.der import writer
 from ca.errors import Unavailable
 from ca.model import CertificateRef, CertificateState, ChangeNumber, Issuer, IssuerId, RollEntry, UnixTime
-from ocsp.model import UNKNOWN, Packed, Policy, Status, Verdict, Window
+from ocsp.model import UNKNOWN, Packed, Policy, SerialCheck, Status, Verdict, Window
 from ocsp.ports import Answers, Clock, Roll, SpoolWriting
 from ocsp.rules import freshness, packed
 from ocsp.rules.fresh import Envelope, Pieces
-from ocsp.rules.issuers import prefixes
+from ocsp.rules.issuers import prefixes, under
 from ocsp.rules.issuers import status as status_of
 from ocsp.rules.reread import chosen, reread
 from ocsp.seats import Seat, Seats
@@ -65,6 +65,7 @@ class Presigning:
     Args:
         issuers: those to answer for.
         files: None: into the spool only.
+        check: of serial numbers. The spool says of it whether all on record pass, for those who answer; None says nothing.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Presigning:
         issuers: Iterable[Issuer],
         policy: Policy,
         clock: Clock,
+        check: SerialCheck | None = None,
     ) -> None:
         self._roll, self._spool, self._files, self._seats, self._clock = roll, spool, files, seats, clock
         self._policy = freshness.judge(policy)
@@ -85,6 +87,10 @@ class Presigning:
         self._change = spool.change()
         self._newest: int | None = None
         """Up to this row everything was looked at; None before the first walk."""
+        self._check = check
+        self._all_ours = check is not None
+        if check is not None and spool.proven() not in {None, check.mark}:
+            spool.set_proven(None)
 
     # ---- What changed -----------------------------------------------------------------------------------------------
 
@@ -106,7 +112,7 @@ class Presigning:
             for ref in dict.fromkeys(change.ref for change in changes):
                 record = self._roll.status_of(ref.issuer, ref.serial)
                 if record is not None and ref.issuer in self._prefixes:
-                    signed += self._sign_all(ref, status_of(record), as_of=latest)
+                    signed += self._sign_all(ref, under(self._policy, ref.issuer, status_of(record)), as_of=latest)
             self._change = changes[-1].change if changes else latest
             self._spool.set_change(self._change)
         return signed
@@ -123,6 +129,7 @@ class Presigning:
         signed = 0
         while entries := self._roll.statuses_after(self._newest, _PAGE):
             for entry in entries:
+                self._check_serial(entry)
                 if entry.state is CertificateState.intended:
                     return signed  # it may be issued the next time
                 signed += self._sign_due(entry, as_of=as_of, now=now)[0]
@@ -157,13 +164,18 @@ class Presigning:
         entries = self._roll.statuses_after(progress.row, _PAGE)
         now = self._clock.now()
         signed = failed = 0
+        if progress.row == 0:
+            self._all_ours = self._check is not None
         for entry in entries:
+            self._check_serial(entry)
             if entry.state is CertificateState.intended and self._newest is None:
                 self._newest = entry.row - 1  # it is welcomed once it is issued, with all that come after it
             done, not_done = self._sign_due(entry, as_of=as_of, now=now)
             signed, failed = signed + done, failed + not_done
         if not entries and self._newest is None:
             self._newest = progress.row
+        if not entries and self._check is not None and self._all_ours:
+            self._spool.set_proven(self._check.mark)
         return Progress(
             seen=progress.seen + len(entries),
             signed=progress.signed + signed,
@@ -172,11 +184,22 @@ class Presigning:
             done=not entries,
         )
 
+    def _check_serial(self, entry: RollEntry) -> None:
+        """A certificate whose serial is none of ours ends the proof at once, for all issuers: it is the rare case."""
+        if self._check is None or entry.ref.issuer not in self._prefixes or self._check.is_ours(entry.ref.serial):
+            return
+        if self._all_ours:
+            _log.warning(
+                "certificates are on record whose serial numbers were not made with this check key: every serial is looked up from now on"
+            )
+            self._spool.set_proven(None)
+        self._all_ours = False
+
     def _sign_due(self, entry: RollEntry, *, as_of: ChangeNumber, now: UnixTime) -> tuple[int, int]:
         """How many answers of one certificate were signed, and how many could not be."""
         if entry.ref.issuer not in self._prefixes or not self._matters(entry, now):
             return 0, 0
-        status = status_of((entry.state, entry.change))
+        status = under(self._policy, entry.ref.issuer, status_of((entry.state, entry.change)))
         due = [form for form in FORMS if self._is_due(entry.ref, form, status, now)]
         signed = self._sign(entry.ref, due, status, as_of=as_of, now=now) if due else 0
         return signed, len(due) - signed

@@ -37,7 +37,7 @@ from ocsp.model import (
 )
 from ocsp.rules import freshness, http, response
 from ocsp.rules import responder as delegates
-from ocsp.rules.issuers import possible
+from ocsp.rules.issuers import possible, under
 from ocsp.rules.request import read_request
 
 NOTHING = Found()
@@ -122,9 +122,13 @@ def _speakers(request: Request, snapshot: Snapshot) -> tuple[IssuerId, ...]:
 
 def _as_policy(certificate: CertificateId, status: Status, snapshot: Snapshot) -> Status | None:
     """How a status is said by the policy of its issuer; None where the whole request is unauthorized for it."""
+    issuers = snapshot.issuers.get(certificate.prefix)
+    compromised = next((one for one in issuers or () if one in snapshot.policy.compromised), None)
+    if compromised is not None:
+        # What is not on record may have been signed all the same, by whoever has the key.
+        return NEVER_ISSUED if status == UNKNOWN else under(snapshot.policy, compromised, status)
     if status != UNKNOWN:
         return status
-    issuers = snapshot.issuers.get(certificate.prefix)
     policy = snapshot.policy.unissued if issuers is None else snapshot.policy.unissued_of.get(issuers[0], snapshot.policy.unissued)
     if policy is Unissued.unauthorized:
         return None

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
 
 from ca.errors import FleetcaError, StoreUnavailable, Unavailable
-from ca.model import CertificateRef, ChangeNumber, Issuer, IssuerId, Revocation, Serial, UnixTime
+from ca.model import CertificateRef, ChangeNumber, Issuer, IssuerId, Revocation, UnixTime
 from ca.rules.window import date
 from ocsp import respond
 from ocsp.flights import Flights
 from ocsp.front import Front
 from ocsp.known import Known
 from ocsp.lookup import Lookup
-from ocsp.model import Answer, Finished, Found, Miss, Policy, Question, ResponseStatus, Sign, Snapshot, Status
+from ocsp.model import Answer, Finished, Found, Miss, Policy, Question, ResponseStatus, SerialCheck, Sign, Snapshot, Status
 from ocsp.ports import Certifier, Clock, KeyMaker, Reading, Spool
 from ocsp.rules import freshness, http
 from ocsp.rules import responder as delegates
@@ -87,7 +87,8 @@ class ResponderService:
     Args:
         issuers: all of the deployment; those with a key of ours are answered for, for the others we are not authorized.
         make_key: makes a key in memory for each responder certificate.
-        is_ours: proves by arithmetic that a serial was never issued here; None asks the database for each.
+        check: of serial numbers. Believed while the spool says that all on record pass; without a spool, on the word of who calls. None, or where
+            it is not believed: the database is asked for each.
         spool: answers that somebody signed before, also while we were not there (P7).
     """
 
@@ -100,13 +101,14 @@ class ResponderService:
         issuers: Iterable[Issuer],
         policy: Policy,
         clock: Clock,
-        is_ours: Callable[[Serial], bool] | None = None,
+        check: SerialCheck | None = None,
         spool: Spool | None = None,
     ) -> None:
         self._policy = freshness.judge(policy)
         self._reading = reading
         self._clock = clock
-        self._is_ours = is_ours
+        self._check = check
+        self._is_ours = check.is_ours if check is not None and spool is None else None
         self._issuers = {issuer.id: issuer for issuer in issuers}
         self._by_prefix = by_prefix(self._issuers.values())
         self._answered = frozenset(issuer.id for issuer in self._issuers.values() if issuer.key is not None)
@@ -116,6 +118,7 @@ class ResponderService:
             make_key=make_key,
             clock=clock,
         )
+        self._spool = spool
         self._working = WorkingSet(policy.working_octets)
         self._known = Known(
             self._working, spool, issuers=self._issuers.values(), by_prefix=self._by_prefix, policy=self._policy, clock=clock
@@ -244,6 +247,8 @@ class ResponderService:
             StoreUnavailable: nothing was heard; what is finished goes on, and misses are tryLater without asking.
         """
         self._known.look()
+        if self._check is not None and self._spool is not None:
+            self._is_ours = self._check.is_ours if self._spool.proven() == self._check.mark else None
         self._listening_since = self._clock.now()
         try:
             self._listen()

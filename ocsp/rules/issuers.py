@@ -13,7 +13,7 @@ from typing import Final
 from ca.der import reader, writer
 from ca.errors import Malformed
 from ca.model import CertificateState, Issuer, IssuerId, Reason, Revocation, Serial
-from ocsp.model import GOOD, UNKNOWN, Status, Verdict
+from ocsp.model import GOOD, UNKNOWN, Policy, Status, Verdict
 
 HASHES: Final = {
     "sha1": "1.3.14.3.2.26",
@@ -85,6 +85,12 @@ def status(record: tuple[CertificateState, Revocation | None] | None) -> Status:
     if state is not CertificateState.issued:
         return UNKNOWN
     return GOOD if change is None else Status(Verdict.good, change.revoked_at)
+
+
+def under(policy: Policy, issuer: IssuerId, found: Status) -> Status:
+    """What is said of a status on record: a certificate of an issuer that was compromised is not good any more (RFC 6960 2.7)."""
+    since = policy.compromised.get(issuer)
+    return found if since is None or found.verdict is not Verdict.good else Status(Verdict.revoked, since, Reason.cACompromise)
 
 
 def _digest(name: str, content: bytes) -> bytes:

@@ -8,6 +8,7 @@ nothing worse. A table that becomes full is copied into a larger one beside it a
     ISSUER.spool            the table
     responders/             the certificates of responder keys, by issuer and hash of the key
     walked                  when all certificates were last gone through
+    serials                 the mark of the check key that all serial numbers were made with, once that was found
     change                  the last change number whose certificates were all signed anew
     lock
 
@@ -125,6 +126,13 @@ class SpoolReader:
         """When all certificates were last gone through."""
         return _number(self._folder / "walked")
 
+    def proven(self) -> str | None:
+        """The mark of the check key that every serial number on record was made with."""
+        try:
+            return (self._folder / "serials").read_text().strip()
+        except OSError:
+            return None
+
 
 class SpoolWriter(SpoolReader):
     """The spool for the one who signs. Not safe for several threads.
@@ -217,10 +225,18 @@ class SpoolWriter(SpoolReader):
                 os.fdatasync(file)
         self._say("walked", walked_at)
 
-    def _say(self, name: str, number: int) -> None:
+    def set_proven(self, mark: str | None) -> None:
+        """Say it, or take it back."""
+        if mark is not None:
+            self._say("serials", mark)
+            return
+        with _writing(self._folder):
+            (self._folder / "serials").unlink(missing_ok=True)
+
+    def _say(self, name: str, what: int | str) -> None:
         with _writing(self._folder):
             new = self._folder / f"{name}.new"
-            new.write_text(f"{number}\n")
+            new.write_text(f"{what}\n")
             new.chmod(0o644)
             new.rename(self._folder / name)
 

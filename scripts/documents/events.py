@@ -62,6 +62,7 @@ MEANINGS: Final = {
     "crew-lost": "Processes start more slowly: the one that others are copies of is gone. The next reload makes a new one.",
     "presigned": "The publisher went through all certificates; `signed` answers were due and lie in the spool.",
     "presign-failed": "Answers are not signed ahead; those that were hold until their nextUpdate. Said once until it changes.",
+    "serial-check-unknown": "The presigner may not read the check key of serial numbers, so status processes look up every serial, also made-up ones.",
     "presign-broken": "Signing ahead met a mistake of ours; it goes on. Report it.",
     "process-died": "A process ended by itself and is started again.",
     "process-failed": "A process did not start with the new settings.",

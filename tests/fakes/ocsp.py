@@ -36,7 +36,7 @@ from ca.model import (
     Serial,
     UnixTime,
 )
-from ocsp.model import Policy, Question, Responder
+from ocsp.model import Policy, Question, Responder, SerialCheck
 from ocsp.rules import responder as delegates
 from ocsp.rules.issuers import HASHES, key_octets
 from ocsp.serve import ResponderService
@@ -328,7 +328,7 @@ def world(
         issuers=[ca.issuer, *(one.issuer for one in others)],
         policy=policy or Policy(),
         clock=clock,
-        is_ours=is_ours,
+        check=None if is_ours is None else SerialCheck(is_ours, ""),
     )
     if ready:
         service.listen()

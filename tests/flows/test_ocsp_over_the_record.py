@@ -17,7 +17,7 @@ from ca.keys.memory import MemoryKey
 from ca.model import AlgorithmName, CertificateRef, DeviceId, IssueRequest, IssuerId, KeyName, ProfileName, Reason, Role, Serial
 from ca.rules.serial import is_ours
 from ca.store.engine import Store, open_store
-from ocsp.model import Policy, Question
+from ocsp.model import Policy, Question, SerialCheck
 from ocsp.serve import ResponderService
 from tests.databases import database_url, postgres  # noqa: F401  fixtures
 from tests.fakes import ocsp as fakes
@@ -67,7 +67,7 @@ def worker(world: World) -> Worker:
         issuers=[replace(root(), key=None), world.issuer],
         policy=Policy(reread_share=1.0),
         clock=world.clock,
-        is_ours=lambda serial: is_ours(serial, CHECK_KEY),
+        check=SerialCheck(lambda serial: is_ours(serial, CHECK_KEY), ""),
     )
     service.listen()
     service.renew()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ca.errors import Conflict, StoreUnavailable, Unavailable
 from ca.model import CertificateState, IssuerId, Reason, Serial
 from ca.rules.serial import make_serial
-from ocsp.model import Packed, Policy, Status, Verdict, Window
+from ocsp.model import Packed, Policy, SerialCheck, Status, Verdict, Window
 from ocsp.presign import Presigning, Progress
 from ocsp.rules import packed
 from ocsp.rules.http import file_path
@@ -25,7 +25,7 @@ from ocsp.spool.folder import AnswerFolder, sweep
 from ocsp.spool.packed import SpoolReader, SpoolWriter
 from tests.fakes import ocsp as fakes
 from tests.fakes.ocsp import DAY, HOUR, NOW, World
-from tests.flows.test_ocsp_wire import CHECK_KEY, GOOD, HELD, REVOKED, UNISSUED, new_world
+from tests.flows.test_ocsp_wire import CHECK_KEY, GOOD, HELD, REVOKED, UNISSUED, new_world, ours
 
 ISSUING = IssuerId("issuing")
 HASHES = ["sha1", "sha256"]
@@ -39,7 +39,9 @@ def many(number: int) -> Serial:
 class Desk:
     """A presigner beside a world: its own key, the same record."""
 
-    def __init__(self, world: World, folder: Path, *, files: bool = False, policy: Policy | None = None, algorithm: str = "p256") -> None:
+    def __init__(
+        self, world: World, folder: Path, *, files: bool = False, policy: Policy | None = None, algorithm: str = "p256", check: SerialCheck | None = None
+    ) -> None:  # fmt: skip
         self.world, self.spool = world, SpoolWriter(folder / "spool")
         self.keys: list[fakes.Key] = []
 
@@ -52,7 +54,7 @@ class Desk:
         self.files = folder / "html"
         self.presigning = Presigning(
             roll=world.record, spool=self.spool, files=AnswerFolder(self.files) if files else None, seats=self.seats, issuers=answered,
-            policy=policy or Policy(), clock=world.clock,
+            policy=policy or Policy(), clock=world.clock, check=check,
         )  # fmt: skip
         self.seats.renew()
 
@@ -61,12 +63,13 @@ class Desk:
         return self.presigning.walk()
 
 
-def worker(world: World, folder: Path) -> ResponderService:
+def worker(world: World, folder: Path, *, check: SerialCheck | None = None, policy: Policy | None = None) -> ResponderService:
     """A status worker that has just started: it has heard nothing and has no certificate."""
     spool = SpoolReader(folder / "spool")
     spool.look()
     return ResponderService(
-        reading=world.record, certifier=world.signer, make_key=fakes.new_key, issuers=[world.ca.issuer], policy=Policy(), clock=world.clock, spool=spool
+        reading=world.record, certifier=world.signer, make_key=fakes.new_key, issuers=[world.ca.issuer], policy=policy or Policy(), clock=world.clock,
+        spool=spool, check=check,
     )  # fmt: skip
 
 
@@ -287,6 +290,66 @@ def test_what_is_issued_after_a_walk_is_signed_ahead_within_a_second(tmp_path: P
     world.record.states[slow] = CertificateState.issued
     assert desk.presigning.welcome() == 4
     assert desk.presigning.welcome() == 0
+
+
+CHECK = SerialCheck(ours, "the key of now")
+
+
+def test_P5_arithmetic_is_believed_only_while_every_serial_on_record_passes_it(tmp_path: Path) -> None:
+    world = new_world()
+    service = worker(world, tmp_path, check=CHECK)
+    for step in (service.listen, service.renew):
+        step()
+
+    def asks_about(serial: int) -> bool:
+        service.listen()
+        before = len(world.record.asked)
+        assert said(service, asked(world, serial)) in {"UNKNOWN", "GOOD"}
+        return len(world.record.asked) > before
+
+    assert asks_about(UNISSUED + 1), "nobody has looked yet"
+    desk = Desk(world, tmp_path, check=CHECK)
+    assert asks_about(UNISSUED + 1)
+    desk.walk()
+    assert not asks_about(UNISSUED + 1), "all that are on record pass"
+    other = worker(world, tmp_path, check=SerialCheck(lambda _: False, "another key"))
+    other.listen()
+    assert other.snapshot().is_ours is None, "they passed by another key"
+    imported = world.record.issue("issuing", 0x1234)
+    desk.presigning.welcome()
+    assert asks_about(UNISSUED + 1)
+    assert said(service, asked(world, imported.serial)) == "GOOD"
+    desk.walk()
+    assert asks_about(UNISSUED + 1), "and so it stays"
+    del world.record.states[imported]
+    desk.walk()
+    assert not asks_about(UNISSUED + 1)
+
+
+def test_P5_a_presigner_with_another_check_key_takes_the_proof_of_the_one_before_back(tmp_path: Path) -> None:
+    world = new_world()
+    first = Desk(world, tmp_path, check=CHECK)
+    first.walk()
+    assert first.spool.proven() == CHECK.mark
+    first.spool.close()
+    later = Desk(world, tmp_path, check=SerialCheck(lambda _: False, "the key of later"))
+    assert later.spool.proven() is None
+    later.walk()
+    assert later.spool.proven() is None
+
+
+def test_RFC6960_2_7_what_was_signed_before_a_CA_was_compromised_is_signed_anew_and_not_given_before(tmp_path: Path) -> None:
+    world = new_world()
+    desk = Desk(world, tmp_path)
+    desk.walk()
+    desk.spool.close()
+    policy = Policy(compromised={ISSUING: NOW - 5})
+    service = worker(world, tmp_path, policy=policy)
+    service.listen()
+    assert said(service, asked(world, GOOD)) == "TRY_LATER", "the spool still says good; nobody can sign yet"
+    Desk(world, tmp_path, policy=policy).walk()
+    service.listen()
+    assert said(service, asked(world, GOOD)) == "REVOKED"
 
 
 def test_an_interrupted_walk_goes_on_where_it_was(tmp_path: Path) -> None:

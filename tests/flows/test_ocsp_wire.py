@@ -219,6 +219,30 @@ def test_RFC6960_2_2_never_issued_serials_by_policy(arrangement: str, unissued: 
         assert other.said == ("UNKNOWN" if own else said)
 
 
+@pytest.mark.parametrize("unissued", list(Unissued), ids=lambda one: one.value)
+def test_RFC6960_2_7_after_a_compromise_of_the_CA_all_that_bears_its_name_is_revoked(arrangement: str, unissued: Unissued) -> None:
+    policy = Policy(unissued=unissued, compromised={"issuing": NOW - 500})  # type: ignore[dict-item]
+    for served in serving(arrangement, new_world(policy)):
+        for hash_name in HASHES:
+            for _ in range(2):  # also when it is finished
+                single = one(served.post(GOOD, hash_name=hash_name))
+                assert single.certificate_status is library.OCSPCertStatus.REVOKED
+                assert single.revocation_reason is x509.ReasonFlags.ca_compromise
+                assert single.revocation_time_utc == fakes.moment(NOW - 500)
+        before = one(served.post(REVOKED))
+        assert before.revocation_reason is x509.ReasonFlags.key_compromise, "what was revoked before keeps its time and reason"
+        assert before.revocation_time_utc == fakes.moment(NOW - 1000)
+        kept = len(served.world.service.snapshot().finished)
+        for serial in (UNISSUED, 77):
+            reply = served.post(serial)
+            assert reply.said == "REVOKED", "whoever has the key may have signed it"
+            assert reply.headers["cache-control"] == "no-store"
+        assert len(served.world.service.snapshot().finished) == kept, "made-up serials take no memory"
+        nonce = one(served.post(GOOD, extensions=(fakes.nonce_extension(b"n" * 32),)))
+        assert nonce.certificate_status is library.OCSPCertStatus.REVOKED
+        assert served.client.post(fakes.request(fakes.certificate_id(SECOND.issuer, GOOD))).said == "GOOD", "another CA is another matter"
+
+
 def test_no_request_writes_and_made_up_serials_cost_no_query_and_no_memory(served: Served) -> None:
     before = len(served.world.record.asked)
     for number in range(100):

@@ -47,7 +47,7 @@ def settings(tmp_path: Path) -> Settings:
     [
         pytest.param("ISSUING", {"signer"}, id="the issuing key's passphrase: the signer alone"),
         pytest.param("LOG", {"publisher"}, id="the log key's passphrase: the publisher alone"),
-        pytest.param("SERIALS", {"signer", "status"}, id="the serial check key: who makes serials and who checks them"),
+        pytest.param("SERIALS", {"signer", "status", "publisher"}, id="the serial check key: who makes serials and who checks them"),
         pytest.param("DATABASE", set(ROLES), id="the database's password: all"),
         pytest.param("PATH", set(ROLES), id="what is no secret: all"),
     ],
