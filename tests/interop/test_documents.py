@@ -118,7 +118,7 @@ def follow(script: Path, folder: Path, more: dict[str, str]) -> tuple[int, str]:
 @pytest.mark.parametrize("page", [page for page in pages() if blocks(page)], ids=name_of)
 def test_the_page_can_be_followed(page: Path, checkout: Path, tmp_path: Path, database: Callable[[], dict[str, str]]) -> None:
     need("openssl")
-    for tool in ("nginx", "mosquitto"):
+    for tool in ("nginx", "mosquitto", "haproxy"):
         if any(block.startswith(f"{tool} ") or f"\n{tool} " in block for block in blocks(page)):
             need(tool)
     for tool in ("curl", "lego", "dehydrated", "softhsm2-util", "pkcs11-tool", "swtpm"):
