@@ -277,6 +277,8 @@ class _Database:
             # A device comes into being with its first token or certificate; it has a leaf of its own once its state changes.
             if ("device", fact.key) in self._known or fact.key not in self._devices or device.state.value != "active":
                 yield fact
+        for name, facts in database.every_device_facts():
+            yield rows.of_device_facts(name, facts)
 
     def _judge_certificate(self, row: Certificate) -> None:
         name = f"{row.ref.issuer}/{row.ref.serial:040x}"
@@ -332,6 +334,7 @@ _WORDS = {
     "issuer": "issuer",
     "operator": "operator",
     "device": "device",
+    "device-facts": "what is said of device",
     "key-state": "inventoried key",
 }
 

@@ -57,6 +57,7 @@ from ca.ports import Chance, Clock, Failpoint, Ledger, SigningKey, Writing
 from ca.rules import evidence, grant, leaf, renewal, testimony
 from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
+from ca.rules.device_life import fits
 from ca.rules.issuers import Ability, check_ability, newest
 from ca.rules.lint.certificate import lint
 from ca.rules.reread import verify_signed
@@ -181,8 +182,8 @@ class Issuing:
                 )
         self._ledger, self._witness, self._keys, self._issuers = ledger, witness, keys, issuers
         self._policy, self._clock, self._chance, self._serial_check = policy, clock, chance, serial_check
-        self._failpoint = failpoint
         self._current = policy
+        self._failpoint = failpoint
         self._allowances = Allowances(policy.caps_of, "certificates")
 
     def announce(self) -> None:
@@ -272,7 +273,9 @@ class Issuing:
         for ref in lost:
             # While we signed, its device was revoked: that gave the intent up and revoked it, and this certificate goes nowhere.
             index, _ = made.pop(ref)
-            results[index] = Denied("device-revoked", "The device was revoked.", why=f"Certificate {ref} was being made; it is void.")
+            results[index] = Denied(
+                "device-retired", "The device was retired or put in quarantine meanwhile.", why=f"Certificate {ref} is void."
+            )
         said += [testimony.Signed(ref, der, now) for ref, (_, der) in made.items()]
 
     def _intend(
@@ -342,9 +345,13 @@ class Issuing:
         profile = policy.profile(given.profile)
         issuer = self._issuer(given.issuer, Ability.sign_status if profile.status is StatusKind.nocheck else Ability.issue, now=now)
         check_key_algorithm(profile, csr.algorithm)
+        if profile.roots_of_trust or profile.safety_class is not None:
+            fits(tx.device_facts(given.device), profile, now=now)
         self._allowances.spend(claim.peer.role, now=now)
         if device is None:
             self._add_device(tx, given, now=now)
+        elif device.state is not DeviceState.active:
+            said += lineage.moved(tx, device, DeviceState.active, given, reason="certified", now=now)
         self._claim_key(tx, csr, given, profile, now=now)
         if given.token is not None:
             tx.use_token(given.token, request_key=asked.token_for or item.key, now=now)

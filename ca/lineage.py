@@ -4,7 +4,7 @@ change a status, give an intent up. Each appends its leaf (P8) and returns what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,8 +13,11 @@ from ca.model import (
     Certificate,
     CertificateRef,
     CertificateState,
+    Device,
+    DeviceState,
     Digest,
     EvidenceKind,
+    Grant,
     Issuer,
     IssuerId,
     OnSuperseded,
@@ -25,6 +28,7 @@ from ca.model import (
     Revocation,
     RevocationGrant,
     Role,
+    StatusChange,
     TenantId,
     Token,
     UnixTime,
@@ -32,7 +36,8 @@ from ca.model import (
 )
 from ca.ports import Ledger, Writing
 from ca.rules import evidence, grant, leaf, renewal, testimony
-from ca.rules.revocation import change
+from ca.rules.device_life import channel, move
+from ca.rules.revocation import change as change_of
 from ca.witness import Witness
 
 OWN_DIGEST = Digest(bytes(32))
@@ -100,21 +105,45 @@ def revoke(tx: Writing, record: Certificate, by: RevocationGrant, *, now: UnixTi
     Raises:
         Unacceptable, Conflict: see `ca.rules.revocation.change`.
     """
-    wanted = change(record, by.reason, now=now)
-    if wanted is None:
-        assert record.revocation is not None
-        return record.revocation, ()
-    made = tx.add_revocation(
-        record.ref,
-        reason=wanted.reason,
-        now=wanted.revoked_at,
-        not_after=record.not_after,
-        listed=record.revocable,
-        actor=by.actor,
-        invalid_from=by.invalid_from,
+    (made,), said = revoke_each(tx, [record], by, now=now)
+    return made, said
+
+
+def revoke_each(
+    tx: Writing, records: Sequence[Certificate], by: RevocationGrant, *, now: UnixTime
+) -> tuple[tuple[Revocation, ...], tuple[testimony.Record, ...]]:
+    """As `revoke`, for different certificates: their changes, in the order of the records.
+
+    Raises:
+        Unacceptable, Conflict: see `ca.rules.revocation.change`; nothing was appended.
+    """
+    wanted = [change_of(record, by.reason, now=now) for record in records]
+    made = iter(
+        tx.add_revocations(
+            [
+                StatusChange(record.ref, one.reason, one.revoked_at, record.not_after, record.revocable)
+                for record, one in zip(records, wanted, strict=True)
+                if one is not None
+            ],
+            actor=by.actor,
+            invalid_from=by.invalid_from,
+            channel=channel(by.role, by.evidence),
+            request=by.evidence_digest.hex(),
+        )
     )
-    tx.append_leaf(leaf.revocation(made, by, at=now))
-    return made, (testimony.Changed(made, by, now),)
+    told: list[Revocation] = []
+    said: list[testimony.Record] = []
+    for record, one in zip(records, wanted, strict=True):
+        if one is None:
+            assert record.revocation is not None
+            told.append(record.revocation)
+            continue
+        new = next(made)
+        tx.append_leaf(leaf.revocation(new, by, at=now))
+        # The journal's records are read one by one: each names its own certificate and not everybody's.
+        said.append(testimony.Changed(new, by if len(by.targets) < 2 else replace(by, targets=(new.ref,)), now))
+        told.append(new)
+    return tuple(told), tuple(said)
 
 
 def first_use(tx: Writing, record: Certificate, profiles: Mapping[ProfileName, Profile], *, now: UnixTime) -> tuple[testimony.Record, ...]:
@@ -220,6 +249,21 @@ def supersede(
     if profile is not None and profile.on_superseded is OnSuperseded.revoke and holds:
         said += revoke(tx, record, by_the_signer(record.tenant, reason=Reason.superseded, why="superseded", now=now), now=now)[1]
     return said
+
+
+def moved(
+    tx: Writing, device: Device, after: DeviceState, by: Grant | RevocationGrant, *, reason: str, now: UnixTime
+) -> tuple[testimony.Record, ...]:
+    """Take a device to its next state.
+
+    Raises:
+        Conflict: there is no such step (`device-move-illegal`).
+    """
+    way = channel(by.role, by.evidence)
+    known, change = move(device, after, reason=reason, actor=by.actor, channel=way, request=by.evidence_digest.hex(), at=now)
+    tx.change_device(change)
+    tx.append_leaf(leaf.device_change(known, change))
+    return (testimony.DeviceMoved(known, change),)
 
 
 def withdraw(tx: Writing, tokens: Iterable[Token], *, actor: str, now: UnixTime) -> tuple[tuple[Token, ...], tuple[testimony.Record, ...]]:

@@ -274,6 +274,28 @@ class StatusKind(Enum):
     """A self-signed root: nothing says its status but its removal."""
 
 
+class RootOfTrust(Enum):
+    """Where a device keeps its keys."""
+
+    se = "se"
+    """A secure element."""
+    tpm = "tpm"
+    tee = "tee"
+    """A trusted execution environment."""
+    puf = "puf"
+    """Derived anew from the silicon each time; nothing is stored."""
+    none = "none"
+    """Only by a justified exception that expires."""
+
+
+class SafetyClass(Enum):
+    """IEC 62304 4.3: what a failure may do to people."""
+
+    A = "A"
+    B = "B"
+    C = "C"
+
+
 class OnSuperseded(Enum):
     """What happens to an ancestor when it is superseded (P9)."""
 
@@ -320,6 +342,10 @@ class Profile:
     plain_key_file: bool
     digest: Digest
     """SHA-256 of the file this profile was read from: part of every grant."""
+    roots_of_trust: tuple[RootOfTrust, ...] = ()
+    """What a device must have to get such certificates; a device with none needs an exception that has not ended. Empty: not asked."""
+    safety_class: SafetyClass | None = None
+    """The gravest class of device that these certificates are good enough for; None: not asked."""
     minimum_protection: Protection = Protection.memory
     """Of the keys that we make or open ourselves for such certificates (a CA's above all): a weaker store is refused."""
     server_keygen: bool = False
@@ -391,8 +417,17 @@ class Issuer:
 
 
 class DeviceState(Enum):
+    """Where a device is in its life; the moves are those of `ca.rules.device_life`."""
+
+    blank = "blank"
+    """Known by its id; nobody gave it anything yet."""
+    provisioned = "provisioned"
+    """Its line gave it what it needs to enrol; it has no certificate yet."""
     active = "active"
-    revoked = "revoked"
+    quarantined = "quarantined"
+    """Under suspicion: it neither renews nor enrols, until it is released or retired."""
+    retired = "retired"
+    """For good. The id stays as a tombstone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +436,64 @@ class Device:
     tenant: TenantId
     state: DeviceState
     created: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What people said of a device, beside what the record knows by itself."""
+
+    root_of_trust: RootOfTrust | None = None
+    justification: str = ""
+    """Why it has no root of trust."""
+    exception_ends: UnixTime | None = None
+    """The first second at which that justification counts no more."""
+    safety_class: SafetyClass | None = None
+    batch: str = ""
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChange:
+    """One step in the life of a device, or, where `before` is `after`, something else that was said of it. Append-only."""
+
+    device: DeviceId
+    before: DeviceState | None
+    """None: it came onto the record."""
+    after: DeviceState
+    at: UnixTime
+    reason: str
+    actor: str
+    channel: str
+    """`role/evidence`: by which way it was asked for."""
+    request: str
+    """What names the request that did it: lower-case hex digest of its evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDescription:
+    """What is to be said of a device; what is None stays as it was. A device that is not on record comes onto it, blank."""
+
+    device: DeviceId
+    root_of_trust: RootOfTrust | None = None
+    justification: str | None = None
+    exception_ends: UnixTime | None = None
+    safety_class: SafetyClass | None = None
+    batch: str | None = None
+    owner: str | None = None
+    provisioned: bool = False
+    """Its line is done with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEvent:
+    """One line of a device's timeline."""
+
+    at: UnixTime
+    what: str
+    about: str
+    actor: str
+    channel: str
+    request: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +527,17 @@ class RollEntry:
     change: Revocation | None
     """The latest change of its status."""
     not_after: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """One certificate as whoever acts on many at once needs it."""
+
+    ref: CertificateRef
+    device: DeviceId
+    profile: ProfileName
+    not_after: UnixTime
+    revocable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,6 +661,17 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusChange:
+    """A row to append to a certificate's changes of status."""
+
+    ref: CertificateRef
+    reason: Reason
+    revoked_at: UnixTime
+    not_after: UnixTime
+    listed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RevocationGrant:
     """Who, by which evidence, may revoke which certificates, why."""
 
@@ -604,6 +719,8 @@ class RevokeRequest:
     device: DeviceId | None = None
     invalid_from: UnixTime | None = None
     """invalidityDate, where it is known."""
+    others: tuple[CertificateRef, ...] = ()
+    """Certificates beside `target`: all of them or none. Only local evidence of operators names any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from ca.model import (
     CrlNumber,
     Destruction,
     Device,
+    DeviceChange,
+    DeviceFacts,
     DeviceId,
     Digest,
     HeldKey,
@@ -41,6 +43,7 @@ from ca.model import (
     Reason,
     Revocation,
     Share,
+    StatusChange,
     StoreAbility,
     Token,
     UnixTime,
@@ -230,7 +233,25 @@ class Writing(Protocol):
 
     def add_device(self, device: Device) -> None: ...
 
-    def set_device_revoked(self, device: DeviceId) -> None: ...
+    def change_device(self, change: DeviceChange) -> None:
+        """A device's next state, and the change. The device's row is there, in the state that `change.before` says.
+
+        Raises:
+            Conflict: it is in another state, or there is none (`device-changed`).
+        """
+        ...
+
+    def device_changes(self, device: DeviceId) -> Sequence[DeviceChange]:
+        """What happened to a device as a whole, oldest first. A device that came with its first certificate may have none."""
+        ...
+
+    def device_facts(self, device: DeviceId) -> DeviceFacts | None:
+        """What was said of a device; None where nothing was."""
+        ...
+
+    def set_device_facts(self, device: DeviceId, facts: DeviceFacts) -> None:
+        """What is said of a device from now on."""
+        ...
 
     def claim_key(self, spki_sha256: Digest, device: DeviceId, *, now: UnixTime) -> bool:
         """Bind a public key to a device, for ever (P9). True when it was new.
@@ -303,8 +324,22 @@ class Writing(Protocol):
         listed: bool,
         actor: str = "",
         invalid_from: UnixTime | None = None,
+        channel: str = "",
+        request: str = "",
     ) -> Revocation:
-        """Append a row with the next change number. `actor` is who had it revoked, for people who look."""
+        """Append a row with the next change number. `actor`, `channel` and `request` are who had it revoked and how, for people who look."""
+        ...
+
+    def add_revocations(
+        self,
+        changes: Sequence[StatusChange],
+        *,
+        actor: str = "",
+        invalid_from: UnixTime | None = None,
+        channel: str = "",
+        request: str = "",
+    ) -> Sequence[Revocation]:
+        """Append a row for each with the next change numbers, in that order. No certificate stands in it twice."""
         ...
 
     def change_number(self) -> ChangeNumber:
@@ -354,6 +389,14 @@ class Writing(Protocol):
 
     def add_issuer(self, issuer: Issuer) -> None: ...
 
+    def last_end(self, issuer: IssuerId) -> UnixTime | None:
+        """When the last revocable certificate of an issuer ends, intents and void ones counted; None where there is none."""
+        ...
+
+    def age_issuer(self, issuer: IssuerId, *, last_ends: UnixTime, retired_at: UnixTime | None) -> None:
+        """Write down when the last certificate of an issuer ends, and since when it is retired."""
+        ...
+
     def issuers(self) -> Sequence[Issuer]: ...
 
     def add_operator(self, operator: Operator) -> None: ...
@@ -393,14 +436,6 @@ class Writing(Protocol):
         ...
 
     def change_key(self, record: KeyRecord, change: KeyChange) -> None:
-    def last_end(self, issuer: IssuerId) -> UnixTime | None:
-        """When the last revocable certificate of an issuer ends, intents and void ones counted; None where there is none."""
-        ...
-
-    def age_issuer(self, issuer: IssuerId, *, last_ends: UnixTime, retired_at: UnixTime | None) -> None:
-        """Write down when the last certificate of an issuer ends, and since when it is retired."""
-        ...
-
         """The record as it is after a change, and the change. `change.before` must be what is on record.
 
         Raises:
@@ -503,6 +538,8 @@ class Auditing(Protocol):
     def every_token(self) -> Iterator[Token]: ...
 
     def every_device(self) -> Iterator[Device]: ...
+
+    def every_device_facts(self) -> Iterator[tuple[DeviceId, DeviceFacts]]: ...
 
     def issuers(self) -> Sequence[Issuer]: ...
 

@@ -29,7 +29,7 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Clock, Failpoint, Journal, Ledger, Writing
-from ca.rules import leaf, testimony
+from ca.rules import device_life, leaf, testimony
 from ca.rules.reread import reread
 from ca.rules.revocation import overtaken
 from ca.witness import Witness
@@ -156,8 +156,8 @@ class Recovery:
                         _superseded(tx, record)
                     case testimony.CloneSeen():
                         _clone_seen(tx, record)
-                    case testimony.DeviceRevoked():
-                        _device_revoked(tx, record, work)
+                    case testimony.DeviceMoved():
+                        _device_moved(tx, record, work)
                     case testimony.TokenMade():
                         _token(tx, record)
                     case testimony.TokenRevoked():
@@ -253,6 +253,8 @@ def _changed(tx: Writing, record: testimony.Changed, work: _Work) -> None:
         listed=told.listed,
         actor=record.by.actor,
         invalid_from=told.invalid_from,
+        channel=device_life.channel(record.by.role, record.by.evidence),
+        request=record.by.evidence_digest.hex(),
     )
     tx.append_leaf(leaf.revocation(made, record.by, at=record.at))
     work.revocations += 1
@@ -281,14 +283,24 @@ def _clone_seen(tx: Writing, record: testimony.CloneSeen) -> None:
         lineage.clone_seen(tx, record)
 
 
-def _device_revoked(tx: Writing, record: testimony.DeviceRevoked, work: _Work) -> None:
-    device = tx.lock_device(record.device.id)
+def _device_moved(tx: Writing, record: testimony.DeviceMoved, work: _Work) -> None:
+    device, change = tx.lock_device(record.device.id), record.change
     if device is None:
-        tx.add_device(replace(record.device, state=DeviceState.active))
-    if device is None or device.state is DeviceState.active:
-        tx.set_device_revoked(record.device.id)
-        tx.append_leaf(leaf.device(record.device, actor=record.actor, at=record.at))
-        work.devices += 1
+        device = replace(record.device, state=change.before or change.after)
+        tx.add_device(device)
+    elif change in tx.device_changes(device.id) or device.state is DeviceState.retired:
+        return
+    if device.state is not change.before and change.before is not change.after and change.before is not None:
+        # What happened between is in no journal of ours; that it is retired must not be lost for that.
+        if change.after is not DeviceState.retired:
+            return
+        change = replace(change, before=device.state)
+    tx.change_device(change)
+    tx.append_leaf(leaf.device_change(record.device, change))
+    if record.facts is not None:
+        tx.set_device_facts(device.id, record.facts)
+        tx.append_leaf(leaf.device_facts(device.id, record.facts, at=change.at))
+    work.devices += 1
 
 
 def _token(tx: Writing, record: testimony.TokenMade) -> None:

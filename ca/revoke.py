@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ca import lineage
 from ca.allowances import Allowances
-from ca.errors import Busy, FleetcaError, NotFound, Unacceptable, Unavailable
+from ca.errors import Busy, FleetcaError, NotFound, Unavailable
 from ca.issue import no_failpoint
 from ca.lineage import Issuers
 from ca.model import (
+    Certificate,
+    CertificateRef,
     CertificateState,
     DeviceId,
-    DeviceState,
     Peer,
     Profile,
     ProfileName,
@@ -30,8 +31,9 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Clock, Failpoint, Ledger, Writing
-from ca.rules import evidence, grant, leaf, testimony
+from ca.rules import device_life, evidence, grant, testimony
 from ca.rules.clock import trusted
+from ca.rules.revocation import PASSING
 from ca.witness import Witness
 
 Revoked = tuple[Revocation, ...]
@@ -140,32 +142,42 @@ class Revoking:
         made: list[Revocation] = []
         if by.device is not None:
             made += self._device(tx, by.device, by, said, now=now)
-        for ref in by.targets:
-            found = tx.find_certificate(ref)
-            if found is None or found.tenant != by.tenant:
-                raise NotFound("no-such-certificate", "There is no such certificate.", why=f"{ref} is not on record.")
-            # Read again under the lock: a change between the two reads must not be lost.
-            tx.lock_device(found.device)
-            found = tx.find_certificate(ref) or found
-            change, records = lineage.revoke(tx, found, by, now=now)
+            if said and item.claim.message is not None:
+                # A hold and a release can be undone: the same message must not come back and do it again.
+                tx.consume_message(item.claim.digest, now=now)
+                said.append(testimony.MessageUsed(item.claim.digest, now))
+        if by.targets:
+            changes, records = lineage.revoke_each(tx, self._targets(tx, by), by, now=now)
             if records and item.claim.message is not None:
                 # Repeated, it finds what it made. What was changed again since then, as a hold can be, it must not change back.
                 tx.consume_message(item.claim.digest, now=now)
                 said.append(testimony.MessageUsed(item.claim.digest, now))
-            made.append(change)
+            made += changes
             said += records
         if said:
             # What changes nothing costs nothing: a repeated request finds what it made, at any rate.
-            self._allowances.spend(item.claim.peer.role, now=now)
+            for _ in by.targets or (by.device,):
+                self._allowances.spend(item.claim.peer.role, now=now)
         return tuple(made)
+
+    def _targets(self, tx: Writing, by: RevocationGrant) -> Sequence[Certificate]:
+        """The certificates as they are under the locks of their devices, which are taken in one order by everybody who takes several."""
+
+        def find(ref: CertificateRef) -> Certificate:
+            found = tx.find_certificate(ref)
+            if found is None or found.tenant != by.tenant:
+                raise NotFound("no-such-certificate", "There is no such certificate.", why=f"{ref} is not on record.")
+            return found
+
+        for device in sorted({find(ref).device for ref in by.targets}):
+            tx.lock_device(device)
+        # Read again: a change between the two reads must not be lost.
+        return [find(ref) for ref in by.targets]
 
     def _device(
         self, tx: Writing, name: DeviceId, by: RevocationGrant, said: list[testimony.Record], *, now: UnixTime
     ) -> Sequence[Revocation]:
-        if by.reason in {Reason.certificateHold, Reason.removeFromCRL}:
-            raise Unacceptable(
-                "hold-is-for-certificates", "A device is revoked for good.", why="Hold and release are for single certificates."
-            )
+        """The device as a whole: into quarantine with a hold, out of it with a release, retired with any other reason."""
         device = tx.lock_device(name)
         tokens = tx.outstanding_tokens(name, now=now)
         if device is None and tokens:
@@ -177,22 +189,25 @@ class Revoking:
             )
         if device is None or device.tenant != by.tenant:
             raise NotFound("no-such-device", "There is no such device.", why=f"{name} is not on record.")
-        if device.state is DeviceState.active:
-            tx.set_device_revoked(name)
-            gone = replace(device, state=DeviceState.revoked)
-            tx.append_leaf(leaf.device(gone, actor=by.actor, at=now))
-            said.append(testimony.DeviceRevoked(gone, by.actor, now))
-        # They would be refused for the device's sake; nobody shall have to know that to be sure.
-        said += lineage.withdraw(tx, tokens, actor=by.actor, now=now)[1]
+        found = tx.certificates_of(name)
+        after = device_life.wanted(device, by.reason, certified=bool(found))
+        if after is not device.state:
+            said += lineage.moved(tx, device, after, by, reason=by.reason.name, now=now)
+        if by.reason is not Reason.removeFromCRL:
+            # They would be refused for the device's sake; nobody shall have to know that to be sure.
+            said += lineage.withdraw(tx, tokens, actor=by.actor, now=now)[1]
         made = []
-        for record in tx.certificates_of(name):
+        for record in found:
             if record.state is CertificateState.intended:
                 said += lineage.give_up(tx, record, now=now)
                 continue
-            if record.not_after < now:
+            before = record.revocation
+            if record.not_after < now or (
+                by.reason is Reason.removeFromCRL and (before is None or before.reason is not Reason.certificateHold)
+            ):
                 continue
-            if record.revocation is not None and record.revocation.reason not in {Reason.certificateHold, Reason.removeFromCRL}:
-                made.append(record.revocation)
+            if before is not None and before.reason not in PASSING:
+                made.append(before)
                 continue
             change, records = lineage.revoke(tx, record, by, now=now)
             made.append(change)

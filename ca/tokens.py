@@ -8,9 +8,9 @@ from ca import lineage
 from ca.allowances import Allowances
 from ca.errors import Denied, NotFound, Unavailable
 from ca.lineage import Issuers
-from ca.model import CreatedToken, DeviceState, Evidence, Peer, Token, TokenRequest, TokenWithdrawal
+from ca.model import CreatedToken, Evidence, Peer, Token, TokenRequest, TokenWithdrawal
 from ca.ports import Chance, Clock, Ledger, Writing
-from ca.rules import evidence, grant, leaf, testimony
+from ca.rules import evidence, grant, leaf, renewal, testimony
 from ca.rules import token as rule
 from ca.rules.clock import trusted
 from ca.witness import Witness
@@ -112,8 +112,8 @@ class Tokens:
             if claim.message is not None:
                 tx.consume_message(claim.digest, now=now)
             device = tx.lock_device(request.device)
-            if device is not None and (device.state is not DeviceState.active or device.tenant != self._policy.tenant):
-                raise Denied("device-revoked", "The device was revoked.", why="A revoked device does not enrol again.")
+            if device is not None and renewal.enrolling(device).tenant != self._policy.tenant:
+                raise Denied("device-of-another-tenant", "There is no such device.")
             token = Token(
                 hash=rule.token_hash(text),
                 tenant=self._policy.tenant,

@@ -1,4 +1,4 @@
-"""The doctor's checks of what devices did: whose key two may hold (P9). Edge: reads the database, changes nothing."""
+"""The doctor's checks of devices: whose key two may hold (P9), whose exception is over. Edge: reads the database, changes nothing."""
 
 from __future__ import annotations
 
@@ -35,3 +35,25 @@ def clones(patient: Patient) -> Iterator[Verdict]:
         )
     if not active:
         yield ok("No device spoke with two certificates that want the same place.")
+
+
+def exceptions(patient: Patient) -> Iterator[Verdict]:
+    """Devices without a root of trust whose justification has ended, and which are not retired."""
+    now = patient.clock.now()
+    store = open_store(forms.store_url(patient.settings), readonly=True)
+    try:
+        ended = [
+            (name, facts.exception_ends or 0)
+            for name, facts in store.reading.exceptions_ended(now=now, limit=MOST)
+            if (device := store.reading.find_device(name)) is not None and device.state is not DeviceState.retired
+        ]
+    finally:
+        store.close()
+    for name, ends in ended:
+        yield bad(
+            f"Device {name} has no root of trust, and its exception is over.",
+            f"It ended on {date(ends)}.",
+            f"Retire it, give it one, or justify it anew: fleetca devices describe {name} --root-of-trust none --exception-until 90d ...",
+        )
+    if not ended:
+        yield ok("No device goes on without a root of trust after its exception ended.")

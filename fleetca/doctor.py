@@ -30,6 +30,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = 
     ("served", checks_answers.served),
     ("record", checks_outside.record),
     ("clones", checks_devices.clones),
+    ("exceptions", checks_devices.exceptions),
 )
 
 

@@ -15,7 +15,8 @@ import structlog
 
 from ca.adopt import adopt
 from ca.confirm import Confirming
-from ca.errors import FleetcaError, StoreUnavailable
+from ca.describe import Describing
+from ca.errors import Conflict, FleetcaError, StoreUnavailable
 from ca.issue import Issuing
 from ca.key_life import KeyLife
 from ca.lineage import Issuers
@@ -25,8 +26,8 @@ from ca.operators import Operators
 from ca.ports import SigningKey
 from ca.record_ceremony import RecordingCeremonies
 from ca.recover import Recovery
-from ca.revoke import Revoking
 from ca.retire import Retiring
+from ca.revoke import Revoking
 from ca.rules import grant, note
 from ca.sign_crl import CrlSigning
 from ca.signer.alone import SignerLock
@@ -49,8 +50,9 @@ from fleetca.process import Process
 
 log = structlog.get_logger()
 
-
 RETIRE_SECONDS: Final = 3600.0
+LOCK_SECONDS: Final = 15.0
+
 
 def policy(settings: Settings) -> grant.Policy:
     """What the settings lay down for the signer's rules."""
@@ -71,9 +73,26 @@ class SignerParts:
     desk: Desk
     recovery: Recovery
     life: KeyLife
-    records: Sequence[KeyRecord]
     retiring: Retiring
+    records: Sequence[KeyRecord]
     """The keys that the settings say are in service."""
+
+
+def _await_lock(settings: Settings, process: Process) -> None:
+    """Wait a while for whoever works as the signer just now, an import above all: it ends by itself.
+
+    Raises:
+        Conflict: it has not ended (`signer-running`).
+    """
+    clock = SystemClock()
+    deadline = clock.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            with SignerLock(settings.signer.journal):
+                return
+        except Conflict:
+            if clock.monotonic() > deadline or process.stopping.wait(0.2):
+                raise
 
 
 @contextmanager
@@ -135,6 +154,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     failpoint=points,
                 ),
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
+                describing=Describing(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 ceremonies=RecordingCeremonies(ledger=store.ledger, issuers=issuers, clock=clock),
                 questions=Questions(
                     reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys), clock=clock, held=found.held
@@ -143,9 +163,9 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
             desk=Desk(issuing=issuing, revoking=revoking, witness=witness, checker=checker, batch=settings.signer.batch, log=log),
             recovery=Recovery(ledger=store.ledger, journal=journal, witness=witness, issuers=issuers, tenant=DEFAULT_TENANT, clock=clock),
             life=life(settings, store, witness),
+            retiring=Retiring(ledger=store.ledger, issuers=tuple(issuers.by_id.values()), clock=clock, crl_lifetime=settings.crl.lifetime),
             records=key_inventory.records(settings, tuple(issuers.by_id.values()), found.abilities, now=clock.now()),
         )
-            retiring=Retiring(ledger=store.ledger, issuers=tuple(issuers.by_id.values()), clock=clock, crl_lifetime=settings.crl.lifetime),
         store.close()
 
 
@@ -194,13 +214,14 @@ def _refuse_set_back(settings: Settings, store: Store) -> None:
 
 def signer(settings: Settings, process: Process) -> None:
     """The process that holds the issuing keys. It gives up what a crash left unfinished before anyone can ask for more."""
+    _await_lock(settings, process)
     with signer_parts(settings) as parts:
         for ref, verdict in parts.recovery.finish().intents:
             log.warning("recovered", certificate=str(ref), verdict=verdict.value)
-        for name, count in parts.verbs.crls.settle_shards():
-            log.info("crl-shards", issuer=name, count=count)
         for issuer in parts.retiring.enter():
             log.info("issuer-at-work", issuer=issuer)
+        for name, count in parts.verbs.crls.settle_shards():
+            log.info("crl-shards", issuer=name, count=count)
         # Also refuses to start with a key that was suspended, compromised or destroyed.
         parts.life.enter(parts.records, actor="signer")
         parts.verbs.issuing.announce()
@@ -219,8 +240,6 @@ def signer(settings: Settings, process: Process) -> None:
         server.stop()
 
 
-def adopted_leaves(settings: Settings) -> int:
-    """For `fleetca recover`, after the recovery: how many leaves of the published log a database that was set back got again."""
 def _keep_retiring(parts: SignerParts, process: Process) -> None:
     """Until told to stop, retire issuers whose time is over. The others stop signing for one when they are started anew."""
     wait = 0.0
@@ -237,6 +256,8 @@ def _keep_retiring(parts: SignerParts, process: Process) -> None:
             process.ask_for_others_anew()
 
 
+def adopted_leaves(settings: Settings) -> int:
+    """For `fleetca recover`, after the recovery: how many leaves of the published log a database that was set back got again."""
     store = open_store(forms.store_url(settings))
     try:
         return adopt(

@@ -57,6 +57,8 @@ ENROLL_DEVICE: Final = DeviceId(OWN_SERVICES + "enroll")
 RESPONDER_DEVICE: Final = DeviceId(OWN_SERVICES + "ocsp")
 OPERATOR_DEVICE: Final = OWN_SERVICES + "operator:"
 ACCOUNT_DEVICE: Final = "account:"
+MOST_AT_ONCE: Final = 256
+"""Certificates in one request to revoke: what waits for its end waits some tens of milliseconds."""
 
 
 _POWERS: Final[Mapping[Verb, Power]] = {
@@ -426,14 +428,14 @@ def grant(found: Claim, asked: Asked, policy: Policy, *, device: Device | None, 
         device: None for a device that is not on record yet.
 
     Raises:
-        Denied: `device-revoked`, `device-of-another-tenant`.
+        Denied: `device-retired`, `device-quarantined`, `device-not-active`, `device-of-another-tenant`.
         NotFound: `profile-unknown`.
     """
     profile = policy.profile(asked.profile)
     if profile.is_ca:
         raise Denied("profile-reserved", "CA certificates come from a ceremony (P4).")
     if device is not None or asked.parent is not None:
-        known = renewal.active(device)
+        known = renewal.active(device) if device is None or asked.parent is not None else renewal.enrolling(device)
         if known.tenant != policy.tenant:
             raise Denied("device-of-another-tenant", "There is no such device.")
     return Grant(
@@ -515,6 +517,11 @@ def revocation(
             raise Denied("evidence-unknown", "This kind of evidence revokes nothing.")
     if ref is None and request.device is None:
         raise Malformed("bad-request", "It must be said which certificate or device to revoke.")
+    targets = () if ref is None else (ref, *request.others)
+    if request.others and (ref is None or found.kind is not EvidenceKind.local):
+        raise Denied("not-allowed", "Only an operator on this host revokes several certificates by one request.")
+    if len(targets) > MOST_AT_ONCE or len(set(targets)) != len(targets):
+        raise Malformed("bad-request", f"One request revokes at most {MOST_AT_ONCE} certificates, and none of them twice.")
     if request.invalid_from is not None and not 0 <= request.invalid_from <= now:
         raise Unacceptable("invalid-from-ahead", "A key that was lost was lost before now.", why="The date of the loss lies in the future.")
     return RevocationGrant(
@@ -523,7 +530,7 @@ def revocation(
         role=found.peer.role,
         evidence=found.kind,
         evidence_digest=found.digest,
-        targets=() if ref is None else (ref,),
+        targets=targets,
         device=request.device,
         reason=request.reason,
         granted_at=now,

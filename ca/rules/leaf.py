@@ -15,6 +15,8 @@ from ca.model import (
     CertificateRef,
     CrlIntent,
     Device,
+    DeviceChange,
+    DeviceFacts,
     DeviceId,
     Digest,
     EvidenceKind,
@@ -190,8 +192,40 @@ def operator(made: Operator, *, actor: str, at: UnixTime) -> LogLeaf:
 
 
 def device(known: Device, *, actor: str, at: UnixTime) -> LogLeaf:
-    """A device exists, or its state changed."""
+    """A device exists."""
     return _leaf("device", at, id=known.id, tenant=known.tenant, state=known.state.value, actor=actor)
+
+
+def device_facts(device_id: DeviceId, facts: DeviceFacts, *, at: UnixTime) -> LogLeaf:
+    """All that is said of a device now."""
+    return _leaf("device-facts", at, id=device_id, **facts_of(facts))
+
+
+def facts_of(facts: DeviceFacts) -> dict[str, Any]:
+    return {
+        "root_of_trust": None if facts.root_of_trust is None else facts.root_of_trust.value,
+        "justification": facts.justification,
+        "exception_ends": facts.exception_ends,
+        "safety_class": None if facts.safety_class is None else facts.safety_class.value,
+        "batch": facts.batch,
+        "owner": facts.owner,
+    }
+
+
+def device_change(known: Device, change: DeviceChange) -> LogLeaf:
+    """A device is in another state, or something else was said of it."""
+    return _leaf(
+        "device",
+        change.at,
+        id=known.id,
+        tenant=known.tenant,
+        state=known.state.value,
+        before=None if change.before is None else change.before.value,
+        reason=change.reason,
+        actor=change.actor,
+        channel=change.channel,
+        request=change.request,
+    )
 
 
 def key_event(issuer_id: IssuerId, *, event: str, algorithm: str, spki_sha256: Digest, at: UnixTime) -> LogLeaf:

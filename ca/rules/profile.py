@@ -17,7 +17,7 @@ from ca.der.algorithms import ALGORITHMS
 from ca.der.extensions import EXTENDED_KEY_USAGES, KEY_USAGES
 from ca.der.names import LONGEST_NAME
 from ca.errors import Misconfigured
-from ca.model import AlgorithmName, Digest, NameKind, OnSuperseded, Profile, ProfileName, Protection, StatusKind
+from ca.model import AlgorithmName, Digest, NameKind, OnSuperseded, Profile, ProfileName, Protection, RootOfTrust, SafetyClass, StatusKind
 
 DAY: Final = 86400
 LONGEST_NO_REV_AVAIL: Final = DAY
@@ -75,6 +75,8 @@ def accept(
     grace: int = 0,
     on_superseded: str = "keep",
     plain_key_file: bool = False,
+    roots_of_trust: Sequence[str] = (),
+    safety_class: str | None = None,
     minimum_protection: str = "memory",
     server_keygen: bool = False,
 ) -> Profile:
@@ -110,6 +112,8 @@ def accept(
         on_superseded=_choice(name, "on_superseded", OnSuperseded, on_superseded),
         plain_key_file=plain_key_file,
         digest=Digest(digest),
+        roots_of_trust=tuple(_choice(name, "roots_of_trust", RootOfTrust, word) for word in roots_of_trust),
+        safety_class=None if safety_class is None else _choice(name, "safety_class", SafetyClass, safety_class),
         minimum_protection=_protection(name, minimum_protection),
         server_keygen=server_keygen,
     )

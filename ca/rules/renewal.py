@@ -107,17 +107,41 @@ def delivery(record: Certificate, successor: Certificate | None, *, now: UnixTim
 
 
 def active(device: Device | None) -> Device:
-    """The device, if it may act.
+    """The device, if it may act with what it has.
 
     Raises:
-        Denied: `device-revoked`.
+        Denied: `device-retired`, `device-quarantined`, `device-not-active`.
     """
     if device is None or device.state is not DeviceState.active:
+        known = None if device is None else enrolling(device)
         raise Denied(
-            "device-revoked",
-            "The device was revoked.",
-            why="A revoked device neither renews nor enrols.",
+            "device-not-active",
+            "The device has not enrolled yet.",
+            why="It is not on record." if known is None else f"It is {known.state.value}.",
+            fix="Enrol it with a token: fleetca token create",
+        )
+    return device
+
+
+def enrolling(device: Device) -> Device:
+    """The device, if it may get a certificate.
+
+    Raises:
+        Denied: `device-retired`, `device-quarantined`.
+    """
+    if device.state is DeviceState.retired:
+        raise Denied(
+            "device-retired",
+            "The device is retired.",
+            why="A retired device neither renews nor enrols.",
             fix="Enrol the hardware under a new device id, if it may come back.",
+        )
+    if device.state is DeviceState.quarantined:
+        raise Denied(
+            "device-quarantined",
+            "The device is in quarantine.",
+            why="Until it is released it neither renews nor enrols.",
+            fix=f"Look at why: fleetca devices timeline {device.id}; release it: fleetca devices release {device.id}",
         )
     return device
 

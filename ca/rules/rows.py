@@ -12,8 +12,21 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import Any
 
-from ca.model import Certificate, CertificateState, CrlIntent, Device, Issuer, KeyRecord, Name, Operator, Revocation, Token
-from ca.rules.leaf import canonical
+from ca.model import (
+    Certificate,
+    CertificateState,
+    CrlIntent,
+    Device,
+    DeviceFacts,
+    DeviceId,
+    Issuer,
+    KeyRecord,
+    Name,
+    Operator,
+    Revocation,
+    Token,
+)
+from ca.rules.leaf import canonical, facts_of
 
 # kind -> (the fields that name the row, the fields that must be the same in both)
 _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -29,6 +42,7 @@ _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "issuer": (("id",), ("tenant", "certificate_sha256")),
     "operator": (("name",), ("tenant", "roles", "disabled_at")),
     "device": (("id",), ("tenant", "state")),
+    "device-facts": (("id",), ("root_of_trust", "justification", "exception_ends", "safety_class", "batch", "owner")),
     "key-state": (("spki_sha256",), ("tenant", "name", "purpose", "store", "protection", "state")),
 }
 ONCE = frozenset({"issuance", "revocation", "crl", "token", "token-revoked"})
@@ -161,6 +175,10 @@ def of_operator(row: Operator) -> Fact:
 
 def of_device(row: Device) -> Fact:
     return Fact("device", row.id, {"tenant": row.tenant, "state": row.state.value})
+
+
+def of_device_facts(device: DeviceId, facts: DeviceFacts) -> Fact:
+    return Fact("device-facts", device, facts_of(facts))
 
 
 def _names(names: tuple[Name, ...]) -> list[dict[str, str]]:

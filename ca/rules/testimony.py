@@ -15,6 +15,8 @@ from ca.model import (
     CertificateRef,
     CrlIntent,
     Device,
+    DeviceChange,
+    DeviceFacts,
     DeviceId,
     Digest,
     EvidenceKind,
@@ -107,12 +109,13 @@ class CloneSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceRevoked:
-    """A device may not come back."""
+class DeviceMoved:
+    """A device is in another state, or something else was said of it: as it is afterwards."""
 
     device: Device
-    actor: str
-    at: UnixTime
+    change: DeviceChange
+    facts: DeviceFacts | None = None
+    """Where something was said of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ Record: TypeAlias = (
     | Delivered
     | Superseded
     | CloneSeen
-    | DeviceRevoked
+    | DeviceMoved
     | TokenMade
     | TokenRevoked
     | MessageUsed
@@ -190,7 +193,7 @@ _KINDS: dict[str, type[Any]] = {
     "delivery": Delivered,
     "supersede": Superseded,
     "clone": CloneSeen,
-    "device-revoked": DeviceRevoked,
+    "device": DeviceMoved,
     "token": TokenMade,
     "token-revoked": TokenRevoked,
     "message": MessageUsed,

@@ -25,6 +25,9 @@ from ca.model import (
     CrlIntent,
     CrlNumber,
     Device,
+    DeviceDescription,
+    DeviceEvent,
+    DeviceFacts,
     DeviceId,
     DeviceState,
     Digest,
@@ -38,6 +41,7 @@ from ca.model import (
     MessageEvidence,
     Operator,
     OperatorName,
+    Outline,
     Profile,
     Revocation,
     RevokeRequest,
@@ -142,6 +146,11 @@ class SignerClient:
     def disable_operator(self, name: OperatorName) -> Operator:
         return forms.read(Operator, self._ask("disable-operator", {"name": name}))
 
+    def describe_device(self, said: DeviceDescription) -> tuple[Device, DeviceFacts]:
+        """Say what a device is; the device, and all that is said of it now."""
+        told = self._ask("describe-device", forms.write(said))
+        return forms.read(Device, told["device"]), forms.read(DeviceFacts, told["facts"])
+
     def record_ceremony(self, files: Mapping[str, bytes]) -> str:
         """Have a ceremony verified and recorded, whose transcript, sheet and outputs these are; its name."""
         return forms.read(str, self._ask("record-ceremony", messages.write_files(files)))
@@ -152,6 +161,11 @@ class SignerClient:
         """A page of certificates, and the cursor of the next one."""
         page = self._ask("certificates", forms.write(query))
         return forms.read(tuple[Certificate, ...], page["rows"]), page["next"]
+
+    def outlines(self, query: CertificateQuery) -> tuple[tuple[Outline, ...], str | None]:
+        """As `certificates`, in up to 1000 short rows a page."""
+        page = self._ask("outlines", forms.write(query))
+        return forms.read(tuple[Outline, ...], page["rows"]), page["next"]
 
     def certificate(self, ref: CertificateRef) -> Certificate:
         return forms.read(Certificate, self._ask("certificate", messages.write_ref(ref)))
@@ -169,6 +183,16 @@ class SignerClient:
         asked = {"device": device, "after": after, "limit": limit}
         page = self._ask("tokens", {key: value for key, value in asked.items() if value is not None})
         return forms.read(tuple[Token, ...], page["rows"]), page["next"]
+
+    def device_facts(self, device: DeviceId) -> DeviceFacts | None:
+        """What was said of a device; None where nothing was."""
+        told = self._ask("device-facts", {"device": device})
+        return None if told is None else forms.read(DeviceFacts, told)
+
+    def device_events(self, device: DeviceId, *, before: int | None = None) -> tuple[tuple[DeviceEvent, ...], int | None]:
+        """What happened to a device, unsorted: a page, and the mark of the next one."""
+        page = self._ask("device-events", {"device": device} if before is None else {"device": device, "before": before})
+        return forms.read(tuple[DeviceEvent, ...], page["rows"]), page["next"]
 
     def issuers(self) -> tuple[Issuer, ...]:
         return forms.read(tuple[Issuer, ...], self._ask("issuers", {}))

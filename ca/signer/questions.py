@@ -14,6 +14,8 @@ from ca.model import (
     CertificateQuery,
     CertificateRef,
     Device,
+    DeviceEvent,
+    DeviceFacts,
     DeviceId,
     DeviceState,
     Digest,
@@ -23,6 +25,7 @@ from ca.model import (
     KeyChange,
     KeyRecord,
     Operator,
+    Outline,
     StoreAbility,
     TenantId,
     Token,
@@ -34,6 +37,7 @@ from ca.signer import messages
 from ca.witness import Witness
 
 LARGEST_PAGE: Final = 200
+LARGEST_OUTLINE: Final = 1000
 
 
 class Reading(Protocol):
@@ -45,6 +49,10 @@ class Reading(Protocol):
         self, query: CertificateQuery, *, tenant: TenantId | None = None, now: UnixTime = 0
     ) -> tuple[Sequence[Certificate], str | None]: ...
 
+    def search_outlines(
+        self, query: CertificateQuery, *, tenant: TenantId | None = None, now: UnixTime = 0
+    ) -> tuple[Sequence[Outline], str | None]: ...
+
     def search_devices(
         self,
         *,
@@ -54,6 +62,14 @@ class Reading(Protocol):
         after: str | None = None,
         limit: int = 100,
     ) -> tuple[Sequence[Device], str | None]: ...
+
+    def find_device(self, device: DeviceId) -> Device | None: ...
+
+    def device_facts(self, device: DeviceId) -> DeviceFacts | None: ...
+
+    def device_events(
+        self, device: DeviceId, *, before: int | None = None, limit: int = 100
+    ) -> tuple[Sequence[DeviceEvent], int | None]: ...
 
     def outstanding_tokens(self, device: DeviceId, *, now: UnixTime) -> Sequence[Token]: ...
 
@@ -70,7 +86,21 @@ class Reading(Protocol):
 
 class Questions:
     NAMES: Final = frozenset(
-        {"certificates", "certificate", "devices", "tokens", "issuers", "profiles", "operators", "keys", "key", "keys-held"}
+        {
+            "certificates",
+            "certificate",
+            "outlines",
+            "devices",
+            "device-facts",
+            "device-events",
+            "tokens",
+            "issuers",
+            "profiles",
+            "operators",
+            "keys",
+            "key",
+            "keys-held",
+        }
     )
 
     def __init__(
@@ -87,7 +117,10 @@ class Questions:
         self._answers: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
             "certificates": self._certificates,
             "certificate": self._certificate,
+            "outlines": self._outlines,
             "devices": self._devices,
+            "device-facts": lambda body: self._reading.device_facts(self._device(body).id),
+            "device-events": self._events,
             "tokens": self._tokens,
             "issuers": lambda _: self._reading.issuers(),
             "profiles": lambda _: tuple(self._policy.profiles[name] for name in sorted(self._policy.profiles)),
@@ -117,6 +150,12 @@ class Questions:
         rows, cursor = self._reading.search_certificates(query, tenant=self._policy.tenant, now=self._clock.now())
         return {"rows": forms.write(rows), "next": cursor}
 
+    def _outlines(self, body: Mapping[str, Any]) -> Any:
+        query = forms.read(CertificateQuery, dict(body))
+        _page(query.limit, most=LARGEST_OUTLINE)
+        rows, cursor = self._reading.search_outlines(query, tenant=self._policy.tenant, now=self._clock.now())
+        return {"rows": forms.write(tuple(rows)), "next": cursor}
+
     def _certificate(self, body: Mapping[str, Any]) -> Any:
         ref = messages.read_ref(dict(body))
         found = self._reading.find_certificate(ref)
@@ -134,6 +173,18 @@ class Questions:
                 raise forms.bad(f"A search knows no {key[:80]!r}.")
         rows, cursor = self._reading.search_devices(tenant=self._policy.tenant, **asked)
         return {"rows": forms.write(rows), "next": cursor}
+
+    def _device(self, body: Mapping[str, Any]) -> Device:
+        name = ids.device_id(forms.read(str, body.get("device")))
+        found = self._reading.find_device(name)
+        if found is None or found.tenant != self._policy.tenant:
+            raise NotFound("no-such-device", "There is no such device.", why=f"{name} is not on record.")
+        return found
+
+    def _events(self, body: Mapping[str, Any]) -> Any:
+        before = forms.read(int, body["before"]) if "before" in body else None
+        events, mark = self._reading.device_events(self._device(body).id, before=before, limit=LARGEST_PAGE)
+        return {"rows": forms.write(tuple(events)), "next": mark}
 
     def _tokens(self, body: Mapping[str, Any]) -> Any:
         if not body.keys() <= {"device", "after", "limit"}:
@@ -168,7 +219,7 @@ def _limit(body: Mapping[str, Any]) -> int:
     return _page(forms.read(int, body.get("limit", 50)))
 
 
-def _page(limit: int) -> int:
-    if not 1 <= limit <= LARGEST_PAGE:
-        raise forms.bad(f"A page has 1 to {LARGEST_PAGE} rows.")
+def _page(limit: int, *, most: int = LARGEST_PAGE) -> int:
+    if not 1 <= limit <= most:
+        raise forms.bad(f"A page has 1 to {most} rows.")
     return limit

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ca.confirm import Confirming
+from ca.describe import Describing
 from ca.errors import Broken, Contested, Denied, FleetcaError, NotFound, Unavailable
 from ca.issue import Issuing, Prepared
-from ca.model import Issued, MessageEvidence, OperatorName, Peer, Role
+from ca.model import DeviceDescription, Issued, MessageEvidence, OperatorName, Peer, Role
 from ca.operators import Operators
 from ca.record_ceremony import RecordingCeremonies
 from ca.revoke import Revoking
@@ -45,6 +46,7 @@ class Verbs:
     superseding: Superseding
     crls: CrlSigning
     operators: Operators
+    describing: Describing
     ceremonies: RecordingCeremonies
     questions: Questions
 
@@ -87,6 +89,7 @@ class SignerServer:
             "crl-overridden": self._crl_overridden,
             "add-operator": self._add_operator,
             "disable-operator": self._disable_operator,
+            "describe-device": self._describe_device,
             "record-ceremony": self._record_ceremony,
             "health": self._health,
             **dict.fromkeys(verbs.questions.NAMES, self._question),
@@ -268,6 +271,12 @@ class SignerServer:
             raise forms.bad("It takes name.")
         name: OperatorName = ids.operator_name(forms.read(str, body["name"]))
         return self._desk.do(lambda: self._verbs.operators.disable(name, peer))
+
+    def _describe_device(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        said = forms.read(DeviceDescription, _plain(body))
+        device, facts = self._desk.do(lambda: self._verbs.describing.describe(said, peer))
+        self._log.info("device-described", role=peer.role.value, uid=peer.uid, device=device.id, state=device.state.value)
+        return {"device": forms.write(device), "facts": forms.write(facts)}
 
     def _record_ceremony(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         files = messages.read_files(_plain(body))

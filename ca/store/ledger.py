@@ -21,6 +21,7 @@ from ca.store.database import BUSY_SECONDS, Database
 from ca.store.failures import named
 from ca.store.rows import Row
 from ca.store.writes_authority import AuthorityWrites
+from ca.store.writes_devices import DeviceWrites
 from ca.store.writes_issuance import IssuanceWrites
 from ca.store.writes_keys import KeyWrites
 from ca.store.writes_record import RecordWrites
@@ -56,7 +57,7 @@ class _Savepoint:
             writing.command(f"RELEASE SAVEPOINT {self._name}")
 
 
-class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites, KeyWrites):
+class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites, KeyWrites, DeviceWrites):
     """One write transaction: `ca.ports.Writing` and `ca.ports.Sequencing`. Belongs to the thread that opened it."""
 
     def __init__(self, database: Database, cursor: Any) -> None:

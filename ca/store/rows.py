@@ -24,6 +24,7 @@ from ca.model import (
     Name,
     NameKind,
     Operator,
+    Outline,
     QueuedLeaf,
     Reason,
     Revocation,
@@ -131,6 +132,13 @@ CERTIFICATE_ROW = 24
 
 CERTIFICATES = t.certificates.outerjoin(t.revocations, _r.change == _c.revocation)
 """Each certificate with the latest change of its status: one look at a primary key."""
+
+
+OUTLINE_COLUMNS: tuple[sa.ColumnElement[Any], ...] = (_c.issuer, _c.serial, _c.device, _c.profile, _c.not_after, _c.revocable)
+
+
+def outline_of(row: Row) -> Outline:
+    return Outline(ref_of(row[0], row[1]), row[2], row[3], row[4], bool(row[5]))
 
 
 def certificate_of(row: Row) -> Certificate:
@@ -250,6 +258,10 @@ def issuer_of(row: Row) -> Issuer:
         ocsp_url=row[13],
         issuer_url=row[14],
         parent=row[15],
+        successor=row[16],
+        issues_until=row[17],
+        last_ends=row[18],
+        retired_at=row[19],
     )
 
 
@@ -258,10 +270,6 @@ OPERATOR_COLUMNS = tuple(t.operators.c)
 
 def operator_of(row: Row) -> Operator:
     return Operator(row[0], row[1], tuple(json.loads(row[2])), row[3], row[4])
-        successor=row[16],
-        issues_until=row[17],
-        last_ends=row[18],
-        retired_at=row[19],
 
 
 CRL_COLUMNS = tuple(column for column in t.crls.c if column.name != "published_at")

@@ -73,9 +73,45 @@ devices = sa.Table(
     sa.Column("tenant", TEXT, nullable=False),
     sa.Column("state", TEXT, nullable=False),
     sa.Column("created", NUMBER, nullable=False),
-    sa.CheckConstraint("state IN ('active', 'revoked')", name="devices_state"),
+    sa.CheckConstraint("state IN ('blank', 'provisioned', 'active', 'quarantined', 'retired')", name="devices_state"),
     sa.Index("devices_by_tenant", "tenant", "id"),
     sqlite_with_rowid=False,
+)
+
+# Beside the devices, not in them: issuing writes a device's row and nothing of this.
+device_facts = sa.Table(
+    "device_facts",
+    metadata,
+    sa.Column("device", TEXT, primary_key=True),
+    sa.Column("root_of_trust", TEXT),
+    sa.Column("justification", TEXT, nullable=False),
+    sa.Column("exception_ends", NUMBER),
+    sa.Column("safety_class", TEXT),
+    sa.Column("batch", TEXT, nullable=False),
+    sa.Column("owner", TEXT, nullable=False),
+    # Few have an exception: the doctor asks for those that ended.
+    sa.Index(
+        "device_facts_exceptions",
+        "exception_ends",
+        sqlite_where=sa.text("exception_ends IS NOT NULL"),
+        postgresql_where=sa.text("exception_ends IS NOT NULL"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+device_changes = sa.Table(
+    "device_changes",
+    metadata,
+    sa.Column("id", ROW, primary_key=True),
+    sa.Column("device", TEXT, nullable=False),
+    sa.Column("before", TEXT),
+    sa.Column("after", TEXT, nullable=False),
+    sa.Column("at", NUMBER, nullable=False),
+    sa.Column("reason", TEXT, nullable=False),
+    sa.Column("actor", TEXT, nullable=False),
+    sa.Column("channel", TEXT, nullable=False),
+    sa.Column("request", TEXT, nullable=False),
+    sa.Index("device_changes_by_device", "device", "id"),
 )
 
 keys = sa.Table(
@@ -142,6 +178,13 @@ tokens = sa.Table(
         "hash",
         sqlite_where=sa.text("used_at IS NULL AND revoked_at IS NULL"),
         postgresql_where=sa.text("used_at IS NULL AND revoked_at IS NULL"),
+    ),
+    sa.Index(
+        "tokens_withdrawn",
+        "device",
+        "hash",
+        sqlite_where=sa.text("used_at IS NULL AND revoked_at IS NOT NULL"),
+        postgresql_where=sa.text("used_at IS NULL AND revoked_at IS NOT NULL"),
     ),
     sqlite_with_rowid=False,
 )
@@ -258,6 +301,8 @@ revocations = sa.Table(
     sa.Column("tenant", TEXT, nullable=False),
     sa.Column("actor", TEXT, nullable=False),
     sa.Column("invalid_from", NUMBER),
+    sa.Column("channel", TEXT),
+    sa.Column("request", TEXT),
     sa.Column("replaces", NUMBER),  # the change of the same certificate before this one
     # CRLs stand in the order of changes, so building one walks the table as it grew. One shard's rows by this:
     sa.Index("revocations_by_shard", "issuer", "shard", "change"),

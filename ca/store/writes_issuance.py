@@ -8,7 +8,7 @@ from hashlib import sha256
 import sqlalchemy as sa
 
 from ca.errors import Busy, Conflict, NotFound
-from ca.model import Certificate, CertificateRef, Device, DeviceId, DeviceState, Digest, Intent, Token, UnixTime
+from ca.model import Certificate, CertificateRef, Device, DeviceId, Digest, Intent, Token, UnixTime
 from ca.store import rows
 from ca.store import tables as t
 from ca.store.reads import FIND_CERTIFICATE, FIND_TOKEN, insert, param, values_of
@@ -32,7 +32,6 @@ USE_TOKEN = (
 )
 LOCK_DEVICE = sa.select(*rows.DEVICE_COLUMNS).where(t.devices.c.id == param("id")).with_for_update()
 ADD_DEVICE = insert(t.devices).values(values_of(t.devices)).on_conflict_do_nothing()
-SET_DEVICE_STATE = sa.update(t.devices).where(t.devices.c.id == param("the_id")).values(state=param("state"))
 CLAIM_KEY = insert(t.keys).values(values_of(t.keys)).on_conflict_do_nothing()
 OWNER_OF_KEY = sa.select(t.keys.c.device).where(t.keys.c.spki_sha256 == param("spki_sha256"))
 RESERVE = (
@@ -167,14 +166,6 @@ class IssuanceWrites(Writes):
             there = self.lock_device(device.id)
             if there is None or (there.tenant, there.state) != (device.tenant, device.state):
                 raise Conflict("device-exists", f"There is a device {device.id} already, of another tenant or in another state.")
-
-    def set_device_revoked(self, device: DeviceId) -> None:
-        """
-        Raises:
-            NotFound: there is no such device (`device-unknown`).
-        """
-        if not self._change(SET_DEVICE_STATE, {"the_id": device, "state": DeviceState.revoked.value}):
-            raise NotFound("device-unknown", f"There is no device {device}.", fix="fleetca devices list")
 
     def claim_key(self, spki_sha256: Digest, device: DeviceId, *, now: UnixTime) -> bool:
         """Bind a public key to a device, for ever (P9). True when it was new.

@@ -6,6 +6,8 @@ back. So number order is commit order, and a reader that has seen n has missed n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 
 from ca.errors import Conflict, NotFound
@@ -17,6 +19,7 @@ from ca.model import (
     Lease,
     Reason,
     Revocation,
+    StatusChange,
     UnixTime,
 )
 from ca.store import rows
@@ -28,7 +31,7 @@ _c, _k, _l = t.certificates.c, t.counters.c, t.leases.c
 
 SET_HIGH_TIME = sa.update(t.counters).where(_k.name == param("the_name")).values(value=param("now"))
 RAISE_HIGH_TIME = sa.update(t.counters).where(_k.name == param("the_name"), _k.value < param("now")).values(value=param("now"))
-NEXT_NUMBER = sa.update(t.counters).where(_k.name == param("the_name")).values(value=_k.value + sa.literal_column("1")).returning(_k.value)
+NEXT_NUMBERS = sa.update(t.counters).where(_k.name == param("the_name")).values(value=_k.value + param("count")).returning(_k.value)
 # One above the greater of what was handed out and the caller's floor. The first of a scope makes the row.
 _new_number = insert(t.counters).values(name=param("name"), value=param("floor") + sa.literal_column("1"))
 NEXT_NUMBER_ABOVE = _new_number.on_conflict_do_update(
@@ -84,41 +87,88 @@ class StatusWrites(Writes):
         listed: bool,
         actor: str = "",
         invalid_from: UnixTime | None = None,
+        channel: str = "",
+        request: str = "",
     ) -> Revocation:
         """Append a row with the next change number.
 
         Raises:
             NotFound: the certificate is not on record (`certificate-unknown`).
         """
-        serial = rows.octets_of(ref.serial)
-        found = self._first(LOCK_CERTIFICATE, {"serial": serial, "issuer": ref.issuer})
-        if found is None:
-            raise NotFound("certificate-unknown", f"There is no certificate {ref} on record.", fix="fleetca certificates search")
-        tenant, shard, before = found
+        (made,) = self.add_revocations(
+            [StatusChange(ref, reason, now, not_after, listed)], actor=actor, invalid_from=invalid_from, channel=channel, request=request
+        )
+        return made
+
+    def add_revocations(
+        self,
+        changes: Sequence[StatusChange],
+        *,
+        actor: str = "",
+        invalid_from: UnixTime | None = None,
+        channel: str = "",
+        request: str = "",
+    ) -> Sequence[Revocation]:
+        """Append a row for each, in that order, with the next change numbers.
+
+        Raises:
+            NotFound: one of the certificates is not on record (`certificate-unknown`); nothing is appended.
+        """
+        if not changes:
+            return ()
+        serials = [rows.octets_of(one.ref.serial) for one in changes]
+        found = [self._locked(one.ref, serial) for one, serial in zip(changes, serials, strict=True)]
         # Last of all locks: the counter is everyone's.
-        (change,) = rows.only(self._all(NEXT_NUMBER, {"the_name": t.CHANGE}))
-        self._change(
+        ((last,),) = self._all(NEXT_NUMBERS, {"the_name": t.CHANGE, "count": len(changes)})
+        first = int(last) - len(changes) + 1
+        self._change_each(
             ADD_REVOCATION,
-            {
-                "change": change,
-                "issuer": ref.issuer,
-                "shard": shard,
-                "serial": serial,
-                "reason": int(reason),
-                "revoked_at": now,
-                "not_after": not_after,
-                "listed": listed,
-                "tenant": tenant,
-                "actor": actor,
-                "invalid_from": invalid_from,
-                "replaces": before,
-            },
+            [
+                {
+                    "change": change,
+                    "issuer": one.ref.issuer,
+                    "shard": shard,
+                    "serial": serial,
+                    "reason": int(one.reason),
+                    "revoked_at": one.revoked_at,
+                    "not_after": one.not_after,
+                    "listed": one.listed,
+                    "tenant": tenant,
+                    "actor": actor,
+                    "invalid_from": invalid_from,
+                    "channel": channel,
+                    "request": request,
+                    "replaces": before,
+                }
+                for change, (one, serial, (tenant, shard, before)) in enumerate(zip(changes, serials, found, strict=True), first)
+            ],
         )
-        self._change(
+        self._change_each(
             POINT_TO_REVOCATION,
-            {"change": change, "revoked": reason is not Reason.removeFromCRL, "the_serial": serial, "the_issuer": ref.issuer},
+            [
+                {"change": change, "revoked": one.reason is not Reason.removeFromCRL, "the_serial": serial, "the_issuer": one.ref.issuer}
+                for change, (one, serial) in enumerate(zip(changes, serials, strict=True), first)
+            ],
         )
-        return Revocation(change, ref, reason, now, not_after=not_after, listed=listed, shard=shard, invalid_from=invalid_from)
+        return [
+            Revocation(
+                change,
+                one.ref,
+                one.reason,
+                one.revoked_at,
+                not_after=one.not_after,
+                listed=one.listed,
+                shard=shard,
+                invalid_from=invalid_from,
+            )
+            for change, (one, (_, shard, _)) in enumerate(zip(changes, found, strict=True), first)
+        ]
+
+    def _locked(self, ref: CertificateRef, serial: bytes) -> rows.Row:
+        row = self._first(LOCK_CERTIFICATE, {"serial": serial, "issuer": ref.issuer})
+        if row is None:
+            raise NotFound("certificate-unknown", f"There is no certificate {ref} on record.", fix="fleetca certificates search")
+        return row
 
     # ---- CRLs
 

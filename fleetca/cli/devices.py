@@ -1,10 +1,10 @@
-"""`fleetca devices`: list, search, show."""
+"""`fleetca devices`: list, search, show; what happens to a device stands in `device_life`."""
 
 from __future__ import annotations
 
 import click
 
-from fleetca.cli import fleet_health, output, quarantine, reach
+from fleetca.cli import device_life, fleet_health, output, reach
 
 
 @click.group(help="List, show and search devices.")
@@ -13,13 +13,15 @@ def devices() -> None:
 
 
 devices.add_command(fleet_health.health)
-devices.add_command(quarantine.quarantine)
-devices.add_command(quarantine.release)
+for command in (device_life.describe, device_life.quarantine, device_life.release, device_life.retire, device_life.timeline):
+    devices.add_command(command)
+
+_STATES = click.Choice(["blank", "provisioned", "active", "quarantined", "retired"])
 
 
 @devices.command("list", help="Devices by id.")
 @output.settings_option
-@click.option("--state", type=click.Choice(["active", "revoked"]), help="Only these.")
+@click.option("--state", type=_STATES, help="Only these.")
 @reach.page_options
 @output.json_option
 def list_(settings: str, state: str | None, limit: int, after: str | None, everything: bool, as_json: bool) -> None:
@@ -29,7 +31,7 @@ def list_(settings: str, state: str | None, limit: int, after: str | None, every
 @devices.command(help="Devices whose id is ID, or begins so when it ends in *.")
 @click.argument("id_", metavar="ID")
 @output.settings_option
-@click.option("--state", type=click.Choice(["active", "revoked"]), help="Only these.")
+@click.option("--state", type=_STATES, help="Only these.")
 @reach.page_options
 @output.json_option
 def search(id_: str, settings: str, state: str | None, limit: int, after: str | None, everything: bool, as_json: bool) -> None:
@@ -51,10 +53,13 @@ def show(id_: str, settings: str, as_json: bool) -> None:
     with reach.signer(settings) as (_, signer):
         found, _ = signer.devices(device=wanted, limit=1)
         rows, cursor = signer.certificates(CertificateQuery(device=wanted, limit=reach.PAGE))
+        said = signer.device_facts(wanted) if found else None
     if not found:
         raise NotFound("device-unknown", f"There is no device {wanted}.", fix="List them: fleetca devices list")
     device = found[0]
-    text = reach.facts((("device", device.id), ("state", device.state.value), ("since", output.iso(device.created))))
+    text = reach.facts(
+        (("device", device.id), ("state", device.state.value), ("since", output.iso(device.created)), *device_life.facts_of(said))
+    )
     if rows:
         shown = [(f"{row.ref}", reach.state_of(row, now), row.profile, output.distance(row.not_after, now)) for row in rows]
         text += "\n\n" + reach.table(("CERTIFICATE", "STATE", "PROFILE", "EXPIRES"), shown)
@@ -62,6 +67,7 @@ def show(id_: str, settings: str, as_json: bool) -> None:
         "device": device.id,
         "state": device.state.value,
         "created": output.iso(device.created),
+        **device_life.document_of(said),
         "certificates": [render_certificate(row, now=now, with_octets=False) for row in rows],
         "next": cursor,
     }

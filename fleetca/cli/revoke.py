@@ -61,13 +61,13 @@ def revoke(
     with reach.signer(settings) as (deployment, signer):
         target = None
         if device is not None:
-            _confirmed(ids.device_id(device), confirm)
+            confirmed(ids.device_id(device), confirm)
         elif file is not None:
             target = reach.reference_in(file, signer)
         elif serial is not None:
-            target = reach.reference(serial, issuer=issuer or deployment.profiles.default_issuer)
+            target = reach.found_reference(serial, signer, issuer=issuer, usual=deployment.profiles.default_issuer)
         if target is not None and confirm is not None:
-            _confirmed(signer.certificate(target).device, confirm)
+            confirmed(signer.certificate(target).device, confirm)
         revoked = signer.revoke(
             RevokeRequest(
                 signer.local, Reason[reason], target=target, device=None if device is None else ids.device_id(device), invalid_from=since
@@ -91,7 +91,7 @@ def revoke(
     return 0
 
 
-def _confirmed(name: str, given: str | None) -> None:
+def confirmed(name: str, given: str | None) -> None:
     """The name typed on a terminal, or given by `--confirm`."""
     if given is None:
         if not sys.stdin.isatty():

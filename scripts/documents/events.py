@@ -20,6 +20,7 @@ MEANINGS: Final = {
     "repeated": "An equal request was granted before; its certificate was given again.",
     "revoked": "Certificates were revoked.",
     "delivered": "The holder of a certificate said that its successor has arrived; the certificate's grace began.",
+    "device-described": "Something was said of a device: its root of trust, safety class, batch, owner; or that its line is done with it.",
     "superseded": "A certificate's grace is over, and that stands on record now; it counted as superseded before.",
     "clone-suspected": "A key spoke for a certificate whose place another had taken by being used: the device's key may have been copied.",
     "housekeeping-waits": "What becomes due by itself could not be written down; the signer tries again in a minute.",

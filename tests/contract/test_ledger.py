@@ -18,6 +18,7 @@ from ca.model import (
     Checkpoint,
     CrlIntent,
     Device,
+    DeviceFacts,
     DeviceId,
     DeviceState,
     Digest,
@@ -31,12 +32,16 @@ from ca.model import (
     Operator,
     OperatorName,
     Reason,
+    RootOfTrust,
+    SafetyClass,
     Serial,
+    StatusChange,
     TenantId,
 )
 from ca.store.engine import Store
 from ca.store.ledger import SqlWriting
-from tests.fakes.intents import ISSUER, NOW, digest, intent, ref_of, token
+from tests.fakes.devices import moved
+from tests.fakes.intents import ISSUER, NOW, WEEK, digest, intent, ref_of, token
 
 LEAF = digest()
 DER = b"\x30\x03\x02\x01\x05"
@@ -328,10 +333,28 @@ def test_devices(store: Store) -> None:
         writing.add_device(one)
         writing.add_device(dataclasses.replace(one, created=NOW + 7))  # the same again
         assert writing.lock_device(one.id) == one
-        writing.set_device_revoked(one.id)
-    assert store.reading.find_device(one.id) == dataclasses.replace(one, state=DeviceState.revoked)
+        writing.change_device(moved(one, DeviceState.retired))
+    assert store.reading.find_device(one.id) == dataclasses.replace(one, state=DeviceState.retired)
     assert refused(store, lambda w: w.add_device(one)) == "device-exists"
-    assert refused(store, lambda w: w.set_device_revoked(DeviceId("nobody")), NotFound) == "device-unknown"
+    assert refused(store, lambda w: w.change_device(moved(one, DeviceState.retired))) == "device-changed"
+    nobody = dataclasses.replace(one, id=DeviceId("nobody"))
+    assert refused(store, lambda w: w.change_device(moved(nobody, DeviceState.retired))) == "device-changed"
+    assert [change.after for change in store.reading.device_changes(one.id)] == [DeviceState.retired]
+
+
+def test_what_is_said_of_a_device_is_kept_until_something_else_is(store: Store) -> None:
+    full = DeviceFacts(RootOfTrust.none, "prototype", NOW + 60, SafetyClass.C, "lot 7", "ward 3")
+    with store.ledger.writing() as writing:
+        writing.set_device_facts(DeviceId("pump-1"), full)
+        writing.set_device_facts(DeviceId("pump-2"), DeviceFacts())
+        assert writing.device_facts(DeviceId("pump-1")) == full
+    assert store.reading.device_facts(DeviceId("pump-2")) == DeviceFacts()
+    assert store.reading.device_facts(DeviceId("pump-3")) is None
+    assert list(store.reading.exceptions_ended(now=NOW + 59, limit=9)) == []
+    assert list(store.reading.exceptions_ended(now=NOW + 60, limit=9)) == [("pump-1", full)]
+    with store.ledger.writing() as writing:
+        writing.set_device_facts(DeviceId("pump-1"), DeviceFacts(RootOfTrust.tpm))
+    assert list(store.reading.every_device_facts()) == [("pump-1", DeviceFacts(RootOfTrust.tpm)), ("pump-2", DeviceFacts())]
 
 
 def test_P9_the_certificates_of_a_device_come_newest_first_without_void_ones(store: Store) -> None:
@@ -464,6 +487,25 @@ def test_a_change_number_that_was_undone_is_given_again(store: Store) -> None:
             raise RuntimeError
         assert writing.change_number() == 0
         assert writing.add_revocation(ref, reason=Reason.unspecified, now=NOW, not_after=NOW, listed=True).change == 1
+
+
+def test_many_changes_get_their_numbers_in_order_and_none_where_one_is_not_on_record(store: Store) -> None:
+    refs = [issue(store, intent()) for _ in range(3)]
+    held = revoke(store, refs[1], Reason.certificateHold)
+    wanted = [StatusChange(ref, Reason.superseded, NOW + number, NOW + WEEK - 1, listed=True) for number, ref in enumerate(refs)]
+    unknown = StatusChange(CertificateRef(ISSUER, Serial(1)), Reason.superseded, NOW, NOW, listed=True)
+    assert refused(store, lambda writing: writing.add_revocations([*wanted, unknown]), NotFound) == "certificate-unknown"
+    assert store.reading.change_number() == held
+    with store.ledger.writing() as writing:
+        assert writing.add_revocations([]) == ()
+        made = writing.add_revocations(wanted, actor="operator:ada", invalid_from=NOW - 9)
+    assert [(one.change, one.ref, one.revoked_at) for one in made] == [
+        (held + 1 + number, one.ref, one.revoked_at) for number, one in enumerate(wanted)
+    ]
+    assert store.reading.changes_since(held, 9) == list(made)
+    assert list(store.reading.replaced(1, 9, as_of=9)) == [held]
+    for one in made:
+        assert store.reading.status_of(ISSUER, one.ref.serial) == (CertificateState.issued, one)
 
 
 def test_P6_a_crl_lists_what_is_revoked_as_of_a_change_in_the_order_of_changes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

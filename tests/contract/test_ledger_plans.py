@@ -27,6 +27,7 @@ from ca.model import (
     Checkpoint,
     CrlIntent,
     Device,
+    DeviceFacts,
     DeviceId,
     DeviceState,
     Digest,
@@ -36,6 +37,7 @@ from ca.model import (
     Reason,
     Serial,
     Standing,
+    StatusChange,
     TenantId,
 )
 from ca.store.database import Database
@@ -43,6 +45,7 @@ from ca.store.engine import Store, open_store
 from ca.store.ledger import SqlWriting
 from ca.store.reading import Reading
 from tests.databases import Cluster, sqlite_url
+from tests.fakes.devices import moved
 from tests.fakes.intents import ISSUER, NOW, digest, intent, token
 
 MILLION = 1_000_000
@@ -202,6 +205,8 @@ def ask_everything(store: Store) -> set[str]:
         "find_key": (Digest(bytes(32)),),
         "key_records": (),
         "key_changes": (Digest(bytes(32)),),
+        "device_facts": (DeviceId("pump-5"),),
+        "device_changes": (DeviceId("pump-5"),),
         "operator": (OperatorName("ada"),),
         "find_operator": (OperatorName("ada"),),
         "leaf_of": (ref,),
@@ -215,6 +220,8 @@ def ask_everything(store: Store) -> set[str]:
         getattr(reading, name)(*arguments)
     reading.latest_of(DeviceId("pump-5"), limit=20)
     reading.clones(since=0, limit=20)
+    reading.exceptions_ended(now=NOW, limit=20)
+    reading.device_events(DeviceId("pump-5"), limit=20)
     reading.outstanding_tokens(DeviceId("pump-5"), now=NOW)
     reading.waiting_tokens(now=NOW, after=(DeviceId("pump-5"), digest()), limit=20)
     next(reading.crl_entries(ISSUER, 0, expired_before=0))
@@ -244,6 +251,7 @@ def ask_everything(store: Store) -> set[str]:
         tenant = asked.pop("tenant", None)
         query = CertificateQuery(**asked, limit=20)
         _, cursor = reading.search_certificates(query, tenant=tenant, now=NOW)
+        reading.search_outlines(query, tenant=tenant, now=NOW)
         if cursor is not None:
             reading.search_certificates(replace(query, after=cursor), tenant=tenant, now=NOW)
     reading.search_certificates(CertificateQuery(spki_sha256=key))
@@ -264,6 +272,7 @@ def ask_everything(store: Store) -> set[str]:
         "listed_changes",
         "replaced",
         "search_certificates",
+        "search_outlines",
         "search_devices",
     }
 
@@ -284,7 +293,8 @@ def write_everything(store: Store) -> set[str]:
         ("revoke_token", (fresh.hash,), {"now": NOW}),
         ("lock_device", (DeviceId("pump-5"),), {}),
         ("add_device", (Device(one.grant.device, DEFAULT_TENANT, DeviceState.active, NOW),), {}),
-        ("set_device_revoked", (one.grant.device,), {}),
+        ("change_device", (moved(Device(one.grant.device, DEFAULT_TENANT, DeviceState.active, NOW), DeviceState.quarantined),), {}),
+        ("set_device_facts", (one.grant.device, DeviceFacts(owner="ward 3")), {}),
         ("claim_key", (one.draft.spki_sha256, one.grant.device), {"now": NOW}),
         ("claim_key", (one.draft.spki_sha256, one.grant.device), {"now": NOW}),
         ("reserve", (one,), {"tenant": "default", "revocable": True, "leaf": digest()}),
@@ -298,6 +308,7 @@ def write_everything(store: Store) -> set[str]:
         ("mark_superseded", (ref,), {"now": NOW}),
         ("mark_clone_seen", (ref,), {"now": NOW}),
         ("add_revocation", (ref,), {"reason": Reason.superseded, "now": NOW, "not_after": NOW, "listed": True}),
+        ("add_revocations", ([StatusChange(ref, Reason.superseded, NOW, NOW, listed=True)],), {}),
         ("add_shard_count", (ISSUER, 4), {"now": NOW}),
         ("next_crl_number", (ISSUER, 0), {"above": 0}),
         ("reserve_crl", (crl,), {}),

@@ -16,6 +16,7 @@ from ca.errors import Conflict, StoreUnavailable
 from ca.model import DEFAULT_TENANT, ChangeNumber, Device, DeviceId, DeviceState, LogLeaf
 from ca.store.engine import Store, open_store
 from tests.databases import sqlite_url
+from tests.fakes.devices import moved
 from tests.fakes.intents import ISSUER, NOW, digest, intent, token
 from tests.fakes.writers import Writers
 
@@ -137,9 +138,9 @@ def test_P9_a_locked_device_waits_for_its_holder(store: Store) -> None:
         other.start()
         other.join(0.2)
         assert seen == []
-        writing.set_device_revoked(pump.id)
+        writing.change_device(moved(pump, DeviceState.retired))
     other.join()
-    assert seen == [DeviceState.revoked]
+    assert seen == [DeviceState.retired]
 
 
 def test_threads_share_a_store(store: Store) -> None:

@@ -23,12 +23,14 @@ from ca.model import (
     IssuerId,
     Name,
     NameKind,
+    Outline,
     Reason,
     Standing,
     TenantId,
 )
 from ca.store.engine import Store, open_store
 from tests.databases import Cluster, sqlite_url
+from tests.fakes.devices import moved
 from tests.fakes.intents import NOW, digest, intent, ref_of
 
 KEYS = [digest() for _ in range(12)]
@@ -115,6 +117,9 @@ def pages(store: Store, asked: dict[str, Any], limit: int) -> list[Certificate]:
             **{name: value for name, value in asked.items() if name not in {"tenant", "now"}}, after=cursor, limit=limit
         )
         page, cursor = store.reading.search_certificates(query, tenant=asked.get("tenant"), now=asked.get("now", 0))
+        outlines, same = store.reading.search_outlines(query, tenant=asked.get("tenant"), now=asked.get("now", 0))
+        assert same == cursor
+        assert outlines == [Outline(row.ref, row.device, row.profile, row.not_after, row.revocable) for row in page]
         assert len(page) <= limit
         found.extend(page)
         if cursor is None:
@@ -252,7 +257,7 @@ def test_devices_are_searched_by_id_beginning_tenant_and_state(store: Store) -> 
     with store.ledger.writing() as writing:
         for name, tenant in [("a-1", DEFAULT_TENANT), ("a-2", acme), ("a-3", acme), ("b-1", acme), ("B-1", acme)]:
             writing.add_device(Device(DeviceId(name), tenant, DeviceState.active, NOW))
-        writing.set_device_revoked(DeviceId("a-3"))
+        writing.change_device(moved(Device(DeviceId("a-3"), acme, DeviceState.active, NOW), DeviceState.retired))
 
     def found(**asked: Any) -> list[str]:
         names: list[str] = []
@@ -268,4 +273,4 @@ def test_devices_are_searched_by_id_beginning_tenant_and_state(store: Store) -> 
     assert found(device="a*") == ["a-1", "a-2", "a-3"]
     assert found(tenant=acme) == ["B-1", "a-2", "a-3", "b-1"]
     assert found(device="a*", tenant=acme, state=DeviceState.active) == ["a-2"]
-    assert found(state=DeviceState.revoked) == ["a-3"]
+    assert found(state=DeviceState.retired) == ["a-3"]

@@ -18,6 +18,7 @@ from ca.model import (
     CertificateRef,
     CrlIntent,
     Device,
+    DeviceFacts,
     DeviceId,
     DeviceState,
     Digest,
@@ -36,6 +37,7 @@ from ca.model import (
     Reason,
     RevocationGrant,
     Role,
+    SafetyClass,
     Serial,
     Token,
 )
@@ -44,6 +46,7 @@ from ca.receipts import Receipts
 from ca.rules import leaf, receipt
 from ca.sequence import Sequencer
 from ca.store.engine import Store
+from tests.fakes.devices import moved
 from tests.fakes.record import FixedClock, LogKey, no_failpoint
 
 NOW = 1_800_000_000
@@ -153,8 +156,13 @@ def history(store: Store) -> None:
         tx.append_leaf(leaf.void(given_up, at=NOW))
         revoke(tx, given_up, Reason.unspecified)
         lost = issue(tx, 6)
-        tx.set_device_revoked(DeviceId("pump-6"))
-        tx.append_leaf(leaf.device(Device(DeviceId("pump-6"), DEFAULT_TENANT, DeviceState.revoked, NOW), actor="operator:ann", at=NOW))
+        gone = Device(DeviceId("pump-6"), DEFAULT_TENANT, DeviceState.retired, NOW)
+        change = moved(dataclasses.replace(gone, state=DeviceState.active), gone.state)
+        tx.change_device(change)
+        tx.append_leaf(leaf.device_change(gone, change))
+        facts = DeviceFacts(safety_class=SafetyClass.B, owner="ward 3")
+        tx.set_device_facts(DeviceId("pump-5"), facts)
+        tx.append_leaf(leaf.device_facts(DeviceId("pump-5"), facts, at=NOW))
         revoke(tx, lost, Reason.keyCompromise)
         tx.next_crl_number(ISSUER, 0, above=0)
         tx.reserve_crl(crl)
@@ -197,7 +205,7 @@ def test_an_honest_database_has_no_findings(store: Store, log: Path) -> None:
     report = judge(store, log)
     assert report.findings == ()
     assert report.notes == ()
-    assert report.size == 17
+    assert report.size == 18
 
 
 def test_rows_whose_leaves_wait_for_the_sequencer_are_no_findings(store: Store, log: Path) -> None:
@@ -260,9 +268,12 @@ def test_rows_whose_leaves_wait_for_the_sequencer_are_no_findings(store: Store, 
             {"leaf-without-row"},
             id="forgets a delivery",
         ),
-        pytest.param(["UPDATE devices SET state = 'active' WHERE id = 'pump-6'"], {"row-differs"}, id="revives a revoked device"),
+        pytest.param(["UPDATE devices SET state = 'active' WHERE id = 'pump-6'"], {"row-differs"}, id="revives a retired device"),
         pytest.param(
-            ["UPDATE devices SET state = 'revoked' WHERE id = 'pump-1'"], {"row-without-leaf"}, id="revokes a device without a trace"
+            ["UPDATE devices SET state = 'retired' WHERE id = 'pump-1'"], {"row-without-leaf"}, id="retires a device without a trace"
+        ),
+        pytest.param(
+            ["UPDATE device_facts SET safety_class = 'A' WHERE device = 'pump-5'"], {"row-differs"}, id="lightens a device's safety class"
         ),
         pytest.param(["UPDATE crls SET count = 1"], {"row-differs"}, id="edits a CRL's count"),
         pytest.param(["DELETE FROM crls"], {"leaf-without-row"}, id="deletes a CRL"),
@@ -320,7 +331,7 @@ def test_a_second_leaf_for_the_same_certificate_is_named(store: Store, log: Path
     sequencer(store, log).run()
     findings = judge(store, log).findings
     assert [finding.kind.value for finding in findings] == ["inserted"]
-    assert "leaf 17 tells again" in findings[0].what
+    assert "leaf 18 tells again" in findings[0].what
 
 
 def test_the_sequencer_goes_on_where_it_was_and_refuses_a_database_set_back(store: Store, database_url: str, log: Path) -> None:
@@ -328,8 +339,8 @@ def test_the_sequencer_goes_on_where_it_was_and_refuses_a_database_set_back(stor
         revoke(tx, CertificateRef(ISSUER, PUMPS[0]), Reason.superseded)
     done = sequencer(store, log).run()
     assert done is not None
-    assert (done.assigned, done.checkpoint.size) == (1, 18)
-    tamper(database_url, "DELETE FROM leaves WHERE position >= 17", "DELETE FROM checkpoints WHERE size = 18")
+    assert (done.assigned, done.checkpoint.size) == (1, 19)
+    tamper(database_url, "DELETE FROM leaves WHERE position >= 18", "DELETE FROM checkpoints WHERE size = 19")
     with pytest.raises(Broken) as refused:
         sequencer(store, log).run()
     assert refused.value.code == "record-ahead"
@@ -360,6 +371,6 @@ def test_receipts_for_certificates_on_record(store: Store, log: Path) -> None:
     leaf_hash = store.reading.leaf_of(CertificateRef(ISSUER, PUMPS[4]))
     assert leaf_hash is not None
     made = receipts.of(leaf_hash)
-    assert receipt.verify(made, [key]).size == 17
+    assert receipt.verify(made, [key]).size == 18
     assert receipt.is_for(made, b"tbs 5")
     assert not receipt.is_for(made, b"tbs 1")

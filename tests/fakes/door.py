@@ -230,7 +230,7 @@ class Door:
             if granted.device is not None:
                 if granted.device not in self.devices_:
                     raise NotFound("no-such-device", "There is no such device.")
-                self.devices_[granted.device] = dataclasses.replace(self.devices_[granted.device], state=DeviceState.revoked)
+                self.devices_[granted.device] = dataclasses.replace(self.devices_[granted.device], state=DeviceState.retired)
                 refs = [row.ref for row in self.rows.values() if row.device == granted.device and renewal.live(row, now=now)]
             return [self._revoke(ref, granted.reason, now) for ref in refs]
 

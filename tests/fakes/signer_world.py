@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from ca.confirm import Confirming
+from ca.describe import Describing
 from ca.errors import FleetcaError
 from ca.issue import Issuing, no_failpoint
 from ca.keys.memory import MemoryKey, make_private_key
@@ -196,6 +197,7 @@ class World:
         self.confirming = Confirming(**shared, witness=self.witness)
         self.superseding = Superseding(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
         self.operators = Operators(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
+        self.describing = Describing(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.crls = CrlSigning(
             ledger=ledger,
             reading=self.store.reading,
@@ -236,6 +238,7 @@ class World:
             superseding=self.superseding,
             crls=self.crls,
             operators=self.operators,
+            describing=self.describing,
             ceremonies=RecordingCeremonies(ledger=self.store.ledger, issuers=self.issuers, clock=self.clock),
             questions=Questions(
                 reading=self.store.reading, policy=self.policy, witness=self.witness, keys=frozenset({ISSUING}), clock=self.clock

@@ -270,7 +270,7 @@ def test_a_device_is_revoked_only_by_its_name(world: World, run: Run, tmp_path: 
     assert run("devices", "show", "pump-1", "--json").json["state"] == "active"
     done = run(*asked, "--confirm", "pump-1", "--json")
     assert len(done.json["revoked"]) == 2
-    assert run("devices", "show", "pump-1", "--json").json["state"] == "revoked"
+    assert run("devices", "show", "pump-1", "--json").json["state"] == "retired"
     assert run("issue", csr_file(tmp_path, "new.csr"), "--device", "pump-1").code == 5
 
 
@@ -282,23 +282,82 @@ def test_a_device_goes_into_quarantine_and_comes_back(world: World, run: Run, tm
     assert done.code == 0, done.err
     assert (len(done.json["held"]), done.json["withdrawn"]) == (2, 1)
     shown = run("devices", "show", "pump-1", "--json").json
-    assert shown["state"] == "active"
+    assert shown["state"] == "quarantined"
     assert {one["revocation"]["reason"] for one in shown["certificates"]} == {"certificateHold"}
+    assert "quarantine" in run("issue", csr_file(tmp_path, "more.csr"), "--device", "pump-1").err
+    assert "quarantine" in run("token", "create", "pump-1").err
     again = run("devices", "quarantine", "pump-1", "--json")
-    assert (again.json["held"], again.json["withdrawn"]) == ([], 0), "what stands is left as it is"
+    assert (again.json["held"], again.json["withdrawn"]) == (done.json["held"], 0), "what stands is left as it is"
     back = run("devices", "release", "pump-1", "--json")
     assert len(back.json["released"]) == 2
-    assert {one["state"] for one in run("devices", "show", "pump-1", "--json").json["certificates"]} == {"issued"}
-    assert run("devices", "release", "pump-1", "--json").json["released"] == []
+    shown = run("devices", "show", "pump-1", "--json").json
+    assert (shown["state"], {one["state"] for one in shown["certificates"]}) == ("active", {"issued"})
+    assert "device-not-quarantined" in run("devices", "release", "pump-1", "--json").err
     assert run("devices", "quarantine", "nobody").code == 3
 
 
 def test_what_was_revoked_for_good_is_not_released(world: World, run: Run, tmp_path: Path) -> None:
     serial = run("issue", csr_file(tmp_path), "--device", "pump-1", "--json").json["serial"]
     assert run("revoke", serial, "--reason", "keyCompromise").code == 0
-    assert run("devices", "quarantine", "pump-1", "--json").json["held"] == []
+    assert run("devices", "quarantine", "pump-1", "--json").json["held"] == [f"issuing/{serial}"], "on hold or worse"
     assert run("devices", "release", "pump-1", "--json").json["released"] == []
     assert run("certificates", "show", serial, "--json").json["revocation"]["reason"] == "keyCompromise"
+
+
+@pytest.mark.req("REQ-KEY-020", "REQ-KEY-049")
+def test_a_device_is_described_certified_retired_and_its_id_never_comes_back(world: World, run: Run, tmp_path: Path) -> None:
+    said = run(
+        "devices", "describe", "pump-1", "--root-of-trust", "se", "--safety-class", "C", "--batch", "lot 7", "--owner", "ward 3", "--json"
+    )
+    assert (said.code, said.json["state"], said.json["root_of_trust"], said.json["owner"]) == (0, "blank", "se", "ward 3"), said.err
+    assert run("devices", "describe", "pump-1", "--provisioned", "--json").json["state"] == "provisioned"
+    assert run("issue", csr_file(tmp_path), "--device", "pump-1").code == 0
+    assert run("devices", "show", "pump-1", "--json").json["state"] == "active"
+    assert "cannot become provisioned" in run("devices", "describe", "pump-1", "--provisioned").err, "it is provisioned once"
+    assert run("token", "create", "pump-1").code == 0
+    ended = run("devices", "retire", "pump-1", "--confirm", "pump-1", "--json")
+    assert (ended.code, len(ended.json["revoked"])) == (0, 1), ended.err
+    assert run("devices", "retire", "pump-1", "--confirm", "pump-1", "--json").json == ended.json, "repeating is harmless"
+    for again in (
+        ("issue", csr_file(tmp_path, "again.csr"), "--device", "pump-1"),
+        ("token", "create", "pump-1"),
+        ("devices", "describe", "pump-1", "--owner", "me"),
+        ("devices", "quarantine", "pump-1"),
+        ("devices", "release", "pump-1"),
+    ):
+        assert "is retired" in run(*again).err, again
+    assert run("devices", "list", "--state", "retired", "--json").json["devices"][0]["device"] == "pump-1"
+
+
+def test_a_device_without_a_root_of_trust_is_taken_with_a_reason_and_an_end_only(world: World, run: Run) -> None:
+    none = ("devices", "describe", "pump-1", "--root-of-trust", "none")
+    assert "needs a justification" in run(*none).err
+    assert "needs a justification" in run(*none, "--justification", "prototype").err
+    assert "in two years at the latest" in run(*none, "--justification", "prototype", "--exception-until", "2040-01-01T00:00:00Z").err
+    assert run("devices", "show", "pump-1").code == 3, "what was refused left nothing"
+
+
+@pytest.mark.req("REQ-KEY-031")
+def test_the_timeline_says_when_what_by_whom_by_which_way_and_by_which_request(world: World, run: Run, tmp_path: Path) -> None:
+    run("devices", "describe", "pump-1", "--batch", "lot 7", "--provisioned")
+    run("issue", csr_file(tmp_path), "--device", "pump-1")
+    run("token", "create", "pump-1")
+    run("devices", "quarantine", "pump-1")
+    run("devices", "release", "pump-1")
+    run("devices", "retire", "pump-1", "--confirm", "pump-1", "--reason", "keyCompromise")
+    told = run("devices", "timeline", "pump-1", "--json").json
+    assert [event["what"] for event in told["events"] if event["what"] in {"blank", "provisioned", "active", "quarantined", "retired"}] == [
+        "blank", "provisioned", "active", "quarantined", "active", "retired",
+    ]  # fmt: skip
+    words = {event["what"] for event in told["events"]}
+    assert {"described", "certified", "token made", "token withdrawn", "put on hold", "hold released", "certificate revoked"} <= words
+    times = [event["at"] for event in told["events"]]
+    assert times == sorted(times)
+    for event in told["events"]:
+        if event["what"] not in {"token made", "token withdrawn"}:
+            assert (event["actor"], event["channel"]) == (f"role:operator@{os.getuid()}", "operator/local"), event
+            assert len(event["request"]) == 64, event
+    assert "keyCompromise" in run("devices", "timeline", "pump-1").out
 
 
 def test_a_short_lived_certificate_is_said_to_hold_until_it_expires(world: World, run: Run, tmp_path: Path) -> None:

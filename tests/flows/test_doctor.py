@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from ca.log.tiles import TileDirectory
-from ca.model import CertificateQuery
+from ca.model import DEFAULT_TENANT, CertificateQuery, Device, DeviceFacts, DeviceId, DeviceState, RootOfTrust
 from ca.ports import SigningKey
 from ca.sequence import Sequencer
 from ca.store.engine import Store, open_store
@@ -26,6 +26,7 @@ from fleetca.cli.main import fleetca
 from fleetca.doctor import Finding, examine
 from fleetca.verdict import Level
 from tests.fakes.ceremony import apart
+from tests.fakes.devices import moved
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +287,26 @@ def test_the_command_ends_with_8_when_there_are_findings_and_0_otherwise(sick: P
     assert "1 finding." in shown.stdout
 
 
+@pytest.mark.req("REQ-KEY-049")
+def test_an_exception_that_is_over_is_a_finding_until_the_device_is_retired(sick: Path) -> None:
+    settings = forms.read_settings(sick / "fleetca.toml")
+    now = SystemClock().now()
+    bench = Device(DeviceId("bench-1"), DEFAULT_TENANT, DeviceState.blank, now)
+    found = ("exceptions", "Device bench-1 has no root of trust, and its exception is over.")
+    store = open_store(forms.store_url(settings))
+    try:
+        with store.ledger.writing() as tx:
+            tx.add_device(bench)
+            tx.set_device_facts(bench.id, DeviceFacts(RootOfTrust.none, "bench unit", now + 3600))
+        assert found not in findings(look(sick))
+        assert found in findings(look(sick, now=now + 3600))
+        with store.ledger.writing() as tx:
+            tx.change_device(moved(bench, DeviceState.retired))
+        assert found not in findings(look(sick, now=now + 3600))
+    finally:
+        store.close()
+
+
 def test_P9_a_key_that_may_have_been_copied_is_a_finding_until_its_device_is_revoked(sick: Path) -> None:
     settings = forms.read_settings(sick / "fleetca.toml")
     now = SystemClock().now()
@@ -297,7 +318,7 @@ def test_P9_a_key_that_may_have_been_copied_is_a_finding_until_its_device_is_rev
         assert ("clones", f"The key of device {row.device} may have been copied.") in findings(look(sick))
         assert "clones" not in {check for check, _ in findings(look(sick, now=now + 31 * 86400))}
         with store.ledger.writing() as tx:
-            tx.set_device_revoked(row.device)
+            tx.change_device(moved(Device(row.device, row.tenant, DeviceState.active, now), DeviceState.retired))
         assert "clones" not in {check for check, _ in findings(look(sick))}
     finally:
         store.close()

@@ -152,7 +152,7 @@ class Fleet:
         else:
             refusal = self.speaks(asked.parent, late=LATE if asked.how == "message" else 0)
             refusal = refusal or ("superseded" if asked.parent.superseded(self.now) else None)
-        refusal = refusal or ("device-revoked" if asked.device in self.gone else None)
+        refusal = refusal or ("device-retired" if asked.device in self.gone else None)
         if refusal is None and self.keys.get(asked.pair.private, asked.device) != asked.device:
             return "key-of-another-device"
         if refusal is None and any(one.pair.private is asked.pair.private for one in self.held):
@@ -167,7 +167,7 @@ class Fleet:
             refusal = "superseded" if one.superseded(self.now) else None
             if refusal is None and successor is not None and not successor.live(self.now):
                 refusal = "successor-ended"
-        return refusal or ("device-revoked" if one.device in self.gone else None)
+        return refusal or ("device-retired" if one.device in self.gone else None)
 
     def may_change(self, one: Held, reason: Reason) -> str | None:
         if one.status is reason:
@@ -285,7 +285,7 @@ class Lineages(RuleBasedStateMachine):
     def _enrolment(self, device: str, key_of: int | None = None) -> Asked | None:
         made = self._said(lambda: self.world.token(device, DEVICES[device], lifetime=TOKEN))
         if device in self.fleet.gone:
-            assert made == "device-revoked"
+            assert made == "device-retired"
             return None
         pair = self._pair(key_of)
         return Asked(IssueRequest(pair.csr(), TokenEvidence(made.text)), pair, device, self.fleet.now, None, "token")

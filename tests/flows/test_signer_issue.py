@@ -321,7 +321,7 @@ def test_P9_a_revoked_device_neither_renews_nor_enrols(both: World) -> None:
     assert {change.ref for change in made} == {both.row(first).ref, both.row(second).ref}
     refused("certificate-revoked", lambda: both.renew(second))
     refused("token-revoked", lambda: both.issue(IssueRequest(Keypair().csr(), TokenEvidence(waiting.text))))
-    refused("device-revoked", both.token)
+    refused("device-retired", both.token)
 
 
 RENEWALS = [
@@ -394,7 +394,7 @@ def test_P9_an_expired_certificate_of_a_device_that_was_revoked_since_does_not_r
     patient.clock.at = patient.row(pair).not_after + DAY
     # There is nothing left to revoke but the device itself, and that is enough.
     assert patient.revoke_device("pump-17") == ()
-    refused("device-revoked", lambda: _by_message(patient, pair))
+    refused("device-retired", lambda: _by_message(patient, pair))
 
 
 def test_lateness_is_for_renewals_only_and_judged_by_todays_profile(patient: World) -> None:

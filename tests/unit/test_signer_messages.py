@@ -21,6 +21,8 @@ from ca.model import (
     ConfirmRequest,
     CrlIntent,
     Device,
+    DeviceChange,
+    DeviceFacts,
     DeviceId,
     DeviceState,
     Digest,
@@ -46,6 +48,7 @@ from ca.model import (
     RevocationGrant,
     RevokeRequest,
     Role,
+    RootOfTrust,
     Serial,
     Token,
     TokenEvidence,
@@ -145,7 +148,14 @@ RECORDS = st.one_of(
     st.builds(testimony.MessageUsed, DIGEST, TIME),
     st.builds(testimony.Delivered, REF, REF, TIME, TIME),
     st.builds(testimony.Superseded, REF, REF, TIME),
-    st.builds(testimony.DeviceRevoked, st.builds(Device, DEVICE, TENANT, st.sampled_from(DeviceState), TIME), SHORT, TIME),
+    st.builds(
+        testimony.DeviceMoved,
+        st.builds(Device, DEVICE, TENANT, st.sampled_from(DeviceState), TIME),
+        st.builds(
+            DeviceChange, DEVICE, st.none() | st.sampled_from(DeviceState), st.sampled_from(DeviceState), TIME, SHORT, SHORT, SHORT, SHORT
+        ),
+        st.none() | st.builds(DeviceFacts, st.none() | st.sampled_from(RootOfTrust), SHORT, st.none() | TIME),
+    ),
     st.builds(testimony.TokenMade, TOKEN),
     st.builds(testimony.OperatorChanged, OPERATOR, SHORT, TIME),
     st.builds(testimony.CrlIntended, CRL),

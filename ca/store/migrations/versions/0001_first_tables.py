@@ -63,8 +63,31 @@ def upgrade() -> None:
         sa.Column("tenant", TEXT, nullable=False),
         sa.Column("state", TEXT, nullable=False),
         sa.Column("created", NUMBER, nullable=False),
-        sa.CheckConstraint("state IN ('active', 'revoked')", name="devices_state"),
+        sa.CheckConstraint("state IN ('blank', 'provisioned', 'active', 'quarantined', 'retired')", name="devices_state"),
         sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "device_facts",
+        sa.Column("device", TEXT, primary_key=True),
+        sa.Column("root_of_trust", TEXT),
+        sa.Column("justification", TEXT, nullable=False),
+        sa.Column("exception_ends", NUMBER),
+        sa.Column("safety_class", TEXT),
+        sa.Column("batch", TEXT, nullable=False),
+        sa.Column("owner", TEXT, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "device_changes",
+        sa.Column("id", ROW, primary_key=True),
+        sa.Column("device", TEXT, nullable=False),
+        sa.Column("before", TEXT),
+        sa.Column("after", TEXT, nullable=False),
+        sa.Column("at", NUMBER, nullable=False),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+        sa.Column("channel", TEXT, nullable=False),
+        sa.Column("request", TEXT, nullable=False),
     )
     op.create_table(
         "keys",
@@ -151,6 +174,8 @@ def upgrade() -> None:
         sa.Column("tenant", TEXT, nullable=False),
         sa.Column("actor", TEXT, nullable=False),
         sa.Column("invalid_from", NUMBER),
+        sa.Column("channel", TEXT),
+        sa.Column("request", TEXT),
         sa.Column("replaces", NUMBER),  # the change of the same certificate before this one
     )
     op.create_table(
@@ -237,6 +262,21 @@ def upgrade() -> None:
     op.create_index("key_changes_by_key", "key_changes", ["spki_sha256", "id"])
 
     op.create_index("devices_by_tenant", "devices", ["tenant", "id"])
+    op.create_index("device_changes_by_device", "device_changes", ["device", "id"])
+    op.create_index(
+        "device_facts_exceptions",
+        "device_facts",
+        ["exception_ends"],
+        sqlite_where=sa.text("exception_ends IS NOT NULL"),
+        postgresql_where=sa.text("exception_ends IS NOT NULL"),
+    )
+    op.create_index(
+        "tokens_withdrawn",
+        "tokens",
+        ["device", "hash"],
+        sqlite_where=sa.text("used_at IS NULL AND revoked_at IS NOT NULL"),
+        postgresql_where=sa.text("used_at IS NULL AND revoked_at IS NOT NULL"),
+    )
     op.create_index("certificates_by_serial", "certificates", ["serial", "issuer"], unique=True)
     op.create_index(
         "certificates_by_request",
