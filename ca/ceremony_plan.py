@@ -284,7 +284,8 @@ def _tell_drill(act: Act) -> str:
 
 
 _HOW: Final[Mapping[type, str]] = {
-    SharesAct: "Each custodian alone looks at the screen, copies their share to paper, and reads it back from the paper before the next one is shown.",
+    SharesAct: "Cameras are covered. Each custodian alone looks at the screen, copies their share to paper, and reads it back from the paper before the "
+    "next one is shown.",
     BackupAct: "The backup is written; nobody needs to open it.",
     DrillAct: "Custodians give their shares; the key signs a test text, the certificate's key verifies it, and nothing of the key is written.",
 }

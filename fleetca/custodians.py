@@ -26,55 +26,48 @@ _CLEAR: Final = "\x1b[2J\x1b[3J\x1b[H"
 
 
 class Terminal:
-    """One custodian after the other, at one screen."""
+    """One custodian after the other, at one screen. All of it goes to stderr: what is kept of stdout has no share in it."""
 
     def show(self, sheet: ShareSheet) -> None:
-        """Show a share to its custodian, and clear the screen."""
-        prompts.asked(
-            f"Share {sheet.number} of {sheet.count} is for {sheet.custodian} alone. Everybody else looks away. Enter goes on",
-            "",
-            flag="a terminal",
+        """Show a share to its custodian, and take it from the screen."""
+        who = f"{sheet.custodian}: share {sheet.number} of {sheet.count} of {sheet.quorum} (set {sheet.identifier})"
+        self._pause(
+            f"\n{who}\n  Only {sheet.custodian} looks at the screen now, with paper and pen; everybody else and the camera look away."
         )
         words = sheet.words.split()
-        lines = [
-            f"{sheet.quorum}, set {sheet.identifier}, share {sheet.number} of {sheet.count}, {sheet.threshold} needed: {sheet.custodian}"
-        ]
         rows = [list(enumerate(words, start=1))[start : start + _A_ROW] for start in range(0, len(words), _A_ROW)]
-        lines += ["   ".join(f"{place:2d} {word:<10}" for place, word in row) for row in rows]
-        prompts.say("\n".join(lines))
-        prompts.asked("Written down on paper, also the first line? Enter clears the screen", "", flag="a terminal")
-        self._clear()
-
-    def reenter(self, custodian: str, attempt: int) -> str:
-        """Have it read back."""
-        again = "" if attempt == 1 else "That was not it. "
-        words = prompts.asked(f"{again}{custodian}, type the words from the paper (four letters of each are enough)", "", flag="a terminal")
-        self._clear()
-        return words
-
-    def ask(self, gathering: Gathering) -> str:
-        """Have a share given."""
-        words = prompts.asked(
-            f"{gathering.left} more share{'s' if gathering.left > 1 else ''} of {gathering.quorum.name} (set {gathering.quorum.identifier})",
-            "",
-            flag="--share-file",
-        )
-        self._clear()
-        return words
-
-    def told(self, said: Given | FleetcaError) -> None:
-        """Say what became of it."""
-        prompts.say(heard(said))
-
-    def _clear(self) -> None:
+        lines = ["   ".join(f"{place:>2} {word:<10}" for place, word in row) for row in rows]
+        prompts.say(f"{who}; {sheet.threshold} are needed\n\n" + "\n".join(lines))
+        self._pause("\n  Copied, with the name of the set and the number? It is not shown again.")
         click.echo(_CLEAR, err=True, nl=False)
 
+    def reenter(self, custodian: str, attempt: int) -> str:
+        """The custodian reads the share back from the paper."""
+        again = "" if attempt == 1 else f" (try {attempt}: it was not the share that was shown)"
+        return self._ask(f"{custodian}, type the words from your paper{again}; four letters of each are enough, nothing shows")
 
-def heard(said: Given | FleetcaError) -> str:
-    """What became of a share, in words."""
-    if isinstance(said, Given):
-        return f"The share of {said.custodian} was taken; {said.left} to go."
-    return f"Not taken: {said}{f' {said.fix}' if said.fix else ''}"
+    def ask(self, gathering: Gathering) -> str:
+        """One custodian gives a share."""
+        found = gathering.quorum
+        return self._ask(
+            f"{found.name} (set {found.identifier}): {gathering.left} more of {found.shape}; the next custodian types a share, nothing shows"
+        )
+
+    def told(self, outcome: Given | FleetcaError) -> None:
+        """What became of it."""
+        if isinstance(outcome, Given):
+            prompts.say(f"  {outcome.custodian}: taken; {outcome.left} more to go.")
+        else:
+            prompts.say(f"  Not taken: {outcome.what} {outcome.why} {outcome.fix}".rstrip())
+
+    def _pause(self, text: str) -> None:
+        prompts.require(text.strip(), "a terminal: shares are shown to people")
+        prompts.say(text)
+        click.prompt("  [Enter]", default="", show_default=False, hide_input=True, err=True)
+
+    def _ask(self, question: str) -> str:
+        prompts.require(question, "a terminal: shares are typed by people")
+        return str(click.prompt(question, hide_input=True, err=True))
 
 
 class Practice:

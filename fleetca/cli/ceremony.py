@@ -12,7 +12,7 @@ from fleetca.cli import ceremony_kit, ceremony_pins, ceremony_plan, ceremony_tra
 
 if TYPE_CHECKING:
     from ca.ceremony_steps import Outcome, Step
-    from fleetca.cli.ceremony_custodians import Terminal
+    from fleetca.custodians import Terminal
 
 
 @click.group(help="Plan, rehearse and hold ceremonies: make and change roots offline, from a reviewed sheet.")
@@ -99,7 +99,7 @@ def rehearse(sheet: Path, out: Path | None, yes: bool, as_json: bool) -> None:
 
 
 def _custodians() -> Terminal | None:
-    from fleetca.cli.ceremony_custodians import Terminal
+    from fleetca.custodians import Terminal
 
     return Terminal() if prompts.interactive() else None
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +17,8 @@ from ca.der.algorithms import load_public_key, verify
 from ca.errors import Denied, KeyUnavailable, Misconfigured
 from ca.system import SystemChance, SystemClock
 from fleetca import ceremonies, deployment, forms, quorum_backups
-from tests.running import ROOT, command
+from tests.running import command
+from tests.terminal import Screen
 
 PEOPLE = ("Ada Example", "Ben Example", "Cyd Example")
 
@@ -213,53 +211,42 @@ def test_shares_in_files_are_practice_and_say_so(tmp_path: Path) -> None:
 # ---- At a terminal ------------------------------------------------------------------------------------------------------
 
 
-class Screen:
-    """A terminal with somebody at it."""
-
-    def __init__(self, *arguments: str | Path) -> None:
-        controller, terminal = pty.openpty()
-        words = [sys.executable, "-m", "fleetca.cli.main", *map(str, arguments)]
-        self.process = subprocess.Popen(words, stdin=terminal, stdout=subprocess.DEVNULL, stderr=terminal, cwd=ROOT)
-        os.close(terminal)
-        self.controller = controller
-        self.seen = ""
-
-    def until(self, text: str) -> str:
-        """What was shown up to and with `text`."""
-        start = len(self.seen)
-        while text not in self.seen[start:]:
-            ready, _, _ = select.select([self.controller], [], [], 30)
-            assert ready, self.seen[start:]
-            self.seen += os.read(self.controller, 4096).decode()
-        return self.seen[start:]
-
-    def type(self, text: str) -> None:
-        os.write(self.controller, f"{text}\n".encode())
-
-
 @pytest.mark.req("REQ-KEY-066")
 def test_shares_are_shown_one_by_one_read_back_and_cleared_from_the_screen(tmp_path: Path) -> None:
     people = [each for person in PEOPLE[:2] for each in ("--custodian", person)]
     out = tmp_path / "quorum.json"
-    screen = Screen("keys", "quorum", "make", "root-2026", *people, "--threshold", "2", "--out", out)
+    command_line: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "fleetca.cli.main",
+        "keys",
+        "quorum",
+        "make",
+        "root-2026",
+        *people,
+        "--threshold",
+        "2",
+        "--out",
+        out,
+    ]
     papers = {}
-    for person in PEOPLE[:2]:
-        if person == PEOPLE[0]:
-            screen.until("Enter goes on")
-        else:
-            screen.until(f"is for {person} alone")
-        screen.type("")
-        shown = screen.until("Enter clears the screen")
-        assert f": {person}" in shown
-        papers[person] = re.findall(r"\d+ ([a-z]+)", shown.split(person, 1)[1])[:33]
-        screen.type("")
-        assert "\x1b[3J" in screen.until("are enough)")
-        screen.type("these are not the words" if person == PEOPLE[0] else " ".join(papers[person]))
-        if person == PEOPLE[0]:
-            screen.until("That was not it.")
-            screen.type(" ".join(word[:4] for word in papers[person]))
-    assert screen.process.wait(60) == 0
-    os.close(screen.controller)
+    with Screen(command_line) as screen:
+        for person in PEOPLE[:2]:
+            assert person in screen.until("look away.")
+            screen.until("[Enter]: ")
+            screen.type("")
+            shown = screen.until("It is not shown again.")
+            papers[person] = re.findall(r"\d+ ([a-z]+)", shown.split("needed", 1)[1])
+            assert len(papers[person]) == 33
+            screen.until("[Enter]: ")
+            screen.type("")
+            assert "\x1b[3J" in screen.until("nothing shows: ")
+            screen.type("these are not the words" if person == PEOPLE[0] else " ".join(papers[person]))
+            if person == PEOPLE[0]:
+                screen.until("it was not the share that was shown")
+                screen.until("nothing shows: ")
+                screen.type(" ".join(word[:4] for word in papers[person]))
+        assert screen.converse([]) == 0
     assert len({tuple(words) for words in papers.values()}) == 2
     assert sorted(tmp_path.iterdir()) == [out]
     assert not [pair for pair in pairwise(papers[PEOPLE[0]]) if " ".join(pair) in out.read_text()]

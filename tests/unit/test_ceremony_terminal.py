@@ -11,7 +11,7 @@ from ca.custody import Custody, Gathering, Given, ShareSheet
 from ca.errors import Malformed
 from ca.keys.shares import Slip39
 from fleetca.cli import prompts
-from fleetca.cli.ceremony_custodians import Terminal
+from fleetca.custodians import Terminal
 
 
 class Clock:
@@ -27,13 +27,19 @@ class Screen:
         self.answers: list[str] = []
         patch.setattr(prompts, "interactive", lambda: True)
         patch.setattr(prompts, "say", lambda text: self.log.append(("said", text)))
-        patch.setattr(click, "pause", lambda *_, **__: self.log.append(("paused", "")))
-        patch.setattr(click, "clear", lambda: self.log.append(("cleared", "")))
-        patch.setattr(click, "echo", lambda text, **_: self.log.append(("echoed", text)))
+        patch.setattr(click, "echo", self._echo)
         patch.setattr(click, "prompt", self._prompt)
+
+    def _echo(self, text: str, *, err: bool, nl: bool) -> None:
+        assert err, "stdout may be kept in a file"
+        self.log.append(("cleared", text))
 
     def _prompt(self, question: str, **named: Any) -> str:
         assert named["hide_input"] is True
+        assert named["err"] is True
+        if "[Enter]" in question:
+            self.log.append(("paused", ""))
+            return ""
         self.log.append(("asked", question))
         return self.answers.pop(0)
 
@@ -60,11 +66,11 @@ def test_a_share_is_shown_to_one_and_taken_away_before_the_next(screen: Screen) 
     quorum, key = custody.make("root", ["Ada", "Ben", "Cyd"], 2, show=people.show, reenter=people.reenter)
     kinds = [kind for kind, _ in screen.log]
     # Wait until only one looks; show; wait for the copy; clear the screen and what was scrolled away; read back.
-    assert kinds == ["said", "paused", "said", "said", "paused", "cleared", "echoed", "asked"] * 3
+    assert kinds == ["said", "paused", "said", "said", "paused", "cleared", "asked"] * 3
     shown = [text for kind, text in screen.log if kind == "said" and text.count("\n") > 8]
     for words, text in zip(seen, shown, strict=True):
         assert all(f"{place:>2} {word}" in text for place, word in enumerate(words.split(), start=1))
-    assert ("echoed", "\x1b[3J") in screen.log
+    assert all("\x1b[2J" in text and "\x1b[3J" in text for kind, text in screen.log if kind == "cleared")
 
     screen.answers = [seen[2], "no share at all", seen[0]]
     found, came = custody.unlock(quorum, ask=terminal.ask, told=terminal.told)
@@ -76,8 +82,8 @@ def test_what_became_of_a_share_is_said_without_its_words(screen: Screen) -> Non
     Terminal().told(Given("Ada", 1))
     Terminal().told(Malformed("bad-share", "Word 3 is none of the list.", fix="Read it once more from the paper."))
     assert [text for _, text in screen.log] == [
-        "  Ada: taken; 1 more are needed.",
-        "  Word 3 is none of the list.  Read it once more from the paper.",
+        "  Ada: taken; 1 more to go.",
+        "  Not taken: Word 3 is none of the list.  Read it once more from the paper.",
     ]
 
 
