@@ -296,6 +296,31 @@ class SafetyClass(Enum):
     C = "C"
 
 
+class RenewedBy(Enum):
+    """How the successor of a certificate comes about."""
+
+    protocol = "protocol"
+    """Its holder asks for it over the network (REST, EST, ACME)."""
+    service = "service"
+    """A process of ours does, for itself."""
+    ceremony = "ceremony"
+
+
+class AnchorsBy(Enum):
+    """How a holder learns that trust anchors change, before they do."""
+
+    pins = "pins"
+    """By signed pin sets, which the agent fetches and judges."""
+    est = "est"
+    """By /cacerts (RFC 7030 4.1)."""
+    update = "update"
+    """By the update system of the device's maker."""
+    ceremony = "ceremony"
+    """It is itself made, and replaced, where the anchors are."""
+    settings = "settings"
+    """It is a process of ours, which reads them."""
+
+
 class OnSuperseded(Enum):
     """What happens to an ancestor when it is superseded (P9)."""
 
@@ -342,6 +367,9 @@ class Profile:
     plain_key_file: bool
     digest: Digest
     """SHA-256 of the file this profile was read from: part of every grant."""
+    renewed_by: RenewedBy = RenewedBy.protocol
+    anchors_by: tuple[AnchorsBy, ...] = ()
+    """How devices with such certificates learn of a change of trust anchors."""
     roots_of_trust: tuple[RootOfTrust, ...] = ()
     """What a device must have to get such certificates; a device with none needs an exception that has not ended. Empty: not asked."""
     safety_class: SafetyClass | None = None

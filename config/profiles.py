@@ -48,6 +48,8 @@ class ProfileForm(Form):
     grace: Duration | None = None
     on_superseded: Literal["keep", "revoke"] | None = None
     plain_key_file: bool | None = None
+    renewed_by: Literal["protocol", "service", "ceremony"] | None = None
+    anchors_by: Several[Literal["pins", "est", "update", "ceremony", "settings"]] | None = None
     roots_of_trust: Several[Literal["se", "tpm", "tee", "puf"]] | None = None
     safety_class: Literal["A", "B", "C"] | None = None
     minimum_protection: Literal["memory", "file", "quorum", "module", "hardware"] | None = None

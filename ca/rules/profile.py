@@ -17,7 +17,20 @@ from ca.der.algorithms import ALGORITHMS
 from ca.der.extensions import EXTENDED_KEY_USAGES, KEY_USAGES
 from ca.der.names import LONGEST_NAME
 from ca.errors import Misconfigured
-from ca.model import AlgorithmName, Digest, NameKind, OnSuperseded, Profile, ProfileName, Protection, RootOfTrust, SafetyClass, StatusKind
+from ca.model import (
+    AlgorithmName,
+    AnchorsBy,
+    Digest,
+    NameKind,
+    OnSuperseded,
+    Profile,
+    ProfileName,
+    Protection,
+    RenewedBy,
+    RootOfTrust,
+    SafetyClass,
+    StatusKind,
+)
 
 DAY: Final = 86400
 LONGEST_NO_REV_AVAIL: Final = DAY
@@ -75,6 +88,8 @@ def accept(
     grace: int = 0,
     on_superseded: str = "keep",
     plain_key_file: bool = False,
+    renewed_by: str | None = None,
+    anchors_by: Sequence[str] | None = None,
     roots_of_trust: Sequence[str] = (),
     safety_class: str | None = None,
     minimum_protection: str = "memory",
@@ -85,6 +100,15 @@ def accept(
     Raises:
         Misconfigured: a value is unknown, or the values together are against a rule (`bad-profile`); the text names profile and field.
     """
+    if renewed_by is None and not is_ca and not renewable:
+        raise _wrong(
+            name, "renewed_by", "its certificates are not renewed by their holders, and nothing says who does (REQ-KEY-027).",
+            fix='Set renewable = true, or renewed_by = "service" or "ceremony".',
+        )  # fmt: skip
+    way = renewed_by or (RenewedBy.ceremony if is_ca else RenewedBy.protocol).value
+    if anchors_by is None:
+        # What renews over the network fetches pin sets and /cacerts the same way; what a ceremony makes is replaced where the anchors are.
+        anchors_by = {"protocol": ("pins", "est"), "service": ("settings",), "ceremony": ("ceremony",)}.get(way, ())
     profile = Profile(
         name=ProfileName(name),
         is_ca=is_ca,
@@ -112,6 +136,8 @@ def accept(
         on_superseded=_choice(name, "on_superseded", OnSuperseded, on_superseded),
         plain_key_file=plain_key_file,
         digest=Digest(digest),
+        renewed_by=_choice(name, "renewed_by", RenewedBy, way),
+        anchors_by=tuple(_choice(name, "anchors_by", AnchorsBy, word) for word in anchors_by),
         roots_of_trust=tuple(_choice(name, "roots_of_trust", RootOfTrust, word) for word in roots_of_trust),
         safety_class=None if safety_class is None else _choice(name, "safety_class", SafetyClass, safety_class),
         minimum_protection=_protection(name, minimum_protection),
@@ -153,6 +179,24 @@ def judge(profile: Profile) -> None:
     elif profile.path_length is not None:
         raise _wrong(profile.name, "path_length", "only CA certificates have one (RFC 5280 4.2.1.9).")
     _judge_status(profile)
+    _judge_life(profile)
+
+
+def _judge_life(profile: Profile) -> None:
+    """No certificate without a way to its successor and a way to other anchors, and floors for what people's lives hang on (REQ-KEY-027, REQ-KEY-032)."""
+    name = profile.name
+    if not profile.is_ca and (profile.renewed_by is RenewedBy.protocol) != profile.renewable:
+        raise _wrong(name, "renewed_by", "renewable says whether its holders renew it over the network, and says otherwise.")
+    if not profile.anchors_by:
+        raise _wrong(
+            name, "anchors_by", "its holders would never learn of another trust anchor.",
+            fix=f"Name a way: {', '.join(way.value for way in AnchorsBy)}.",
+        )  # fmt: skip
+    if profile.safety_class is SafetyClass.C and not (profile.status is StatusKind.revocable and profile.crl_url and profile.ocsp_url):
+        raise _wrong(
+            name, "safety_class", "class C needs certificates whose status can always be asked for, so that what cannot be asked is turned away.",
+            fix='Set status = "revocable", crl_url = true and ocsp_url = true.',
+        )  # fmt: skip
 
 
 def _judge_shape(profile: Profile) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ca.model import OnSuperseded, Profile, StatusKind
+from ca.model import AnchorsBy, OnSuperseded, Profile, StatusKind
 from config.profiles import shipped_profiles
 from config.strict import duration_text
 from documents import markdown
@@ -25,6 +25,15 @@ _STATUS = {
     StatusKind.revocable: "revocable",
     StatusKind.no_rev_avail: "noRevAvail (RFC 9608): too short-lived to be revoked; revoking the device stops its renewals",
     StatusKind.nocheck: "id-pkix-ocsp-nocheck (RFC 6960, 4.2.2.2.1): short-lived, and not looked up",
+}
+
+
+_ANCHORS = {
+    AnchorsBy.pins: "signed pin sets (the agent)",
+    AnchorsBy.est: "/cacerts (EST)",
+    AnchorsBy.update: "the maker's update system",
+    AnchorsBy.ceremony: "the ceremony that makes it",
+    AnchorsBy.settings: "the settings",
 }
 
 
@@ -67,6 +76,7 @@ def _rows(one: Profile) -> Iterator[tuple[str, str]]:
     yield "OCSP address", "`[status] url`/ocsp" if one.ocsp_url else "none"
     yield "keys", ", ".join(one.key_algorithms) + ("; a key may be certified again" if one.key_reuse else "; a key is certified once")
     yield "renewal", _renewal(one)
+    yield "other trust anchors", "learned by " + ", ".join(_ANCHORS[way] for way in one.anchors_by)
     if one.is_ca:
         yield "key rests", f"at least in: {one.minimum_protection.name}"
     if one.server_keygen:

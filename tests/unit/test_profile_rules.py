@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ca.errors import Misconfigured
-from ca.model import NameKind, OnSuperseded, Profile, StatusKind
+from ca.model import NameKind, OnSuperseded, Profile, SafetyClass, StatusKind
 from ca.rules.profile import accept
 from fleetca.forms import shipped_profiles
 
@@ -51,7 +51,12 @@ UNLAWFUL: list[Any] = [
     pytest.param(DEVICE, {"grace": -1}, "grace", id="a negative grace"),
     pytest.param(DEVICE, {"renew_after_expiry": -1}, "renew_after_expiry", id="renewed before its end only"),
     pytest.param(DEVICE, {"renew_after_expiry": 90 * DAY + 1}, "renew_after_expiry", id="renewed for ever"),
-    pytest.param(DEVICE, {"renew_after_expiry": DAY, "renewable": False}, "renew_after_expiry", id="renewed late, but never in time"),
+    pytest.param(
+        DEVICE,
+        {"renew_after_expiry": DAY, "renewable": False, "renewed_by": "service"},
+        "renew_after_expiry",
+        id="renewed late, but never in time",
+    ),
     pytest.param(DEVICE, {"status": "maybe"}, "status", id="an unknown status"),
     pytest.param(DEVICE, {"on_superseded": "burn"}, "on_superseded", id="an unknown end"),
     pytest.param(DEVICE, {"allowed_names": ["x400"]}, "allowed_names", id="an unknown kind of name"),
@@ -130,6 +135,33 @@ def test_a_profile_is_refused(base: dict[str, Any], change: dict[str, Any], fiel
         accept(**(base | change))
     assert error.value.code == "bad-profile"
     assert f", {field}: " in error.value.what
+
+
+GRAVE: dict[str, Any] = DEVICE | {"ocsp_url": True, "safety_class": "C"}
+LIVES: list[Any] = [
+    pytest.param(DEVICE, {"renewable": False}, "renewed_by", id="not renewed, by nobody"),
+    pytest.param(DEVICE, {"renewable": False, "renewed_by": "protocol"}, "renewed_by", id="renewed by a holder who may not"),
+    pytest.param(DEVICE, {"renewed_by": "service"}, "renewed_by", id="renewed by its holder and by a service"),
+    pytest.param(DEVICE, {"renewed_by": "magic"}, "renewed_by", id="renewed in an unknown way"),
+    pytest.param(DEVICE, {"anchors_by": []}, "anchors_by", id="no way to another trust anchor"),
+    pytest.param(DEVICE, {"anchors_by": ["hope"]}, "anchors_by", id="an unknown way to another trust anchor"),
+    pytest.param(GRAVE, {"ocsp_url": False}, "safety_class", id="class C without OCSP"),
+    pytest.param(GRAVE, {"crl_url": False}, "safety_class", id="class C without a CRL"),
+    pytest.param(SHORT, {"safety_class": "C"}, "safety_class", id="class C that nothing revokes"),
+    pytest.param(DEVICE, {"safety_class": "D"}, "safety_class", id="an unknown class"),
+    pytest.param(DEVICE, {"roots_of_trust": ["luck"]}, "roots_of_trust", id="an unknown root of trust"),
+]
+
+
+@pytest.mark.req("REQ-KEY-027", "REQ-KEY-032")
+@pytest.mark.parametrize(("base", "change", "field"), LIVES)
+def test_a_profile_without_a_way_on_or_below_the_floor_is_refused(base: dict[str, Any], change: dict[str, Any], field: str) -> None:
+    test_a_profile_is_refused(base, change, field)
+
+
+def test_class_C_is_granted_to_what_can_always_be_asked() -> None:
+    assert accept(**GRAVE).safety_class is SafetyClass.C
+    assert accept(**(GRAVE | {"safety_class": "B", "ocsp_url": False})).safety_class is SafetyClass.B
 
 
 SHIPPED: dict[str, Profile] = {str(name): profile for name, profile in shipped_profiles().items()}
