@@ -48,17 +48,22 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         text=True,
     )
     assert process.stdout is not None
-    text = ""
-    for line in process.stdout:
-        text += line
-        if line.rstrip() == "}":
-            break
-    else:
-        pytest.fail(f"fleetca demo ended with {process.wait()} before it was ready: {text}")
-    yield Demo(json.loads(text), process)
-    process.terminate()
-    assert process.wait(30) == 0
-    process.stdout.close()
+    try:
+        text = ""
+        for line in process.stdout:
+            text += line
+            if line.rstrip() == "}":
+                break
+        document = json.loads(text or "{}")
+        if "root" not in document:
+            pytest.fail(f"fleetca demo ended with {process.wait(60)} before it was ready: {text}")
+        yield Demo(document, process)
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,7 +99,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         pytest.fail(f"the demo ended with {process.wait()}: {text}")
     yield Shop(Demo(json.loads(text), process), base, tmp_path_factory.mktemp("clients"))
     process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     process.stdout.close()
 
 
@@ -209,6 +210,11 @@ def test_a_name_outside_of_the_settings_is_refused(shop: Shop) -> None:
     assert "rejectedIdentifier" in said
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_dehydrated_obtains_and_revokes(shop: Shop) -> None:
     tool, folder = need("dehydrated"), shop.folder / "dehydrated"
     need("curl")
@@ -236,6 +242,7 @@ def test_dehydrated_obtains_and_revokes(shop: Shop) -> None:
                 return
 
     try:
+        eventually(lambda: listens(shop.http))
         dehydrated("--register", "--accept-terms")
         dehydrated("--cron", "--domain", "dh-1.device.test")
         chain = folder / "certs/dh-1.device.test/fullchain.pem"

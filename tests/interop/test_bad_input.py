@@ -608,7 +608,7 @@ def test_half_sent_requests_and_half_open_handshakes_hold_up_nobody(demo: Demo, 
             line.sendall(b"POST /ocsp HTTP/1.1\r\nHost: a\r\nContent-Length: 80\r\n\r\n\x30")
         good = loaded(demo.good)
         for number in range(5):
-            assert enrol(demo, token(settings, f"patient-{number}"), Device().csr(), timeout=10).status == 201
+            assert enrol(demo, token(settings, f"patient-{number}"), Device().csr(), timeout=15).status == 201
             assert ocsp_status(demo.ocsp_url, good, demo.issuing) == "good"
 
 

@@ -91,7 +91,7 @@ class Est:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         assert (done.returncode != 0) is fails, done.stderr
         if fails:
@@ -337,7 +337,7 @@ def test_a_challenge_password_binds_to_the_connection_or_is_refused(est: Est) ->
     def ask(version: ssl.TLSVersion, *, right: bool) -> tuple[int, bytes]:
         context = ssl.create_default_context(cafile=str(est.running.root))
         context.minimum_version = context.maximum_version = version
-        connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=20)
+        connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=60)
         connection.connect()
         assert isinstance(connection.sock, ssl.SSLSocket)
         unique = connection.sock.get_channel_binding("tls-unique") or b""

@@ -24,7 +24,7 @@ def post_ocsp(demo: Demo, certificate: Path) -> bytes:
     issuer = x509.load_pem_x509_certificate(demo.issuing.read_bytes())
     asked = ocsp.OCSPRequestBuilder().add_certificate(leaf, issuer, hashes.SHA256()).build().public_bytes(Encoding.DER)
     request = Request(demo.ocsp_url, asked, {"Content-Type": "application/ocsp-request"})
-    with build_opener(ProxyHandler({})).open(request, timeout=10) as response:
+    with build_opener(ProxyHandler({})).open(request, timeout=60) as response:
         return bytes(response.read())
 
 

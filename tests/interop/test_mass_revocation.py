@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from fleetca import forms
 from fleetca.relying_party import reading
 from tests.fakes.certificates import HASHES
 from tests.interop.conftest import Demo
+from tests.running import eventually
 
 
 def csr() -> bytes:
@@ -69,12 +69,7 @@ def test_a_batch_is_planned_revoked_in_waves_and_taken_up_again(demo: Demo, tmp_
     assert (done["revoked"], done["failed"], done["waves"]) == (39, [], 4)
     assert issued, "issuing went on"
     assert demo.cli("revoke", "--query", f"subject=CN={subject}-*", "--reason", "cessationOfOperation", "--plan")["certificates"] == 0
-    end = time.monotonic() + 60
-    listed: set[int] = set()
-    while time.monotonic() < end and not set(made) <= listed:
-        listed = {one[0] for one in reading.entries(reading.read(reading.octets_of(demo.crl_url)))}
-        time.sleep(0.5)
-    assert set(made) <= listed
+    eventually(lambda: set(made) <= {one[0] for one in reading.entries(reading.read(reading.octets_of(demo.crl_url)))}, every=0.5)
     signer.close()
 
 

@@ -203,7 +203,7 @@ class Fleet:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             address = f"\0fleetca-test-{os.getpid()}-{role}"
             notify.bind(address)
-            notify.settimeout(30)
+            notify.settimeout(60)
             how = self.as_user(role)
             how["env"]["NOTIFY_SOCKET"] = f"@{address[1:]}"
             with (self.root / f"{role}.log").open("ab") as log:
@@ -216,7 +216,7 @@ class Fleet:
         """`fleetca ... --json` as the signer's user, which has the role operator."""
         done = subprocess.run(
             [self.python, "-m", "fleetca.cli.main", *arguments, "--settings", self.settings.file, "--json"],
-            capture_output=True, text=True, check=False, timeout=60, **self.as_user("signer"),
+            capture_output=True, text=True, check=False, timeout=120, **self.as_user("signer"),
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
@@ -244,7 +244,7 @@ class Fleet:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
             **self.as_user(role),
         )
         assert done.returncode == 0, done.stderr
@@ -359,7 +359,7 @@ def fleet() -> Iterator[Fleet]:
             for role in ending:
                 processes[role].terminate()
             for role in ending:
-                assert processes.pop(role).wait(30) == 0, (root / f"{role}.log").read_text()
+                assert processes.pop(role).wait(60) == 0, (root / f"{role}.log").read_text()
         assert_no_traceback(root)
     finally:
         for process in processes.values():
@@ -385,7 +385,7 @@ def test_P3_a_device_enrols_is_revoked_and_everybody_hears_of_it(fleet: Fleet) -
     url, issuing = f"{fleet.settings.status.url}/ocsp", fleet.settings.issuer("issuing").certificate
     assert ocsp_status(url, certificate, issuing) == "good"
     fleet.cli("revoke", "--device", "pump-7", "--reason", "keyCompromise", "--confirm", "pump-7")
-    eventually(lambda: ocsp_status(url, certificate, issuing) == "revoked", within=5)
+    eventually(lambda: ocsp_status(url, certificate, issuing) == "revoked")
 
     def listed() -> bool:
         from cryptography import x509

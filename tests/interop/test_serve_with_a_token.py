@@ -91,7 +91,7 @@ def test_R28_enrolment_says_503_while_the_token_is_out_and_goes_on_when_it_is_ba
             assert refused.json["code"] == "token-absent"
     finally:
         hsm.put_back()
-    eventually(lambda: served.works("after"), within=20)
+    eventually(lambda: served.works("after"))
     assert served.children() == processes
 
 

@@ -16,7 +16,7 @@ from tests.interop.conftest import Demo
 
 def status(demo: Demo, *arguments: str | Path) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, "-m", "fleetca.cli.main", "status", *map(str, arguments), "--root", str(demo.root), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     return done.returncode, json.loads(done.stdout)
 
 
