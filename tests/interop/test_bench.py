@@ -64,3 +64,18 @@ def test_the_contest_of_enrolling_runs_and_shows_what_a_renewal_is_made_of(tmp_p
     if result["missing"]:
         refuse(f"left out: {result['missing']}")
     assert "django-ca" in words
+
+
+def test_the_contest_of_crls_runs_and_every_output_was_read_entry_by_entry(tmp_path: Path) -> None:
+    for part in ("openssl", "cfssl"):
+        need(part)
+    result = bench("crl", tmp_path)
+    assert len(result["rows"]) >= 5
+    assert not result["missing"]
+    for row in result["rows"]:
+        assert row.keys() == FIELDS
+        assert min(row["ratio"], row["ours"], row["theirs"], row["target"]) > 0
+    rivals = " ".join(row["rival"] for row in result["rows"])
+    assert all(rival in rivals for rival in ("openssl ca -gencrl", "cfssl gencrl", "cryptography", "SHA-256, write, fsync"))
+    about = " ".join(row["contest"] for row in result["rows"])
+    assert all(what in about for what in ("the gate", "peak memory", "128 shards", "time per entry", "one more revocation", "ml-dsa-65"))
