@@ -2,6 +2,7 @@
 
     GET /crl/ISSUER.crl    the complete CRL, DER, application/pkix-crl; a shard's is ISSUER.7.crl, the delta ISSUER.delta.crl
     GET /ca/ISSUER.cer     the issuer's own certificate, DER, application/pkix-cert (RFC 5280 4.2.2.1)
+    GET /ca/ISSUER.p7c     that certificate, and those that others gave the same CA: certs-only, application/pkcs7-mime
     GET /crl/health        how the CRLs stand, JSON; 503 when one has ended or is missing
 
 Needs the outlet and the issuers' certificates, and neither database nor signer (P7). A CRL whose nextUpdate is past is not handed out (P5): it
@@ -10,13 +11,15 @@ would only be refused further on, with less to tell why.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from http import HTTPStatus
 
 from flask import Blueprint, Response, jsonify, make_response, request
 
+from ca.der.bundle import certs_only
+from ca.der.certificate import read_certificate
 from ca.errors import StoreUnavailable
 from ca.model import Issuer, IssuerId, OutletCopy, UnixTime
 from ca.ports import Clock
@@ -29,7 +32,9 @@ _CERTIFICATE_MAX_AGE = 3600
 _RETRY_AFTER = "30"
 
 
-def blueprint(*, shelf: Shelf, issuers: Iterable[Issuer], clock: Clock, max_age: int = 30) -> Blueprint:
+def blueprint(
+    *, shelf: Shelf, issuers: Iterable[Issuer], clock: Clock, max_age: int = 30, others: Iterable[bytes] = ()
+) -> Blueprint:  # fmt: skip
     """The routes, for a Flask application.
 
     Args:
@@ -37,9 +42,11 @@ def blueprint(*, shelf: Shelf, issuers: Iterable[Issuer], clock: Clock, max_age:
         issuers: whose CRLs and certificates are served; a name in a URL is looked up here and never becomes a path.
         max_age: seconds for which a cache may keep a CRL, at most. Cache and publisher together must stay within the 60 s in which a revocation
             shows (P5); asking again costs a 304.
+        others: further certificates of CAs (DER): links between roots, cross-certificates.
     """
     known = {issuer.id: issuer for issuer in issuers}
     published = {scope.name: scope for issuer in known.values() if issuer.may_sign_crl for scope in scopes(issuer)}
+    bundles = _bundles(known.values(), others)
     routes = Blueprint("crl", __name__)
 
     @routes.get("/crl/<name>.crl")
@@ -82,6 +89,21 @@ def blueprint(*, shelf: Shelf, issuers: Iterable[Issuer], clock: Clock, max_age:
             now=now,
         )
 
+    @routes.get("/ca/<name>.p7c")
+    def certificates(name: str) -> Response:
+        issuer = known.get(IssuerId(name))
+        if issuer is None:
+            return _problem(HTTPStatus.NOT_FOUND, "issuer-unknown", "No issuer of this name is known here.")
+        now, octets = clock.now(), bundles[issuer.id]
+        return _file(
+            octets,
+            kind="application/pkcs7-mime",
+            tag=sha256(octets).hexdigest(),
+            modified=issuer.not_before,
+            expires=now + _CERTIFICATE_MAX_AGE,
+            now=now,
+        )
+
     @routes.get("/crl/health")
     def stand() -> Response:
         try:
@@ -95,6 +117,15 @@ def blueprint(*, shelf: Shelf, issuers: Iterable[Issuer], clock: Clock, max_age:
         return response
 
     return routes
+
+
+def _bundles(issuers: Iterable[Issuer], others: Iterable[bytes]) -> Mapping[IssuerId, bytes]:
+    """What caIssuers may point to: every certificate of a CA's name and key (RFC 5280 4.2.2.1). A client picks the one that leads to its root."""
+    read = [read_certificate(der) for der in others]
+    return {
+        issuer.id: certs_only([issuer.certificate, *(one.der for one in read if (one.subject, one.spki) == (issuer.subject, issuer.spki))])
+        for issuer in issuers
+    }
 
 
 def _to_serve(shelf: Shelf, scope: Scope, *, now: UnixTime) -> tuple[OutletCopy | None, Head | None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from ca.der import pem
 from ca.errors import FleetcaError
 from ca.keys.memory import make_private_key
-from ca.model import AlgorithmName, DeviceId, Issuer, IssueRequest, IssuerId, Name, ProfileName, UnixTime
+from ca.model import AlgorithmName, DeviceId, IssueRequest, Name, ProfileName, UnixTime
 from ca.ports import Clock
+from ca.rules.chains import Chains
 from ca.signer.client import SignerClient
 from fleetca.server import load_certificate
 
@@ -37,7 +38,7 @@ class ServiceIdentity:
         context: gets every new certificate; connections made from then on use it.
         device: the id of this service, `fleetca:...`.
         names: what stands in its subjectAltName.
-        issuers: the chain is made of these.
+        chains: what goes with a certificate.
     """
 
     context: ssl.SSLContext
@@ -45,7 +46,7 @@ class ServiceIdentity:
     device: DeviceId
     profile: ProfileName
     names: Sequence[Name]
-    issuers: Mapping[IssuerId, Issuer]
+    chains: Chains
     clock: Clock
     algorithm: AlgorithmName = P256
     not_after: UnixTime = 0
@@ -70,11 +71,8 @@ class ServiceIdentity:
         )
         certificate = issued.certificate
         assert certificate.der is not None, "an issued certificate has its octets"
-        chain = [certificate.der]
-        issuer: Issuer | None = self.issuers[certificate.ref.issuer]
-        while issuer is not None and issuer.parent is not None:  # the root is what clients hold already
-            chain.append(issuer.certificate)
-            issuer = self.issuers.get(issuer.parent)
+        # The root is what clients hold already.
+        chain = [certificate.der, *self.chains.above(certificate.ref.issuer, now=self.clock.now())[:-1]]
         load_certificate(
             self.context,
             chain="".join(pem.pem(pem.CERTIFICATE, der) for der in chain).encode(),

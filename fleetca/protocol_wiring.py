@@ -13,6 +13,7 @@ from flask import Flask
 from ca.errors import FleetcaError, Misconfigured
 from ca.keys.memory import make_private_key
 from ca.model import Issuer, IssuerId, ProfileName, Token
+from ca.rules.chains import Chains
 from ca.rules.renewal_window import Plan
 from ca.store.engine import Store
 from ca.system import SystemChance, SystemClock
@@ -33,7 +34,6 @@ from enroll.est.flow import Est
 from enroll.est.routes import blueprint as est_blueprint
 from enroll.gate import Gate
 from enroll.ports import Signer
-from enroll.rest.flow import climb
 from enroll.store.acme import AcmeStore
 from enroll.store.transactions import Transactions
 from fleetca import forms
@@ -137,6 +137,7 @@ def est(settings: Settings, *, signer: Signer, issuers: Sequence[Issuer], clock:
         make_key=make_private_key,
         clock=clock,
         gate=gate,
+        links=forms.links(settings).values(),
     )
 
 
@@ -192,6 +193,7 @@ def acme_service(
     limits = Limits(settings.acme.accounts_per_hour, settings.acme.orders_per_hour, settings.acme.failures_per_hour)
     nonces = Nonces(store=protocols, clock=clock, chance=chance, refuse=settings.acme.refuse_nonces)
     by_identifier: dict[bytes, IssuerId] = {issuer.key_identifier: issuer.id for issuer in issuers}
+    chains = Chains(issuers, forms.links(settings).values())
 
     def token(account: Account) -> Token | None:
         return None if account.token is None else store.reading.find_token(account.token)
@@ -222,6 +224,6 @@ def acme_service(
         clock=clock,
         profiles=forms.profiles(settings),
         issuers=by_identifier,
-        chain=lambda issuer: climb(issuers, issuer),
+        chain=lambda issuer: chains.above(issuer, now=clock.now()),
         key_identifiers={issuer.id: issuer.key_identifier for issuer in issuers},
     )

@@ -24,6 +24,7 @@ from ca.outlets.directory import DirectoryOutlet
 from ca.ports import Clock, Failpoint, SigningKey
 from ca.receipts import Receipts
 from ca.rules import note, receipt
+from ca.rules.chains import Chains
 from ca.sequence import Sequencer
 from ca.signer.client import SignerClient
 from ca.store.engine import Store, open_store
@@ -103,6 +104,7 @@ def enroll(settings: Settings, process: Process) -> None:
     """The TLS web service. It collects evidence; it decides nothing and holds no CA key."""
     clock = SystemClock()
     issuers = {issuer.id: issuer for issuer in forms.issuers(settings)}
+    links = tuple(forms.links(settings).values())
     store = open_store(forms.store_url(settings), readonly=True)
     signer = _client(settings, Role.enroll)
     reports = Reporting(settings)
@@ -117,6 +119,7 @@ def enroll(settings: Settings, process: Process) -> None:
         issuers=tuple(issuers.values()),
         profiles=forms.profiles(settings),
         default_issuer=IssuerId(settings.profiles.default_issuer),
+        links=links,
         plan=plan,
         pins=lambda: settings.enroll.pins.read_bytes() if settings.enroll.pins.exists() else None,
         reports=reports.store,
@@ -137,7 +140,7 @@ def enroll(settings: Settings, process: Process) -> None:
         device=DeviceId("fleetca:enroll"),
         profile=SERVICE,
         names=forms.names(settings.enroll.names),
-        issuers=issuers,
+        chains=Chains(tuple(issuers.values()), links),
         clock=clock,
     )
     process.wait_for_others()
@@ -185,11 +188,12 @@ def status(settings: Settings, process: Process) -> None:
         policy=ocsp_policy(settings),
         clock=clock,
         check=serial_check(settings),
+        signs=settings.ocsp.responder_key is None,
         spool=SpoolReader(settings.ocsp.spool),
     )
     application = create_status_app(service)
     shelf = Shelf(DirectoryOutlet(settings.crl.directory), keep=True)
-    application.register_blueprint(crl_blueprint(shelf=shelf, issuers=issuers, clock=clock))
+    application.register_blueprint(crl_blueprint(shelf=shelf, issuers=issuers, clock=clock, others=forms.links(settings).values()))
     listener = _listener(process, str(settings.status.listen), "status.listen")
     background = Background(service)
     process.wait_for_others()
@@ -270,13 +274,23 @@ def publisher(settings: Settings, process: Process) -> None:
 
 def _presigner(settings: Settings, store: Store) -> Presigner | None:
     """Where another process has the spool already, or it cannot be written, the publisher goes on without."""
-    if not settings.ocsp.presign:
+    if not settings.ocsp.presign or settings.ocsp.responder_key is not None:
         return None
     try:
         return Presigner(settings, store, _client(settings, Role.publisher))
     except FleetcaError as error:
         log.error("presign-failed", code=error.code, reason=str(error), fix=error.fix)
         return None
+
+
+def presigner(settings: Settings, process: Process) -> None:
+    """Signs OCSP answers ahead with the one responder key of a deployment, which nobody else opens."""
+    store = open_store(forms.store_url(settings), readonly=True)
+    signing_ahead = Presigner(settings, store, _client(settings, Role.publisher))
+    process.wait_for_others()
+    process.ready()
+    signing_ahead.run(process.stopping)
+    store.close()
 
 
 def _asked_for(publishing: Publisher, asking: Asking, scope: crl_model.Scope) -> crl_model.Outcome:

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from ca.der.bundle import certs_only
 from ca.errors import FleetcaError, Refused, Unauthenticated, Unavailable
 from enroll.est import messages
 from enroll.model import Delivered
@@ -30,7 +31,7 @@ def encoded(der: bytes, content_type: str) -> Reply:
 def certificate(issued: Delivered) -> Reply:
     """The issued certificate, alone."""
     assert issued.der is not None, "the signer returns issued certificates only"
-    plain = encoded(messages.certs_only([issued.der]), messages.CERTS_ONLY)
+    plain = encoded(certs_only([issued.der]), messages.CERTS_ONLY)
     facts = {"device": issued.device, "profile": issued.profile, "certificate": str(issued.ref)}
     return Reply(plain.status, plain.content_type, plain.body, plain.headers, facts=facts)
 

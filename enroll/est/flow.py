@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from ca.der.bundle import certs_only
 from ca.der.certificate import read_certificate
 from ca.der.csr import read_csr
 from ca.errors import Denied, Malformed, NotFound, Unauthenticated
@@ -67,6 +68,7 @@ class Est:
         factories: whether any manufacturer is trusted.
         make_key: a new private key of a kind, for profiles whose devices may let the server make theirs.
         gate: who may enrol or renew now, where that is limited.
+        links: certificates that roots gave each other: old with new, new with old (RFC 7030 4.1.3).
     """
 
     def __init__(
@@ -80,11 +82,12 @@ class Est:
         make_key: Callable[[AlgorithmName], CertificateIssuerPrivateKeyTypes],
         clock: Clock,
         gate: Gate | None = None,
+        links: Iterable[bytes] = (),
     ) -> None:
         self._make_key, self._clock, self._gate = make_key, clock, gate
         self._signer, self._profiles, self._labels, self._factories = signer, profiles, labels, factories
         self._ours = frozenset(issuer.subject for issuer in issuers)
-        self._cacerts = messages.certs_only([issuer.certificate for issuer in issuers])
+        self._cacerts = certs_only([*(issuer.certificate for issuer in issuers), *links])
 
     def profile(self, label: str | None) -> Profile:
         """The profile of a label.
@@ -98,7 +101,7 @@ class Est:
         return self._profiles[name]
 
     def cacerts(self, label: str | None) -> bytes:
-        """RFC 7030 4.1: the CA certificates, roots and all below them."""
+        """RFC 7030 4.1: the CA certificates: roots, all below them, and what roots gave each other."""
         self.profile(label)
         return self._cacerts
 

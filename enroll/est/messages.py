@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +16,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from ca.der import writer
+from ca.der.bundle import certs_only
 from ca.errors import Denied, Malformed
 from ca.model import Profile
 
@@ -31,8 +31,6 @@ OPERATIONS: Final = frozenset({"cacerts", "simpleenroll", "simplereenroll", "ful
 _SET: Final = 0x31
 _CONTEXT_0: Final = 0xA0
 _CONTEXT_1: Final = 0xA1
-_SIGNED_DATA: Final = "1.2.840.113549.1.7.2"
-_DATA: Final = "1.2.840.113549.1.7.1"
 _TEMPLATE: Final = "1.2.840.113549.1.9.16.2.61"
 _EXTENSION_TEMPLATE: Final = "1.2.840.113549.1.9.16.2.62"
 _ALTERNATIVE_NAME: Final = "2.5.29.17"
@@ -83,18 +81,6 @@ def _not_base64(why: str) -> Malformed:
 def encode(der: bytes) -> bytes:
     """Base64 in lines of 76, which whoever reads line by line can read too (RFC 8951 3)."""
     return base64.encodebytes(der)
-
-
-def certs_only(certificates: Sequence[bytes]) -> bytes:
-    """A SignedData without a signer (RFC 5652 5.1, RFC 7030 4.1.3): certificates in a standard wrapping."""
-    signed = writer.sequence(
-        writer.integer(1),
-        writer.tlv(_SET, b""),
-        writer.sequence(writer.oid(_DATA)),
-        writer.tlv(_CONTEXT_0, b"".join(sorted(certificates))),
-        writer.tlv(_SET, b""),
-    )
-    return writer.sequence(writer.oid(_SIGNED_DATA), writer.explicit(0, signed))
 
 
 def key_and_certificate(key: bytes, certificate: bytes, *, boundary: str) -> tuple[bytes, str]:

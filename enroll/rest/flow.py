@@ -6,7 +6,7 @@ repeated as it is, since the signer's answers may.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ca.errors import FleetcaError, NotFound
@@ -29,6 +29,8 @@ from ca.model import (
 )
 from ca.ports import Clock
 from ca.rules import ids, renewal, renewal_window
+from ca.rules.chains import Chains
+from ca.rules.issuers import newest
 from ca.rules.message import Act, Message, check_message, read_message
 from ca.rules.renewal_health import Health
 from ca.rules.renewal_window import Plan, Suggestion
@@ -48,7 +50,8 @@ class Enrolment:
         deployment: the audience of signed messages.
         issuers: the deployment's CA certificates; every chain is made of these.
         profiles: by name; says who renews, and when.
-        default_issuer: whose chain is served as the chain.
+        default_issuer: whose chain is served as the chain, or that of the one that took its place.
+        links: certificates that roots gave each other.
         plan: what is known of the fleet, for windows of renewal.
         pins: the signed sets of trust anchors, as they were published.
         gate: who may enrol or renew now, where that is limited.
@@ -70,6 +73,7 @@ class Enrolment:
         reports: Reports | None = None,
         gate: Gate | None = None,
         pins: Callable[[], bytes | None] = lambda: None,
+        links: Iterable[bytes] = (),
     ) -> None:
         self._signer = signer
         self._reader = reader
@@ -80,8 +84,9 @@ class Enrolment:
         self._default_issuer = default_issuer
         self._plan, self._reports, self._gate, self._pins = plan, reports, gate, pins
         self._authorities = {issuer.key_identifier.hex(): issuer.id for issuer in issuers}
-        self._roots = tuple(issuer.certificate for issuer in issuers if issuer.parent is None)
-        self._chains = {issuer.id: climb(issuers, issuer.id) for issuer in issuers}
+        self._roots = tuple(issuer for issuer in issuers if issuer.parent is None)
+        self._issuers = {issuer.id: issuer for issuer in issuers}
+        self._chains = Chains(issuers, links)
 
     # ---- Issuing ----------------------------------------------------------------------------------------------------
 
@@ -251,19 +256,23 @@ class Enrolment:
         return found, rows[-1].device if len(rows) == limit else None
 
     def chain(self, issuer: IssuerId | None = None) -> tuple[bytes, ...]:
-        """CA certificates from the issuer to its root.
+        """CA certificates from the issuer (absent: the one that issues now) to a root.
 
         Raises:
             NotFound: no such issuer.
         """
-        found = self._chains.get(self._default_issuer if issuer is None else issuer)
-        if found is None:
-            raise NotFound("no-such-issuer", "There is no such issuer.")
-        return found
+        now = self._clock.now()
+        return self._chains.above(newest(self._issuers, self._default_issuer, now=now) if issuer is None else issuer, now=now)
 
     def bundle(self) -> tuple[bytes, ...]:
         """The roots that devices and services should trust."""
-        return self._roots
+        now = self._clock.now()
+        return tuple(root.certificate for root in self._roots if now <= root.not_after)
+
+    def links(self) -> tuple[bytes, ...]:
+        """What our roots gave each other and holds now."""
+        now = self._clock.now()
+        return tuple(link.der for link in self._chains.links if link.not_before <= now <= link.not_after)
 
     def pins(self) -> bytes:
         """The signed sets of trust anchors.
@@ -308,23 +317,6 @@ class Enrolment:
     def _plain(self, name: ProfileName) -> bool:
         profile = self._profiles.get(name)
         return profile is not None and profile.plain_key_file
-
-
-def climb(issuers: Sequence[Issuer], start: IssuerId) -> tuple[bytes, ...]:
-    """CA certificates (DER) from `start` to its root.
-
-    Raises:
-        NotFound: one is missing (`no-such-issuer`).
-    """
-    by_id = {issuer.id: issuer for issuer in issuers}
-    climbed: list[bytes] = []
-    at: IssuerId | None = start
-    while at is not None and len(climbed) < len(by_id) + 1:
-        if at not in by_id:
-            raise NotFound("no-such-issuer", "There is no such issuer.")
-        climbed.append(by_id[at].certificate)
-        at = by_id[at].parent
-    return tuple(climbed)
 
 
 def _answers(call: Callable[[], object]) -> bool:

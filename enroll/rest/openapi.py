@@ -181,9 +181,25 @@ OPERATIONS: Final = (
         security=("certificate",),
     ),
     Operation(
-        "GET", "/ca/chain", "chain", "The issuing CA's chain.", "Issuing CA first, root last.", {200: {PEM_CHAIN: "Pem"}}, (404, 503)
+        "GET",
+        "/ca/chain",
+        "chain",
+        "The issuing CA's chain.",
+        "Of the one that issues now: issuing CA first, root last.",
+        {200: {PEM_CHAIN: "Pem"}},
+        (404, 503),
     ),
     Operation("GET", "/ca/bundle", "bundle", "The roots to trust.", "PEM, in no order that matters.", {200: {PEM_CHAIN: "Pem"}}, (503,)),
+    Operation(
+        "GET",
+        "/ca/links",
+        "links",
+        "What roots gave each other.",
+        "PEM: while two roots are at work, new with old and old with new (RFC 9810 4.4). Who trusts one of them gets to what the other signed through "
+        "these; they are no anchors. Empty: there are none.",
+        {200: {PEM_CHAIN: "Pem"}},
+        (503,),
+    ),
     Operation(
         "GET",
         "/ca/pins",

@@ -122,6 +122,9 @@ class _Rest:
     def bundle(self) -> Response:
         return _public(messages.pem_chain(self._enrolment.bundle()).encode(), openapi.PEM_CHAIN)
 
+    def links(self) -> Response:
+        return _public(messages.pem_chain(self._enrolment.links()).encode(), openapi.PEM_CHAIN)
+
     def pins(self) -> Response:
         return _public(self._enrolment.pins(), openapi.JSON)
 

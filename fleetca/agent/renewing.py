@@ -14,12 +14,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
 from ca.der import pem
 from ca.der.algorithms import load_public_key, verify
@@ -266,7 +264,7 @@ def _store(pair: Place, service: Service, old: CertificateFacts | None, answer: 
         chain = pem.ders_of(str(answer["chain"]).encode(), pem.CERTIFICATE)
         roots = pem.ders_of(service.root.read_bytes(), pem.CERTIFICATE)
         new = read_certificate(leaf)
-        _verify_chain([leaf, *chain], roots)
+        above = _path([leaf, *chain], roots, now=now)
     except (KeyError, OSError, FleetcaError) as error:
         raise _wrong(f"It cannot be verified: {error}.") from None
     if new.spki != pair.signing_key(pair.next_key).spki:
@@ -275,21 +273,36 @@ def _store(pair: Place, service: Service, old: CertificateFacts | None, answer: 
         raise _wrong("It is for another subject.")
     if not new.not_before <= now <= new.not_after:
         raise _wrong("It is not valid now; check this device's clock.")
-    above = [der for der in chain if der not in roots]
     pair.put_certificate("".join(pem.pem(pem.CERTIFICATE, der) for der in (leaf, *above)))
 
 
-def _verify_chain(chain: list[bytes], roots: list[bytes]) -> None:
-    """Each is signed by the next, and the last is a trusted root or signed by one."""
-    loaded = [x509.load_der_x509_certificate(der) for der in chain]
-    if chain[-1] not in roots:
-        last = loaded[-1].issuer
-        loaded += [root for root in map(x509.load_der_x509_certificate, roots) if root.subject == last][:1]
-        if len(loaded) == len(chain):
-            raise Malformed("unknown-root", "It does not lead to the trusted root.")
-    for one, above in pairwise(loaded):
-        spki = above.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        verify(load_public_key(spki), one.signature, one.tbs_certificate_bytes)
+def _path(chain: list[bytes], roots: list[bytes], *, now: UnixTime) -> list[bytes]:
+    """The whole chain without its roots, if it leads to one that is trusted: each signed by the next, up to one that such a root signed.
+
+    What comes after that one leads to another root, for peers who have not heard of ours: it stays.
+
+    Raises:
+        Malformed: it does not (`unknown-root`).
+    """
+    anchors = [(root.subject, root.spki) for root in map(read_certificate, roots) if root.not_before <= now <= root.not_after]
+    loaded = [read_certificate(der) for der in chain]
+    for place, one in enumerate(loaded):
+        if (one.subject, one.spki) in anchors or any(subject == one.issuer and _signed(one, spki) for subject, spki in anchors):
+            # A root is of no use to a peer: it has it, or does not believe it.
+            return [above.der for above in loaded[1:] if above.issuer != above.subject or not _signed(above, above.spki)]
+        above = loaded[place + 1] if place + 1 < len(loaded) else None
+        if above is None or above.subject != one.issuer or not _signed(one, above.spki):
+            break
+    raise Malformed("unknown-root", "It does not lead to the trusted root.")
+
+
+def _signed(one: CertificateFacts, spki: bytes) -> bool:
+    loaded = x509.load_der_x509_certificate(one.der)
+    try:
+        verify(load_public_key(spki), loaded.signature, loaded.tbs_certificate_bytes)
+    except FleetcaError:
+        return False
+    return True
 
 
 def _wrong(why: str) -> Broken:

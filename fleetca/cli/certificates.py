@@ -63,7 +63,7 @@ def show(serial: str | None, settings: str, file: str | None, issuer: str | None
         if file is not None:
             ref = reach.reference_in(file, signer)
         else:
-            ref = reach.reference(serial or "", issuer=issuer or deployment.profiles.default_issuer)
+            ref = reach.found_reference(serial or "", signer, issuer=issuer, usual=deployment.profiles.default_issuer)
         found = signer.certificate(ref)
     now = reach.now()
     document = render_certificate(found, now=now, with_octets=True)

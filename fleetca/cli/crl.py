@@ -175,13 +175,14 @@ def diff(old: str, new: str, settings: str, why: bool, as_json: bool) -> None:
 
 def _reasons(serials: list[int], settings: str, this_update: UnixTime) -> dict[int, str]:
     from ca.errors import NotFound
-    from ca.model import CertificateRef, IssuerId, Reason, Serial
+    from ca.model import Reason
 
     found: dict[int, str] = {}
     with reach.signer(settings) as (deployment, signer):
         for serial in serials:
             try:
-                record = signer.certificate(CertificateRef(IssuerId(deployment.profiles.default_issuer), Serial(serial)))
+                ref = reach.found_reference(f"{serial:x}", signer, issuer=None, usual=deployment.profiles.default_issuer)
+                record = signer.certificate(ref)
             except NotFound:
                 found[serial] = "not on record"
                 continue

@@ -30,16 +30,18 @@ def issue(
     from ca.errors import Conflict
     from ca.model import IssueRequest
     from ca.rules import ids
+    from ca.rules.chains import Chains
     from enroll.model import Issuance
-    from enroll.rest.flow import climb
     from enroll.rest.messages import pem_chain, render_issuance
+    from fleetca import forms
 
     if out is not None and Path(out).exists():  # before anything is issued
         raise Conflict("file-exists", f"{out} exists already.", fix="Name another file, or move this one away.")
     der, _ = read_csr_any(reach.read(csr))
-    with reach.signer(settings) as (_, signer):
+    with reach.signer(settings) as (deployment, signer):
         # Both before: nothing may fail once it is issued.
-        issuers, plain = signer.issuers(), {one.name for one in signer.profiles() if one.plain_key_file}
+        chains = Chains(signer.issuers(), forms.links(deployment).values())
+        plain = {one.name for one in signer.profiles() if one.plain_key_file}
         issued = signer.issue(
             IssueRequest(
                 csr=der,
@@ -49,7 +51,7 @@ def issue(
                 names=reach.names(dns, ip),
             )
         )
-        chain = climb(issuers, issued.certificate.ref.issuer)
+        chain = chains.above(issued.certificate.ref.issuer, now=reach.now())
     certificate = issued.certificate
     assert certificate.der is not None, "the signer returns issued certificates only"
     text = pem_chain((certificate.der, *chain[:-1]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -110,6 +110,26 @@ def reference(text: str, *, issuer: str) -> CertificateRef:
 
     given, slash, serial = text.rpartition("/")
     return CertificateRef(ids.issuer_id(given if slash else issuer), ids.serial_from_hex(serial.replace(":", "")))
+
+
+def found_reference(text: str, client: SignerClient, *, issuer: str | None, usual: str) -> CertificateRef:
+    """As `reference`; where no issuer is named, the one that has a certificate of that serial number, of whatever generation.
+
+    Args:
+        usual: the issuer where none has.
+    """
+    from ca.errors import NotFound
+
+    if issuer is not None or "/" in text:
+        return reference(text, issuer=issuer or usual)
+    for known in client.issuers():
+        if known.id == usual or known.key is None:
+            continue
+        ref = reference(text, issuer=known.id)
+        with suppress(NotFound):
+            client.certificate(ref)
+            return ref
+    return reference(text, issuer=usual)
 
 
 def reference_in(file: str, client: SignerClient) -> CertificateRef:

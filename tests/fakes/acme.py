@@ -39,6 +39,7 @@ from ca.model import (
 )
 from ca.rules import token as token_rule
 from ca.rules.caps import Caps, Validated
+from ca.rules.chains import climb
 from ca.system import SystemChance
 from enroll.acme.accounts import Accounts
 from enroll.acme.model import Account, Challenge, ChallengeKind, Directory, Identifier, Limits, Problem
@@ -48,7 +49,7 @@ from enroll.acme.requests import Requests
 from enroll.acme.revoking import Revoking
 from enroll.acme.routes import Service, blueprint
 from enroll.acme.validating import Validating
-from enroll.rest.flow import Enrolment, climb
+from enroll.rest.flow import Enrolment
 from enroll.rest.routes import create_app
 from enroll.store.acme import AcmeStore
 from enroll.store.engine import migrate
@@ -166,7 +167,7 @@ class AcmeWorld:
             clock=clock,
             profiles=self.world.profiles,
             issuers=by_identifier,
-            chain=lambda issuer: climb(issuers, issuer),
+            chain=lambda issuer: climb(issuers, issuer),  # as `ca.rules.chains` without links
             key_identifiers={issuer.id: issuer.key_identifier for issuer in issuers},
         )
         self.app: Flask = create_app(

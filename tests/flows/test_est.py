@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from ca.der.bundle import certs_only
 from ca.der.certificate import read_certificate
 from ca.errors import Denied, FleetcaError, Malformed, Unauthenticated, Unavailable
 from ca.keys.memory import make_private_key
@@ -285,7 +286,7 @@ def test_RFC_9908_attributes_are_whole_DER_and_ask_for_what_the_profile_wants(al
 
 def test_a_certs_only_message_is_in_DER_order() -> None:
     first, second = (factory_device(MAKER, name) for name in ("a", "b"))
-    assert messages.certs_only([first, second]) == messages.certs_only([second, first])
+    assert certs_only([first, second]) == certs_only([second, first])
 
 
 @pytest.mark.parametrize(
