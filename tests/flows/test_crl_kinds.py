@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+import re
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from ca.keys.memory import MemoryKey
 from ca.model import CrlContents, CrlPlan, KeyName, MessageEvidence, Peer, Reason, RevokeRequest, Role
 from ca.outlets.directory import DirectoryOutlet
 from ca.rules import override
+from ca.store.database import SQLITE
 from crl.model import Cause, Outcome, Policy, Result
 from crl.publish import Publisher, scopes
 from crl.refusals import RefusedFolder
@@ -307,6 +311,64 @@ def test_a_certificate_without_revocation_never_stands_in_a_crl(tmp_path: Path) 
     scene.world.revoke_certificate(brief)
     scene.publish()
     assert scene.serials("issuing.crl") == scene.serials("issuing.1.crl") == set()
+
+
+def serials_of_every_legal_length(chance: random.Random) -> Iterator[int]:
+    """1 to 20 octets as DER has them (RFC 5280 4.1.2.2): with the highest bit set, where a zero octet comes before it, and without."""
+    for octets in range(1, 21):
+        yield chance.randrange(1 << (8 * octets - 9) if octets > 1 else 1, 1 << (8 * octets - 8) if octets > 1 else 0x80)
+        yield chance.randrange(1 << (8 * octets - 8) if octets > 1 else 1, 1 << (8 * octets - 1))
+    yield from (1, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 1 << 151, (1 << 152) - 1, 1 << 152, (1 << 158) - 1, (1 << 159) - 1)
+
+
+@pytest.mark.parametrize("tallies", [True, False], ids=["against the tally", "against the record"])
+def test_serial_numbers_of_every_legal_length_are_listed_as_they_are(tmp_path: Path, *, tallies: bool) -> None:
+    """Imported certificates have others than ours of 20 octets."""
+    scene, chance = Scene(tmp_path, CrlPlan(), tallies=tallies), random.Random(20)
+    wanted: dict[int, tuple[int, Reason, int | None]] = {}
+    reasons = [Reason.unspecified, Reason.keyCompromise, Reason.superseded, Reason.certificateHold]
+    for turn in range(3):
+        # What was listed before stays encoded; each turn finds short and long ones beside each other.
+        drawn = {number for _ in range(3 * turn + 1) for number in serials_of_every_legal_length(chance)} - wanted.keys()
+        scene.world.clock.at += 3600
+        now = scene.world.clock.at
+        fresh = {
+            number: (now - chance.randrange(10**8), chance.choice(reasons), chance.choice([None, now - 10**9])) for number in sorted(drawn)
+        }
+        chance.shuffle(order := list(fresh))
+        on_record(scene, [(number, *fresh[number]) for number in order], first=len(wanted) + 1)
+        wanted |= fresh
+        assert scene.publish()["issuing.crl"].result is Result.published
+        read = scene.crl("issuing.crl")
+        listed = {one.serial_number: one for one in read}
+        assert listed.keys() == wanted.keys()
+        assert len(read) == len(wanted)
+        for number, (at, reason, since) in wanted.items():
+            one = listed[number]
+            assert int(one.revocation_date_utc.timestamp()) == at
+            said = {type(extension.value): extension.value for extension in one.extensions}
+            flag = said.get(x509.CRLReason)
+            assert (flag.reason.value if isinstance(flag, x509.CRLReason) else "unspecified") == reason.name
+            date = said.get(x509.InvalidityDate)
+            assert (int(date.invalidity_date_utc.timestamp()) if isinstance(date, x509.InvalidityDate) else None) == since
+    need("openssl")
+    command = ["openssl", "crl", "-inform", "DER", "-in", str(tmp_path / "public" / "issuing.crl"), "-noout", "-text"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert {int(found, 16) for found in re.findall(r"Serial Number: ([0-9A-F]+)", text)} == wanted.keys()
+
+
+def on_record(scene: Scene, rows: list[tuple[int, int, Reason, int | None]], *, first: int) -> None:
+    """Revocations of certificates that came from elsewhere: by number, date, reason and date of loss."""
+    database = SQLITE.connect(scene.folder / "fleetca.db")
+    with database:
+        for change, (number, at, reason, since) in enumerate(rows, first):
+            database.execute(
+                "INSERT INTO revocations (change, issuer, shard, serial, reason, revoked_at, not_after, listed, tenant, actor, invalid_from)"
+                " VALUES (?, 'issuing', 0, ?, ?, ?, ?, 1, 'default', 'import', ?)",
+                (change, number.to_bytes(20, "big"), int(reason), at, scene.world.clock.at + DAY, since),
+            )
+        database.execute("UPDATE counters SET value = ? WHERE name = 'change'", (first + len(rows) - 1,))
+    database.close()
 
 
 @pytest.mark.parametrize("tallies", [True, False], ids=["with the gate's tally", "with the whole record each time"])
