@@ -393,6 +393,13 @@ class Ocsp(Form):
         "p256",
         description="The algorithm of responder keys: `p256`, `p384`, `ed25519`, `rsa-3072`, `rsa-4096`, `ml-dsa-44`, `ml-dsa-65` or `ml-dsa-87`.",
     )
+    responder_key: KeyUri | None = Field(
+        None,
+        description="Where the only responder key rests, for example on a token; made there at the first start. A process of its own, the presigner, then "
+        "opens it and signs ahead, and status processes hold no key: they answer what is signed ahead by SHA-1 and SHA-256, without a nonce (RFC 9654 2.1), "
+        "and `unauthorized` for what was never issued. Absent: every process makes keys in memory, by `key`.",
+    )
+    responder_passphrase: SecretReference | None = Field(None, description="What unlocks that key: a passphrase, or the PIN of its token.")
     presign: bool = Field(
         True, description="The publisher signs an answer for every certificate ahead, so that status goes on when all else is gone."
     )
@@ -407,6 +414,9 @@ class Ocsp(Form):
     def _inside(self) -> Ocsp:
         if not 0 < self.max_age < self.lifetime:
             raise ValueError("max_age must be above zero and below lifetime")
+        check_secret(self.responder_key, given=self.responder_passphrase is not None)
+        if self.responder_key is not None and not self.presign:
+            raise ValueError("presign is false, and with a responder_key nothing else signs")
         return self
 
 

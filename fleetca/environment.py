@@ -52,8 +52,10 @@ def _secrets(settings: Settings) -> Iterator[tuple[Secret, tuple[str, ...]]]:
     for issuer in settings.issuers:
         if issuer.passphrase is not None:
             yield issuer.passphrase, ("signer",)
-    yield settings.signer.serial_check, ("signer", "status", "publisher")
+    yield settings.signer.serial_check, ("signer", "status", "publisher", "presigner")
+    if settings.ocsp.responder_passphrase is not None:
+        yield settings.ocsp.responder_passphrase, ("presigner",)
     if settings.log.passphrase is not None:
         yield settings.log.passphrase, ("publisher",)
     if settings.store.password is not None:
-        yield settings.store.password, ("signer", "enroll", "status", "publisher")
+        yield settings.store.password, ("signer", "enroll", "status", "publisher", "presigner")

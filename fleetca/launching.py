@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -15,6 +16,8 @@ from fleetca.crew import Crew, Running
 from fleetca.environment import descriptors_of, environment_of, hold_descriptors
 
 log = structlog.get_logger()
+
+KEEPERS: Final = frozenset(("signer", "presigner"))
 
 
 class Launcher:
@@ -69,7 +72,7 @@ class Launcher:
             secrets = [number for number in descriptors_of(role, settings) if number in self._held]
             descriptors = [accepted, *secrets, *passed]
             environment = environment_of(role, settings, os.environ)
-            if self._crew is not None and role != "signer":  # what holds keys is no copy of what faces a network
+            if self._crew is not None and role not in KEEPERS:  # what holds keys is no copy of what faces a network
                 try:
                     return self._crew.start(arguments, environment=environment, descriptors=descriptors, stderr=stderr)
                 except OSError as error:

@@ -19,7 +19,7 @@ from config.settings import Settings
 from fleetca import forms
 from ocsp import model
 from ocsp.ports import ResponderKey
-from ocsp.presign import Presigning, Progress
+from ocsp.presign import ALL_FORMS, FORMS, Presigning, Progress
 from ocsp.seats import Seats
 from ocsp.spool.folder import AnswerFolder, sweep
 from ocsp.spool.packed import SpoolWriter
@@ -52,13 +52,36 @@ def key_maker(settings: Settings) -> Callable[[], ResponderKey]:
     return lambda: MemoryKey.generate(KeyName("responder"), algorithm)
 
 
+def responder_keys(settings: Settings) -> Callable[[], ResponderKey]:
+    """What a presigner signs with: the one key where the settings name one, made in its store when it is not there yet; otherwise keys in memory.
+
+    Raises:
+        KeyUnavailable: it cannot be opened.
+    """
+    reference = settings.ocsp.responder_key
+    if reference is None:
+        return key_maker(settings)
+    keys, name = forms.key_store(reference, settings.ocsp.responder_passphrase)
+    try:
+        key = keys.open(name)
+    except KeyUnavailable as error:
+        if error.code != "no-such-key":
+            raise
+        key = keys.generate(name, AlgorithmName(settings.ocsp.key))
+        log.info("responder-key-made", key=reference.text.partition("?")[0])
+    return lambda: key
+
+
 def policy(settings: Settings) -> model.Policy:
     """What the settings lay down for OCSP answers."""
+    keyless = settings.ocsp.responder_key is not None  # nobody could sign `unknown` (RFC 9919 3.2.3)
     return model.Policy(
         lifetime=settings.ocsp.lifetime,
         max_age=settings.ocsp.max_age,
-        unissued=model.Unissued(settings.ocsp.unknown),
-        unissued_of={IssuerId(one.id): model.Unissued(one.unknown) for one in settings.issuers if one.unknown is not None},
+        unissued=model.Unissued.unauthorized if keyless else model.Unissued(settings.ocsp.unknown),
+        unissued_of={}
+        if keyless
+        else {IssuerId(one.id): model.Unissued(one.unknown) for one in settings.issuers if one.unknown is not None},
         archive=settings.ocsp.archive,
         compromised={IssuerId(one.id): int(one.compromised.timestamp()) for one in settings.issuers if one.compromised is not None},
     )
@@ -98,11 +121,12 @@ class Presigner:
         self, settings: Settings, store: Store, signer: SignerClient, *, spool: Path | None = None, files: Path | None = None
     ) -> None:
         clock = SystemClock()
+        alone = settings.ocsp.responder_key is not None
         answered = [issuer for issuer in forms.at_work(settings, store.reading.issuers) if issuer.key is not None]
         self._spool = SpoolWriter(spool or settings.ocsp.spool)
         self._files = files or settings.ocsp.files
         self._clock, self._lifetime, self._max_age = clock, settings.ocsp.lifetime, settings.ocsp.max_age
-        self.seats = Seats(issuers=answered, certifier=Certifier(signer), make_key=key_maker(settings), clock=clock)
+        self.seats = Seats(issuers=answered, certifier=Certifier(signer), make_key=responder_keys(settings), clock=clock, one_key=alone)
         self.presigning = Presigning(
             roll=store.reading,
             spool=self._spool,
@@ -112,6 +136,7 @@ class Presigner:
             policy=policy(settings),
             clock=clock,
             check=_serial_check(settings),
+            forms=ALL_FORMS if alone else FORMS,
         )
 
     def once(self, also: Callable[[Progress], object]) -> Progress:

@@ -67,6 +67,7 @@ def plans(settings: Settings) -> list[Plan]:
         Plan("enroll", "enroll", ("enroll.listen", *proxied), alone=False),
         *status,
         Plan("publisher", "publisher", (), alone=True),
+        *([] if settings.ocsp.responder_key is None else [Plan("presigner", "presigner", (), alone=True)]),
     ]
 
 

@@ -56,4 +56,20 @@ def publisher(settings: Settings) -> None:
     wiring.open_log_key(settings)
 
 
-TRIALS: Final[Mapping[str, Callable[[Settings], None]]] = {"signer": signer, "enroll": enroll, "status": status, "publisher": publisher}
+def presigner(settings: Settings) -> None:
+    """Issuers, how answers are made, the responder key."""
+    from fleetca import presigning  # noqa: PLC0415 - as above
+
+    forms.issuers(settings)
+    freshness.judge(presigning.policy(settings))
+    forms.store_url(settings)
+    presigning.responder_keys(settings)
+
+
+TRIALS: Final[Mapping[str, Callable[[Settings], None]]] = {
+    "signer": signer,
+    "enroll": enroll,
+    "status": status,
+    "publisher": publisher,
+    "presigner": presigner,
+}

@@ -134,7 +134,8 @@ class Known(Mapping[bytes, Finished]):
 
     def _responder(self, issuer: IssuerId, one: Packed, spool: Spool, now: UnixTime) -> Responder | None:
         key = (issuer, one.key_hash)
-        if key not in self._responders:
+        held = self._responders.get(key)
+        if held is None or held.not_after < one.window.next_update:  # a key that is kept may have got another certificate meanwhile
             certificate = spool.certificate(issuer, one.key_hash)
             if certificate is None:
                 return None

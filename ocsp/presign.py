@@ -32,6 +32,8 @@ _log = logging.getLogger("fleetca.ocsp")
 
 FORMS: Final = (1, 3)
 """Of `ocsp.rules.issuers.prefixes`: SHA-1 and SHA-256, with NULL as parameters, as almost every client writes them."""
+ALL_FORMS: Final = (0, 1, 2, 3)
+"""Also with absent parameters: where nobody signs when asked."""
 _PAGE: Final = 500
 _CHANGES: Final = 1000
 
@@ -65,6 +67,7 @@ class Presigning:
     Args:
         issuers: those to answer for.
         files: None: into the spool only.
+        forms: of CertIDs, by their place in `ocsp.rules.issuers.prefixes`.
         check: of serial numbers. The spool says of it whether all on record pass, for those who answer; None says nothing.
     """
 
@@ -79,10 +82,12 @@ class Presigning:
         policy: Policy,
         clock: Clock,
         check: SerialCheck | None = None,
+        forms: Iterable[int] = FORMS,
     ) -> None:
         self._roll, self._spool, self._files, self._seats, self._clock = roll, spool, files, seats, clock
         self._policy = freshness.judge(policy)
-        self._prefixes = {one.id: {form: prefixes(one.subject, one.spki)[form][1] for form in FORMS} for one in issuers}
+        self._prefixes = {one.id: {form: prefixes(one.subject, one.spki)[form][1] for form in forms} for one in issuers}
+        self._forms = tuple(forms)
         self._hands: dict[IssuerId, _Hand] = {}
         self._change = spool.change()
         self._newest: int | None = None
@@ -200,7 +205,7 @@ class Presigning:
         if entry.ref.issuer not in self._prefixes or not self._matters(entry, now):
             return 0, 0
         status = under(self._policy, entry.ref.issuer, status_of((entry.state, entry.change)))
-        due = [form for form in FORMS if self._is_due(entry.ref, form, status, now)]
+        due = [form for form in self._forms if self._is_due(entry.ref, form, status, now)]
         signed = self._sign(entry.ref, due, status, as_of=as_of, now=now) if due else 0
         return signed, len(due) - signed
 
@@ -216,7 +221,7 @@ class Presigning:
     # ---- Signing ----------------------------------------------------------------------------------------------------
 
     def _sign_all(self, ref: CertificateRef, status: Status, *, as_of: ChangeNumber) -> int:
-        return 0 if status == UNKNOWN else self._sign(ref, FORMS, status, as_of=as_of, now=self._clock.now())
+        return 0 if status == UNKNOWN else self._sign(ref, self._forms, status, as_of=as_of, now=self._clock.now())
 
     def _sign(self, ref: CertificateRef, forms: Iterable[int], status: Status, *, as_of: ChangeNumber, now: UnixTime) -> int:
         """Sign the answers about one certificate in these forms; how many were made."""

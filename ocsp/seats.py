@@ -38,11 +38,13 @@ class Seats:
     Args:
         issuers: those to answer for.
         make_key: makes a key in memory for each renewal.
+        one_key: it gives the same key each time, one that is kept elsewhere.
     """
 
-    def __init__(self, *, issuers: Iterable[Issuer], certifier: Certifier, make_key: KeyMaker, clock: Clock) -> None:
+    def __init__(self, *, issuers: Iterable[Issuer], certifier: Certifier, make_key: KeyMaker, clock: Clock, one_key: bool = False) -> None:
         self._issuers = {issuer.id: issuer for issuer in issuers}
         self._certifier, self._make_key, self._clock = certifier, make_key, clock
+        self._one_key = one_key
         self._key: ResponderKey | None = None
         self._retries: dict[IssuerId, tuple[UnixTime, int]] = {}
         self.current: Mapping[IssuerId, Seat] = {}
@@ -58,7 +60,9 @@ class Seats:
         if not any(self._asks(issuer, now) for issuer in self._issuers if self._is_due(issuer, now)):
             return
         key, due = self._key, [issuer for issuer in sorted(self._issuers) if self._is_due(issuer, now)]
-        if key is None or not any(seat.key is key for issuer, seat in self.current.items() if issuer not in due):
+        if self._one_key:
+            key = self._key = self._make_key()
+        elif key is None or not any(seat.key is key for issuer, seat in self.current.items() if issuer not in due):
             key, due = self._new_key(), sorted(self._issuers)
         for issuer in due:
             if not self._asks(issuer, now):

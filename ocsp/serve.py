@@ -90,6 +90,7 @@ class ResponderService:
         check: of serial numbers. Believed while the spool says that all on record pass; without a spool, on the word of who calls. None, or where
             it is not believed: the database is asked for each.
         spool: answers that somebody signed before, also while we were not there (P7).
+        signs: False: nobody signs here, ever; what is in the spool is all there is.
     """
 
     def __init__(
@@ -103,17 +104,18 @@ class ResponderService:
         clock: Clock,
         check: SerialCheck | None = None,
         spool: Spool | None = None,
+        signs: bool = True,
     ) -> None:
         self._policy = freshness.judge(policy)
         self._reading = reading
         self._clock = clock
-        self._check = check
+        self._check, self._signs = check, signs
         self._is_ours = check.is_ours if check is not None and spool is None else None
         self._issuers = {issuer.id: issuer for issuer in issuers}
         self._by_prefix = by_prefix(self._issuers.values())
         self._answered = frozenset(issuer.id for issuer in self._issuers.values() if issuer.key is not None)
         self._seats = Seats(
-            issuers=[issuer for issuer in self._issuers.values() if issuer.key is not None],
+            issuers=[issuer for issuer in self._issuers.values() if signs and issuer.key is not None],
             certifier=certifier,
             make_key=make_key,
             clock=clock,
@@ -327,7 +329,7 @@ class ResponderService:
             responders=tuple(
                 (issuer, seat.responder.not_after, delegates.renew_at(seat.responder)) for issuer, seat in sorted(seats.items())
             ),
-            missing=tuple(sorted(self._answered - live)),
+            missing=tuple(sorted(self._answered - live)) if self._signs else (),
             finished=len(finished),
             octets=self._working.octets,
             finished_until=max((one.window.next_update for one in finished), default=None),

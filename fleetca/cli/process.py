@@ -11,7 +11,7 @@ from fleetca.cli import output
 
 
 @click.command(help="Run one process of a deployment until SIGTERM. `fleetca serve` starts them all.")
-@click.argument("role", type=click.Choice(["signer", "enroll", "status", "publisher"]))
+@click.argument("role", type=click.Choice(["signer", "enroll", "status", "publisher", "presigner"]))
 @output.settings_option
 @click.option("--accepted-fd", type=int, hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
@@ -52,4 +52,4 @@ def process(
         return
     from fleetca import wiring
 
-    {"enroll": wiring.enroll, "status": wiring.status, "publisher": wiring.publisher}[role](read, context)
+    {"enroll": wiring.enroll, "status": wiring.status, "publisher": wiring.publisher, "presigner": wiring.presigner}[role](read, context)

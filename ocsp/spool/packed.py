@@ -90,7 +90,6 @@ class SpoolReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._tables: dict[IssuerId, _Table] = {}
-        self._certificates: dict[Path, bytes] = {}
 
     def look(self) -> None:
         """Take in files that were replaced; called every second."""
@@ -108,12 +107,10 @@ class SpoolReader:
 
     def certificate(self, issuer: IssuerId, key_hash: bytes) -> bytes | None:
         """DER certificate that the issuer gave the responder with that key."""
-        file = self._certificate(issuer, key_hash)
-        found = self._certificates.get(file)
-        if found is None:
-            with suppress(OSError):
-                found = self._certificates[file] = file.read_bytes()
-        return found
+        try:
+            return self._certificate(issuer, key_hash).read_bytes()
+        except OSError:
+            return None
 
     def _certificate(self, issuer: IssuerId, key_hash: bytes) -> Path:
         return self._folder / "responders" / f"{issuer}-{key_hash.hex()}.der"
