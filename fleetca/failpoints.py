@@ -1,4 +1,5 @@
-"""Failpoints for tests: FLEETCA_FAILPOINT="name=kill|raise|enospc|sleep:SECONDS" breaks this process at a named place.
+"""Failpoints for tests: FLEETCA_FAILPOINT="name=kill|raise|enospc|sleep:SECONDS" breaks this process at a named place; a number in place of a name,
+when it has come by as many of them.
 
 Without the variable it is a function that does nothing. Who can set it can kill the process anyway.
 """
@@ -23,9 +24,11 @@ def failpoint() -> Failpoint:
     if not wanted:
         return _nothing
     place, _, action = wanted.partition("=")
+    passed: list[str] = []
 
     def strike(name: str) -> None:
-        if name != place:
+        passed.append(name)
+        if place not in {name, str(len(passed))}:
             return
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)

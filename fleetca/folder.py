@@ -48,7 +48,10 @@ class Folder:
             make_folder(self.path)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb", buffering=0) as file:
                 os.ftruncate(file.fileno(), at)
-                os.pwrite(file.fileno(), octets, at)
+                # A disk that is almost full takes a part of them first, and says so only by the count.
+                written = 0
+                while written < len(octets):
+                    written += os.pwrite(file.fileno(), octets[written:], at + written)
                 os.fsync(file.fileno())
             if made:
                 sync_folder(self.path)

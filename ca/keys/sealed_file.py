@@ -6,6 +6,7 @@ in between leaves at most a sealed `.new` file that nothing reads. The passphras
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -171,7 +172,13 @@ class SealedFileKeyStore:
             if path.exists():
                 # Somebody else made it while we did: theirs stays.
                 raise _exists(path) from None
-            raise KeyUnavailable("key-not-written", f"The key {path} cannot be written.", why=str(error)) from None
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            raise KeyUnavailable(
+                "key-not-written",
+                f"The key {path} cannot be written.",
+                why=f"{error.strerror}.",
+                fix="Free some space, then run the same command again." if full else f"Check who owns {path.parent} and what it may do.",
+            ) from None
 
     def names(self) -> Sequence[KeyName]:
         """The names of all key files in the folder, sorted."""

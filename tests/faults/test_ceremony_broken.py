@@ -1,0 +1,210 @@
+"""Ceremonies that are broken from outside: killed with 9 at each step, on a disk that is really full, gone on with on another machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from ca.der import pem
+from ca.rules import transcript
+from fleetca import ceremonies
+from tests.fakes.ceremony import csr
+from tests.parts import need
+
+PASSPHRASE = "correct horse battery staple"
+PEOPLE = (("administrator", "Alex"), ("witness", "Wanda"))
+# scrypt is dear on purpose, and its price is not what is tried here.
+COMMAND = (sys.executable, "-c", "import ca.keys.sealed_file as s; s._N = 256; from fleetca.cli.main import main; main()", "ceremony")
+CONFLICT = 4
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A sheet with two people, a root, an issuing CA and a CRL."""
+    folder = tmp_path_factory.mktemp("broken")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
+        roles, places = "", ""
+        for role, person in PEOPLE:
+            name = person.lower()
+            digest = ceremonies.make_role_key(name, folder, PASSPHRASE.encode).hex()
+            roles += f'[[roles]]\nrole = "{role}"\nperson = "{person}"\nkey_sha256 = "{digest}"\n'
+            places += f'[people.{person}]\nkey = "sealed:{name}.key"\npassphrase = "file:pass"\n'
+        (folder / "pass").write_text(PASSPHRASE)
+        (folder / "pass").chmod(0o600)
+        (folder / "issuing.csr").write_text(pem.pem(pem.REQUEST, csr()))
+        (folder / "credentials").write_text(places)
+        (folder / "sheet.toml").write_text(f"""
+[ceremony]
+name = "sheet"
+allow_network = "a trial"
+confirm = ["witness"]
+{roles}
+[[acts]]
+act = "root"
+id = "root"
+algorithm = "p256"
+subject = {{ common_name = "Root" }}
+not_after = "20y"
+[[acts]]
+act = "intermediate"
+id = "issuing"
+issuer = "root"
+csr = "issuing.csr"
+subject = {{ common_name = "Issuing" }}
+not_after = "5y"
+crl_url = "http://pki.example/crl/root.crl"
+issuer_url = "http://pki.example/ca/root.cer"
+[[acts]]
+act = "root-crl"
+id = "root-crl"
+issuer = "root"
+next_update = "90d"
+""")
+        yield folder
+
+
+def command(desk: Path, out: Path) -> list[str]:
+    options = ("--out", out, "--credentials", desk / "credentials", "--passphrase-file", desk / "pass", "--yes", "--json")
+    return [str(each) for each in (*COMMAND, "run", desk / "sheet.toml", *options)]
+
+
+def run(desk: Path, out: Path, *, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(desk, out), env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False)
+
+
+def lines(out: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (out / transcript.FILE).read_bytes().splitlines()]
+
+
+def one_for_each_act(out: Path) -> None:
+    """What matters after any breakage: three acts, three octet strings, one key, and everything verifies."""
+    said = lines(out)
+    asked = {(line["act"], line["tbs_sha256"]) for line in said if line["kind"] in {"drafted", "signing"}}
+    assert sorted(str(act) for act, _ in asked) == ["issuing", "root", "root-crl"]
+    assert len([line for line in said if line["kind"] == "key"]) == 1
+    assert ceremonies.verify(out).name == "sheet"
+
+
+def killed_at(desk: Path, out: Path, step: int) -> bool:
+    """Whether there was such a step: killed there, and gone on with to the end."""
+    done = run(desk, out, env={"FLEETCA_FAILPOINT": f"{step}=kill"})
+    if done.returncode == 0:
+        return False
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    before = (out / transcript.FILE).read_bytes()
+    again = run(desk, out)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["resumed"] is True
+    assert (out / transcript.FILE).read_bytes().startswith(before[: before.rindex(b"\n") + 1])
+    one_for_each_act(out)
+    return True
+
+
+@pytest.mark.full
+def test_R32_killed_with_9_at_every_step_there_is(desk: Path, tmp_path: Path) -> None:
+    steps = 0
+    while killed_at(desk, tmp_path / str(steps + 1), steps + 1):
+        steps += 1
+    assert steps >= 20
+
+
+def test_R32_killed_with_9_again_and_again_on_the_way(desk: Path, tmp_path: Path) -> None:
+    """One ceremony that dies at its third step, each time it is taken up, until it is finished."""
+    for died in range(40):
+        done = run(desk, tmp_path / "out", env={"FLEETCA_FAILPOINT": "5=kill"})
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert died >= 2
+    one_for_each_act(tmp_path / "out")
+    assert sum(line["kind"] == "resumed" for line in lines(tmp_path / "out")) >= 2
+
+
+# ---- A disk that is full ------------------------------------------------------------------------------------------------
+
+
+def in_namespace(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    need("unshare")
+    return subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "--net", "sh", "-uc", script], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def on_a_disk_of(desk: Path, folder: Path, pages: int) -> bool:
+    """Whether it was too small: then it was said, nothing was lost, and with room the same command goes on."""
+    (folder / "disk").mkdir(parents=True)
+    line = shlex.join(command(desk, folder / "disk/out"))
+    # Signatures are counted when the disk is full, and once more when it is not any longer.
+    script = f"""
+        mount -t tmpfs -o size={pages * 4}k tmpfs disk || exit 99
+        {line} > first.out 2> first.err; echo $? > first.code
+        cp -r disk/out stopped
+        mount -o remount,size=4m disk || exit 99
+        {line} > again.out 2> again.err; echo $? > again.code
+        cp -r disk/out out
+    """
+    done = in_namespace(script, folder)
+    assert done.returncode == 0, done.stderr
+    first, again = (int((folder / f"{each}.code").read_text()) for each in ("first", "again"))
+    if first == 0:
+        return False
+    said = (folder / "first.err").read_text()
+    assert "[disk-full]" in said or "[key-not-written]" in said, said
+    assert "Free some space" in said
+    assert "Traceback" not in said
+    assert again == 0, (folder / "again.err").read_text()
+    before = folder / "stopped" / transcript.FILE
+    if before.exists() and b"\n" in before.read_bytes():
+        whole = before.read_bytes()[: before.read_bytes().rindex(b"\n") + 1]
+        assert (folder / "out" / transcript.FILE).read_bytes().startswith(whole)
+    one_for_each_act(folder / "out")
+    return True
+
+
+@pytest.mark.full
+def test_R32_a_disk_of_every_size_that_is_too_small(desk: Path, tmp_path: Path) -> None:
+    pages = 1
+    while on_a_disk_of(desk, tmp_path / str(pages), pages):
+        pages += 1
+    assert pages > 8
+
+
+@pytest.mark.parametrize("pages", [7])
+def test_R32_a_disk_that_fills_up_on_the_way_stops_it_and_with_room_it_goes_on(desk: Path, tmp_path: Path, pages: int) -> None:
+    assert on_a_disk_of(desk, tmp_path / "room", pages)
+    assert 0 < len([line for line in lines(tmp_path / "room/out") if line["kind"] == "resumed"]) <= 1
+
+
+# ---- Another machine ----------------------------------------------------------------------------------------------------
+
+
+def test_R32_a_ceremony_goes_on_on_another_machine_only_with_a_reason(desk: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    line = shlex.join(command(desk, out))
+
+    def on(machine: str, line: str) -> subprocess.CompletedProcess[str]:
+        # Not every machine has a /etc/machine-id that could be mounted over.
+        there = f"cp -r /etc {machine} 2>/dev/null; rm -f {machine}/machine-id; echo {machine} > {machine}/machine-id"
+        return in_namespace(f"{there}; mount --bind {machine} /etc || exit 99\n{line}", tmp_path)
+
+    killed = on("here", f"FLEETCA_FAILPOINT=ceremony.after-sign=kill {line}")
+    assert killed.returncode == 128 + signal.SIGKILL, killed.stderr
+    before = (out / transcript.FILE).read_bytes()
+    refused = on("there", line)
+    assert refused.returncode == CONFLICT, refused.stderr
+    assert "[another-machine]" in refused.stderr
+    assert "--moved" in refused.stderr
+    assert (out / transcript.FILE).read_bytes() == before
+    moved = on("elsewhere", f"{line} --moved 'its mainboard died, said Wanda'")
+    assert moved.returncode == 0, moved.stderr
+    one_for_each_act(out)
+    assert any("its mainboard died, said Wanda" in remark for remark in ceremonies.verify(out).remarks)
