@@ -26,6 +26,7 @@ from crl.model import Cause, Outcome, Policy, Result
 from crl.publish import Publisher, scopes
 from crl.refusals import RefusedFolder
 from crl.tally import TallyFolder
+from fleetca.wiring_crl import prunable
 from tests.databases import sqlite_url
 from tests.fakes.certificates import DAY, root
 from tests.fakes.signer_world import DEPLOYMENT, ISSUING, UID, Keypair, World
@@ -311,6 +312,24 @@ def test_a_certificate_without_revocation_never_stands_in_a_crl(tmp_path: Path) 
     scene.world.revoke_certificate(brief)
     scene.publish()
     assert scene.serials("issuing.crl") == scene.serials("issuing.1.crl") == set()
+
+
+def test_what_is_swept_is_over_and_never_what_somebody_could_still_need(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan(shards=2))
+    folder = tmp_path / "public"
+
+    def swept() -> set[str]:
+        return {path.name for path, _ in prunable(folder, [scene.issuer], now=scene.world.clock.at)}
+
+    scene.publish()
+    scene.publish(after=3600)
+    assert swept() == set(), "the one before still holds"
+    scene.world.clock.at += DAY - 3600 + 60
+    assert swept() == {"issuing.crl.previous", "issuing.1.crl.previous", "issuing.2.crl.previous"}
+    (folder / "issuing.1.crl").unlink()
+    assert "issuing.1.crl.previous" not in swept(), "it may be all that is left"
+    scene.world.clock.at += DAY
+    assert swept() == set(), "where what is published is over too, nothing goes"
 
 
 def serials_of_every_legal_length(chance: random.Random) -> Iterator[int]:
