@@ -4,7 +4,7 @@
     nginx:FILE             the same, with that configuration
     mosquitto:PIDFILE      SIGHUP: it reads its certificates again and keeps its clients
     systemd:UNIT           systemctl try-reload-or-restart UNIT
-    run:PROGRAM            any program; it finds the paths in FLEETCA_CERTIFICATE and FLEETCA_KEY, and FLEETCA_DRY_RUN=1 in a dry run
+    run:PROGRAM            any program; it finds FLEETCA_CERTIFICATE and FLEETCA_KEY, and FLEETCA_DRY_RUN=1 in a dry run
 
 Each may run again although it has run: after a crash nobody knows. One that fails is tried again until it succeeds, and the old pair stays.
 """
@@ -39,13 +39,13 @@ def check(hooks: Sequence[str]) -> None:
             )
 
 
-def run_all(hooks: Sequence[str], *, certificate: Path, key: Path, dry: bool = False) -> None:
+def run_all(hooks: Sequence[str], *, certificate: Path, key: str, dry: bool = False) -> None:
     """Run hooks in their order.
 
     Raises:
         Unavailable: one failed (`hook-failed`); those after it were not run.
     """
-    environment = {**os.environ, "FLEETCA_CERTIFICATE": str(certificate), "FLEETCA_KEY": str(key)}
+    environment = {**os.environ, "FLEETCA_CERTIFICATE": str(certificate), "FLEETCA_KEY": key}
     environment.pop("FLEETCA_TOKEN", None)
     if dry:
         environment["FLEETCA_DRY_RUN"] = "1"

@@ -27,6 +27,7 @@ from ca.errors import Conflict, FleetcaError, KeyUnavailable, Malformed, Misconf
 from ca.model import UnixTime
 from ca.ports import Chance
 from fleetca.agent.pairs import Slots
+from fleetca.agent.stores import REHEARSAL, KeyFiles, Keys, inside
 from fleetca.folder import make_folder, put_new, sync_folder
 
 SETTINGS: Final = "agent.toml"
@@ -48,7 +49,17 @@ class Setup:
     plain: bool = False
     """The key lies in a plain 0600 file; its profile must allow it (P10)."""
     passphrase_file: str = ""
-    """What the key is sealed under; empty: `passphrase` in the folder, made by the agent."""
+    """What the key is sealed under; empty: `passphrase` in the folder, made by the agent. Of a store that holds keys inside: its PIN or password."""
+    key_store: str = ""
+    """`pkcs11` or `tpm`: where keys are made and stay. Empty: in files."""
+    key_name: str = ""
+    """What they are called there: the beginning of their labels, or the first of five handles."""
+    module: str = ""
+    """The library of a token."""
+    token: str = ""
+    """Its label."""
+    device: str = ""
+    """Of a TPM; empty: /dev/tpmrm0."""
     proxy: str = ""
     """Empty: HTTPS_PROXY and NO_PROXY decide; `none`: none."""
     owner: str = ""
@@ -107,7 +118,9 @@ class Identity:
 
         Raises:
             Conflict: it was set up with others (`identity-differs`).
+            Misconfigured: they name no place for keys; nothing was made (`bad-key-store`, `extra-missing`).
         """
+        self._keys(setup)
         make_folder(self.folder, mode=0o700 if not setup.owner else 0o711)
         if self.exists:
             if self.setup != setup:
@@ -120,7 +133,7 @@ class Identity:
             return
         if not (self.folder / TRUST).exists():
             put_new(self.folder / TRUST, trust)
-        if not setup.plain and not setup.passphrase_file and not (self.folder / PASSPHRASE).exists():
+        if not setup.plain and not setup.key_store and not setup.passphrase_file and not (self.folder / PASSPHRASE).exists():
             put_new(self.folder / PASSPHRASE, self.chance.octets(32).hex().encode(), mode=0o600)
         put_new(self.folder / SETTINGS, setup.written().encode(), mode=0o600)  # a proxy may want a password
 
@@ -148,15 +161,35 @@ class Identity:
 
     @property
     def slots(self) -> Slots:
-        setup = self.setup
-        password = (
-            None if setup.plain else self._passphrase(Path(setup.passphrase_file) if setup.passphrase_file else self.folder / PASSPHRASE)
-        )
-        return Slots(self.folder, password, _ids(setup.owner) if setup.owner else None, self._unsealed)
+        return Slots(self.folder, self.keys, _ids(self.setup.owner) if self.setup.owner else None)
 
     @cached_property
-    def _unsealed(self) -> dict[bytes, Any]:
-        return {}
+    def keys(self) -> Keys:
+        """Where this identity's keys rest. A token is logged in to once.
+
+        Raises:
+            Misconfigured: the settings name no such place.
+        """
+        return self._keys(self.setup)
+
+    def _keys(self, setup: Setup) -> Keys:
+        file = Path(setup.passphrase_file) if setup.passphrase_file else self.folder / PASSPHRASE
+        if not setup.key_store:
+            return KeyFiles(None if setup.plain else self._passphrase(file))
+        if setup.key_store not in {"pkcs11", "tpm"} or setup.plain or setup.by == "tls":
+            why = "A key that stays in a pkcs11 or tpm store is no plain file, and signs messages: TLS takes files only."
+            raise Misconfigured("bad-key-store", "These settings name no place for keys.", why=why, fix="docs/how-to/agent.md shows each.")
+        said = {name: getattr(setup, name) for name in ("key_name", "module", "token", "device")}
+        return inside(setup.key_store, said, self._passphrase(file) if setup.passphrase_file else None)
+
+    def forget(self) -> None:
+        """Remove every key of this identity, and all pairs.
+
+        Raises:
+            KeyUnavailable: the store of its keys is away; what was not removed is there still.
+        """
+        Slots(self.folder / REHEARSAL, self.keys).destroy()
+        self.slots.destroy()
 
     @staticmethod
     def _passphrase(file: Path) -> Callable[[], bytes]:

@@ -5,7 +5,7 @@ folder (`Slots`, for the agent) is replaced by one:
 
     current -> pairs/2      a link: what services read is current/certificate.pem and current/key.pem
     pairs/2/                the pair in use; its old one, pairs/1, stays until the new one has worked
-    pairs/3/                the next one while it is under way: key.pem, then request.json, then certificate.pem
+    pairs/3/                the next one while it is under way: key.pem (or key.name, see `stores`), then request.json, then certificate.pem
 
 Each file is whole or absent and durable before the next step begins, so that whatever kills us leaves a pair that works.
 """
@@ -22,20 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-
 from ca.der import pem
 from ca.der.certificate import CertificateFacts, read_certificate
 from ca.errors import Conflict, KeyUnavailable, Malformed, StoreUnavailable
-from ca.keys.memory import MemoryKey, PrivateKey, make_private_key
-from ca.keys.sealed_file import seal
-from ca.model import AlgorithmName, KeyName
+from ca.keys.memory import PrivateKey
+from ca.model import AlgorithmName
 from ca.ports import SigningKey
+from fleetca.agent.stores import KeyFiles, Keys
 from fleetca.folder import make_folder, put_new, sync_folder
 
 CERTIFICATE: Final = "certificate.pem"
-KEY: Final = "key.pem"
 REQUEST: Final = "request.json"
 RELOADED: Final = "reloaded"
 
@@ -103,6 +99,10 @@ class Pair:
     _unsealed: dict[bytes, PrivateKey] = field(default_factory=dict, repr=False, compare=False)
     """Keys by the octets of their files: unsealing is slow on purpose, and once is enough."""
 
+    @property
+    def keys(self) -> KeyFiles:
+        return KeyFiles(self.password, self._unsealed)
+
     @staticmethod
     def beside(file: Path, suffix: str) -> Path:
         return file.with_name(file.name + suffix)
@@ -124,12 +124,12 @@ class Pair:
         return tuple((file, self.beside(file, ".old")) for file in (self.certificate, self.key))
 
     def signing_key(self, file: Path) -> SigningKey:
-        return _loaded(file, self.password, self._unsealed)
+        return self.keys.load(file)
 
     def make_next_key(self, algorithm: AlgorithmName) -> SigningKey:
         """Sealed where the old one is (P10); plain, for its owner only, where the device keeps it plain."""
         sealed = b"ENCRYPTED" in read_octets(self.key)
-        return _made(self.next_key, algorithm, self.password if sealed else None)
+        return KeyFiles(self.password if sealed else None).make(self.next_key, algorithm)
 
     def put_certificate(self, text: str) -> None:
         self.next_certificate.unlink(missing_ok=True)
@@ -173,10 +173,13 @@ class Slots:
     """A certificate and its key in an identity folder."""
 
     folder: Path
-    password: Callable[[], bytes] | None = None
+    keys: Keys = field(default_factory=KeyFiles)
     owner: tuple[int, int] | None = None
     """User and group that the files of each pair belong to; None: ours."""
-    _unsealed: dict[bytes, PrivateKey] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def password(self) -> Callable[[], bytes] | None:
+        return self.keys.password if isinstance(self.keys, KeyFiles) else None
 
     @property
     def link(self) -> Path:
@@ -204,7 +207,12 @@ class Slots:
 
     @property
     def key(self) -> Path:
-        return self.slot / KEY
+        return self.slot / self.keys.file
+
+    @property
+    def key_for_services(self) -> str:
+        """What those who use the pair are told of its key: a path that stays, or where the key is in its store."""
+        return str(self.link / self.keys.file) if isinstance(self.keys, KeyFiles) else self.keys.reference(self.key)
 
     @property
     def next_slot(self) -> Path:
@@ -216,14 +224,14 @@ class Slots:
 
     @property
     def next_key(self) -> Path:
-        return self.next_slot / KEY
+        return self.next_slot / self.keys.file
 
     @property
     def request(self) -> Path:
         return self.next_slot / REQUEST
 
     def signing_key(self, file: Path) -> SigningKey:
-        return _loaded(file, self.password, self._unsealed)
+        return self.keys.load(file)
 
     def make_next_key(self, algorithm: AlgorithmName) -> SigningKey:
         with _replacing(f"{self.next_slot}"):
@@ -231,7 +239,7 @@ class Slots:
             if self.owner is not None:
                 os.chown(self.pairs, *self.owner)
                 os.chown(self.next_slot, *self.owner)
-        made = _made(self.next_key, algorithm, self.password)
+        made = self.keys.make(self.next_key, algorithm)
         self._give(self.next_key)
         return made
 
@@ -263,13 +271,25 @@ class Slots:
 
     def forget(self) -> None:
         """The certificate first: without it a slot is only a beginning."""
-        for file in (self.next_certificate, self.request, self.next_key):
+        for file in (self.next_certificate, self.request):
             file.unlink(missing_ok=True)
-        shutil.rmtree(self.next_slot, ignore_errors=True)
+        with contextlib.suppress(KeyUnavailable):  # of a store that is away; making the next key begins with removing this one
+            self.keys.remove(self.next_key)
+        if not self.next_key.exists():
+            shutil.rmtree(self.next_slot, ignore_errors=True)
 
     def settle(self) -> None:
         for slot in self.others():
+            self.keys.remove(slot / self.keys.file)
             shutil.rmtree(slot, ignore_errors=True)
+
+    def destroy(self) -> None:
+        """Every pair goes, keys first: whatever stops us, what is left is no identity."""
+        for slot in self.pairs.iterdir() if self.pairs.is_dir() else ():
+            self.keys.remove(slot / self.keys.file)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.pairs)
+        self.link.unlink(missing_ok=True)
 
     def others(self) -> list[Path]:
         """Pairs before the one in use: it has not been seen to work yet."""
@@ -337,47 +357,9 @@ def read_octets(file: Path) -> bytes:
         raise Conflict("unreadable-file", f"{file} cannot be read.", why=f"{error.strerror}.") from None
 
 
-def _loaded(file: Path, password: Callable[[], bytes] | None, unsealed: dict[bytes, PrivateKey]) -> SigningKey:
-    octets = read_octets(file)
-    if octets not in unsealed:
-        unsealed[octets] = _load(octets, password, file=file)
-    return MemoryKey(KeyName("device"), unsealed[octets])
-
-
-def _load(octets: bytes, password: Callable[[], bytes] | None, *, file: Path) -> PrivateKey:
-    sealed = b"ENCRYPTED" in octets
-    if sealed and password is None:
-        raise KeyUnavailable("passphrase-required", f"{file} is sealed.", fix="Give --passphrase-file FILE.")
-    try:
-        return serialization.load_pem_private_key(octets, password() if sealed and password else None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        if sealed:
-            raise KeyUnavailable(
-                "wrong-passphrase", f"{file} cannot be unlocked.", why="The passphrase is another, or it is damaged."
-            ) from None
-        raise Malformed("bad-key-file", f"{file} holds no private key.", fix="Give a PEM file.") from None
-
-
-def _made(file: Path, algorithm: AlgorithmName, password: Callable[[], bytes] | None) -> SigningKey:
-    private = make_private_key(algorithm)
-    if password is not None:
-        octets = seal(private, password()).encode()
-    else:
-        octets = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file.unlink(missing_ok=True)  # of a run that stopped before it asked
-    put_new(file, octets, mode=0o600)
-    return MemoryKey(KeyName("next"), private)
-
-
 @contextmanager
 def _replacing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise StoreUnavailable("disk", f"{what} cannot be replaced.", why=f"{error.strerror}.", fix="Run the same command again.") from None
-
-
-def remove_quietly(folder: Path) -> None:
-    """A folder and all in it, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)

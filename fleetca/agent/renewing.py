@@ -24,6 +24,7 @@ from ca.der.algorithms import load_public_key, verify
 from ca.der.certificate import CertificateFacts, assemble, read_certificate
 from ca.der.request import request_info
 from ca.errors import Broken, Denied, FleetcaError, Malformed, Refused
+from ca.keys.memory import MemoryKey
 from ca.model import AlgorithmName, UnixTime
 from ca.ports import Chance, Clock, Failpoint, SigningKey
 from ca.rules.message import Act, Message, signed_octets, write_message
@@ -172,10 +173,10 @@ def enrol(pair: Place, service: Service, *, token: str | None, algorithm: Algori
 
 
 def speaking(by: By, facts: CertificateFacts, key: SigningKey, now: UnixTime) -> By:
-    """How the key of a certificate speaks: in TLS, where that can carry it."""
+    """How the key of a certificate speaks: in TLS, where that can carry it. Python's TLS takes keys from files only: one in a token signs messages."""
     if by is not By.auto:
         return by
-    return By.message if key.algorithm.startswith(NO_TLS) or now > facts.not_after else By.tls
+    return By.tls if isinstance(key, MemoryKey) and not key.algorithm.startswith(NO_TLS) and now <= facts.not_after else By.message
 
 
 def open_client(service: Service, pair: Place | None = None) -> Client:

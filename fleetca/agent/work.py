@@ -15,12 +15,14 @@ from urllib.request import getproxies, proxy_bypass
 
 from ca.der.certificate import CertificateFacts
 from ca.errors import Denied, FleetcaError, Malformed, StoreUnavailable, Unavailable
-from ca.model import AlgorithmName, UnixTime
+from ca.model import AlgorithmName, CertificateRef, IssuerId, Reason, UnixTime
 from ca.ports import Clock
+from ca.rules.message import Act
 from fleetca.agent import asking, hooks, renewing, schedule, trust
 from fleetca.agent.identity import Identity, Memory, Setup
 from fleetca.agent.pairs import Slots, kept_request, read_pair
 from fleetca.agent.renewing import By, Hand, Service
+from fleetca.agent.stores import REHEARSAL
 from fleetca.agent.time import Shifted, is_behind, service_time
 from fleetca.folder import put_new
 
@@ -162,14 +164,14 @@ class Agent:
     def _tell_services(self) -> None:
         slots = self._slots
         link = slots.link
-        hooks.run_all(self._identity.setup.reload, certificate=link / "certificate.pem", key=link / "key.pem")
+        hooks.run_all(self._identity.setup.reload, certificate=link / "certificate.pem", key=slots.key_for_services)
         slots.mark_reloaded()
 
     def rehearse(self) -> Outcome:
         """Do all that a renewal does but for the renewal: reach the service as who we are, make a key, write it, run the hooks."""
         slots = self._slots
         facts, key = read_pair(slots)
-        trial = Slots(self._identity.folder / ".rehearsal", slots.password, slots.owner)
+        trial = Slots(self._identity.folder / REHEARSAL, slots.keys, slots.owner)
         try:
             trial.make_next_key(key.algorithm)
         finally:
@@ -179,7 +181,7 @@ class Agent:
                 trial.folder.rmdir()
         self._in_time(lambda: self._ask(facts))
         asking.report(self._service, slots, {"outcome": "rehearsed"}, by=self._by, hand=self._hand)
-        hooks.run_all(self._identity.setup.reload, certificate=slots.link / "certificate.pem", key=slots.link / "key.pem", dry=True)
+        hooks.run_all(self._identity.setup.reload, certificate=slots.link / "certificate.pem", key=slots.key_for_services, dry=True)
         self._save()
         return Outcome("rehearsed", facts, self.next_at())
 
@@ -306,15 +308,19 @@ def _life(facts: CertificateFacts) -> schedule.Life:
     return schedule.Life(facts.not_before, facts.not_after)
 
 
-def revoke_self(identity: Identity, service: Service) -> None:
-    """Say that the certificate in use is needed no more.
-
-    Raises:
-        Denied: it does not hold any more, which is as good.
-    """
-    client = renewing.open_client(service, identity.slots)
+def revoke_self(identity: Identity, service: Service, hand: Hand) -> None:
+    """Say that the certificate in use is needed no more. One that does not hold any more is as good."""
+    facts, key = read_pair(identity.slots)
+    by = renewing.speaking(By(identity.setup.by), facts, key, hand.clock.now())
+    client = renewing.open_client(service, None if by is By.message else identity.slots)
     try:
-        client.post("/v1/revoke", {"reason": "cessationOfOperation"})
+        body: dict[str, Any] = {"reason": "cessationOfOperation"}
+        if by is By.message:
+            known = client.post("/v1/confirm", {"message": renewing.message_body(client, facts, key, Act.confirm, hand=hand)})
+            own = CertificateRef(IssuerId(str(known["issuer"])), facts.serial)
+            said = {"reason": Reason.cessationOfOperation, "target": own}
+            body = {"message": renewing.message_body(client, facts, key, Act.revoke, hand=hand, **said)}
+        client.post("/v1/revoke", body)
     except Denied as error:
         if error.code not in {"certificate-revoked", "certificate-expired"}:
             raise

@@ -13,6 +13,7 @@ from fleetca.cli import output
 
 if TYPE_CHECKING:
     from fleetca.agent.identity import Identity
+    from fleetca.agent.renewing import Hand
     from fleetca.agent.work import Agent, Outcome
 
 FOLDER = "/var/lib/fleetca-agent"
@@ -51,10 +52,22 @@ def _folder(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--algorithm", default="p256", show_default=True, help="The kind of key.")
 @click.option(
-    "--key", type=click.Choice(["sealed", "plain"]), default="sealed", show_default=True, help="Plain where the profile allows it."
+    "--key",
+    type=click.Choice(["sealed", "plain", "pkcs11", "tpm"]),
+    default="sealed",
+    show_default=True,
+    help="Where it rests. Plain where the profile allows it; in a token or TPM it is made there and never leaves.",
 )
 @click.option(
-    "--passphrase-file", type=click.Path(dir_okay=False, path_type=Path), help="What seals the key; absent: one that is made in the folder."
+    "--key-name", default="", help="In a token: the beginning of its labels. In a TPM: the first of five handles, like 0x81020000."
+)
+@click.option("--module", default="", help="The token's PKCS#11 library.")
+@click.option("--token", default="", help="The token's label.")
+@click.option("--device", default="", help="The TPM; absent: /dev/tpmrm0.")
+@click.option(
+    "--passphrase-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="What seals the key; absent: one that is made in the folder. A token's PIN.",
 )
 @click.option("--owner", default="", help="The user whom key and certificate shall belong to.")
 @click.option("--proxy", default="", help="http://HOST:PORT, or none; absent: HTTPS_PROXY and NO_PROXY.")
@@ -68,6 +81,10 @@ def enrol(
     token_file: Path | None,
     algorithm: str,
     key: str,
+    key_name: str,
+    module: str,
+    token: str,
+    device: str,
     passphrase_file: Path | None,
     owner: str,
     proxy: str,
@@ -88,19 +105,24 @@ def enrol(
             url=url,
             algorithm=algorithm,
             plain=key == "plain",
+            key_store=key if key in {"pkcs11", "tpm"} else "",
+            key_name=key_name,
+            module=module,
+            token=token,
+            device=device,
             passphrase_file=str(passphrase_file.absolute()) if passphrase_file else "",
             proxy=proxy,
             owner=owner,
             by=by,
             reload=reload,
         )
-        identity.set_up(setup, trust=read_trust(root))
+        trust = read_trust(root)
+        identity.set_up(setup, trust=trust)
     with identity.locked():
         worker = _agent(identity)
         done = worker.enrol(_token(token_file))
         if done.answer and identity.setup.plain and not done.answer.get("plain_key_file", False):
-            identity.slots.settle()
-            _forget(identity)
+            identity.forget()
             raise Denied(
                 "plain-key-refused",
                 "The profile does not allow a plain key file; the key was removed.",
@@ -207,7 +229,7 @@ def status(folder: Path, as_json: bool) -> None:
         "failures": memory.failures,
         "url": setup.url,
         "certificate": str(slots.link / "certificate.pem"),
-        "key": str(slots.link / "key.pem"),
+        "key": slots.key_for_services,
     }
     lines = [
         ("state", document["state"]),
@@ -244,8 +266,8 @@ def wipe(folder: Path, confirm: str | None, revoke: bool, as_json: bool) -> None
         raise click.UsageError(f"Nothing was removed. Say what shall go: --confirm {name}")
     with identity.locked():
         if revoke and identity.slots.number:
-            work.revoke_self(identity, Service(setup.url, identity.trust, proxy=work.proxy_for(setup)))
-        _forget(identity)
+            work.revoke_self(identity, Service(setup.url, identity.trust, proxy=work.proxy_for(setup)), _hand())
+        identity.forget()
         shutil.rmtree(folder)
     output.result({"removed": str(folder)}, "", as_json=as_json)
     output.note(f"{folder} was removed.")
@@ -264,12 +286,17 @@ def _identity(folder: Path) -> Identity:
 def _agent(identity: Identity) -> Agent:
     from importlib.metadata import version
 
+    from fleetca.agent.work import Agent
+
+    return Agent(identity, _hand(), version=f"fleetca-agent/{version('fleetca')}")
+
+
+def _hand() -> Hand:
     from ca.system import SystemChance, SystemClock
     from fleetca.agent.renewing import Hand
-    from fleetca.agent.work import Agent
     from fleetca.failpoints import failpoint
 
-    return Agent(identity, Hand(SystemClock(), SystemChance(), failpoint()), version=f"fleetca-agent/{version('fleetca')}")
+    return Hand(SystemClock(), SystemChance(), failpoint())
 
 
 def _token(file: Path | None) -> str | None:
@@ -284,14 +311,6 @@ def _token(file: Path | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         raise Malformed("unreadable-file", f"{file} cannot be read.", why=f"{error}.") from None
     return text.strip() or None
-
-
-def _forget(identity: Identity) -> None:
-    """Keys first: whatever stops us, what is left is no identity."""
-    from fleetca.agent.pairs import remove_quietly
-
-    remove_quietly(identity.folder / "pairs")
-    identity.slots.link.unlink(missing_ok=True)
 
 
 def _show(identity: Identity, worker: Agent, done: Outcome, *, as_json: bool) -> None:
@@ -309,7 +328,7 @@ def _show(identity: Identity, worker: Agent, done: Outcome, *, as_json: bool) ->
         "next": output.iso(done.next_at),
         "reason": memory.reason or None,
         "certificate": str(slots.link / "certificate.pem"),
-        "key": str(slots.link / "key.pem"),
+        "key": slots.key_for_services,
     }
     output.result(document, document["certificate"] or "", as_json=as_json)
     output.note(f"{done.did}; valid until {output.iso(facts.not_after)}, next at {output.iso(done.next_at)}")

@@ -14,7 +14,7 @@ from cryptography import x509
 from ca.der import pem
 from ca.errors import Broken, Conflict, Denied, KeyUnavailable, Malformed, Unavailable
 from ca.model import ProfileName, Reason, RevokeRequest
-from fleetca.agent import pairs, renewing
+from fleetca.agent import pairs, renewing, stores
 from fleetca.agent.pairs import Pair, read_pair
 from fleetca.agent.renewing import By, Service
 from tests.fakes.door import Authority, FixedClock
@@ -209,7 +209,14 @@ def test_a_stop_at_any_effect_leaves_a_pair_that_works(site: Site, monkeypatch: 
         return wrapped
 
     with monkeypatch.context() as patched:
-        for owner, name in ((renewing, "put_new"), (pairs, "put_new"), (renewing, "_confirm"), (os, "link"), (Path, "replace")):
+        for owner, name in (
+            (renewing, "put_new"),
+            (pairs, "put_new"),
+            (stores, "put_new"),
+            (renewing, "_confirm"),
+            (os, "link"),
+            (Path, "replace"),
+        ):
             patched.setattr(owner, name, stopping(getattr(owner, name)))
         try:
             site.renew(pair)
