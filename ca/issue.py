@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -53,7 +54,7 @@ from ca.model import (
     StatusKind,
     UnixTime,
 )
-from ca.ports import Chance, Clock, Failpoint, Ledger, SigningKey, Writing
+from ca.ports import Chance, Clock, Failpoint, Ledger, Overtaken, SigningKey, Writing
 from ca.rules import evidence, grant, leaf, renewal, testimony
 from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
@@ -66,6 +67,9 @@ from ca.witness import Witness
 
 SERIAL_TRIES = 3
 """A second collision of 134 random bits means that the generator is broken; a third try would only hide it."""
+
+WORTH_FORESEEING: Final = 4
+"""Requests from which on reading ahead costs less than asking for each."""
 
 
 def no_failpoint(name: str) -> None:
@@ -153,7 +157,7 @@ NOTHING: Final = Decided((), {}, 0)
 
 
 class Issuing:
-    """Belongs to one thread at a time; `prepare` may be called from any.
+    """Belongs to one thread at a time, but for `sign`, which may have one of its own; `prepare` may be called from any.
 
     Args:
         keys: the opened issuing keys. An issuer without one here cannot issue (the offline root, P4).
@@ -253,11 +257,14 @@ class Issuing:
                 self._record(tx, signed.decided, results, said)
                 if batch:
                     now = trusted(self._clock.now(), high_time=tx.high_time())
-                    self._intend(tx, batch, outcomes, said, now=now)
+                    outcomes, told = self._intend(tx, batch, now=now)
+                    said += told
         if results:
             self._failpoint("issue.after-result-commit")
-        self._witness.later(said)
         pending = {index: item for index, item in enumerate(outcomes) if isinstance(item, _Pending)}
+        said += [testimony.Intended(item.intent, item.revocable, item.leaf) for item in pending.values()]
+        # In the order of the commits: whoever revokes one of these before it is signed is heard after it.
+        self._witness.later(said)
         return _settled(signed.decided, results), Decided(outcomes, pending, now)
 
     def _record(self, tx: Writing, decided: Decided, results: dict[int, Issued | FleetcaError], said: list[testimony.Record]) -> None:
@@ -278,9 +285,30 @@ class Issuing:
             )
         said += [testimony.Signed(ref, der, now) for ref, (_, der) in made.items()]
 
-    def _intend(
-        self, tx: Writing, batch: Sequence[Proven], outcomes: list[_Outcome], said: list[testimony.Record], *, now: UnixTime
-    ) -> None:
+    def _intend(self, tx: Writing, batch: Sequence[Proven], *, now: UnixTime) -> tuple[list[_Outcome], list[testimony.Record]]:
+        try:
+            with tx.savepoint(), self._foreseeing(tx, batch):
+                outcomes, said = self._each(tx, batch, now=now)
+        except Overtaken:
+            outcomes, said = self._each(tx, batch, now=now)
+        if any(isinstance(outcome, _Pending) for outcome in outcomes):
+            tx.raise_high_time(now)
+        return outcomes, said
+
+    def _foreseeing(self, tx: Writing, batch: Sequence[Proven]) -> AbstractContextManager[None]:
+        if len(batch) < WORTH_FORESEEING:
+            return nullcontext()
+        claims = [item.prepared.claim for item in batch]
+        return tx.foreseeing(
+            requests=[item.prepared.key for item in batch],
+            certificates=[ref for claim in claims for ref in self._issuers.refs_of(claim)],
+            tokens=[claim.token for claim in claims if claim.token is not None],
+            keys=[item.csr.spki_sha256 for item in batch],
+        )
+
+    def _each(self, tx: Writing, batch: Sequence[Proven], *, now: UnixTime) -> tuple[list[_Outcome], list[testimony.Record]]:
+        outcomes: list[_Outcome] = []
+        said: list[testimony.Record] = []
         in_flight: dict[Digest, int] = {}
         for index, item in enumerate(batch):
             key = item.prepared.key
@@ -289,8 +317,7 @@ class Issuing:
             outcomes.append(outcome)
             if isinstance(outcome, _Pending):
                 in_flight[key] = index
-        if in_flight:
-            tx.raise_high_time(now)
+        return outcomes, said
 
     def _decided(self, tx: Writing, item: Proven, said: list[testimony.Record], *, now: UnixTime) -> _Outcome:
         """One request under its own savepoint: what is refused leaves nothing behind but its refusal."""
@@ -420,13 +447,13 @@ class Issuing:
     # ---- Journal and signatures -------------------------------------------------------------------------------------
 
     def sign(self, decided: Decided) -> Signing:
-        """Journal and sign what was decided."""
+        """Bring what was decided to the journal, then sign it. May run beside the next `commit`, in a thread of its own."""
         pending = decided.pending
         if not pending:
             return Signing(decided, (), {})
         self._failpoint("issue.after-intent-commit")
         try:
-            self._witness.testify([testimony.Intended(item.intent, item.revocable, item.leaf) for item in pending.values()])
+            self._witness.settle()
         except Unavailable as error:
             return Signing(decided, (), dict.fromkeys(pending, error))
         self._failpoint("issue.after-journal")

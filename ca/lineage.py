@@ -54,14 +54,19 @@ class Issuers:
             by_subject.setdefault(issuer.subject, []).append(issuer.id)
         self._by_subject = by_subject
 
+    def refs_of(self, claim: evidence.Claim) -> Sequence[CertificateRef]:
+        """Where the certificate in a claim may be on record: under each issuer of the name it bears."""
+        shown = claim.certificate
+        return () if shown is None else [CertificateRef(issuer, shown.serial) for issuer in self._by_subject.get(shown.issuer, ())]
+
     def record_of(self, claim: evidence.Claim, tx: Writing) -> Certificate | None:
         """The row of the certificate in a claim. The name only says where to look: the rule compares octets (incident R34)."""
         shown = claim.certificate
         if shown is None:
             return None
         found = None
-        for issuer in self._by_subject.get(shown.issuer, ()):
-            found = tx.find_certificate(CertificateRef(issuer, shown.serial))
+        for ref in self.refs_of(claim):
+            found = tx.find_certificate(ref)
             if found is not None and found.der == shown.der:
                 break
         return found

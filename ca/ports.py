@@ -181,6 +181,10 @@ class Journal(Protocol):
     def records(self) -> Iterator[bytes]: ...
 
 
+class Overtaken(Exception):
+    """A row was not as foreseen: another transaction wrote it, or this one twice. Undo what the block wrote and go one by one."""
+
+
 class Writing(Protocol):
     """One write transaction. Nothing is durable until the `with` block of `Ledger.writing` ends without an error; then all is.
 
@@ -189,6 +193,16 @@ class Writing(Protocol):
 
     def savepoint(self) -> AbstractContextManager[None]:
         """An exception inside undoes what was done inside, and only that; it propagates."""
+        ...
+
+    def foreseeing(
+        self, *, requests: Sequence[Digest], certificates: Sequence[CertificateRef], tokens: Sequence[Digest], keys: Sequence[Digest]
+    ) -> AbstractContextManager[None]:
+        """Say ahead what a block will ask and write about; it does the same with fewer statements, and some are run only when it ends.
+
+        Raises:
+            Overtaken: within, or at the end. Put a savepoint around the block.
+        """
         ...
 
     def high_time(self) -> UnixTime:

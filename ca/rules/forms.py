@@ -1,7 +1,7 @@
 """Words of `ca.model` as JSON and back. Ring 1: pure.
 
-Owns the mapping only: octets are base64, enums their value (CRL reasons their RFC word), tuples lists, dataclasses objects with exactly their
-fields. Reading is strict: an unknown or missing field, or a value of another type, is `Malformed`. Knows no verb and no socket.
+Owns the mapping only: octets are base64, serial numbers 40 digits of lower-case hex (no other number has more than 64 bits), enums their value
+(CRL reasons their RFC word), tuples lists, dataclasses objects with exactly their fields. Reading is strict: an unknown or missing field, or a value of another type, is `Malformed`. Knows no verb and no socket.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 import base64
 import binascii
 import operator
+import re
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum, IntEnum
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from ca.errors import Malformed
+from ca.model import Serial
 
 T = TypeVar("T")
+_SERIAL: Final = re.compile(r"[0-9a-f]{40}")
 _Reader = Callable[[Any], Any]
 _Writer = Callable[[Any], Any]
 
@@ -65,6 +68,12 @@ def _octets(value: Any) -> bytes:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         raise bad("It is not base64.") from None
+
+
+def _serial(value: Any) -> int:
+    if type(value) is not str or not _SERIAL.fullmatch(value):
+        raise bad("A serial number of 40 hexadecimal digits belongs there.")
+    return int(value, 16)
 
 
 # ---- Writing: one function for each class, made at its first use from its fields' types ---------------------------------
@@ -115,8 +124,14 @@ def _object_writer(kind: type) -> _Writer:
     return written
 
 
+def _serial_text(serial: int) -> str:
+    return f"{serial:040x}"
+
+
 def _field_writer(kind: Any) -> _Writer:
     """By the type that a field declares; where that is not one class, by the class of each value."""
+    if kind is Serial:
+        return _serial_text
     while isinstance(kind, typing.NewType):
         kind = kind.__supertype__
     if typing.get_origin(kind) in {types.UnionType, typing.Union}:
@@ -175,6 +190,8 @@ def _object(kind: type) -> _Reader:
 
 @cache
 def _reader(kind: Any) -> _Reader:
+    if kind is Serial:
+        return _serial
     while isinstance(kind, typing.NewType):
         kind = kind.__supertype__
     if kind in _PLAIN:

@@ -6,9 +6,10 @@ can be written again. One record is one JSON object with `kind`; unknown kinds a
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import orjson
 
 from ca.errors import Broken, FleetcaError
 from ca.model import (
@@ -201,13 +202,12 @@ _KINDS: dict[str, type[Any]] = {
     "operator": OperatorChanged,
     "crl": CrlIntended,
 }
-_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 
 
 def write(record: Record) -> bytes:
     """A record's octets."""
-    return _ENCODER.encode({"kind": _WORDS[type(record)], **forms.write(record)}).encode()
+    return orjson.dumps({"kind": _WORDS[type(record)], **forms.write(record)})
 
 
 def read(octets: bytes) -> Record | None:
@@ -217,7 +217,7 @@ def read(octets: bytes) -> Record | None:
         Broken: `journal-damaged`.
     """
     try:
-        document = json.loads(octets)
+        document = orjson.loads(octets)
         kind = _KINDS.get(document.pop("kind"))
         if kind is None:
             return None

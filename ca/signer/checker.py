@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import marshal
 import os
 import signal
@@ -23,6 +22,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import IO, Any, Final, TypeAlias
+
+import orjson
 
 from ca.der.csr import Csr, read_csr
 from ca.errors import FleetcaError, KeyUnavailable
@@ -66,7 +67,7 @@ def main() -> None:
     while body := _body(asked):
         csrs, work = marshal.loads(body)  # noqa: S302 - from the signer, whose child this is
         check = _read if csrs else _reread
-        told.write(_frame(json.dumps([_outcome(check, item) for item in work], separators=(",", ":")).encode()))
+        told.write(_frame(orjson.dumps([_outcome(check, item) for item in work])))
         told.flush()
 
 
@@ -84,13 +85,15 @@ def _body(source: IO[bytes]) -> bytes:
 
 
 class Checker:
-    """Start it, ask from one thread; answers come from a thread of its own, in order. Closing it gives up what is under way."""
+    """Start it, ask from any thread; answers come from a thread of its own, in order. Closing it gives up what is under way."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
         self._waiting: deque[tuple[bool, int, Told]] = deque()
         """Of each piece of work under way: whether it is CSRs, how many, and who is told."""
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
+        """Held from taking a place among those who wait to the end of asking: answers come in the order in which the pipe was written."""
         self._closed = False
 
     def start(self) -> None:
@@ -118,20 +121,21 @@ class Checker:
 
     def _ask(self, work: list[Any], *, csrs: bool, told: Told) -> None:
         frame, count = _frame(marshal.dumps((csrs, work))), len(work)
-        with self._lock:
-            if self._child is None and not self._closed:
-                self._child = self._spawned()
-            child = self._child
+        with self._asking:
+            with self._lock:
+                if self._child is None and not self._closed:
+                    self._child = self._spawned()
+                child = self._child
+                if child is not None:
+                    self._waiting.append((csrs, count, told))
             if child is not None:
-                self._waiting.append((csrs, count, told))
-        if child is None:
-            told([_died()] * count)
-            return
-        # Outside of the lock, for its reader must get on. A child that is gone is found by its reader.
-        assert child.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
-            child.stdin.write(frame)
-            child.stdin.flush()
+                # Outside of the lock, for its reader must get on. A child that is gone is found by its reader.
+                assert child.stdin is not None
+                with contextlib.suppress(OSError, ValueError):
+                    child.stdin.write(frame)
+                    child.stdin.flush()
+                return
+        told([_died()] * count)
 
     def _spawned(self) -> subprocess.Popen[bytes]:
         # Nothing of our environment but where our own code lies: a unit file may have put secrets there.
@@ -155,7 +159,7 @@ class Checker:
             while body := _body(child.stdout):
                 with self._lock:
                     csrs, count, told = self._waiting[0]
-                outcomes = [_outcome_of(item, csrs=csrs) for item in json.loads(body)]
+                outcomes = [_outcome_of(item, csrs=csrs) for item in orjson.loads(body)]
                 if len(outcomes) != count:
                     break
                 with self._lock:

@@ -1,9 +1,10 @@
-"""The one thread that decides and signs. Edge: knows verbs, no rule.
+"""The one thread that decides, and the one that signs what it decided. Edge: knows verbs, no rule.
 
-A request passes it twice. First its CSR is read by the checker, a process of its own; then it is decided and signed in a batch, and the checker
-reads the certificates back while the next batch is decided. What the checker found of one batch is recorded in the same commit as the intents of
-another. Alone, a request waits for nobody; while a batch is being re-read, only a full one is decided, so that what comes meanwhile
-shares the next commit with the results. What was measured stands in docs/adr/0008-one-commit-a-batch.md.
+A request passes the desk twice. First its CSR is read by the checker, a process of its own; then it is decided in a batch. The batch is
+journaled and signed by the hand, and its certificates are read back by the checker, while the desk decides the next one: each waits for its own disk
+or arithmetic. What the checker found of one batch is recorded in the same commit as the intents of another. Alone, a request waits for
+nobody; while a batch is being signed or re-read, only a full one is decided, so that what comes meanwhile shares the next commit with the
+results. What was measured stands in docs/adr/0008-one-commit-a-batch.md.
 
 Whatever fails, the next request is served: an error of ours answers its request, an error nobody foresaw answers `internal`, goes to the log
 and is kept from the others in its batch by deciding each of them again alone.
@@ -58,7 +59,7 @@ Item = issue.Prepared | revoke.Prepared | Call
 MOST_READING: Final = 2
 """Batches of CSRs that the checker has at once: one in hand and the next."""
 MOST_FLYING: Final = 3
-"""Batches that are signed and not on record: one whose results are at hand, one that is re-read, one that waits for that."""
+"""Batches that are decided and not on record: one whose results are at hand, one that is re-read, one that is signed."""
 SETTLE_AFTER: Final = 0.05
 """Seconds without a request after which the journal gets what has waited for its next write."""
 SETTLE_AGAIN_AFTER: Final = 5.0
@@ -116,12 +117,16 @@ class Desk:
         self._reading = 0
         self._proven: deque[_Proven] = deque()
         self._flying: list[frozenset[Digest]] = []
-        """The request keys of each batch that is signed and not on record yet."""
+        """The request keys of each batch that is decided and not on record yet."""
         self._signed: deque[tuple[Sequence[_Proven], frozenset[Digest], Signed | Exception]] = deque()
         self._thread = threading.Thread(target=self._run, name="signer-desk", daemon=True)
+        self._decided: queue.SimpleQueue[tuple[Sequence[_Proven], Decided] | None] = queue.SimpleQueue()
+        """What the hand is to sign; None is the end."""
+        self._hand = threading.Thread(target=self._sign_all, name="signer-hand", daemon=True)
 
     def start(self) -> None:
         self._checker.start()
+        self._hand.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -130,6 +135,8 @@ class Desk:
             self._stopping = True
             self._bell.notify()
         self._thread.join()
+        self._decided.put(None)
+        self._hand.join()
         self._checker.close()
 
     @property
@@ -280,23 +287,31 @@ class Desk:
             else:
                 self._again([*batch, *fresh], error)
             return
-        # Those who wait can ask for more while this thread signs.
         for one, outcome in zip(batch, settled, strict=True):
             one.job.answer(outcome)
         if fresh:
-            self._sign(fresh, decided)
+            self._flying.append(decided.keys)
+            self._decided.put((fresh, decided))
+
+    # ---- The hand ---------------------------------------------------------------------------------------------------
+
+    def _sign_all(self) -> None:
+        while (work := self._decided.get()) is not None:
+            self._sign(*work)
 
     def _sign(self, batch: Sequence[_Proven], decided: Decided) -> None:
-        self._flying.append(decided.keys)
         try:
             signing = self._issuing.sign(decided)
         except Exception as error:  # noqa: BLE001 - as above
-            self._signed.append((batch, decided.keys, error))
+            failure = error
+            self._post(lambda: self._signed.append((batch, decided.keys, failure)))
             return
         if signing.unread:
             self._checker.reread(signing.unread, lambda found: self._post(lambda: self._was_reread(batch, signing, found)))
         else:
-            self._was_reread(batch, signing, ())
+            self._post(lambda: self._was_reread(batch, signing, ()))
+
+    # ---- What came back ---------------------------------------------------------------------------------------------
 
     def _was_reread(self, batch: Sequence[_Proven], signing: Signing, found: Sequence[Any]) -> None:
         try:

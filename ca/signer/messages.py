@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from ca import errors
 from ca.model import (
     AccountBinding,
@@ -62,7 +64,10 @@ _TAGS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = {
 
 def frame(document: Mapping[str, Any]) -> bytes:
     """One frame. Half a surrogate pair, which JSON may escape and UTF-8 cannot hold, leaves as the escape it came as."""
-    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="backslashreplace")
+    try:
+        body = orjson.dumps(document)
+    except TypeError:
+        body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="backslashreplace")
     return len(body).to_bytes(LENGTH, "big") + body
 
 
@@ -83,8 +88,8 @@ def frame_length(head: bytes, *, longest: int) -> int:
 def unframe(body: bytes) -> dict[str, Any]:
     """The JSON object in a frame."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = orjson.loads(body)
+    except ValueError:
         raise forms.bad("It is not JSON.") from None
     if not isinstance(document, dict):
         raise forms.bad("It must be a JSON object.")

@@ -103,6 +103,7 @@ def _sqlite_engine(path: Path, *, writes: bool) -> sa.Engine:
             connection.execute(f"PRAGMA synchronous={'FULL' if mode == 'wal' else 'EXTRA'}")
             connection.execute(f"PRAGMA cache_size=-{65536 if writes else 16384}")
             connection.execute("PRAGMA temp_store=MEMORY")
+            connection.execute("PRAGMA wal_autocheckpoint=8192")
             if writes:
                 (found,) = connection.execute(f"PRAGMA journal_mode={mode}").fetchone()
                 if found != mode:

@@ -19,45 +19,52 @@ from ca.errors import FleetcaError, StoreUnavailable
 from ca.model import QueuedLeaf
 from ca.store.database import BUSY_SECONDS, Database
 from ca.store.failures import named
+from ca.store.foresight import ForeseenWrites
 from ca.store.rows import Row
 from ca.store.writes_authority import AuthorityWrites
 from ca.store.writes_devices import DeviceWrites
-from ca.store.writes_issuance import IssuanceWrites
 from ca.store.writes_keys import KeyWrites
 from ca.store.writes_record import RecordWrites
 from ca.store.writes_status import StatusWrites
 
 
 class _Savepoint:
-    """A class and not a generator: one is opened for every request of a batch."""
+    """A class and not a generator: one is made for every request of a batch. The database hears of it when something is written inside."""
 
-    __slots__ = ("_leaves", "_name", "_writing")
+    __slots__ = ("_leaves", "_name", "_writing", "opened", "rows")
 
     def __init__(self, writing: SqlWriting) -> None:
         self._writing = writing
         self._name = ""
+        self.opened = False
 
     def __enter__(self) -> None:
         writing = self._writing
-        writing.depth += 1
-        self._name = f"s{writing.depth}"
+        writing.savepoints.append(self)
+        self._name = f"s{len(writing.savepoints)}"
         self._leaves = len(writing.unwritten)
-        writing.command(f"SAVEPOINT {self._name}")
+        self.rows = len(writing.queued)
+
+    def open(self) -> None:
+        self._writing.command(f"SAVEPOINT {self._name}")
+        self.opened = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         writing = self._writing
-        writing.depth -= 1
+        writing.savepoints.pop()
         if kind is None:
-            writing.command(f"RELEASE SAVEPOINT {self._name}")
+            if self.opened:
+                writing.command(f"RELEASE SAVEPOINT {self._name}")
             return
         del writing.unwritten[self._leaves :]
-        if writing.failure is None:
+        del writing.queued[self.rows :]
+        if self.opened and writing.failure is None:
             # A dead transaction has nothing left to undo.
             writing.command(f"ROLLBACK TO SAVEPOINT {self._name}")
             writing.command(f"RELEASE SAVEPOINT {self._name}")
 
 
-class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites, KeyWrites, DeviceWrites):
+class SqlWriting(ForeseenWrites, StatusWrites, RecordWrites, AuthorityWrites, KeyWrites, DeviceWrites):
     """One write transaction: `ca.ports.Writing` and `ca.ports.Sequencing`. Belongs to the thread that opened it."""
 
     def __init__(self, database: Database, cursor: Any) -> None:
@@ -65,16 +72,30 @@ class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites, Ke
         self._driver_error = database.driver_error
         self._cursor = cursor
         self._execute = cursor.execute
-        self.depth = 0
+        self.savepoints: list[_Savepoint] = []
+        self.queued = []
         self.unwritten: list[tuple[bytes, bytes]] = []
         self.failure: FleetcaError | None = None
 
     def savepoint(self) -> _Savepoint:
         return _Savepoint(self)
 
+    def flush(self) -> None:
+        """Write what is queued, each row inside of the savepoint it was told in."""
+        queued, start = self.queued, 0
+        for savepoint in self.savepoints:
+            if not savepoint.opened:
+                self.write_queued(queued[start : savepoint.rows])
+                savepoint.open()
+                start = savepoint.rows
+        self.write_queued(queued[start:])
+        queued.clear()
+        for savepoint in self.savepoints:
+            savepoint.rows = 0
+
     def pending_leaves(self, limit: int) -> Sequence[QueuedLeaf]:
         """Also those of this transaction. Not inside a savepoint: undoing it would take leaves along that were queued before."""
-        assert not self.depth
+        assert not self.savepoints
         self.write_leaves()
         return super().pending_leaves(limit)
 
@@ -85,6 +106,9 @@ class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites, Ke
             self._die(error)
 
     def _all(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[Row]:
+        # Also before a question: some change a row and return it.
+        if self.savepoints or self.queued:
+            self.flush()
         text = self._texts[statement]
         try:
             return self._execute(text.sql, text.given(parameters)).fetchall()  # type: ignore[no-any-return]
@@ -92,6 +116,9 @@ class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites, Ke
             self._die(error)
 
     def _change(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> int:
+        self.seen = None
+        if self.savepoints or self.queued:
+            self.flush()
         text = self._texts[statement]
         try:
             return self._execute(text.sql, text.given(parameters)).rowcount  # type: ignore[no-any-return]
@@ -99,6 +126,12 @@ class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites, Ke
             self._die(error)
 
     def _change_each(self, statement: sa.Executable, parameters: Sequence[Mapping[str, Any]]) -> int:
+        self.seen = None
+        if self.savepoints or self.queued:
+            self.flush()
+        return self._write_each(statement, parameters)
+
+    def _write_each(self, statement: sa.Executable, parameters: Sequence[Mapping[str, Any]]) -> int:
         if self.failure is not None:
             raise self.failure
         text = self._texts[statement]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import orjson
 import sqlalchemy as sa
 
 from ca.errors import Broken
@@ -42,7 +42,9 @@ _STATES = {state.value: state for state in CertificateState}
 _REASONS = {int(reason): reason for reason in Reason}
 _NAME_KINDS = {kind.value: kind for kind in NameKind}
 
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+
+def _to_json(document: Any) -> str:
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def octets_of(serial: int) -> bytes:
@@ -66,7 +68,7 @@ def text_of_names(names: Sequence[Name]) -> str:
 
 
 def names_of(text: str) -> tuple[Name, ...]:
-    return tuple(Name(_NAME_KINDS[kind], value) for kind, value in json.loads(text)) if text != "[]" else ()
+    return tuple(Name(_NAME_KINDS[kind], value) for kind, value in orjson.loads(text)) if text != "[]" else ()
 
 
 def text_of_grant(grant: Grant) -> str:
@@ -269,7 +271,7 @@ OPERATOR_COLUMNS = tuple(t.operators.c)
 
 
 def operator_of(row: Row) -> Operator:
-    return Operator(row[0], row[1], tuple(json.loads(row[2])), row[3], row[4])
+    return Operator(row[0], row[1], tuple(orjson.loads(row[2])), row[3], row[4])
 
 
 CRL_COLUMNS = tuple(column for column in t.crls.c if column.name != "published_at")

@@ -11,7 +11,7 @@ from ca.errors import Busy, Conflict, NotFound
 from ca.model import Certificate, CertificateRef, Device, DeviceId, Digest, Intent, Token, UnixTime
 from ca.store import rows
 from ca.store import tables as t
-from ca.store.reads import FIND_CERTIFICATE, FIND_TOKEN, insert, param, values_of
+from ca.store.reads import FIND_CERTIFICATE, FIND_TOKEN, Parameters, insert, param, values_of
 from ca.store.writes import Writes
 
 _c = t.certificates.c
@@ -92,6 +92,53 @@ MARK_SUPERSEDED = sa.update(t.certificates).where(*_THIS, _c.superseded_at.is_(N
 MARK_CLONE_SEEN = sa.update(t.certificates).where(*_THIS, _c.clone_seen_at.is_(None)).values(clone_seen_at=param("now"))
 
 
+def device_row(device: Device) -> Parameters:
+    return {"id": device.id, "tenant": device.tenant, "state": device.state.value, "created": device.created}
+
+
+def reservation_row(intent: Intent, *, tenant: str, revocable: bool, leaf: Digest) -> Parameters:
+    draft, grant, parent = intent.draft, intent.grant, intent.grant.parent
+    return {
+        "issuer": draft.issuer,
+        "serial": rows.octets_of(draft.serial),
+        "shard": draft.shard,
+        "state": "intended",
+        "tenant": tenant,
+        "device": grant.device,
+        "profile": grant.profile,
+        "actor": grant.actor,
+        "subject": draft.subject,
+        "names": rows.text_of_names(draft.names),
+        "spki_sha256": draft.spki_sha256,
+        "not_before": draft.not_before,
+        "not_after": draft.not_after,
+        "revocable": revocable,
+        "parent_issuer": None if parent is None else parent.issuer,
+        "parent_serial": None if parent is None else rows.octets_of(parent.serial),
+        "request_key": intent.request_key,
+        "leaf": leaf,
+        "intended_at": intent.intended_at,
+        "grant": rows.text_of_grant(grant),
+        "tbs": draft.tbs,
+    }
+
+
+def names_rows(intent: Intent) -> Sequence[Parameters]:
+    """How a certificate is found by its names, each once."""
+    draft = intent.draft
+    serial = rows.octets_of(draft.serial)
+    return [{"value": value, "serial": serial, "issuer": draft.issuer} for value in dict.fromkeys([name.value for name in draft.names])]
+
+
+def key_of_another() -> Conflict:
+    return Conflict(
+        "key-of-another-device",
+        "The key belongs to another device.",
+        why="A key serves one device, ever.",
+        fix="Make a new key on this device and repeat the request with it.",
+    )
+
+
 class IssuanceWrites(Writes):
     def find_by_request(self, request_key: Digest) -> Certificate | None:
         """The certificate that this request got, intended or issued; void ones do not count."""
@@ -161,7 +208,7 @@ class IssuanceWrites(Writes):
         Raises:
             Conflict: there is such a device, of another tenant or in another state (`device-exists`).
         """
-        added = self._change(ADD_DEVICE, {"id": device.id, "tenant": device.tenant, "state": device.state.value, "created": device.created})
+        added = self._change(ADD_DEVICE, device_row(device))
         if not added:
             there = self.lock_device(device.id)
             if there is None or (there.tenant, there.state) != (device.tenant, device.state):
@@ -177,12 +224,7 @@ class IssuanceWrites(Writes):
             return True
         (owner,) = rows.only(self._all(OWNER_OF_KEY, {"spki_sha256": spki_sha256}))
         if owner != device:
-            raise Conflict(
-                "key-of-another-device",
-                "The key belongs to another device.",
-                why="A key serves one device, ever.",
-                fix="Make a new key on this device and repeat the request with it.",
-            )
+            raise key_of_another()
         return False
 
     # ---- intents and results
@@ -194,42 +236,16 @@ class IssuanceWrites(Writes):
             Conflict: the serial exists (`serial-taken`): draw another one.
             Busy: another transaction has just recorded an intent for the same request (`request-taken`): repeat it and find that one.
         """
-        draft, grant, parent = intent.draft, intent.grant, intent.grant.parent
-        serial = rows.octets_of(draft.serial)
-        added = self._change(
-            RESERVE,
-            {
-                "issuer": draft.issuer,
-                "serial": serial,
-                "shard": draft.shard,
-                "state": "intended",
-                "tenant": tenant,
-                "device": grant.device,
-                "profile": grant.profile,
-                "actor": grant.actor,
-                "subject": draft.subject,
-                "names": rows.text_of_names(draft.names),
-                "spki_sha256": draft.spki_sha256,
-                "not_before": draft.not_before,
-                "not_after": draft.not_after,
-                "revocable": revocable,
-                "parent_issuer": None if parent is None else parent.issuer,
-                "parent_serial": None if parent is None else rows.octets_of(parent.serial),
-                "request_key": intent.request_key,
-                "leaf": leaf,
-                "intended_at": intent.intended_at,
-                "grant": rows.text_of_grant(grant),
-                "tbs": draft.tbs,
-            },
-        )
+        draft = intent.draft
+        added = self._change(RESERVE, reservation_row(intent, tenant=tenant, revocable=revocable, leaf=leaf))
         if not added:
             if self._first(FIND_BY_REQUEST, {"request_key": intent.request_key}) is not None:
                 raise Busy(
                     "request-taken", "The same request is being worked on.", fix="Repeat the request: it gets that result.", retry_after=1
                 )
             raise Conflict("serial-taken", f"The serial number {draft.serial:040x} of {draft.issuer} is on record already.")
-        for value in {name.value for name in draft.names}:
-            self._change(ADD_NAME, {"value": value, "serial": serial, "issuer": draft.issuer})
+        for row in names_rows(intent):
+            self._change(ADD_NAME, row)
 
     def record_issued(self, results: Sequence[tuple[CertificateRef, bytes]], *, now: UnixTime) -> Sequence[CertificateRef]:
         """The results (DER) of intents. The same again is harmless. Returns those that have another result already, which stays.

@@ -719,6 +719,44 @@ def test_R03_a_taken_serial_number_is_drawn_again_and_never_overwrites(tmp_path:
     world.close()
 
 
+def test_R03_a_serial_number_that_repeats_within_a_batch_is_drawn_again_and_the_batch_goes_on(world: World) -> None:
+    class Stuttering:
+        """Gives each number twice."""
+
+        draws = 0
+
+        def octets(self, count: int) -> bytes:
+            self.draws += 1
+            return bytes([self.draws // 2]) * count
+
+    batch = [IssueRequest(Keypair().csr(), TokenEvidence(world.token(f"pump-{number}").text)) for number in range(6)]
+    world.issuing._chance = Stuttering()
+    outcomes = world.issuing.issue([(request, world.peer(Role.enroll)) for request in batch])
+    assert [type(outcome) for outcome in outcomes] == [Issued] * 6
+    assert len({row.ref for row in world.rows()}) == 6
+    assert len(world.leaves("issuance")) == 6
+
+
+def test_P9_renewals_of_one_parent_in_a_batch_see_each_other_and_who_comes_from_elsewhere(world: World) -> None:
+    """A batch asks ahead for what it needs; the second of two that touch the same things must see what the first did."""
+    parent, stranger = world.enrol("pump-1"), world.enrol("pump-2")
+    world.clock.at += 5 * DAY
+    shared, own = Keypair().csr(), Keypair().csr()
+    batch = [
+        IssueRequest(shared, PresentedCertificate(parent.certificate)),
+        IssueRequest(shared, PresentedCertificate(stranger.certificate)),
+        IssueRequest(own, PresentedCertificate(stranger.certificate)),
+        IssueRequest(Keypair().csr(), PresentedCertificate(parent.certificate)),
+        IssueRequest(shared, PresentedCertificate(parent.certificate)),
+    ]
+    outcomes = world.issuing.issue([(request, world.peer(Role.enroll)) for request in batch])
+    told = [outcome.code if isinstance(outcome, FleetcaError) else outcome.certificate.device for outcome in outcomes]
+    assert told == ["pump-1", "key-of-another-device", "pump-2", "pump-1", "pump-1"]
+    assert outcomes[4] == replace(outcomes[0], repeated=True)  # type: ignore[type-var]  # an Issued, as told
+    parents = [row.parent for row in world.rows() if row.parent is not None]
+    assert sorted(parents, key=str) == sorted([world.row(parent).ref] * 2 + [world.row(stranger).ref], key=str)
+
+
 # ---- Tokens, operators, revoking ------------------------------------------------------------------------------------
 
 
