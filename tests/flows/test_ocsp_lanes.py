@@ -30,6 +30,7 @@ from tests.fakes import ocsp as fakes
 from tests.fakes.ocsp import HOUR, NOW, World
 from tests.fakes.ocsp_wire import Client, plain, raw, running, with_front, without_front
 from tests.flows.test_ocsp_wire import GOOD, HELD, REVOKED, SECOND, UNISSUED, new_world
+from tests.running import eventually
 
 # ---- On functions: any request ------------------------------------------------------------------------------------------
 
@@ -313,7 +314,7 @@ DIALOGUES = [
 
 def spoken(port: int, parts: list[bytes]) -> bytes:
     """Everything that comes back; dates are cut out."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for part in parts:
             line.sendall(part)
@@ -368,7 +369,7 @@ def test_header_lines_that_were_read_once_are_not_read_again(lanes: tuple[World,
 
     monkeypatch.setattr(protocol.Protocol, "data_received", watched)
     monkeypatch.setattr(finished.Finished, "_lines", {})
-    with socket.create_connection(("127.0.0.1", front), timeout=10) as line:
+    with socket.create_connection(("127.0.0.1", front), timeout=60) as line:
         for octets, new in (
             (post(ONE), True),
             (post(TWO), True),
@@ -444,7 +445,7 @@ def test_a_plain_WSGI_server_gives_the_same_answers(lanes: tuple[World, int, int
 
 
 def test_RFC9110_10_1_1_who_waits_for_100_is_told_to_go_on(lanes: tuple[World, int, int, int]) -> None:
-    with socket.create_connection(("127.0.0.1", lanes[1]), timeout=10) as line:
+    with socket.create_connection(("127.0.0.1", lanes[1]), timeout=60) as line:
         whole = post(ONE, b"Expect: 100-continue", LAST)
         line.sendall(whole[: -len(ONE)])
         assert line.recv(100).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -484,13 +485,16 @@ def test_R22_a_connection_that_says_nothing_more_is_closed(impatient: tuple[Worl
     raw(impatient[1], octets)  # returns when the server closes, or times out
 
 
-def test_R22_a_slow_request_is_cut_off_and_a_busy_connection_is_not(impatient: tuple[World, int, Any]) -> None:
-    with socket.create_connection(("127.0.0.1", impatient[1]), timeout=10) as line:
-        for _ in range(8):
+def test_R22_a_slow_request_is_cut_off_and_a_busy_connection_is_not(
+    impatient: tuple[World, int, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 1.5)
+    with socket.create_connection(("127.0.0.1", impatient[1]), timeout=60) as line:
+        for _ in range(10):  # longer than one request may take
             line.sendall(post(ONE))
             assert line.recv(65536).startswith(b"HTTP/1.1 200")
-            threading.Event().wait(0.1)
-    with socket.create_connection(("127.0.0.1", impatient[1]), timeout=10) as line, pytest.raises(OSError):
+            threading.Event().wait(0.2)
+    with socket.create_connection(("127.0.0.1", impatient[1]), timeout=60) as line, pytest.raises(OSError):
         for octet in post(ONE):
             line.sendall(bytes([octet]))
             threading.Event().wait(0.05)
@@ -511,7 +515,10 @@ def test_R22_who_asks_and_does_not_read_is_closed_and_holds_no_memory(impatient:
     client.close()
 
 
-def test_R22_hundreds_of_half_sent_requests_leave_good_ones_as_they_are(impatient: tuple[World, int, Any]) -> None:
+def test_R22_hundreds_of_half_sent_requests_leave_good_ones_as_they_are(
+    impatient: tuple[World, int, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 30)  # none of them ends meanwhile
     lines = [socket.create_connection(("127.0.0.1", impatient[1])) for _ in range(200)]
     for line in lines:
         line.sendall(post(ONE)[:-1])
@@ -528,16 +535,23 @@ def test_where_too_many_wait_for_Flask_the_next_is_told_tryLater(monkeypatch: py
     monkeypatch.setattr(finished, "MOST_WAITING", 4)
     world, front = warmed()
     go = threading.Event()
-    world.record.before_answer = lambda: go.wait(20)
+    world.record.before_answer = lambda: go.wait(60)
     cold = [
         fakes.request(fakes.certificate_id(SECOND.issuer, UNISSUED + (number << 24) * 0, hash_name=name))
         for number, name in enumerate(["sha1", "sha256", "sha384", "sha512"])
     ]
-    with running(application=create_app(world.service), threads=1, http=type("Finished", (finished.Finished,), {"front": front})) as port:
-        lines = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in cold]
+    handed: list[None] = []
+
+    class Counted(finished.Finished):
+        def _hand_over(self) -> None:
+            handed.append(None)
+            super()._hand_over()
+
+    with running(application=create_app(world.service), threads=1, http=type("Finished", (Counted,), {"front": front})) as port:
+        lines = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in cold]
         for line, body in zip(lines, cold, strict=True):
             line.sendall(post(body))
-        threading.Event().wait(0.3)
+        eventually(lambda: len(handed) == len(cold), every=0.01)
         client = Client(port)
         assert client.post(COLD).said == "TRY_LATER"
         assert client.post(ONE).said == "GOOD", "what is finished goes on"
@@ -554,7 +568,7 @@ def test_a_server_that_stops_hears_out_who_has_begun(monkeypatch: pytest.MonkeyP
     kept: list[socket.socket] = []
     with running(application=create_app(world.service), threads=2, http=type("Finished", (finished.Finished,), {"front": front})) as port:
         for octets in (post(ONE), post(ONE)[:-1], b""):
-            kept.append(socket.create_connection(("127.0.0.1", port), timeout=10))
+            kept.append(socket.create_connection(("127.0.0.1", port), timeout=60))
             kept[-1].sendall(octets)
         assert kept[0].recv(65536).startswith(b"HTTP/1.1 200")
         threading.Event().wait(0.1)

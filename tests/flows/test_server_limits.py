@@ -24,7 +24,7 @@ from fleetca.bridge import BODY_LIMIT
 from fleetca.listening import listening_socket
 from fleetca.protocol import HEAD_LIMIT, PIPELINED, Lane
 from fleetca.server import make_server
-from tests.running import many_descriptors
+from tests.running import eventually, many_descriptors
 
 BIG = 4 << 20
 Address = tuple[str, int]
@@ -36,10 +36,15 @@ def address(running: tuple[Address, server.Server]) -> Address:
 
 
 @pytest.fixture
-def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Address, server.Server]]:
-    """A running server with short patience."""
+def short_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For those who wait until the server loses patience; the others have their time, on a busy machine too."""
     monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.5)
     monkeypatch.setattr(protocol, "STALLED_SECONDS", 0.3)
+
+
+@pytest.fixture
+def running() -> Iterator[tuple[Address, server.Server]]:
+    """A running server."""
     app = Flask("limits")
     app.add_url_rule("/headers", "headers", lambda: dict(request.headers), methods=["GET", "POST"])
     app.add_url_rule("/big", "big", lambda: bytes(BIG))
@@ -49,17 +54,17 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Address, server.S
     made = make_server(app, threads=2, ready=ready.set)
     thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield listener.getsockname(), made
     finally:
         made.stop()
-        thread.join(10)
+        thread.join(60)
 
 
 def _connected(address: Address) -> socket.socket:
     connection = socket.create_connection(address)
-    connection.settimeout(10)
+    connection.settimeout(60)
     return connection
 
 
@@ -138,13 +143,14 @@ def test_R18_a_trailer_is_never_a_header(address: Address) -> None:
 def test_R22_many_requests_on_one_connection_wait_their_turn_up_to_a_limit(address: Address) -> None:
     ask = b"GET /headers HTTP/1.1\r\n\r\n"
     with _connected(address) as connection:
-        connection.sendall(ask * (PIPELINED // 2))
+        connection.sendall(ask * (PIPELINED // 2 - 1) + ask.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert _all(connection).count(b"200 OK") == PIPELINED // 2
     with _connected(address) as connection:
         connection.sendall(ask * 20 * PIPELINED)
         assert _all(connection).count(b"200 OK") <= PIPELINED + 1
 
 
+@pytest.mark.usefixtures("short_of_time")
 def test_R22_an_empty_line_does_not_keep_an_idle_connection_open(address: Address) -> None:
     with _connected(address) as connection:
         connection.sendall(b"GET /headers HTTP/1.1\r\n\r\n")
@@ -153,21 +159,24 @@ def test_R22_an_empty_line_does_not_keep_an_idle_connection_open(address: Addres
         assert _all(connection) == b""
 
 
+@pytest.mark.usefixtures("short_of_time")
 def test_R22_an_answer_that_nobody_reads_ends_its_connection(address: Address) -> None:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(address)
-        connection.settimeout(10)
+        connection.settimeout(60)
         connection.sendall(b"GET /big HTTP/1.1\r\n\r\n")
         threading.Event().wait(1.5)
         assert len(_all(connection)) < BIG
 
 
-def test_an_answer_that_is_read_slowly_arrives_whole(address: Address) -> None:
+def test_an_answer_that_is_read_slowly_arrives_whole(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than nothing at all may be taken."""
+    monkeypatch.setattr(protocol, "STALLED_SECONDS", 3.0)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(address)
-        connection.settimeout(10)
+        connection.settimeout(60)
         connection.sendall(b"GET /big HTTP/1.1\r\nConnection: close\r\n\r\n")
         got = 0
         while part := connection.recv(1 << 18):
@@ -182,7 +191,7 @@ def test_a_server_that_stops_answers_who_has_connected_already(running: tuple[Ad
         kept.sendall(b"GET /headers HTTP/1.1\r\n\r\n")
         assert b"200 OK" in kept.recv(65536)
         half.sendall(b"GET /headers HTTP/1.1\r\n")
-        threading.Event().wait(0.1)
+        _until(lambda: len(stopping.room) == 3)
         stopping.stop()
         # An idle connection is closed; the others are heard, once.
         assert _all(kept) == b""
@@ -222,8 +231,7 @@ def counter() -> Counter:
 
 
 @pytest.fixture
-def laned(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Address, server.Server]]:
-    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.5)
+def laned(counter: Counter) -> Iterator[tuple[Address, server.Server]]:
     app = Flask("laned")
     app.add_url_rule("/count", "count", lambda: f"application {len(request.get_data())}", methods=["GET", "POST"])
     listener = listening_socket("127.0.0.1:0", setting="test")
@@ -231,12 +239,12 @@ def laned(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[A
     made = make_server(app, threads=2, ready=ready.set, lane=Lane({b"/count": counter.take}))
     thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield listener.getsockname(), made
     finally:
         made.stop()
-        thread.join(10)
+        thread.join(60)
 
 
 def _post(body: bytes, *headers: bytes) -> bytes:
@@ -273,6 +281,7 @@ def test_the_lane_answers_what_is_for_it_and_the_application_the_rest(
     assert b"connection: close" in answers[-1]
 
 
+@pytest.mark.usefixtures("short_of_time")
 def test_a_lane_that_thinks_keeps_its_connection_and_the_others_go_on(laned: tuple[Address, server.Server], counter: Counter) -> None:
     """Longer than a request may take to arrive: that clock has stopped."""
     counter.hold = True
@@ -304,11 +313,7 @@ def test_a_server_that_stops_waits_for_its_lane(laned: tuple[Address, server.Ser
 
 
 def _until(true: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if true():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it did not happen")
+    eventually(true, every=0.01)
 
 
 # ---- The number of connections ------------------------------------------------------------------------------------------
@@ -355,22 +360,30 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Address, server.S
     made = make_server(app, threads=2, ready=ready.set, context=context, connections=SEATS)
     thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield listener.getsockname(), made
     finally:
         made.stop()
-        thread.join(10)
+        thread.join(60)
 
 
 def _tls(address: Address) -> ssl.SSLSocket:
     context = ssl.create_default_context(cadata=CERTIFICATE.decode())
-    raw = socket.create_connection(address, timeout=10)
+    raw = socket.create_connection(address, timeout=60)
     try:
         return context.wrap_socket(raw, server_hostname="localhost")
     except OSError:
         raw.close()
         raise
+
+
+def _let_in(address: Address) -> ssl.SSLSocket | None:
+    """None where there was no room at the moment."""
+    try:
+        return _tls(address)
+    except OSError:
+        return None
 
 
 def _ask(connection: ssl.SSLSocket, path: str) -> None:
@@ -411,14 +424,11 @@ def test_R22_a_thousand_half_open_connections_leave_room_for_good_ones(crowded: 
         assert len(running.room) <= SEATS
         threading.Event().wait(0.2)  # by now the last of them has had its time
         for _ in range(20):
-            with _tls(address) as good:
+            with eventually(lambda: _let_in(address)) as good:
                 assert b"hello" in _get(good, "/hello")
         assert b"hello" in _get(kept, "/hello"), "whoever was answered before outlasts strangers"
         assert len(running.room) <= SEATS
-        for one in flood:
-            one.settimeout(10)
-        ended = sum(_ended(one) for one in flood[:-SEATS])
-        assert ended >= 1000 - 2 * SEATS
+        eventually(lambda: sum(_ended(one) for one in flood[:-SEATS]) >= 1000 - 2 * SEATS)
     _until(lambda: len(running.room) == 0)
 
 
