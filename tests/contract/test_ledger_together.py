@@ -220,7 +220,7 @@ def test_transactions_that_lock_each_other_out_end_with_one_through(store: Store
             with store.ledger.writing() as writing:
                 writing.lock_device(DeviceId(first))
                 if store.backend == "postgresql":
-                    meet.wait(5)
+                    meet.wait(60)
                 writing.lock_device(DeviceId(second))
             outcomes.append("through")
         except StoreUnavailable as refused:
