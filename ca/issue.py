@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ca import lineage
+from ca import approvals, lineage
 from ca.allowances import Allowances
 from ca.der.certificate import assemble
 from ca.der.csr import Csr, read_csr
@@ -54,8 +54,13 @@ from ca.model import (
     StatusKind,
     UnixTime,
 )
+<<<<<<< work
+from ca.ports import Chance, Clock, Failpoint, Ledger, SigningKey, Writing
+from ca.rules import approval, evidence, grant, leaf, renewal, testimony
+=======
 from ca.ports import Chance, Clock, Failpoint, Ledger, Overtaken, SigningKey, Writing
 from ca.rules import evidence, grant, leaf, renewal, testimony
+>>>>>>> new
 from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
 from ca.rules.device_life import fits
@@ -189,6 +194,7 @@ class Issuing:
         self._current = policy
         self._failpoint = failpoint
         self._allowances = Allowances(policy.caps_of, "certificates")
+        self._approving = any(profile.approval_within for profile in policy.profiles.values())
 
     def announce(self) -> None:
         """Say on the record which keys were opened. Asked for when the signer starts; signs nothing, so it needs no trusted clock."""
@@ -354,6 +360,7 @@ class Issuing:
             said += lineage.give_up(tx, found, now=now)
         claim, policy = item.claim, self._policy_at(now)
         record = self._issuers.record_of(claim, tx)
+        waited = tx.find_approval(item.key) if self._approving else None
         asked = grant.asked_for(
             claim,
             item.request,
@@ -362,7 +369,7 @@ class Issuing:
             token=tx.find_token(claim.token) if claim.token is not None else None,
             record=record,
             operator=self._operator(tx, item, record),
-            now=now,
+            now=approval.evidence_time(waited, now=now),
         )
         device = tx.lock_device(asked.device)
         if claim.validated is not None:
@@ -375,6 +382,9 @@ class Issuing:
         if profile.roots_of_trust or profile.safety_class is not None:
             fits(tx.device_facts(given.device), profile, now=now)
         self._allowances.spend(claim.peer.role, now=now)
+        waits = approvals.required(tx, waited, given, profile, csr, request=item.key, now=now)
+        if waits is not None:
+            return waits
         if device is None:
             self._add_device(tx, given, now=now)
         elif device.state is not DeviceState.active:

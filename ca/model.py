@@ -376,6 +376,8 @@ class Profile:
     """The gravest class of device that these certificates are good enough for; None: not asked."""
     minimum_protection: Protection = Protection.memory
     """Of the keys that we make or open ourselves for such certificates (a CA's above all): a weaker store is refused."""
+    approval_within: int = 0
+    """Seconds that a first certificate waits for an operator's approval at most; 0: it needs none."""
     server_keygen: bool = False
     """Whether the enrolment service may make the device's key and hand it over (RFC 7030 4.4). It keeps none."""
 
@@ -985,6 +987,47 @@ class CreatedToken:
     token: Token
     binding_key: bytes = field(default=b"", repr=False)
     """With it, its holder binds an account; it follows from the token's hash and a secret of the signer's."""
+
+
+class ApprovalState(Enum):
+    pending = "pending"
+    approved = "approved"
+    refused = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A request for a certificate that an operator must approve, and what was decided. It is of that very request and of no other."""
+
+    request: Digest
+    """The request key: evidence and CSR, by their hash."""
+    tenant: TenantId
+    device: DeviceId
+    profile: ProfileName
+    names: tuple[Name, ...]
+    evidence: EvidenceKind
+    actor: str
+    """Who asked."""
+    spki_sha256: Digest
+    """Of the key in the CSR."""
+    asked_at: UnixTime
+    expires: UnixTime
+    """Approved and fetched before this, or not at all."""
+    state: ApprovalState = ApprovalState.pending
+    decided_at: UnixTime | None = None
+    decided_by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalDecision:
+    """What an operator says to a request that waits."""
+
+    evidence: Evidence
+    request: str
+    """Its hash in hex, or the beginning of it."""
+    approve: bool
+    reason: str = ""
 
 
 # ---- The record -----------------------------------------------------------------------------------------------------

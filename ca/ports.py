@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 
 from ca.model import (
     AlgorithmName,
+    Approval,
     Certificate,
     CertificateRef,
     ChangeNumber,
@@ -296,6 +297,26 @@ class Writing(Protocol):
 
     def certificates_of(self, device: DeviceId) -> Sequence[Certificate]:
         """Every certificate of a device that is issued or intended, newest first."""
+        ...
+
+    def find_approval(self, request: Digest) -> Approval | None:
+        """What an operator said, or is asked, of this request."""
+        ...
+
+    def find_approval_by_beginning(self, beginning: str) -> Approval | None:
+        """The one whose hash begins with these hexadecimal digits; None also where there are several."""
+        ...
+
+    def waiting_approvals_of(self, device: DeviceId, *, now: UnixTime, limit: int) -> int:
+        """How many of a device wait; no more are counted than `limit`."""
+        ...
+
+    def add_approval(self, approval: Approval) -> None:
+        """A request that waits. The same again is harmless."""
+        ...
+
+    def decide_approval(self, approval: Approval) -> None:
+        """What was decided; nothing where it was decided before."""
         ...
 
     def find_token_by_beginning(self, octets: bytes) -> Token | None:

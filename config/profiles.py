@@ -54,6 +54,7 @@ class ProfileForm(Form):
     safety_class: Literal["A", "B", "C"] | None = None
     minimum_protection: Literal["memory", "file", "quorum", "module", "hardware"] | None = None
     server_keygen: bool | None = None
+    approval_within: Duration | None = None
 
     _file: Path = PrivateAttr(default=Path())
     _digest: bytes = PrivateAttr(default=b"")

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from ca.adopt import adopt
+from ca.approvals import Approving
 from ca.confirm import Confirming
 from ca.describe import Describing
 from ca.errors import Conflict, FleetcaError, StoreUnavailable
@@ -139,6 +140,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     chance=chance,
                     secret=forms.serial_check_key(settings),
                 ),
+                approving=Approving(ledger=store.ledger, issuers=issuers, policy=rules, clock=clock),
                 confirming=Confirming(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
                 superseding=Superseding(ledger=store.ledger, witness=witness, policy=rules, clock=clock),
                 crls=CrlSigning(

@@ -148,11 +148,12 @@ class Power(Enum):
     create_token = "create-token"
     revoke = "revoke"
     search = "search"
+    approve = "approve"
 
 
 OPERATOR_POWERS: Final = {
     "admin": frozenset(Power),
-    "registrar": frozenset({Power.issue, Power.create_token, Power.search}),
+    "registrar": frozenset({Power.issue, Power.create_token, Power.approve, Power.search}),
     "revoker": frozenset({Power.revoke, Power.search}),
     "auditor": frozenset({Power.search}),
 }

@@ -46,6 +46,7 @@ class Verb(Enum):
     create_token = "create-token"
     revoke_token = "revoke-token"
     bind_account = "bind-account"
+    approve = "approve"
     confirm = "confirm"
 
 
@@ -76,6 +77,10 @@ ALLOWED: Final = frozenset(
         (Verb.create_token, Role.enroll, EvidenceKind.message),
         (Verb.create_token, Role.operator, EvidenceKind.local),
         (Verb.create_token, Role.operator, EvidenceKind.message),
+        # Operators decide on requests that wait.
+        (Verb.approve, Role.enroll, EvidenceKind.message),
+        (Verb.approve, Role.operator, EvidenceKind.local),
+        (Verb.approve, Role.operator, EvidenceKind.message),
         # At the machine only: no signed message asks for it.
         (Verb.revoke_token, Role.operator, EvidenceKind.local),
         # Who makes an account holds a token's binding key.
@@ -91,6 +96,7 @@ _ACTS: Final[Mapping[Verb, frozenset[Act]]] = {
     Verb.revoke: frozenset({Act.revoke}),
     Verb.create_token: frozenset({Act.create_token}),
     Verb.confirm: frozenset({Act.confirm}),
+    Verb.approve: frozenset({Act.approve}),
 }
 _KINDS: Final[Mapping[type, EvidenceKind]] = {
     TokenEvidence: EvidenceKind.token,

@@ -17,6 +17,7 @@ from typing import Final
 from ca.errors import Denied, Malformed, NotFound, Unacceptable, Unauthenticated
 from ca.model import (
     OWN_SERVICES,
+    ApprovalDecision,
     Certificate,
     CertificateRef,
     CertificateState,
@@ -145,7 +146,7 @@ def asked_for(
         case EvidenceKind.local:
             asked = _by_role(found, request, policy, operator=operator)
         case EvidenceKind.validated:
-            asked = _by_validated(found, request, policy, token, now=now)
+            asked = _by_validated(found, request, policy, token)
         case EvidenceKind.manufacturer:
             asked = _by_manufacturer(found, request, policy, now=now)
         case _:
@@ -217,7 +218,7 @@ def _by_message(
     )
 
 
-def _by_validated(found: Claim, request: IssueRequest, policy: Policy, token: Token | None, *, now: UnixTime) -> Asked:
+def _by_validated(found: Claim, request: IssueRequest, policy: Policy, token: Token | None) -> Asked:
     """The web process says that an account has these names: what that reaches stands in its caps, and in the token where one is named."""
     said, caps = found.validated, policy.caps_of(found.peer.role)
     assert said is not None, "a claim of this kind holds what was validated"
@@ -512,7 +513,7 @@ def revocation(
             actor = _by_signed_revocation(found, request, record, operator=operator, target=target, now=now)
             ref = request.target
         case EvidenceKind.validated:
-            actor, ref = _by_validated_revocation(found, request, policy, target=target, token=token, now=now), request.target
+            actor, ref = _by_validated_revocation(found, request, policy, target=target, token=token), request.target
         case _:
             raise Denied("evidence-unknown", "This kind of evidence revokes nothing.")
     if ref is None and request.device is None:
@@ -561,7 +562,7 @@ def _by_signed_revocation(
 
 
 def _by_validated_revocation(
-    found: Claim, request: RevokeRequest, policy: Policy, *, target: Certificate | None, token: Token | None, now: UnixTime
+    found: Claim, request: RevokeRequest, policy: Policy, *, target: Certificate | None, token: Token | None
 ) -> str:
     """An account revokes what it was issued, and what carries none but names that it was found to hold (RFC 8555 7.6)."""
     said, caps = found.validated, policy.caps_of(found.peer.role)
@@ -608,6 +609,22 @@ def token(
             raise Denied("evidence-unknown", "This kind of evidence makes no tokens.")
     _for_devices(policy, request.device, request.profile)
     return actor
+
+
+def approval(found: Claim, request: ApprovalDecision, *, record: Certificate | None, operator: Operator | None, now: UnixTime) -> str:
+    """May this evidence decide on a request that waits? Returns the actor for the record."""
+    match found.kind:
+        case EvidenceKind.local if found.peer.role is Role.operator:
+            return _role_actor(found)
+        case EvidenceKind.message:
+            own = _shown(found, record, now=now)
+            renewal.newest(own, now=now)
+            actor = f"operator:{_operator(own, operator, power=Power.approve)}"
+            if found.message is None or found.message.decision != (request.request, request.approve, request.reason):
+                raise Unauthenticated("message-for-another-act", "The signed message decides something else.")
+            return actor
+        case _:
+            raise Denied("evidence-unknown", "This kind of evidence decides nothing.")
 
 
 def local_actor(found: Claim) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from ca.model import (
+    Approval,
     CertificateRef,
     CrlIntent,
     Device,
@@ -143,6 +144,23 @@ def token(made: Token) -> LogLeaf:
 def token_revoked(known: Token, *, actor: str, at: UnixTime) -> LogLeaf:
     """A token works no more, though nobody used it."""
     return _leaf("token-revoked", at, hash=known.hash.hex(), device=known.device, actor=actor)
+
+
+def approval(decided: Approval) -> LogLeaf:
+    """An operator decided on a request."""
+    assert decided.decided_at is not None, "only decisions are put on record"
+    return _leaf(
+        "approval",
+        decided.decided_at,
+        request=decided.request.hex(),
+        device=decided.device,
+        profile=decided.profile,
+        names=_names(decided.names),
+        spki_sha256=decided.spki_sha256.hex(),
+        decision=decided.state.value,
+        actor=decided.decided_by,
+        reason=decided.reason,
+    )
 
 
 def delivery(ref: CertificateRef, *, successor: CertificateRef, grace_ends_at: UnixTime, at: UnixTime) -> LogLeaf:

@@ -33,9 +33,18 @@ class Act(Enum):
     create_token = "create-token"
     issue = "issue"
     report = "report"
+    approve = "approve"
 
 
-WINDOW: Final = {Act.renew: 3600, Act.confirm: 300, Act.revoke: 300, Act.create_token: 300, Act.issue: 300, Act.report: 300}
+WINDOW: Final = {
+    Act.renew: 3600,
+    Act.confirm: 300,
+    Act.revoke: 300,
+    Act.create_token: 300,
+    Act.issue: 300,
+    Act.report: 300,
+    Act.approve: 300,
+}
 """Seconds around `issued_at` in which a message counts. A renewal may be retried for an hour with the same octets, and gets one certificate."""
 
 _COMMON: Final = frozenset({"act", "audience", "issued_at", "id"})
@@ -46,8 +55,10 @@ FIELDS: Final = {
     Act.create_token: (frozenset({"device", "profile", "lifetime"}), frozenset({"names"})),
     Act.issue: (frozenset({"device", "profile", "csr"}), frozenset({"names"})),
     Act.report: (frozenset({"outcome"}), frozenset({"code", "due", "agent"})),
+    Act.approve: (frozenset({"request", "decision"}), frozenset({"words"})),
 }
 """Required and optional fields of each act, beside the common ones."""
+_DECISIONS: Final = {"approve": True, "refuse": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,8 @@ class Message:
     lifetime: int | None = None
     report: Mapping[str, str | int] | None = None
     """What a device says of its renewals: `outcome`, `code`, `due`, `agent`. Enrolment reads it; the signer never does."""
+    decision: tuple[str, bool, str] | None = None
+    """The whole hash of a request in hex, whether it is approved, and words about it."""
 
 
 def signed_octets(payload: bytes) -> bytes:
@@ -178,6 +191,18 @@ def read_message(payload: bytes) -> Message:
         names=names_from(document["names"]) if "names" in document else (),
         lifetime=_number(document, "lifetime") if "lifetime" in document else None,
         report={key: _number(document, key) if key == "due" else _text(document, key) for key in fields} if act is Act.report else None,
+        decision=_decision(document) if act is Act.approve else None,
+    )
+
+
+def _decision(document: Mapping[str, Any]) -> tuple[str, bool, str]:
+    word = _text(document, "decision")
+    if word not in _DECISIONS:
+        raise _bad(f"`decision` must be one of {', '.join(_DECISIONS)}.")
+    return (
+        ids.hash_beginning(_text(document, "request"), whole=True),
+        _DECISIONS[word],
+        _text(document, "words") if "words" in document else "",
     )
 
 
@@ -205,6 +230,9 @@ def write_message(message: Message) -> bytes:
     if message.lifetime is not None:
         document["lifetime"] = message.lifetime
     document |= message.report or {}
+    if message.decision is not None:
+        request, approve, words = message.decision
+        document |= {"request": request, "decision": "approve" if approve else "refuse"} | ({"words": words} if words else {})
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 

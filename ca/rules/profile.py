@@ -94,6 +94,7 @@ def accept(
     safety_class: str | None = None,
     minimum_protection: str = "memory",
     server_keygen: bool = False,
+    approval_within: int = 0,
 ) -> Profile:
     """Build a profile from plain values (see `ca.model.Profile` for what they mean; times are seconds).
 
@@ -142,6 +143,7 @@ def accept(
         safety_class=None if safety_class is None else _choice(name, "safety_class", SafetyClass, safety_class),
         minimum_protection=_protection(name, minimum_protection),
         server_keygen=server_keygen,
+        approval_within=approval_within,
     )
     judge(profile)
     return profile

@@ -17,6 +17,8 @@ from typing import Any, Final
 from ca.errors import Broken, FleetcaError, Unavailable
 from ca.model import (
     AccountBinding,
+    Approval,
+    ApprovalDecision,
     Certificate,
     CertificateQuery,
     CertificateRef,
@@ -101,6 +103,10 @@ class SignerClient:
         """An account has a token from now on; the token."""
         return forms.read(Token, self._ask("bind-account", messages.write_binding(asked)))
 
+    def decide_approval(self, asked: ApprovalDecision) -> Approval:
+        """Approve or refuse a request that waits."""
+        return forms.read(Approval, self._ask("decide-approval", messages.write_decision(asked)))
+
     def confirm(self, asked: ConfirmRequest) -> Certificate:
         """A certificate was used, or its successor delivered. Returns the certificate that spoke."""
         return forms.read(Certificate, self._ask("confirm", messages.write_confirm(asked)))
@@ -183,6 +189,11 @@ class SignerClient:
         asked = {"device": device, "after": after, "limit": limit}
         page = self._ask("tokens", {key: value for key, value in asked.items() if value is not None})
         return forms.read(tuple[Token, ...], page["rows"]), page["next"]
+
+    def approvals(self, *, after: str | None = None, limit: int = 50) -> tuple[tuple[Approval, ...], str | None]:
+        """A page of the requests that wait for an operator, and the cursor of the next one."""
+        page = self._ask("approvals", {"limit": limit} if after is None else {"limit": limit, "after": after})
+        return forms.read(tuple[Approval, ...], page["rows"]), page["next"]
 
     def device_facts(self, device: DeviceId) -> DeviceFacts | None:
         """What was said of a device; None where nothing was."""

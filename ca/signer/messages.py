@@ -16,6 +16,7 @@ import orjson
 from ca import errors
 from ca.model import (
     AccountBinding,
+    ApprovalDecision,
     CertificateRef,
     ConfirmRequest,
     DeviceId,
@@ -324,6 +325,20 @@ def write_binding(asked: AccountBinding) -> dict[str, Any]:
 def read_binding(body: Mapping[str, Any], peer: Peer) -> Evidence:
     _only(body, required=frozenset({"evidence"}))
     return read_evidence(body["evidence"], peer)
+
+
+def write_decision(asked: ApprovalDecision) -> dict[str, Any]:
+    return {"evidence": write_evidence(asked.evidence), "request": asked.request, "approve": asked.approve, "reason": asked.reason}
+
+
+def read_decision(body: Mapping[str, Any], peer: Peer) -> ApprovalDecision:
+    _only(body, required=frozenset({"evidence", "request", "approve", "reason"}))
+    return ApprovalDecision(
+        evidence=read_evidence(body["evidence"], peer),
+        request=ids.hash_beginning(forms.read(str, body["request"])),
+        approve=forms.read(bool, body["approve"]),
+        reason=forms.read(str, body["reason"]),
+    )
 
 
 def write_confirm(asked: ConfirmRequest) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from ca.errors import NotFound
 from ca.model import (
+    Approval,
     Certificate,
     CertificateQuery,
     CertificateRef,
@@ -75,6 +76,8 @@ class Reading(Protocol):
 
     def waiting_tokens(self, *, now: UnixTime, after: tuple[DeviceId, Digest] | None, limit: int) -> Sequence[Token]: ...
 
+    def waiting_approvals(self, *, now: UnixTime, after: tuple[UnixTime, Digest] | None, limit: int) -> Sequence[Approval]: ...
+
     def issuers(self) -> Sequence[Issuer]: ...
 
     def operators(self) -> Sequence[Operator]: ...
@@ -94,6 +97,7 @@ class Questions:
             "device-facts",
             "device-events",
             "tokens",
+            "approvals",
             "issuers",
             "profiles",
             "operators",
@@ -122,6 +126,7 @@ class Questions:
             "device-facts": lambda body: self._reading.device_facts(self._device(body).id),
             "device-events": self._events,
             "tokens": self._tokens,
+            "approvals": self._approvals,
             "issuers": lambda _: self._reading.issuers(),
             "profiles": lambda _: tuple(self._policy.profiles[name] for name in sorted(self._policy.profiles)),
             "operators": lambda _: self._reading.operators(),
@@ -198,6 +203,22 @@ class Questions:
         page = found[:limit]
         more = f"{page[-1].device}/{page[-1].hash.hex()}" if len(found) > limit else None
         return {"rows": forms.write(page), "next": more}
+
+    def _approvals(self, body: Mapping[str, Any]) -> Any:
+        if not body.keys() <= {"after", "limit"}:
+            raise forms.bad("It takes after and limit.")
+        limit = _limit(body)
+        after = _approval_place(forms.read(str, body["after"])) if "after" in body else None
+        found = self._reading.waiting_approvals(now=self._clock.now(), after=after, limit=limit + 1)
+        page = found[:limit]
+        return {"rows": forms.write(page), "next": f"{page[-1].expires}/{page[-1].request.hex()}" if len(found) > limit else None}
+
+
+def _approval_place(cursor: str) -> tuple[UnixTime, Digest]:
+    expires, _, digest = cursor.partition("/")
+    if not expires.isdecimal() or len(expires) > 12:
+        raise forms.bad("This is no cursor of ours.")
+    return int(expires), Digest(bytes.fromhex(ids.hash_beginning(digest, whole=True)))
 
 
 def _token_place(cursor: str) -> tuple[DeviceId, Digest]:

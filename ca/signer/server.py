@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ca.approvals import Approving
 from ca.confirm import Confirming
 from ca.describe import Describing
 from ca.errors import Broken, Contested, Denied, FleetcaError, NotFound, Unavailable
@@ -42,6 +43,7 @@ class Verbs:
     issuing: Issuing
     revoking: Revoking
     tokens: Tokens
+    approving: Approving
     confirming: Confirming
     superseding: Superseding
     crls: CrlSigning
@@ -83,6 +85,7 @@ class SignerServer:
             "create-token": self._create_token,
             "revoke-token": self._revoke_token,
             "bind-account": self._bind_account,
+            "decide-approval": self._decide_approval,
             "confirm": self._confirm,
             "sign-crl": self._sign_crl,
             "crl-published": self._crl_published,
@@ -222,6 +225,14 @@ class SignerServer:
         token = self._desk.do(lambda: self._verbs.tokens.bind(asked, peer))
         self._log.info("account-bound", role=peer.role.value, uid=peer.uid, device=token.device, hash=token.hash.hex()[:16])
         return token
+
+    def _decide_approval(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        asked = messages.read_decision(_plain(body), peer)
+        made = self._desk.do(lambda: self._verbs.approving.decide(asked, peer))
+        self._log.info(
+            "approval-decided", actor=made.decided_by, device=made.device, state=made.state.value, request=made.request.hex()[:16]
+        )
+        return made
 
     def _confirm(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         asked = messages.read_confirm(_plain(body), peer)

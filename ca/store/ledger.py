@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from ca.errors import FleetcaError, StoreUnavailable
 from ca.model import QueuedLeaf
+from ca.store.approval_rows import ApprovalWrites
 from ca.store.database import BUSY_SECONDS, Database
 from ca.store.failures import named
 from ca.store.foresight import ForeseenWrites
@@ -64,7 +65,11 @@ class _Savepoint:
             writing.command(f"RELEASE SAVEPOINT {self._name}")
 
 
+<<<<<<< work
+class SqlWriting(IssuanceWrites, StatusWrites, RecordWrites, AuthorityWrites, KeyWrites, DeviceWrites, ApprovalWrites):
+=======
 class SqlWriting(ForeseenWrites, StatusWrites, RecordWrites, AuthorityWrites, KeyWrites, DeviceWrites):
+>>>>>>> new
     """One write transaction: `ca.ports.Writing` and `ca.ports.Sequencing`. Belongs to the thread that opened it."""
 
     def __init__(self, database: Database, cursor: Any) -> None:

@@ -40,6 +40,7 @@ from ca.model import (
 )
 from ca.store import rows, search
 from ca.store import tables as t
+from ca.store.approval_rows import ApprovalReads
 from ca.store.database import Database
 from ca.store.device_reads import DeviceReads
 from ca.store.key_reads import KeyReads
@@ -103,7 +104,7 @@ TOKENS_WAITING = (
 PING = sa.select(t.counters.c.value).where(t.counters.c.name == t.CHANGE)
 
 
-class Reading(KeyReads, DeviceReads):
+class Reading(KeyReads, DeviceReads, ApprovalReads):
     """Reads only. `find_certificate`, `find_by_der_digest`, `certificates_of`, `find_token`, `change_number`, `high_time`, `crl_entries`, `last_crl`, `issuers`,
     `operators`, `find_operator`, `pending_leaves`, `leaves`, `leaf_count` and `last_checkpoint` come from `Reads`.
     """

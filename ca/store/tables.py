@@ -189,6 +189,41 @@ tokens = sa.Table(
     sqlite_with_rowid=False,
 )
 
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    sa.Column("request", OCTETS, primary_key=True),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("device", TEXT, nullable=False),
+    sa.Column("profile", TEXT, nullable=False),
+    sa.Column("names", TEXT, nullable=False),  # JSON list of [kind, value]
+    sa.Column("evidence", TEXT, nullable=False),
+    sa.Column("actor", TEXT, nullable=False),
+    sa.Column("spki_sha256", OCTETS, nullable=False),
+    sa.Column("asked_at", NUMBER, nullable=False),
+    sa.Column("expires", NUMBER, nullable=False),
+    sa.Column("state", TEXT, nullable=False),
+    sa.Column("decided_at", NUMBER),
+    sa.Column("decided_by", TEXT, nullable=False),
+    sa.Column("reason", TEXT, nullable=False),
+    sa.CheckConstraint("state IN ('pending', 'approved', 'refused')", name="approvals_state"),
+    sa.Index(
+        "approvals_waiting",
+        "expires",
+        "request",
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    ),
+    sa.Index(
+        "approvals_waiting_of",
+        "device",
+        "expires",
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    ),
+    sqlite_with_rowid=False,
+)
+
 messages = sa.Table(
     "messages",
     metadata,

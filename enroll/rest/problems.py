@@ -32,6 +32,7 @@ _STATUSES: Final[tuple[tuple[type[errors.FleetcaError], int], ...]] = (
 _BY_CODE: Final[Mapping[str, int]] = {"body-too-large": 413, "unsupported-media-type": 415, "signer-busy": 503, "approval-pending": 202}
 
 _OURS: Final[Mapping[int, str]] = {
+    202: "An operator has to approve this; send the same request again later.",
     429: "Too many requests at the moment; the same request may be sent again later.",
     500: "The service failed; nothing was released. Quote the request id when you report it.",
     503: "The service cannot do this now; the same request may be sent again later.",

@@ -15,6 +15,7 @@ from fleetca.cli import output
 # name -> (module, attribute, what the list of commands says)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "agent": ("fleetca.cli.agent", "agent", "Keep a device's certificate: enrol once, renew for ever."),
+    "approvals": ("fleetca.cli.approvals", "approvals", "List requests that wait for an operator; approve or refuse them."),
     "audit": ("fleetca.cli.audit", "audit", "Show and verify the tamper-evident record."),
     "ceremony": ("fleetca.cli.ceremony", "ceremony", "Make root and issuing certificates offline."),
     "certificates": ("fleetca.cli.certificates", "certificates", "List, show and search certificates."),
@@ -35,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "recover": ("fleetca.cli.recover", "recover", "Classify what a crash left unfinished."),
     "renew": ("fleetca.cli.renew", "renew", "Renew a certificate over the network."),
     "revoke": ("fleetca.cli.revoke", "revoke", "Revoke a certificate or a whole device."),
+    "scan": ("fleetca.cli.scan", "scan", "Look for private keys in firmware images."),
     "serve": ("fleetca.cli.serve", "serve", "Start and watch all processes of a deployment."),
     "status": ("fleetca.cli.status", "status", "Say whether a certificate still holds, as a relying party."),
     "token": ("fleetca.cli.token", "token", "Create, list and withdraw one-time enrolment tokens."),

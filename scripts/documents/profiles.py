@@ -79,6 +79,8 @@ def _rows(one: Profile) -> Iterator[tuple[str, str]]:
     yield "other trust anchors", "learned by " + ", ".join(_ANCHORS[way] for way in one.anchors_by)
     if one.is_ca:
         yield "key rests", f"at least in: {one.minimum_protection.name}"
+    if one.approval_within:
+        yield "approval", f"an operator approves each first certificate, within {duration_text(one.approval_within)}"
     if one.server_keygen:
         yield "key made by", "the server, where the device asks for it (RFC 7030 4.4)"
     yield "key on the device", "a plain file (0600) is allowed" if one.plain_key_file else "as safe as the device can"

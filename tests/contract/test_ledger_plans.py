@@ -22,6 +22,8 @@ from pysqlite3 import dbapi2 as sqlite3
 from ca.errors import FleetcaError
 from ca.model import (
     DEFAULT_TENANT,
+    Approval,
+    ApprovalState,
     CertificateQuery,
     CertificateRef,
     Checkpoint,
@@ -197,6 +199,8 @@ def ask_everything(store: Store) -> set[str]:
         "certificates_of": (DeviceId("pump-5"),),
         "renewals_of": (ref, DeviceId("pump-5")),
         "find_token": (digest(),),
+        "find_approval": (digest(),),
+        "find_approval_by_beginning": ("00ff",),
         "find_token_by_beginning": (digest()[:16],),
         "find_by_der_digest": (digest(),),
         "find_device": (DeviceId("pump-5"),),
@@ -218,6 +222,8 @@ def ask_everything(store: Store) -> set[str]:
     }
     for name, arguments in calls.items():
         getattr(reading, name)(*arguments)
+    reading.waiting_approvals(now=NOW, limit=20)
+    reading.waiting_approvals_of(DeviceId("pump-5"), now=NOW, limit=20)
     reading.latest_of(DeviceId("pump-5"), limit=20)
     reading.clones(since=0, limit=20)
     reading.exceptions_ended(now=NOW, limit=20)
@@ -264,6 +270,8 @@ def ask_everything(store: Store) -> set[str]:
         *walks,
         "clones",
         "latest_of",
+        "waiting_approvals",
+        "waiting_approvals_of",
         "exceptions_ended",
         "device_events",
         "outstanding_tokens",
@@ -282,6 +290,10 @@ def write_everything(store: Store) -> set[str]:
     one, ref = intent(), a_ref(store)[0]
     crl = CrlIntent(ISSUER, 0, 5, as_of=3, count=2, this_update=NOW, next_update=NOW + 9, tbs_sha256=digest(), fence=1)
     fresh = token()
+    waits = Approval(
+        request=one.request_key, tenant=DEFAULT_TENANT, device=DeviceId("pump-5"), profile=one.grant.profile, names=(),
+        evidence=one.grant.evidence, actor="device:pump-5", spki_sha256=one.draft.spki_sha256, asked_at=NOW, expires=NOW + 9,
+    )  # fmt: skip
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         ("raise_high_time", (NOW,), {}),
         ("set_high_time", (NOW,), {}),
@@ -291,6 +303,9 @@ def write_everything(store: Store) -> set[str]:
         ("use_token", (fresh.hash,), {"request_key": one.request_key, "now": NOW}),
         ("use_token", (digest(),), {"request_key": one.request_key, "now": NOW}),
         ("revoke_token", (fresh.hash,), {"now": NOW}),
+        ("add_approval", (waits,), {}),
+        ("add_approval", (waits,), {}),
+        ("decide_approval", (replace(waits, state=ApprovalState.approved, decided_at=NOW, decided_by="ada"),), {}),
         ("lock_device", (DeviceId("pump-5"),), {}),
         ("add_device", (Device(one.grant.device, DEFAULT_TENANT, DeviceState.active, NOW),), {}),
         ("change_device", (moved(Device(one.grant.device, DEFAULT_TENANT, DeviceState.active, NOW), DeviceState.quarantined),), {}),

@@ -129,9 +129,11 @@ class ScriptedProber:
 class AcmeWorld:
     """Everything from the HTTP request to the certificate."""
 
-    def __init__(self, folder: Path, *, limits: Limits | None = None, refuse: float = 0.0, url: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, limits: Limits | None = None, refuse: float = 0.0, url: str | None = None, profiles: Any = None
+    ) -> None:
         url = url or sqlite_url(folder)
-        self.world = World(folder, url, caps={Role.enroll: CAPS})
+        self.world = World(folder, url, caps={Role.enroll: CAPS}, profiles=profiles)
         migrate(url)
         self.transactions = Transactions(url)
         self.store = AcmeStore(self.transactions)

@@ -15,6 +15,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from ca.approvals import Approving
 from ca.confirm import Confirming
 from ca.describe import Describing
 from ca.errors import FleetcaError
@@ -197,6 +198,7 @@ class World:
         self.confirming = Confirming(**shared, witness=self.witness)
         self.superseding = Superseding(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
         self.operators = Operators(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
+        self.approving = Approving(**shared)
         self.describing = Describing(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.crls = CrlSigning(
             ledger=ledger,
@@ -239,6 +241,7 @@ class World:
             crls=self.crls,
             operators=self.operators,
             describing=self.describing,
+            approving=self.approving,
             ceremonies=RecordingCeremonies(ledger=self.store.ledger, issuers=self.issuers, clock=self.clock),
             questions=Questions(
                 reading=self.store.reading, policy=self.policy, witness=self.witness, keys=frozenset({ISSUING}), clock=self.clock

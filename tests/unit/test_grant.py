@@ -79,6 +79,12 @@ EXPECTED = {
         Role.publisher: set(),
         Role.operator: set(),
     },
+    Verb.approve: {
+        Role.enroll: {"message"},
+        Role.status: set(),
+        Role.publisher: set(),
+        Role.operator: {"local", "message"},
+    },
     Verb.confirm: {
         Role.enroll: {"presented", "message"},
         Role.status: set(),

@@ -118,6 +118,25 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "approvals",
+        sa.Column("request", OCTETS, primary_key=True),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("device", TEXT, nullable=False),
+        sa.Column("profile", TEXT, nullable=False),
+        sa.Column("names", TEXT, nullable=False),  # JSON list of [kind, value]
+        sa.Column("evidence", TEXT, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+        sa.Column("spki_sha256", OCTETS, nullable=False),
+        sa.Column("asked_at", NUMBER, nullable=False),
+        sa.Column("expires", NUMBER, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("decided_at", NUMBER),
+        sa.Column("decided_by", TEXT, nullable=False),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.CheckConstraint("state IN ('pending', 'approved', 'refused')", name="approvals_state"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "certificates",
         sa.Column("id", ROW, primary_key=True),
         sa.Column("issuer", TEXT, nullable=False),
@@ -260,6 +279,9 @@ def upgrade() -> None:
         sa.Column("evidence", TEXT, nullable=False),
     )
     op.create_index("key_changes_by_key", "key_changes", ["spki_sha256", "id"])
+    for name, columns in (("approvals_waiting", ["expires", "request"]), ("approvals_waiting_of", ["device", "expires"])):
+        pending = sa.text("state = 'pending'")
+        op.create_index(name, "approvals", columns, sqlite_where=pending, postgresql_where=pending)
 
     op.create_index("devices_by_tenant", "devices", ["tenant", "id"])
     op.create_index("device_changes_by_device", "device_changes", ["device", "id"])
