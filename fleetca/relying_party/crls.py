@@ -87,7 +87,7 @@ def run(wanted: Wanted, *, now: UnixTime, get: Callable[..., reading.Fetched | N
 def _bring(url: str, wanted: Wanted, report: Report, *, now: UnixTime, get: Callable[..., Any], base: int | None = None) -> bytes | None:
     """The best CRL of an address: what it gives now, or what it gave before."""
     place = wanted.state / sha256(url.encode()).hexdigest()[:24]
-    kept = place.with_suffix(".der").read_bytes() if place.with_suffix(".der").exists() else None
+    kept = _kept(place.with_suffix(".der"))
     tag = None
     with suppress(OSError, ValueError, KeyError):
         tag = json.loads(place.with_suffix(".json").read_text())["tag"] if kept else None
@@ -110,6 +110,16 @@ def _bring(url: str, wanted: Wanted, report: Report, *, now: UnixTime, get: Call
         report.kept.append(url)
         _put(place.with_suffix(".der"), octets, 0o644)
     _put(place.with_suffix(".json"), json.dumps({"url": url, "tag": found.tag}).encode(), 0o644)
+    return octets
+
+
+def _kept(path: Path) -> bytes | None:
+    """What was fetched before; None where it is not what was written."""
+    try:
+        octets = path.read_bytes()
+        reading.read(octets)
+    except (OSError, FleetcaError):
+        return None
     return octets
 
 
