@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from ca.errors import FleetcaError
+from ca.errors import FleetcaError, Malformed
 from ca.model import AlgorithmName, IssuerId, UnixTime
-from ocsp.model import Finished, Policy, Question, ResponseStatus, Status
+from ocsp.model import MAX_OCTETS, Finished, Policy, Question, ResponseStatus, Status
 from ocsp.ports import Clock
 from ocsp.rules import freshness, http, shapes
 from ocsp.rules.fresh import Envelope, Pieces
@@ -77,6 +77,8 @@ class Front:
         self.gets: Final = b"GET " + self.below
         error = http.error(ResponseStatus.tryLater)
         self.later: Final[Ready] = (http.lines(error.headers), error.body)
+        malformed = http.error(ResponseStatus.malformedRequest)
+        self._malformed: Final[Ready] = (http.lines(malformed.headers), malformed.body)
         """For when too many wait already."""
         self.counted: Final = Counter[str]()
         """Answers given here, by outcome."""
@@ -85,9 +87,20 @@ class Front:
         """The answer to a POST whose content type is right or absent."""
         certificate_id = shapes.certificate_id(body)
         if certificate_id is not None:
-            return self._kept(certificate_id)
-        shape = shapes.with_nonce(body)
-        return None if shape is None else self._fresh(body, *shape)
+            ready = self._kept(certificate_id)
+        else:
+            shape = shapes.with_nonce(body)
+            ready = None if shape is None else self._fresh(body, *shape)
+        return ready or self._refused(body)
+
+    def _refused(self, body: bytes) -> Ready | None:
+        """What cannot be read is refused here: whoever sends much of it takes no thread from others (R22)."""
+        try:
+            read_request(body, max_certificates=self._policy.max_certificates)
+        except Malformed:
+            self.counted[ResponseStatus.malformedRequest.name] += 1
+            return self._malformed
+        return None
 
     def get(self, target: bytes) -> Ready | None:
         """The answer to a GET; `target` as it was sent."""
@@ -96,7 +109,7 @@ class Front:
             return self._kept(certificate_id)
         octets = shapes.octets_of(target[len(self.below) :])
         if octets is None:
-            return None
+            return self._undecodable(target)
         ready = self.post(octets)
         certificate_id = shapes.certificate_id(octets)
         if ready is not None and certificate_id is not None:
@@ -105,6 +118,14 @@ class Front:
                 self._targets.clear()
             self._targets[target] = certificate_id
         return ready
+
+    def _undecodable(self, target: bytes) -> Ready | None:
+        rest = target.partition(b"?")[0][len(self.path) :]
+        try:
+            octets = http.decode_path(rest.decode("ascii"))
+        except (Malformed, UnicodeDecodeError):
+            octets = b""
+        return self._refused(octets) if len(octets) <= MAX_OCTETS else None
 
     def _kept(self, certificate_id: bytes) -> Ready | None:
         finished = self._finished.get(certificate_id)

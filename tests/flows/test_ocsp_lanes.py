@@ -140,7 +140,7 @@ def test_P11_both_lanes_give_the_same_answer(body: bytes, archive: int | None, l
     headers, answer = told(ready)  # type: ignore[misc]
     expected = {name.lower(): value for name, value in slow.headers}
     assert headers == expected | {"content-length": str(len(answer))}
-    if headers["cache-control"] == "no-store":
+    if headers["cache-control"] == "no-store" and answer != slow.body:  # an error is the same, a fresh answer has another signature
         quick, long = (library.load_der_ocsp_response(one) for one in (answer, slow.body))
         assert quick.tbs_response_bytes == long.tbs_response_bytes
         quick.certificates[0].public_key().verify(quick.signature, quick.tbs_response_bytes, fakes.es256())  # type: ignore[union-attr,call-arg,arg-type]
