@@ -19,7 +19,7 @@ from crl.rules import gate
 from crl.rules.anatomy import InMemory
 from crl.shelf import Shelf
 
-PLACES: Final = 16
+PLACES: Final = 64
 """How many may wait."""
 AHEAD: Final = 20 * 366 * 86400
 
