@@ -54,13 +54,8 @@ from ca.model import (
     StatusKind,
     UnixTime,
 )
-<<<<<<< work
-from ca.ports import Chance, Clock, Failpoint, Ledger, SigningKey, Writing
-from ca.rules import approval, evidence, grant, leaf, renewal, testimony
-=======
 from ca.ports import Chance, Clock, Failpoint, Ledger, Overtaken, SigningKey, Writing
-from ca.rules import evidence, grant, leaf, renewal, testimony
->>>>>>> new
+from ca.rules import approval, evidence, grant, leaf, renewal, testimony
 from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
 from ca.rules.device_life import fits
@@ -75,6 +70,9 @@ SERIAL_TRIES = 3
 
 WORTH_FORESEEING: Final = 4
 """Requests from which on reading ahead costs less than asking for each."""
+
+MOST_UNHEARD: Final = 4096
+"""Records that may wait for the journal while more is decided."""
 
 
 def no_failpoint(name: str) -> None:
@@ -257,6 +255,9 @@ class Issuing:
         if results:
             self._failpoint("issue.before-result-commit")
         if batch:
+            if self._witness.waiting > MOST_UNHEARD:
+                # The journal cannot be written, and what it has not heard of lies in memory: decide nothing more before it has.
+                self._witness.settle()
             self._failpoint("issue.before-intent")
         if results or batch:
             with self._ledger.writing() as tx:

@@ -643,8 +643,23 @@ def test_without_the_journal_nothing_is_signed(world: World) -> None:
     assert world.issue(request)
     world.witness.settle()
     told = [testimony.read(octets) for octets in world.journal.records()]
-    assert sum(isinstance(one, testimony.Intended) for one in told) == 1
-    assert any(isinstance(one, testimony.GivenUp) for one in told)
+    said = [type(one) for one in told if isinstance(one, testimony.Intended | testimony.GivenUp | testimony.Signed)]
+    assert said == [testimony.Intended, testimony.GivenUp, testimony.Intended, testimony.Signed]
+
+
+def test_R26_while_the_journal_cannot_be_written_nothing_more_is_decided_than_memory_bears(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ca.issue.MOST_UNHEARD", 6)
+    requests = [IssueRequest(Keypair().csr(), TokenEvidence(world.token(f"pump-{number}").text)) for number in range(9)]
+    world.witness.settle()
+    world.journal.broken = StoreUnavailable("journal-failed", "The journal's disk is full.")
+    for request in requests:
+        refused("journal-failed", lambda: world.issue(request))  # noqa: B023 - called at once
+    assert world.witness.waiting <= 9
+    assert len(world.rows()) < len(requests)
+    world.journal.broken = None
+    assert all(world.issue(request).certificate.der for request in requests)
 
 
 def test_P8_issuance_stops_when_a_leaf_cannot_be_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
