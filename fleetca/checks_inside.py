@@ -8,7 +8,7 @@ import os
 import pwd
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -152,7 +152,7 @@ def secrets(patient: Patient) -> Iterator[Verdict]:
 
 def keys(patient: Patient) -> Iterator[Verdict]:
     settings = patient.settings
-    references = [(each.id, each.key) for each in settings.issuers if each.key is not None]
+    references = [(each.id, each.key) for each in settings.issuers if each.key is not None and not each.to_come]
     for name, reference in [*references, ("log", settings.log.key)]:
         path = reference.path
         if path is None:
@@ -178,7 +178,8 @@ def keys(patient: Patient) -> Iterator[Verdict]:
         waiting = int(patient.signer.get("journal_waiting", 0))
         if waiting > 1000:
             yield bad(f"{waiting} records wait to be written to the journal.", fix=f"Check the disk of {settings.signer.journal}.")
-    files = {reference.path for reference in (settings.log.key, *(key for _, key in references)) if reference.path is not None}
+    to_come = [each.key for each in settings.issuers if each.key is not None and each.to_come]
+    files = {reference.path for reference in (settings.log.key, *(key for _, key in references), *to_come) if reference.path is not None}
     yield from _stray_keys(patient, files)
 
 
@@ -207,20 +208,42 @@ def _subject(issuer: Issuer) -> str:
 def chain(patient: Patient) -> Iterator[Verdict]:
     now = patient.clock.now()
     longest = max((profile.lifetime for profile in forms.profiles(patient.settings).values() if not profile.is_ca), default=0)
+    awaited = {each.succeeds: each.id for each in patient.settings.issuers if each.to_come}
     for issuer in patient.issuers:
-        left = issuer.not_after - now
-        if now < issuer.not_before:
+        left, lead = issuer.not_after - now, (issuer.not_after - issuer.not_before) * SOON
+        if issuer.retired_at is not None:
+            what = f"{issuer.id} is retired since {iso(issuer.retired_at)}."
+            if patient.settings.issuer(issuer.id).key is None:
+                yield ok(what)
+            else:
+                yield note(what, "Its key signs nothing any more, and can be lost.", "Destroy it: fleetca keys destroy-request")
+        elif now < issuer.not_before:
             yield bad(f"The certificate of {issuer.id} holds only from {iso(issuer.not_before)} on.", fix="Check this machine's clock.")
+        elif issuer.issues_until is not None and now >= issuer.issues_until:
+            yield ok(f"{issuer.id} holds until {iso(issuer.not_after)}; {issuer.successor} has taken its place.")
         elif left < 0:
             yield bad(f"The certificate of {issuer.id} ended at {iso(issuer.not_after)}.", fix="Make its successor in a ceremony.")
-        elif left < (issuer.not_after - issuer.not_before) * SOON or (issuer.key is not None and left < longest):
+        elif issuer.issues_until is not None and issuer.issues_until < issuer.not_after - longest:
+            yield ok(f"{issuer.id} issues until {iso(issuer.issues_until)}, when {issuer.successor} takes its place.")
+        elif left < lead + (longest if issuer.key is not None else 0):
             yield bad(
                 f"The certificate of {issuer.id} ends at {iso(issuer.not_after)}.",
                 "What it signs cannot outlive it.",
-                "Make its successor in a ceremony now.",
+                _next(issuer, awaited),
             )
         else:
             yield ok(f"{issuer.id} holds until {iso(issuer.not_after)}.")
+
+
+def _next(issuer: Issuer, awaited: Mapping[str | None, str]) -> str:
+    """What brings the successor of an issuer that is about to be too short."""
+    if issuer.id in awaited:
+        return f"{awaited[issuer.id]} is awaited in its place: hold its ceremony and import it."
+    if issuer.issues_until is not None:
+        return f"Let {issuer.successor} take its place earlier: issues_from."
+    if issuer.parent is None:
+        return "Make the next root in a ceremony: root-change.toml."
+    return "Prepare its successor: fleetca issuers prepare"
 
 
 # ---- Storage ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import http.client
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ca.errors import FleetcaError
 from ca.model import Role
@@ -16,13 +16,17 @@ from ca.signer.client import SignerClient
 from ca.store.engine import open_store
 from config.settings import Settings
 from config.strict import Address
-from crl.model import Scope, file_name
+from crl.adopt import waiting
+from crl.model import Head, Scope, file_name
 from crl.rules import gate
 from crl.rules.anatomy import InMemory
 from fleetca import forms
 from fleetca.checks_inside import SOON
 from fleetca.cli.output import iso
 from fleetca.verdict import Patient, Verdict, bad, note, ok
+
+MONTH: Final = 30 * 86400
+
 
 # ---- What the world sees ------------------------------------------------------------------------------------------------
 
@@ -44,11 +48,16 @@ def crls(patient: Patient) -> Iterator[Verdict]:
             continue
         head = gate.believe(InMemory(copy.octets), Scope(issuer)).head
         left = head.next_update - now
+        # Those that were made ahead take its place one after the other, without a gap: what counts is when the last of them ends.
+        last = max((one.head for one in waiting(issuer, outlet=outlet)), key=lambda one: one.number, default=head)
+        last = last if last.number > head.number else head
         if left < 0:
             say = bad if issuer.key is None or patient.runs else note
             yield say(f"The CRL of {issuer.id} ended at {iso(head.next_update)}.", "Nobody believes it any more.", fix)
-        elif issuer.key is None and left < (head.next_update - head.this_update) * SOON:
-            yield bad(f"The CRL of {issuer.id} ends at {iso(head.next_update)}.", fix=fix)
+        elif issuer.key is None and last.next_update - now < _lead(last):
+            yield bad(f"The CRL of {issuer.id} ends at {iso(last.next_update)}.", "No later one waits.", fix)
+        elif last.number > head.number:
+            yield ok(f"The CRL of {issuer.id} has number {head.number}; those that wait go to {last.number} and {iso(last.next_update)}.")
         else:
             yield ok(f"The CRL of {issuer.id} has number {head.number} and holds until {iso(head.next_update)}.")
         if outlet.high_water(name) > head.number:
@@ -57,6 +66,12 @@ def crls(patient: Patient) -> Iterator[Verdict]:
                 "An older file was put back.",
                 fix,
             )
+
+
+def _lead(last: Head) -> float:
+    """How long before its end the next one should be there: people have to meet for it."""
+    lifetime = last.next_update - last.this_update
+    return max(lifetime * SOON, min(MONTH, lifetime / 3))
 
 
 def status(patient: Patient) -> Iterator[Verdict]:

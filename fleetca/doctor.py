@@ -12,6 +12,7 @@ from typing import Final
 from ca.errors import FleetcaError
 from ca.model import Issuer
 from ca.ports import Clock
+from ca.store.engine import open_store
 from config.settings import Settings
 from fleetca import checks_answers, checks_devices, checks_inside, checks_outside, forms
 from fleetca.verdict import Patient, Verdict, bad
@@ -46,7 +47,7 @@ def examine(settings: Settings, *, clock: Clock) -> tuple[Finding, ...]:
     """Run every check. Never raises for a sick deployment: what a check meets is its finding."""
     found: list[Finding] = []
     try:
-        issuers: Sequence[Issuer] = forms.issuers(settings)
+        issuers: Sequence[Issuer] = forms.at_work(settings, lambda: _recorded(settings))
     except FleetcaError as error:
         found.append(Finding("chain", _from_error(error)))
         issuers = ()
@@ -59,6 +60,14 @@ def examine(settings: Settings, *, clock: Clock) -> tuple[Finding, ...]:
         except OSError as error:
             found.append(Finding(name, bad(f"The check stopped at {error.filename or 'a file'}.", f"{error.strerror}.")))
     return tuple(found)
+
+
+def _recorded(settings: Settings) -> Sequence[Issuer]:
+    store = open_store(forms.store_url(settings), readonly=True)
+    try:
+        return store.reading.issuers()
+    finally:
+        store.close()
 
 
 def _from_error(error: FleetcaError) -> Verdict:

@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import quote
 
 from ca.der import pem
-from ca.errors import KeyUnavailable, Malformed, Misconfigured, Unavailable
+from ca.errors import FleetcaError, KeyUnavailable, Malformed, Misconfigured
 from ca.model import CrlContents, CrlPlan, Issuer, IssuerId, KeyName, Name, NameKind, Profile, ProfileName, Role, UnixTime
 from ca.ports import KeyStore
 from ca.rules.caps import Caps, Manufacturer, Validated
@@ -333,7 +333,7 @@ def at_work(settings: Settings, recorded: Callable[[], Sequence[Issuer]]) -> tup
     """
     try:
         retired = {issuer.id: issuer.retired_at for issuer in recorded() if issuer.retired_at is not None}
-    except Unavailable:
+    except FleetcaError:
         retired = {}
     return tuple(
         replace(issuer, key=None, may_sign_crl=False, retired_at=retired[issuer.id]) if issuer.id in retired else issuer

@@ -9,14 +9,22 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from flask import Flask
 
 from ca.errors import Conflict, Denied, FleetcaError, Misconfigured
 from ca.issue import Issuing
 from ca.model import DeviceId, Issued, Issuer, IssueRequest, IssuerId, LocalEvidence, Peer, ProfileName, Role
+from ca.outlets.directory import DirectoryOutlet
+from ca.rules.chains import Chains
 from ca.rules.issuers import Ability, abilities
+from ca.store.engine import open_store
 from ca.system import SystemChance, SystemClock
 from config.settings import Settings
-from fleetca import ceremonies, deployment, forms, importing, signing, successor
+from crl.adopt import take_over
+from crl.shelf import Shelf
+from crl.web import blueprint
+from fleetca import ceremonies, deployment, doctor, forms, importing, signing, successor
 from tests.fakes.ceremony import apart
 from tests.fakes.signer_world import Keypair
 
@@ -185,6 +193,137 @@ def test_P7_where_the_record_cannot_be_read_nobody_counts_as_retired(fleet: Path
         raise StoreUnavailable("store-gone", "It is gone.")
 
     assert forms.at_work(settings_of(fleet), gone) == forms.issuers(settings_of(fleet))
+
+
+def said(fleet: Path, check: str, *, years: float) -> dict[str, list[tuple[str, str]]]:
+    """What the doctor says, by level: what and what mends it."""
+
+    class Clock:
+        def now(self) -> int:
+            return SystemClock().now() + int(years * 365.25 * DAY)
+
+    found: dict[str, list[tuple[str, str]]] = {}
+    for finding in doctor.examine(settings_of(fleet), clock=Clock()):
+        if finding.check == check:
+            found.setdefault(finding.verdict.level.value, []).append((finding.verdict.what, finding.verdict.fix))
+    return found
+
+
+def test_the_doctor_counts_back_from_the_day_on_which_an_issuing_ca_is_too_short(fleet: Path) -> None:
+    assert set(said(fleet, "chain", years=4)) == {"ok"}
+    # The longest profile has 90 days, and a tenth of five years is half a year.
+    ((what, fix),) = said(fleet, "chain", years=4.35)["finding"]
+    assert (what[:31], fix) == ("The certificate of issuing ends", "Prepare its successor: fleetca issuers prepare")
+    made = prepare(fleet)
+    assert not any("issuing-2" in what for what, _ in said(fleet, "keys", years=0).get("finding", []))
+    ((_, fix),) = said(fleet, "chain", years=4.35)["finding"]
+    assert fix == "issuing-2 is awaited in its place: hold its ceremony and import it."
+    bring(fleet, certify(fleet, made))
+    assert any("issuing-2 has taken its place" in what for what, _ in said(fleet, "chain", years=4)["ok"])
+    # A twin of the same age does not help: it ends with it.
+    assert [what[:33] for what, _ in said(fleet, "chain", years=4.35)["finding"]] == ["The certificate of issuing-2 ends"]
+    assert any("those that wait go to 15" in what for what, _ in said(fleet, "crl", years=0)["ok"])
+    root = forms.issuers(settings_of(fleet))[0]
+    taken = take_over(root, outlet=DirectoryOutlet(settings_of(fleet).crl.directory), clock=Later(1.16 * 365.25))
+    assert taken is not None
+    assert taken.number == 15
+    assert any("CRL of root ends" in what for what, _ in said(fleet, "crl", years=1.17)["finding"])
+
+
+def test_the_doctor_asks_for_the_end_of_a_key_whose_issuer_is_retired(fleet: Path) -> None:
+    bring(fleet, certify(fleet, prepare(fleet)))
+    store = open_store(forms.store_url(settings_of(fleet)))
+    with store.ledger.writing() as tx:
+        tx.age_issuer(IssuerId("issuing"), last_ends=SystemClock().now(), retired_at=SystemClock().now())
+    store.close()
+    ((what, fix),) = said(fleet, "chain", years=0)["note"]
+    assert what.startswith("issuing is retired since")
+    assert fix.startswith("Destroy it")
+    assert not any(
+        "CRL of issuing" in what for found in said(fleet, "crl", years=0).values() for what, _ in found if "issuing-2" not in what
+    )
+
+
+LINKED = """
+[ceremony]
+name = "change"
+
+[[issuers]]
+id = "root"
+certificate = "../root-and-issuing/root.pem"
+
+[[acts]]
+act = "root"
+id = "root-2"
+algorithm = "p256"
+subject = { common_name = "fleet Root CA 2" }
+not_after = "20y"
+
+[[acts]]
+act = "link"
+id = "new-with-old"
+signer = "root"
+subject = "root-2"
+crl_url = "http://pki.example:8080/crl/root.crl"
+issuer_url = "http://pki.example:8080/ca/root.p7c"
+
+[[acts]]
+act = "link"
+id = "old-with-new"
+signer = "root-2"
+subject = "root"
+crl_url = "http://pki.example:8080/crl/root-2.crl"
+issuer_url = "http://pki.example:8080/ca/root-2.p7c"
+
+[[acts]]
+act = "intermediate"
+id = "issuing-2"
+issuer = "root-2"
+csr = "issuing-2.csr"
+subject = { common_name = "fleet Issuing CA 2" }
+not_after = "5y"
+crl_url = "http://pki.example:8080/crl/root-2.crl"
+issuer_url = "http://pki.example:8080/ca/root-2.p7c"
+
+[[acts]]
+act = "root-crl"
+id = "root-2-crl"
+issuer = "root-2"
+next_update = "1y"
+"""
+
+
+def test_after_a_change_of_roots_links_are_served_to_everybody(fleet: Path) -> None:
+    made = prepare(fleet)
+    file = fleet / "fleetca.toml"
+    entry = '[[issuers]]\nid = "root-2"\nsucceeds = "root"\ncertificate = "ca/root-2.pem"\n\n[[issuers]]\nid = "issuing-2"'
+    file.write_text(file.read_text().replace('[[issuers]]\nid = "issuing-2"', entry))
+    made.sheet.unlink()
+    made.sheet.write_text(LINKED)
+    bring(fleet, certify(fleet, made))
+    settings = settings_of(fleet)
+    issuers = {issuer.id: issuer for issuer in forms.issuers(settings)}
+    links = forms.links(settings)
+    assert sorted(links) == ["new-with-old", "old-with-new"]
+    now = SystemClock().now()
+    chains = Chains(tuple(issuers.values()), links.values())
+    der: dict[str, bytes] = {**{id_: issuer.certificate for id_, issuer in issuers.items()}, **links}
+    assert chains.above(IssuerId("issuing-2"), now=now) == tuple(der[name] for name in ("issuing-2", "new-with-old", "root"))
+    assert chains.above(IssuerId("issuing"), now=now) == tuple(der[name] for name in ("issuing", "old-with-new", "root-2"))
+    # When the links have ended, or an entry was taken out, everyone is back at their own root.
+    assert chains.above(IssuerId("issuing-2"), now=now + 30 * 366 * DAY) == (der["issuing-2"], der["root-2"])
+    assert Chains((issuers[IssuerId("root-2")], issuers[IssuerId("issuing-2")]), links.values()).links == ()
+
+    application = Flask("status")
+    shelf = Shelf(DirectoryOutlet(settings.crl.directory), keep=True)
+    application.register_blueprint(blueprint(shelf=shelf, issuers=issuers.values(), clock=SystemClock(), others=links.values()))
+    client = application.test_client()
+    for name, wanted in (("root-2", {"root-2", "new-with-old"}), ("root", {"root", "old-with-new"}), ("issuing-2", {"issuing-2"})):
+        answer = client.get(f"/ca/{name}.p7c")
+        assert answer.content_type == "application/pkcs7-mime"
+        served = pkcs7.load_der_pkcs7_certificates(answer.data)
+        assert {one.public_bytes(Encoding.DER) for one in served} == {der[each] for each in wanted}
+    assert client.get("/ca/nobody.p7c").status_code == 404
 
 
 WRONG = [
