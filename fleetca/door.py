@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from ca.errors import Broken, Busy, FleetcaError, Unavailable
+from ca.errors import Broken, Busy, FleetcaError, Malformed, Unavailable
 from ca.model import CertificateRef, Digest, IssueRequest, Role
 from ca.rules import forms
 from ca.signer import messages
@@ -247,9 +247,9 @@ def _granted(document: Any) -> Grantee:
     """
     try:
         row = document["certificate"]
-        ref = CertificateRef(row["ref"]["issuer"], row["ref"]["serial"])
+        ref = forms.read(CertificateRef, row["ref"])
         der, leaf = a2b_base64(row["der"]), Digest(a2b_base64(document["leaf"]))
         delivery = Delivery(ref, row["device"], row["profile"], der, row["not_before"], row["not_after"])
         return Grantee(delivery, leaf, document["repeated"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, Malformed):
         raise Broken("bad-answer", "The signer's answer cannot be read.") from None
