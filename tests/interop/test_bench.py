@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.parts import need, refuse
 
 ROOT = Path(__file__).parents[2]
@@ -79,3 +81,13 @@ def test_the_contest_of_crls_runs_and_every_output_was_read_entry_by_entry(tmp_p
     assert all(rival in rivals for rival in ("openssl ca -gencrl", "cfssl gencrl", "cryptography", "SHA-256, write, fsync"))
     about = " ".join(row["contest"] for row in result["rows"])
     assert all(what in about for what in ("the gate", "peak memory", "128 shards", "time per entry", "one more revocation", "ml-dsa-65"))
+
+
+@pytest.mark.full
+def test_the_contest_of_mass_revocation_runs_while_others_enrol_and_ask(tmp_path: Path) -> None:
+    need("openssl")
+    result = bench("revoke", tmp_path)
+    assert not result["missing"]
+    assert all(row.keys() == FIELDS and row["ours"] > 0 for row in result["rows"])
+    about = " ".join(row["contest"] for row in result["rows"])
+    assert all(what in about for what in ("by one query", "to a CRL with all", "enrolments beside", "OCSP answers beside"))
