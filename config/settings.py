@@ -409,11 +409,21 @@ class Ocsp(Form):
     files: Location | None = Field(
         None, description="A folder where they also lie as files under the paths of GET requests, for a web server or a CDN. Absent: none."
     )
+    bucket: str | None = Field(
+        None,
+        description="`s3://BUCKET/PREFIX`: the same in place of a folder, as objects in S3-compatible storage; credentials come from `AWS_...`.",
+    )
+    bucket_endpoint: str | None = Field(None, description="Of such storage that is not AWS.")
+    bucket_region: str | None = Field(None, description="Of the bucket.")
 
     @model_validator(mode="after")
     def _inside(self) -> Ocsp:
         if not 0 < self.max_age < self.lifetime:
             raise ValueError("max_age must be above zero and below lifetime")
+        if self.bucket is not None and not re.fullmatch(r"s3://[a-z0-9.-]{3,63}(/[A-Za-z0-9._/-]*)?", self.bucket):
+            raise ValueError("bucket is not s3://BUCKET/PREFIX")
+        if self.bucket is not None and self.files is not None:
+            raise ValueError("files and bucket are two places for the same; name one")
         check_secret(self.responder_key, given=self.responder_passphrase is not None)
         if self.responder_key is not None and not self.presign:
             raise ValueError("presign is false, and with a responder_key nothing else signs")

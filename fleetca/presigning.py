@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from ca.errors import FleetcaError, KeyUnavailable
 from ca.keys.memory import MemoryKey
 from ca.model import AlgorithmName, DeviceId, IssueRequest, IssuerId, KeyName, ProfileName
+from ca.outlets.s3 import make_client
 from ca.rules import serial
 from ca.signer.client import SignerClient
 from ca.store.engine import Store
@@ -18,9 +21,11 @@ from ca.system import SystemClock
 from config.settings import Settings
 from fleetca import forms
 from ocsp import model
-from ocsp.ports import ResponderKey
+from ocsp.ports import Answers, ResponderKey
 from ocsp.presign import ALL_FORMS, FORMS, Presigning, Progress
 from ocsp.seats import Seats
+from ocsp.spool.bucket import AnswerBucket
+from ocsp.spool.bucket import sweep as sweep_bucket
 from ocsp.spool.folder import AnswerFolder, sweep
 from ocsp.spool.packed import SpoolWriter
 
@@ -106,6 +111,25 @@ def _serial_check(settings: Settings) -> model.SerialCheck | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Where answers lie as objects."""
+
+    client: Any
+    name: str
+    prefix: str
+
+
+def bucket_of(url: str, *, endpoint: str | None, region: str | None) -> Bucket:
+    """The bucket of `s3://BUCKET/PREFIX`.
+
+    Raises:
+        Misconfigured: the extra `aws` is not installed (`extra-missing`).
+    """
+    name, _, prefix = url.removeprefix("s3://").partition("/")
+    return Bucket(make_client(endpoint, region), name, f"{prefix.rstrip('/')}/" if prefix else "")
+
+
 class Presigner:
     """The presigner of one process.
 
@@ -125,18 +149,30 @@ class Presigner:
         answered = [issuer for issuer in forms.at_work(settings, store.reading.issuers) if issuer.key is not None]
         self._spool = SpoolWriter(spool or settings.ocsp.spool)
         self._files = files or settings.ocsp.files
+        self._bucket: Bucket | None = None
+        self._sweep_at = 0.0
         self._clock, self._lifetime, self._max_age = clock, settings.ocsp.lifetime, settings.ocsp.max_age
         self.seats = Seats(issuers=answered, certifier=Certifier(signer), make_key=responder_keys(settings), clock=clock, one_key=alone)
         self.presigning = Presigning(
             roll=store.reading,
             spool=self._spool,
-            files=None if self._files is None else AnswerFolder(self._files),
+            files=self._answers(settings),
             seats=self.seats,
             issuers=answered,
             policy=policy(settings),
             clock=clock,
             check=_serial_check(settings),
             forms=ALL_FORMS if alone else FORMS,
+        )
+
+    def _answers(self, settings: Settings) -> Answers | None:
+        if self._files is not None:
+            return AnswerFolder(self._files)
+        if settings.ocsp.bucket is None:
+            return None
+        self._bucket = bucket_of(settings.ocsp.bucket, endpoint=settings.ocsp.bucket_endpoint, region=settings.ocsp.bucket_region)
+        return AnswerBucket(
+            self._bucket.client, self._bucket.name, prefix=self._bucket.prefix, max_age=settings.ocsp.max_age, now=self._clock.now
         )
 
     def once(self, also: Callable[[Progress], object]) -> Progress:
@@ -184,5 +220,8 @@ class Presigner:
         self._spool.keep(self._clock.now())
         if self._files is not None and self._files.exists():
             sweep(self._files, now=self._clock.now(), ahead=self._max_age)
+        if self._bucket is not None and self._clock.monotonic() >= self._sweep_at:
+            self._sweep_at = self._clock.monotonic() + self._lifetime // 2
+            sweep_bucket(self._bucket.client, self._bucket.name, prefix=self._bucket.prefix, now=self._clock.now(), ahead=self._max_age)
         if progress.signed or progress.failed:
             log.info("presigned", certificates=progress.seen, signed=progress.signed, failed=progress.failed)

@@ -133,6 +133,10 @@ class Answers(Protocol):
         """Keep an answer in place of an older one; readers see either. False where its path cannot be a file."""
         ...
 
+    def flush(self) -> None:
+        """Return when what was put is there for readers. After an error nobody knows which of it is: put it again."""
+        ...
+
 
 class Roll(Protocol):
     """What is on record, one certificate after the other.

@@ -90,6 +90,8 @@ class Presigning:
         self._forms = tuple(forms)
         self._hands: dict[IssuerId, _Hand] = {}
         self._change = spool.change()
+        self._waiting: list[tuple[IssuerId, Packed]] = []
+        """Handed over to `files`, and not yet in the spool: what is in the spool is not signed again before it is due."""
         self._newest: int | None = None
         """Up to this row everything was looked at; None before the first walk."""
         self._check = check
@@ -118,6 +120,7 @@ class Presigning:
                 record = self._roll.status_of(ref.issuer, ref.serial)
                 if record is not None and ref.issuer in self._prefixes:
                     signed += self._sign_all(ref, under(self._policy, ref.issuer, status_of(record)), as_of=latest)
+            self._deliver()
             self._change = changes[-1].change if changes else latest
             self._spool.set_change(self._change)
         return signed
@@ -136,9 +139,11 @@ class Presigning:
             for entry in entries:
                 self._check_serial(entry)
                 if entry.state is CertificateState.intended:
+                    self._deliver()
                     return signed  # it may be issued the next time
                 signed += self._sign_due(entry, as_of=as_of, now=now)[0]
-                self._newest = entry.row
+            self._deliver()
+            self._newest = entries[-1].row
         return signed
 
     # ---- The walk ---------------------------------------------------------------------------------------------------
@@ -177,6 +182,7 @@ class Presigning:
                 self._newest = entry.row - 1  # it is welcomed once it is issued, with all that come after it
             done, not_done = self._sign_due(entry, as_of=as_of, now=now)
             signed, failed = signed + done, failed + not_done
+        self._deliver()
         if not entries and self._newest is None:
             self._newest = progress.row
         if not entries and self._check is not None and self._all_ours:
@@ -243,11 +249,21 @@ class Presigning:
             if (template not in hand.read or chosen(one.signature, self._policy.reread_share)) and not self._reads_back(hand, one, tbs):
                 continue
             hand.read.add(template)
-            if self._files is not None:
+            if self._files is None:
+                self._spool.put(ref.issuer, one)
+            else:
                 self._files.put(octets, hand.envelope.response(tbs, one.signature), window)
-            self._spool.put(ref.issuer, one)
+                self._waiting.append((ref.issuer, one))
             done += 1
         return done
+
+    def _deliver(self) -> None:
+        """See that files are there, and then that the spool knows; after an error they are due again."""
+        waiting, self._waiting = self._waiting, []
+        if self._files is not None and waiting:
+            self._files.flush()
+            for issuer, one in waiting:
+                self._spool.put(issuer, one)
 
     def _reads_back(self, hand: _Hand, one: Packed, tbs: bytes) -> bool:
         """Whether an answer says what it should (P11), also when it is put together from its record."""

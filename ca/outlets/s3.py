@@ -31,7 +31,7 @@ class S3Outlet(RemoteOutlet):
     ) -> None:
         super().__init__(now)
         self._bucket, self._prefix = bucket, prefix
-        self._client = client or _client(endpoint, region)
+        self._client = client or make_client(endpoint, region)
 
     def get(self, key: str) -> Remote | None:
         found = self._ask("get_object", Key=self._prefix + key)
@@ -63,7 +63,12 @@ class S3Outlet(RemoteOutlet):
             raise OSError(f"{verb} {asked['Key']}: {error}") from None
 
 
-def _client(endpoint: str | None, region: str | None) -> Any:
+def make_client(endpoint: str | None, region: str | None) -> Any:
+    """A client of boto3 for S3, made from the surroundings (`AWS_...`).
+
+    Raises:
+        Misconfigured: the extra `aws` is not installed (`extra-missing`).
+    """
     try:
         import boto3  # noqa: PLC0415 - an extra
         from botocore.config import Config  # noqa: PLC0415

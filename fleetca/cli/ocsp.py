@@ -63,26 +63,41 @@ def presign(settings: str, spool: Path | None, files: Path | None, watch: bool, 
 
 
 @ocsp.command(
-    help="Remove answers whose nextUpdate has come from a folder that `fleetca ocsp presign --files` fills. It needs nothing but the folder: neither"
-    " settings nor database. With --every it goes on until it is told to stop."
+    help="Remove answers whose nextUpdate has come from a folder that `fleetca ocsp presign --files` fills, or from a bucket (s3://BUCKET/PREFIX). It"
+    " needs nothing but the place: neither settings nor database. With --every it goes on until it is told to stop."
 )
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder")
+@click.option("--endpoint", help="Of S3-compatible storage that is not AWS.")
+@click.option("--region", help="Of the bucket.")
 @click.option("--every", type=click.FloatRange(min=0.1), help="Seconds between two rounds.")
 @click.option("--ahead", type=click.IntRange(min=0), default=0, help="Seconds before nextUpdate: as long as caches may keep an answer.")
 @output.json_option
-def sweep(folder: Path, every: float | None, ahead: int, as_json: bool) -> None:
+def sweep(folder: str, endpoint: str | None, region: str | None, every: float | None, ahead: int, as_json: bool) -> None:
     from ca.system import SystemClock
     from fleetca.process import Process
-    from ocsp.spool.folder import sweep as once
 
     clock = SystemClock()
+
+    def once() -> int:
+        if folder.startswith("s3://"):
+            from fleetca.presigning import bucket_of
+            from ocsp.spool import bucket
+
+            place = bucket_of(folder, endpoint=endpoint, region=region)
+            return bucket.sweep(place.client, place.name, prefix=place.prefix, now=clock.now(), ahead=ahead)
+        from ocsp.spool import folder as files
+
+        if not Path(folder).is_dir():
+            raise click.BadParameter(f"There is no folder {folder}.", param_hint="FOLDER")
+        return files.sweep(Path(folder), now=clock.now(), ahead=ahead)
+
     if every is None:
-        gone = once(folder, now=clock.now(), ahead=ahead)
+        gone = once()
         output.result({"removed": gone}, f"{gone} answers removed.", as_json=as_json)
         return
     process = Process()
     process.begin()
     while True:
-        once(folder, now=clock.now(), ahead=ahead)
+        once()
         if process.stopping.wait(every):
             return

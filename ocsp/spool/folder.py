@@ -71,6 +71,9 @@ class AnswerFolder:
             raise _unwritable(self._folder, error) from None
         return True
 
+    def flush(self) -> None:
+        """Each is there when `put` returns."""
+
     def drop(self, certificate_id: bytes) -> None:
         """Forget an answer."""
         path = file_path(certificate_id)

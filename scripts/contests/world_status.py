@@ -38,6 +38,8 @@ from ocsp.spool.packed import SpoolReader
 
 KIND = "application/ocsp-request"
 POLICY = Policy()
+ASKED = 20_000
+"""So many of the certificates on record have serials that can be worked out again."""
 
 
 def serial_of(number: int, check_key: bytes) -> int:
@@ -59,10 +61,21 @@ def fill(settings_file: Path, count: int) -> None:
             "issued_at": now, "revoked": False, "grant": "{}", "tbs": digest, "der": digest, "der_sha256": digest,
         }  # fmt: skip
 
+    few = min(count, ASKED)
     engine = migrating_engine(parsed(forms.store_url(settings)))
     with engine.begin() as connection:
-        for start in range(0, count, 20_000):
-            connection.execute(tables.certificates.insert(), [row(number) for number in range(start, min(start + 20_000, count))])
+        connection.execute(tables.certificates.insert(), [row(number) for number in range(few)])
+        if count > few:
+            # Nobody asks about the others, so SQLite may make up what distinguishes them.
+            changing = dict.fromkeys(("spki_sha256", "request_key", "leaf", "tbs", "der", "der_sha256"), "randomblob(32)")
+            changing |= {"serial": "randomblob(20)", "device": "'d-' || n", "subject": "'CN=d-' || n"}
+            columns = list(row(0))
+            connection.exec_driver_sql("PRAGMA cache_size = -600000")
+            connection.exec_driver_sql(
+                f"INSERT INTO certificates ({', '.join(columns)}) WITH RECURSIVE numbers(n) AS (SELECT {few} UNION ALL SELECT n + 1 FROM numbers"
+                f" WHERE n + 1 < {count}) SELECT {', '.join(changing.get(name, name) for name in columns)} FROM numbers,"
+                " (SELECT * FROM certificates LIMIT 1)"
+            )
     engine.dispose()
 
 
@@ -294,13 +307,52 @@ def fresh_front(count: int) -> tuple[Front, list[bytes], bytes, Any]:
     return service.front, requests, ocsp.load_der_ocsp_response(ready[1]).tbs_response_bytes, private
 
 
-def presigned(here: Deployment, folder: Path, algorithm: str, *, files: bool) -> tuple[float, float]:
+NOISE = """
+import json, socket, sys, time
+address, count, seconds = tuple(sys.argv[1:3]), int(sys.argv[3]), float(sys.argv[4])
+parts = [
+    b"POST /ocsp HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: 40\\r\\n\\r\\n" + b"\\xff" * 40,
+    b"GET /ocsp/%%%%%% HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n",
+    b"GET /ocsp/" + b"A" * 300 + b" HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n",
+    b"POST /ocsp HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: 90\\r\\n\\r\\n" + b"0" * 90,
+]
+line = socket.create_connection(address)
+wrong = sent = 0
+end = time.perf_counter() + seconds
+while sent < count and time.perf_counter() < end + 5:
+    line.sendall(parts[sent % 4])
+    answer = line.recv(4096)
+    wrong += not answer.startswith(b"HTTP/1.1 200 ") or not answer.endswith(b"0\\x03\\n\\x01\\x01")
+    sent += 1
+    # Spread over the round, as far as the other side keeps up.
+    early = end - seconds + sent * seconds / count - time.perf_counter()
+    if early > 0.002:
+        time.sleep(early)
+print(json.dumps([sent, wrong]))
+"""
+
+
+@contextmanager
+def noise(url: str, count: int, seconds: float) -> Iterator[None]:
+    """So many malformed requests within so many seconds, from another process; each must get its malformedRequest."""
+    parts = urlsplit(url)
+    command = [sys.executable, "-c", NOISE, parts.hostname or "", str(parts.port), str(count), str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield
+    finally:
+        told, _ = process.communicate(timeout=60)
+    sent, wrong = json.loads(told)
+    assert (sent, wrong) == (count, 0), (sent, wrong)
+
+
+def presigned(here: Deployment, folder: Path, algorithm: str, *, files: Path | None) -> tuple[float, float]:
     """Answers a second of processor time that a presigner makes for all certificates of a deployment, and the octets of one."""
     settings = forms.read_settings(here.file)
     settings = settings.model_copy(update={"ocsp": settings.ocsp.model_copy(update={"key": algorithm})})
     store = open_store(forms.store_url(settings), readonly=True)
     signer = SignerClient(settings.signer.socket, Role.publisher)
-    presigner = Presigner(settings, store, signer, spool=folder / "spool", files=folder / "files" if files else None)
+    presigner = Presigner(settings, store, signer, spool=folder / "spool", files=files)
     presigner.seats.renew()
     began = time.process_time()
     done = presigner.once(lambda _: None)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.x509 import ocsp as library
@@ -21,6 +23,8 @@ from ocsp.rules import packed
 from ocsp.rules.http import file_path
 from ocsp.seats import Seats
 from ocsp.serve import ResponderService
+from ocsp.spool.bucket import AnswerBucket
+from ocsp.spool.bucket import sweep as sweep_bucket
 from ocsp.spool.folder import AnswerFolder, sweep
 from ocsp.spool.packed import SpoolReader, SpoolWriter
 from tests.fakes import ocsp as fakes
@@ -40,7 +44,8 @@ class Desk:
     """A presigner beside a world: its own key, the same record."""
 
     def __init__(
-        self, world: World, folder: Path, *, files: bool = False, policy: Policy | None = None, algorithm: str = "p256", check: SerialCheck | None = None
+        self, world: World, folder: Path, *, files: bool = False, policy: Policy | None = None, algorithm: str = "p256", check: SerialCheck | None = None,
+        bucket: AnswerBucket | None = None,
     ) -> None:  # fmt: skip
         self.world, self.spool = world, SpoolWriter(folder / "spool")
         self.keys: list[fakes.Key] = []
@@ -53,7 +58,7 @@ class Desk:
         self.seats = Seats(issuers=answered, certifier=world.signer, make_key=make_key, clock=world.clock)
         self.files = folder / "html"
         self.presigning = Presigning(
-            roll=world.record, spool=self.spool, files=AnswerFolder(self.files) if files else None, seats=self.seats, issuers=answered,
+            roll=world.record, spool=self.spool, files=AnswerFolder(self.files) if files else bucket, seats=self.seats, issuers=answered,
             policy=policy or Policy(), clock=world.clock, check=check,
         )  # fmt: skip
         self.seats.renew()
@@ -479,3 +484,91 @@ def test_a_folder_that_cannot_be_written_is_said_and_the_old_answers_stay(
     service = worker(world, tmp_path)
     deafen(world, service)
     assert said(service, asked(world, GOOD)) == "GOOD"
+
+
+# ---- A bucket -----------------------------------------------------------------------------------------------------------
+
+
+class Breaking:
+    """A client of boto3 whose puts fail while `broken`."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.broken = client, False
+
+    def put_object(self, **given: Any) -> Any:
+        if self.broken:
+            raise OSError("the way there is cut")
+        return self.client.put_object(**given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+
+@pytest.fixture
+def storage() -> Iterator[Breaking]:
+    """moto's S3, in this process."""
+    import boto3
+    import moto
+
+    with moto.mock_aws():
+        client = boto3.client("s3", region_name="eu-west-1", aws_access_key_id="x", aws_secret_access_key="y")
+        client.create_bucket(Bucket="answers", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        yield Breaking(client)
+
+
+def test_answers_lie_in_a_bucket_under_the_exact_path_of_the_GET_and_a_revocation_replaces_them(tmp_path: Path, storage: Breaking) -> None:
+    world = new_world()
+    bucket = AnswerBucket(storage, "answers", prefix="ocsp/", max_age=300, now=world.clock.now)
+    desk = Desk(world, tmp_path, bucket=bucket)
+    desk.walk()
+    service = worker(world, tmp_path)
+    service.listen()
+
+    def objects() -> dict[str, Any]:
+        return {
+            hash_name: storage.client.get_object(Bucket="answers", Key="ocsp/" + base64.b64encode(asked(world, serial, hash_name)).decode())
+            for hash_name in HASHES
+        }
+
+    serial = next(serial for serial in (GOOD, HELD) if all(is_file(world, serial, hash_name) for hash_name in HASHES))
+    for hash_name, found in objects().items():
+        answer = service.reply(fakes.get(asked(world, serial, hash_name)))
+        assert found["Body"].read() == answer.body
+        headers = dict(answer.headers)
+        assert found["ContentType"] == headers["Content-Type"]
+        assert found["ExpiresString"] == headers["Expires"]
+        assert found["CacheControl"] == "max-age=300, public, no-transform, must-revalidate"
+    ref = next(ref for ref in world.record.states if ref.serial == serial)
+    world.record.change(ref, Reason.keyCompromise, NOW)
+    storage.broken = True
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="bucket"):
+            desk.presigning.follow()
+    storage.broken = False
+    assert desk.presigning.follow() == 2, "what could not be put is put the next time"
+    assert {library.load_der_ocsp_response(found["Body"].read()).certificate_status.name for found in objects().values()} == {"REVOKED"}
+
+
+def test_P5_what_a_bucket_did_not_take_is_due_again(tmp_path: Path, storage: Breaking) -> None:
+    world = new_world()
+    desk = Desk(world, tmp_path, bucket=AnswerBucket(storage, "answers", max_age=300, now=world.clock.now))
+    storage.broken = True
+    with pytest.raises(StoreUnavailable):
+        desk.walk()
+    assert desk.spool.filled() == 0
+    storage.broken = False
+    assert desk.walk().signed == 6
+    assert desk.walk().signed == 0
+
+
+def test_R05_the_sweeper_removes_objects_at_nextUpdate_and_not_before(tmp_path: Path, storage: Breaking) -> None:
+    world = new_world()
+    Desk(world, tmp_path, bucket=AnswerBucket(storage, "answers", prefix="ocsp/", max_age=300, now=world.clock.now)).walk()
+    storage.client.put_object(Bucket="answers", Key="ocsp/index.html", Body=b"no answer")
+    expected = sum(is_file(world, serial, hash_name) for serial in (GOOD, REVOKED, HELD) for hash_name in HASHES)
+    assert sweep_bucket(storage, "answers", prefix="ocsp/", now=NOW + HOUR - 62) == 0
+    assert sweep_bucket(storage, "answers", prefix="other/", now=NOW + DAY) == 0
+    assert sweep_bucket(storage, "answers", prefix="ocsp/", now=NOW + HOUR - 61) == expected
+    assert [one["Key"] for one in storage.client.list_objects_v2(Bucket="answers")["Contents"]] == ["ocsp/index.html"]
+    with pytest.raises(StoreUnavailable):
+        sweep_bucket(storage, "no-such-bucket", now=NOW)
