@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,6 +241,41 @@ def test_P6_killed_while_signing_a_crl_its_number_is_spent_and_the_next_is_highe
     spent = [leaf["number"] for leaf in world.leaves("crl")]
     assert sign(world) > spent[0]
     world.close()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_P1_R01_killed_two_hundred_times_at_any_moment_every_intent_is_classified(tmp_path: Path, database_url: str) -> None:  # noqa: F811
+    """While it does nothing but issue; each time recovery finds out what became of all that it had in hand."""
+    watched(tmp_path, database_url).close()
+    lost = 0
+    for turn in range(200):
+        ready, told = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                world = watched(tmp_path, database_url)
+                os.write(told, b"1")
+                for number in itertools.count():
+                    tokens = [world.token(f"pump-{turn}-{number}-{n}").text for n in range(3)]
+                    ask(world, tuple(IssueRequest(Keypair().csr(), TokenEvidence(text)) for text in tokens))
+            finally:
+                os._exit(1)
+        os.close(told)
+        assert os.read(ready, 1) == b"1"
+        os.close(ready)
+        threading.Event().wait(turn * 37 % 101 / 400)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status)
+        world = watched(tmp_path, database_url)
+        lost += len(world.recovery.recover().intents)
+        assert world.recovery.recover().intents == ()
+        if turn % 20 == 19:
+            classified(world, tmp_path)
+        world.close()
+    assert lost > 20, "or it was never hit at work"
 
 
 # ---- Failures that do not kill --------------------------------------------------------------------------------------

@@ -197,30 +197,6 @@ def test_a_killed_process_comes_back_and_nobody_has_to_do_anything(served: Serve
     assert {name for name in before if before[name] != after[name]} == {role}
 
 
-def test_P5_a_revocation_reaches_ocsp_and_the_crl_after_all_of_that(served: Served) -> None:
-    certificate = served.enrol("to-revoke").certificate
-    issuing = served.settings.issuer("issuing").certificate
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "fleetca.cli.main", "revoke", "--device", "to-revoke", "--confirm", "to-revoke",
-            "--reason", "keyCompromise", "--settings", served.file,
-        ],
-        check=False, capture_output=True, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    eventually(lambda: ocsp_status(served.ocsp_url, certificate, issuing) == "revoked")
-    crl_url = served.ocsp_url.replace("/ocsp", "/crl/issuing.crl")
-
-    def listed() -> bool:
-        answer = ask(crl_url)
-        if answer.status != 200:  # the publisher was killed before its first one, and its lease has to end
-            return False
-        crl = x509.load_der_x509_crl(answer.body)
-        return crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
-
-    eventually(listed)
-
-
 # ---- Copies -------------------------------------------------------------------------------------------------------------
 
 
@@ -356,6 +332,30 @@ def test_SIGHUP_with_good_settings_replaces_every_process_and_refuses_no_connect
     # A serial number that was never issued is `unauthorized` by the new settings.
     foreign = self_signed(certificate)
     assert ocsp_status(served.ocsp_url, foreign, issuing) == "unauthorized"
+
+
+def test_P5_a_revocation_reaches_ocsp_and_the_crl_after_all_of_that(served: Served) -> None:
+    certificate = served.enrol("to-revoke").certificate
+    issuing = served.settings.issuer("issuing").certificate
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "fleetca.cli.main", "revoke", "--device", "to-revoke", "--confirm", "to-revoke",
+            "--reason", "keyCompromise", "--settings", served.file,
+        ],
+        check=False, capture_output=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: ocsp_status(served.ocsp_url, certificate, issuing) == "revoked")
+    crl_url = served.ocsp_url.replace("/ocsp", "/crl/issuing.crl")
+
+    def listed() -> bool:
+        answer = ask(crl_url)
+        if answer.status != 200:  # the publisher was killed before its first one, and its lease has to end
+            return False
+        crl = x509.load_der_x509_crl(answer.body)
+        return crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+
+    eventually(listed)
 
 
 # ---- Crowds -------------------------------------------------------------------------------------------------------------
