@@ -147,12 +147,65 @@ _SAN: Final = bytes.fromhex("0603551d11")
 _CHANGING: Final = (_SKI, _SAN)
 
 
+class _Layout(NamedTuple):
+    """Where everything stands in a TBSCertificate that was taken apart, for those that differ from it in no header and no constant octet."""
+
+    fixed: tuple[slice, ...]
+    """All octets but those of the fields below."""
+    octets: bytes
+    """What stands there."""
+    facts: Facts
+    serial: slice
+    not_before: slice
+    not_after: slice
+    subject: slice
+    spki: slice
+    key: slice
+    key_identifier: slice
+    alternative_names: slice | None
+
+
+_layouts: dict[int, list[_Layout]] = {}
+"""By the length of the whole."""
+_LAYOUTS_KEPT: Final = 64
+_LENGTHS_KEPT: Final = 256
+
+
 def read(tbs: bytes) -> Facts:
-    """Take a TBSCertificate apart.
+    """Take a TBSCertificate apart. One that is built like another before it is not taken apart again: every octet is held against the other's,
+    but for serial number, dates, subject, key bits and the two extensions that change, which are read here or by their rules.
 
     Raises:
         Malformed: it is not one, or not DER, or holds fields that RFC 5280 4.1 does not want (unique identifiers).
     """
+    alike = _layouts.get(len(tbs), ())
+    for layout in alike:
+        if b"".join([tbs[part] for part in layout.fixed]) == layout.octets:
+            return _as_laid_out(tbs, layout)
+    found, layout = _taken_apart(tbs)
+    if layout is not None:
+        if len(_layouts) >= _LENGTHS_KEPT or len(alike) >= _LAYOUTS_KEPT:
+            _layouts.clear()
+        _layouts.setdefault(len(tbs), []).append(layout)
+    return found
+
+
+def _as_laid_out(tbs: bytes, layout: _Layout) -> Facts:
+    content = tbs[layout.key]
+    return layout.facts._replace(
+        serial=tbs[layout.serial],
+        not_before=_time(tbs[layout.not_before]),
+        not_after=_time(tbs[layout.not_after]),
+        subject=tbs[layout.subject],
+        spki=tbs[layout.spki],
+        key=content,
+        key_sha256=sha256(content).digest(),
+        key_identifier=tbs[layout.key_identifier],
+        alternative_names=None if layout.alternative_names is None else extension_of(tbs[layout.alternative_names]),
+    )
+
+
+def _taken_apart(tbs: bytes) -> tuple[Facts, _Layout | None]:
     whole = reader.only(tbs, 0x30)
     fields = spans(tbs, whole.content, whole.end)
     if tuple([field.tag for field in fields]) != _FIELDS:
@@ -166,20 +219,22 @@ def read(tbs: bytes) -> Facts:
     not_before, not_after = dates
     key = parts[1]
     constant: list[bytes] = []
-    changing: dict[bytes, bytes] = {}
+    changing: dict[bytes, slice] = {}
+    moving = [(serial.content, serial.end), (subject.start, subject.end), (key.content + 1, key.end)]
+    moving += [(date.content, date.end) for date in dates]
     repeated = False
     for _, start, inside, end in spans(tbs, wrapped[0].content, wrapped[0].end):
         head = tbs[inside : inside + 5]
-        octets = tbs[start:end]
         if head in _CHANGING:
             repeated = repeated or head in changing
-            changing[head] = octets
+            changing[head] = slice(start, end)
+            moving.append((inside + len(head), end))
         else:
-            constant.append(octets)
+            constant.append(tbs[start:end])
     if tbs[key.content : key.content + 1] != b"\x00":
         raise Malformed("not-der", "The key's BIT STRING has unused bits.")
     content = tbs[key.content + 1 : key.end]
-    return Facts(
+    found = Facts(
         version=tbs[version.content : version.end],
         serial=tbs[serial.content : serial.end],
         algorithm=tbs[algorithm.start : algorithm.end],
@@ -191,7 +246,26 @@ def read(tbs: bytes) -> Facts:
         key=content,
         key_sha256=sha256(content).digest(),
         constant=tuple(constant),
-        key_identifier=changing.get(_SKI, b""),
-        alternative_names=extension_of(changing[_SAN]) if _SAN in changing else None,
+        key_identifier=tbs[changing[_SKI]] if _SKI in changing else b"",
+        alternative_names=extension_of(tbs[changing[_SAN]]) if _SAN in changing else None,
         repeated=repeated,
     )
+    if repeated or _SKI not in changing:
+        return found, None
+    moving.sort()
+    starts, ends = (0, *(end for _, end in moving)), (*(start for start, _ in moving), len(tbs))
+    fixed = tuple(slice(start, end) for start, end in zip(starts, ends, strict=True))
+    layout = _Layout(
+        fixed=fixed,
+        octets=b"".join([tbs[part] for part in fixed]),
+        facts=found,
+        serial=slice(serial.content, serial.end),
+        not_before=slice(not_before.start, not_before.end),
+        not_after=slice(not_after.start, not_after.end),
+        subject=slice(subject.start, subject.end),
+        spki=slice(spki.start, spki.end),
+        key=slice(key.content + 1, key.end),
+        key_identifier=changing[_SKI],
+        alternative_names=changing.get(_SAN),
+    )
+    return found, layout
