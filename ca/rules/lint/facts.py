@@ -182,11 +182,11 @@ def read(tbs: bytes) -> Facts:
     for layout in alike:
         if b"".join([tbs[part] for part in layout.fixed]) == layout.octets:
             return _as_laid_out(tbs, layout)
-    found, layout = _taken_apart(tbs)
-    if layout is not None:
+    found, made = _taken_apart(tbs)
+    if made is not None:
         if len(_layouts) >= _LENGTHS_KEPT or len(alike) >= _LAYOUTS_KEPT:
             _layouts.clear()
-        _layouts.setdefault(len(tbs), []).append(layout)
+        _layouts.setdefault(len(tbs), []).append(made)
     return found
 
 
