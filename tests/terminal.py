@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -32,6 +33,7 @@ class Screen:
         os.close(terminal)
         self.controller = controller
         self.seen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end in the middle of a character
         self._read = 0
 
     def __enter__(self) -> Self:
@@ -53,7 +55,7 @@ class Screen:
             octets = os.read(self.controller, 4096)
         except OSError:  # the other side is closed
             return False
-        self.seen += octets.decode()
+        self.seen += self._decoder.decode(octets)
         return bool(octets)
 
     def until(self, text: str) -> str:

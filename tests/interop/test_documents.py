@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,10 +19,11 @@ import pytest
 
 from tests.databases import Cluster
 from tests.parts import need
+from tests.running import eventually
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("scripts", "config", "docs", "pyproject.toml", "requirements.lock", "requirements-dev.lock", "README.md")
-SECONDS = 200
+SECONDS = 480
 """For the slowest page on a busy machine; on an idle one all of them take less than half of it."""
 BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\s*)?^```(?P<kind>\S*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 KINDS = {"sh", "text", "toml"}
@@ -68,11 +68,11 @@ def _alive(folder: Path, group: int) -> bool:
 
 def _over(group: int) -> bool:
     """Does every process of the group end by itself, soon after the page?"""
-    for _ in range(50):
-        if not any(_alive(folder, group) for folder in Path("/proc").glob("[0-9]*")):
-            return True
-        threading.Event().wait(0.1)
-    return False
+    try:
+        eventually(lambda: not any(_alive(folder, group) for folder in Path("/proc").glob("[0-9]*")))
+    except AssertionError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def follow(script: Path, folder: Path, more: dict[str, str]) -> tuple[int, str]:
         left = code == 0 and not _over(process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        process.wait(60)
         log.seek(0)
         said = log.read()
     assert not left, f"the page leaves processes behind:\n{said[-4000:]}"
