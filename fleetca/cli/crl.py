@@ -126,16 +126,22 @@ def verify(place: str, settings: str, ca: str | None, point: str | None, after: 
     if point is None and place.startswith("http"):
         point = place
     findings: list[str] = []
+    facts = reading.facts(octets)
+    # A file says nothing of the certificates that it is used for.
+    unasked = point is None and facts["distribution_point"]
     try:
-        judging.judge(octets, judging.issuers_in(ca) if ca else _of_settings(settings), point=point, now=now)
+        issuers = judging.issuers_in(ca) if ca else _of_settings(settings)
+        judging.judge(octets, issuers, point=facts["distribution_point"] if unasked else point, now=now)
         if after is not None:
             findings = judging.gone_back(octets, reading.octets_of(after))
     except FleetcaError as error:
         findings.append(f"{error.what} [{error.code}]")
-    document = {"crl": place, "good": not findings, "findings": findings, **reading.facts(octets)}
+    document = {"crl": place, "good": not findings, "findings": findings, **facts}
     output.result(
         document, "\n".join(findings) or f"{place} is good: number {document['number']}, {document['entries']} entries.", as_json=as_json
     )
+    if unasked:
+        output.note(f"It speaks of certificates that point to {facts['distribution_point']}, and of no others.")
     return output.FINDINGS if findings else 0
 
 
@@ -279,7 +285,8 @@ def calendar(settings: str, as_json: bool) -> None:
             if issuer.key is None:
                 window = last.next_update - last.this_update
                 events.append((last.next_update - window // 3, scope.name, "hold the ceremony for the next one"))
-            events.append((last.next_update, scope.name, f"number {last.number} ends, and nothing follows"))
+            after = "and nothing follows" if issuer.key is None else "unless the publisher has made another one"
+            events.append((last.next_update, scope.name, f"number {last.number} ends, {after}"))
     events.sort()
     output.result(
         {"events": [{"at": at, "crl": name, "what": what} for at, name, what in events]},

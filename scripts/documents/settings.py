@@ -60,7 +60,8 @@ def _section(form: type[Form], title: str) -> str:
         inner = forms_in(field.annotation)
         if inner:
             lines.append(f"| `{name}` | table | none | {field.description} See below. |")
-            below.append(_section(inner[0], f"{title[:-1]}.{name}.ROLE]"))
+            many = get_origin(_bare(field.annotation)) is tuple
+            below.append(_section(inner[0], f"[[{title.strip('[]')}.{name}]]" if many else f"{title[:-1]}.{name}.ROLE]"))
         else:
             lines.append(f"| `{name}` | {_type(field)} | {_default(field)} | {field.description} |")
     return "\n".join([*lines, "", *below])
