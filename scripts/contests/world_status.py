@@ -63,19 +63,22 @@ def fill(settings_file: Path, count: int) -> None:
 
     few = min(count, ASKED)
     engine = migrating_engine(parsed(forms.store_url(settings)))
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         connection.execute(tables.certificates.insert(), [row(number) for number in range(few)])
+        connection.commit()
         if count > few:
             # Nobody asks about the others, so SQLite may make up what distinguishes them.
             changing = dict.fromkeys(("spki_sha256", "request_key", "leaf", "tbs", "der", "der_sha256"), "randomblob(32)")
             changing |= {"serial": "randomblob(20)", "device": "'d-' || n", "subject": "'CN=d-' || n"}
             columns = list(row(0))
-            connection.exec_driver_sql("PRAGMA cache_size = -600000")
-            connection.exec_driver_sql(
-                f"INSERT INTO certificates ({', '.join(columns)}) WITH RECURSIVE numbers(n) AS (SELECT {few} UNION ALL SELECT n + 1 FROM numbers"
-                f" WHERE n + 1 < {count}) SELECT {', '.join(changing.get(name, name) for name in columns)} FROM numbers,"
-                " (SELECT * FROM certificates LIMIT 1)"
-            )
+            connection.exec_driver_sql("CREATE TEMP TABLE one AS SELECT * FROM certificates LIMIT 1")
+            for start in range(few, count, 250_000):
+                connection.exec_driver_sql(
+                    f"INSERT INTO certificates ({', '.join(columns)}) WITH RECURSIVE numbers(n) AS (SELECT {start} UNION ALL SELECT n + 1"
+                    f" FROM numbers WHERE n + 1 < {min(start + 250_000, count)}) SELECT {', '.join(changing.get(name, name) for name in columns)}"
+                    " FROM numbers, one"
+                )
+                connection.commit()
     engine.dispose()
 
 
