@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from ca.errors import FleetcaError
 from ca.model import (
     AccountBinding,
+    Approval,
+    ApprovalDecision,
     Certificate,
     CertificateQuery,
     CertificateRef,
@@ -56,6 +58,10 @@ class Signer(Protocol):
         """Let an account have a one-time token, for good; the token."""
         ...
 
+    def decide_approval(self, asked: ApprovalDecision, /) -> Approval:
+        """Approve or refuse a request that waits."""
+        ...
+
     def ping(self) -> None:
         """Return when the signer answers."""
         ...
@@ -99,6 +105,10 @@ class Reader(Protocol):
         Raises:
             Malformed: `after` is no cursor of ours.
         """
+        ...
+
+    def waiting_approvals(self, *, now: UnixTime, after: tuple[UnixTime, Digest] | None = None, limit: int) -> Sequence[Approval]:
+        """Requests that nobody has decided, what ends next first, from behind `after`."""
         ...
 
     def find_operator(self, name: OperatorName, /) -> Operator | None: ...

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from ca import errors
 
 _BY_STATUS: Mapping[int, type[errors.FleetcaError]] = {
+    202: errors.Unavailable,
     400: errors.Malformed,
     401: errors.Unauthenticated,
     403: errors.Denied,
@@ -142,7 +143,7 @@ class Client:
                         fix="Check the address and that `fleetca serve` runs.",
                     ) from None
         self.date = _date(response.headers.get("Date"))
-        if response.status >= 400:
+        if response.status >= 400 or response.status == 202:  # somebody has to approve it: the same again later
             raise self._problem(response, content)
         return content
 

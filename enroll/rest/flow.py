@@ -11,6 +11,8 @@ from typing import Any
 
 from ca.errors import FleetcaError, NotFound
 from ca.model import (
+    Approval,
+    ApprovalDecision,
     Certificate,
     CertificateQuery,
     CertificateRef,
@@ -158,6 +160,13 @@ class Enrolment:
             TokenRequest(given, device=message.device, profile=message.profile, names=message.names, lifetime=message.lifetime)
         )
 
+    def decide(self, members: Mapping[str, Any]) -> Approval:
+        """What an operator says, by a signed message, to a request that waits."""
+        given, message = self._message(members, Act.approve)
+        assert message.decision is not None, "read_message requires it of this act"
+        request, approve, words = message.decision
+        return self._signer.decide_approval(ApprovalDecision(given, request, approve, words))
+
     def _message(self, members: Mapping[str, Any], act: Act) -> tuple[MessageEvidence, Message]:
         # The signer reads and checks all of this again; here it keeps what cannot succeed away from it.
         given = messages.message_of(members)
@@ -254,6 +263,16 @@ class Enrolment:
         )
         found = [row for row in rows if health is None or messages.health_of(row, now=now) is health]
         return found, rows[-1].device if len(rows) == limit else None
+
+    def approvals(self, *, certificate: bytes | None, after: str | None, limit: int) -> tuple[Sequence[Approval], str | None]:
+        """One page of the requests that wait for an operator, for an operator."""
+        now = self._clock.now()
+        operator = evidence.require_search(certificate, reader=self._reader, now=now)
+        found = self._reader.waiting_approvals(
+            now=now, after=None if after is None else messages.read_approval_place(after), limit=limit + 1
+        )
+        page = [one for one in found[:limit] if one.tenant == operator.tenant]
+        return page, f"{found[limit - 1].expires}-{found[limit - 1].request.hex()}" if len(found) > limit else None
 
     def chain(self, issuer: IssuerId | None = None) -> tuple[bytes, ...]:
         """CA certificates from the issuer (absent: the one that issues now) to a root.

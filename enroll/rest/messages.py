@@ -15,6 +15,7 @@ from ca.der.csr import check_shape
 from ca.der.pem import CERTIFICATE, REQUEST, der_of, pem
 from ca.errors import Malformed, NotFound
 from ca.model import (
+    Approval,
     Certificate,
     CertificateQuery,
     CertificateRef,
@@ -27,6 +28,7 @@ from ca.model import (
     UnixTime,
 )
 from ca.rules import ids, renewal
+from ca.rules.message import names_to
 from ca.rules.renewal_health import Health, health
 from enroll.model import Issuance, Report
 from enroll.rest import fields
@@ -217,6 +219,51 @@ def read_fleet(pairs: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
         Malformed: one is unknown, stands twice or cannot be read.
     """
     return fields.read_object(_once(pairs), FLEET)
+
+
+APPROVALS: Final = Body(
+    "Approvals",
+    "",
+    (
+        fields.count("limit", least=1, most=PAGE_LIMIT, about="Requests on one page (50 when absent)."),
+        fields.text(
+            "cursor", pattern=r"[0-9]{1,12}-[0-9a-f]{64}", should="the `next` of the page before", about="Where to go on.", required=False
+        ),
+    ),
+)
+
+
+def read_approvals(pairs: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+    """The query parameters of a look at the requests that wait.
+
+    Raises:
+        Malformed: one is unknown, stands twice or cannot be read.
+    """
+    return fields.read_object(_once(pairs), APPROVALS)
+
+
+def read_approval_place(cursor: str) -> tuple[UnixTime, Digest]:
+    """Behind which request a page begins."""
+    expires, _, request = cursor.partition("-")
+    return int(expires), Digest(bytes.fromhex(request))
+
+
+def render_approval(approval: Approval) -> dict[str, Any]:
+    """A request that waits, or what was decided."""
+    return {
+        "request": approval.request.hex(),
+        "device": approval.device,
+        "profile": approval.profile,
+        "names": names_to(approval.names),
+        "evidence": approval.evidence.value,
+        "actor": approval.actor,
+        "spki_sha256": approval.spki_sha256.hex(),
+        "asked_at": timestamp(approval.asked_at),
+        "expires": timestamp(approval.expires),
+        "state": approval.state.value,
+        "decided_by": approval.decided_by,
+        "reason": approval.reason,
+    }
 
 
 def read_search(pairs: Sequence[tuple[str, str]]) -> CertificateQuery:

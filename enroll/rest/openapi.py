@@ -54,7 +54,7 @@ OPERATIONS: Final = (
         "The same token with the same certificate request gets the same certificate again (200). As `application/pkcs10` the token goes into"
         " `Authorization: Bearer`.",
         {201: _ISSUED, 200: _ISSUED},
-        (*_POST, 401),
+        (202, *_POST, 401),
         body=messages.ENROLL,
         pkcs10=True,
         security=("token",),
@@ -136,6 +136,27 @@ OPERATIONS: Final = (
         "Create a one-time enrolment token.",
         "By a message signed with an operator's key. The token is shown this once; only its hash is kept.",
         {201: {JSON: "Token"}},
+        (*_POST, 404),
+        body=messages.MESSAGE_ONLY,
+    ),
+    Operation(
+        "GET",
+        "/approvals",
+        "approvals",
+        "What waits for an operator?",
+        "For operators: first certificates of profiles that want an approval, what ends next first.",
+        {200: {JSON: "Approvals"}},
+        (400, 403, 503),
+        query=messages.APPROVALS,
+        security=("certificate",),
+    ),
+    Operation(
+        "POST",
+        "/approvals",
+        "decideApproval",
+        "Approve or refuse a request that waits.",
+        "By a message signed with an operator's key, which names the whole hash of the request: the approval is of that request and of no other.",
+        {200: {JSON: "Approval"}},
         (*_POST, 404),
         body=messages.MESSAGE_ONLY,
     ),
@@ -260,6 +281,23 @@ _NAMES: Final = {
         "A subject alternative name.", {"kind": {"type": "string", "enum": [kind.value for kind in NameKind]}, "value": {"type": "string"}}
     ),
 }
+_APPROVAL: Final = _object(
+    "A request for a first certificate that an operator must approve.",
+    {
+        "request": _text("The hash of evidence and certificate request, in hexadecimal.", pattern="^[0-9a-f]{64}$"),
+        "device": {"type": "string"},
+        "profile": {"type": "string"},
+        "names": _NAMES,
+        "evidence": _text("What was brought: token, manufacturer or validated."),
+        "actor": _text("Who asked."),
+        "spki_sha256": _text("Of the key in the certificate request."),
+        "asked_at": _TIME,
+        "expires": {**_TIME, "description": "Approved and fetched before this, or not at all."},
+        "state": {"type": "string", "enum": ["pending", "approved", "refused"]},
+        "decided_by": {"type": "string"},
+        "reason": {"type": "string"},
+    },
+)
 _PEM_TEXT: Final = _text("PEM.", pattern="^-----BEGIN CERTIFICATE-----\n")
 _REVOCATION: Final = _object("Why and since when.", {"reason": {"type": "string", "enum": list(messages.REASONS)}, "revoked_at": _TIME})
 
@@ -365,6 +403,14 @@ _SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
             "expires": _TIME,
         },
     ),
+    "Approval": _APPROVAL,
+    "Approvals": _object(
+        "One page of what waits.",
+        {
+            "approvals": {"type": "array", "items": _APPROVAL},
+            "next": _or_null(_text("The `cursor` of the next page; null: this was the last.")),
+        },
+    ),
     "Receipt": {"type": "object", "description": "A proof of inclusion that verifies offline against the record's key."},
     "Pins": {"type": "object", "description": "Signed pin sets, oldest first."},
     "About": _object("Who answers.", {"deployment": _text("The audience of signed messages."), "version": {"type": "string"}}),
@@ -392,6 +438,7 @@ _SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 _REFUSALS: Final[Mapping[int, str]] = {
     400: "The request cannot be read.",
+    202: "An operator has to approve it; send the same request again. See Retry-After.",
     401: "The token does not hold.",
     403: "The evidence does not hold, or does not allow it.",
     404: "There is no such thing, or none that the asker may see.",
@@ -425,7 +472,7 @@ def _answers(operation: Operation) -> dict[str, Any]:
             "content": {media: {"schema": _ref(name)} for media, name in types.items()},
         }
     for status in operation.refusals:
-        retry = _RETRY_AFTER if status in (429, 503) else {}
+        retry = _RETRY_AFTER if status in (202, 429, 503) else {}
         made[str(status)] = {
             "description": _REFUSALS[status],
             "headers": {**_REQUEST_ID, **retry},

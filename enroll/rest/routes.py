@@ -69,6 +69,16 @@ class _Rest:
         _note(revoked=[str(one.ref) for one in revoked])
         return _json({"revoked": [messages.render_revoked(one) for one in revoked]})
 
+    def approvals(self) -> Response:
+        query = messages.read_approvals(list(request.args.items(multi=True)))
+        rows, following = self._enrolment.approvals(certificate=_peer(), after=query.get("cursor"), limit=query.get("limit", 50))
+        return _json({"approvals": [messages.render_approval(row) for row in rows], "next": following})
+
+    def decideApproval(self) -> Response:  # noqa: N802
+        made = self._enrolment.decide(_members(messages.MESSAGE_ONLY))
+        _note(device=made.device, decision=made.state.value, by=made.decided_by)
+        return _json(messages.render_approval(made))
+
     def createToken(self) -> Response:  # noqa: N802 - the operation's id, in the spelling of OpenAPI
         made = self._enrolment.create_token(_members(messages.MESSAGE_ONLY))
         _note(device=made.token.device, profile=made.token.profile)

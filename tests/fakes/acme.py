@@ -24,6 +24,8 @@ from ca.keys.memory import make_private_key
 from ca.model import (
     AccountBinding,
     AlgorithmName,
+    Approval,
+    ApprovalDecision,
     Certificate,
     ConfirmRequest,
     CreatedToken,
@@ -100,6 +102,9 @@ class DirectSigner:
 
     def create_token(self, request: TokenRequest, /) -> CreatedToken:
         return self.world.tokens.create(request, self.world.peer(Role.enroll))
+
+    def decide_approval(self, asked: ApprovalDecision, /) -> Approval:
+        return self.world.approving.decide(asked, self.world.peer(Role.enroll))
 
     def bind_account(self, asked: AccountBinding, /) -> Token:
         self._enter("bind_account")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from werkzeug.test import TestResponse
 
+from ca.der import pem
 from ca.errors import Busy, Conflict, Denied, FleetcaError, Malformed, NotFound, Unauthenticated, Unavailable
 from ca.model import Approval, ApprovalDecision, ApprovalState, Issued, IssueRequest, Name, NameKind, ProfileName, Role, TokenEvidence
 from ca.rules.approval import MOST_WAITING
 from ca.rules.message import Act
+from enroll.rest.routes import PEER_CERTIFICATE
 from fleetca.forms import shipped_profiles
 from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
 from tests.fakes.acme import AcmeWorld, Client, csr_for
@@ -198,4 +202,33 @@ def test_an_ACME_order_is_processing_until_it_is_approved_and_a_renewal_is_not(t
     decide(acme.world, waiting(acme.world)[0].request.hex(), approve=False, reason="No.")
     ended = client.post(refused.headers["Location"])
     assert (ended.json["status"], ended.json["error"]["type"].rpartition(":")[2]) == ("invalid", "unauthorized")
+    acme.close()
+
+
+@pytest.mark.req("REQ-KEY-007")
+def test_REST_says_202_and_operators_list_and_decide_by_signed_messages(tmp_path: Path) -> None:
+    acme = AcmeWorld(tmp_path, profiles=waiting_profiles())
+    world, pair = acme.world, Asker()
+    body = {"token": world.token("pump-1").text, "csr": pem.pem(pem.REQUEST, pair.csr_der)}
+    operator, auditor = world.operator("ada"), world.operator("bob", "auditor")
+
+    def enrol() -> TestResponse:
+        return acme.http.post("/v1/enroll", json=body)
+
+    def say(who: Keypair, request: str, *, approve: bool) -> TestResponse:
+        given = world.message(who, Act.approve, decision=(request, approve, ""))
+        parts = {name: base64.b64encode(getattr(given, name)).decode() for name in ("payload", "certificate", "signature")}
+        return acme.http.post("/v1/approvals", json={"message": parts})
+
+    waits = enrol()
+    assert (waits.status_code, waits.headers["Retry-After"], waits.json["code"]) == (202, "60", "approval-pending")
+    shown = {"environ_overrides": {PEER_CERTIFICATE: auditor.certificate}}
+    page = acme.http.get("/v1/approvals", **shown).json
+    (one,) = page["approvals"]
+    assert (one["device"], one["state"], page["next"]) == ("pump-1", "pending", None)
+    assert acme.http.get("/v1/approvals").status_code == 403
+    assert acme.http.get("/v1/approvals?cursor=x", **shown).status_code == 400
+    assert say(auditor, one["request"], approve=True).status_code == 403
+    assert say(operator, one["request"], approve=True).json["decided_by"] == "operator:ada"
+    assert enrol().status_code == 201
     acme.close()

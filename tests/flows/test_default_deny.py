@@ -159,6 +159,7 @@ class House:
             Act.confirm: {},
             Act.revoke: {"reason": Reason.keyCompromise, "target": row},
             Act.create_token: {"device": "pump-7", "profile": ProfileName("device"), "lifetime": 60},
+            Act.approve: {"decision": ("00" * 32, True, "")},
             Act.issue: {"device": "pump-7", "profile": ProfileName("device"), "csr": Keypair().csr()},
         }
         made = self.world.message(signer, act or Act.confirm, **fields.get(act or Act.confirm, {}))
@@ -249,7 +250,7 @@ def ACME_PAYLOADS(house: House, url: str) -> Any:
 
 EVERYBODY = "everybody"
 PUBLIC = {
-    "chain", "bundle", "about", "health", "openapi", "renewalWindow", "pins",
+    "chain", "bundle", "links", "about", "health", "openapi", "renewalWindow", "pins",
     "acme.directory", "acme.new_nonce",
     "est.cacerts", "est.cacerts-of-label", "est.csrattrs", "est.csrattrs-of-label",
 }  # fmt: skip
@@ -269,6 +270,8 @@ MAY: dict[str, set[str]] = {
     },
     "revoke": {"a device", "a superseded certificate", "a message to revoke by an operator"},
     "issue": {"a message to issue by an operator"},
+    "approvals": {"an operator", "an auditor"},
+    "decideApproval": set(),  # nothing waits here; who may decide is in test_approvals.py
     "createToken": {"a message to create-token by an operator"},
     # Whoever holds a live certificate speaks of it; nothing follows from what it says.
     "report": {"a device", "a superseded certificate", "an operator", "an auditor", "a dismissed operator"},
