@@ -33,6 +33,8 @@ from ca.rules.message import digest_of
 from ca.witness import Witness
 
 BEGUN: Final = "destruction begun"
+OFFLINE: Final = "offline"
+"""The store of a key that is not here. What became of it elsewhere keeps nobody here from working."""
 
 
 class KeyLife:
@@ -57,23 +59,30 @@ class KeyLife:
         self._witness = witness
 
     def enter(self, records: Sequence[KeyRecord], *, actor: str, evidence: Callable[[KeyRecord], str] = lambda _: "") -> None:
-        """Keys that are in service: those not known yet come in, through pre-activation; of the others, each must be active.
+        """Keys that are in service, or wait for it: those not known yet come in, through pre-activation; of the others, each that is here must be active.
 
         Raises:
             Denied: one is suspended, compromised or destroyed (`key-not-active`): who was about to use it must not.
         """
         with self._writing() as (tx, said):
             for record in records:
-                known = tx.find_key(record.spki_sha256)
+                known, waits = tx.find_key(record.spki_sha256), record.state is KeyState.pre_activation
                 if known is not None:
-                    key_life.check_signing(known)
+                    if known.state is KeyState.pre_activation and not waits:
+                        self._move(
+                            tx, said, replace(known, period_ends=record.period_ends), KeyState.active, reason="its certificate is in place",
+                            actor=actor, evidence=evidence(record),
+                        )  # fmt: skip
+                    elif not waits and record.store != OFFLINE:
+                        key_life.check_signing(known)
                     continue
                 made = replace(record, state=KeyState.pre_activation)
                 change = key_life.begin(made, reason="found in service", actor=actor, evidence=evidence(record))
                 tx.add_key(made, change)
                 tx.append_leaf(leaf.key_state(made, change))
                 said.append(testimony.KeyMoved(made, change))
-                self._move(tx, said, made, KeyState.active, reason="in service", actor=actor, evidence=evidence(record))
+                if not waits:
+                    self._move(tx, said, made, KeyState.active, reason="in service", actor=actor, evidence=evidence(record))
 
     def change(self, name: KeyName, after: KeyState, *, reason: str, actor: str) -> KeyRecord:
         """Move a key, except to its destruction.

@@ -171,6 +171,9 @@ class KeyPurpose(Enum):
     log = "log"
     operator = "operator"
     service = "service"
+    responder = "responder"
+    serial_check = "serial-check"
+    """The symmetric key of the check values in serial numbers."""
     key_wrapping = "key-wrapping"
     """The key that custodians share."""
 

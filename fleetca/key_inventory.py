@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from ca.errors import FleetcaError
+from ca.key_life import OFFLINE
 from ca.model import (
     DEFAULT_TENANT,
     AlgorithmName,
@@ -25,9 +26,11 @@ from ca.model import (
     StoreAbility,
     UnixTime,
 )
-from ca.rules import note
+from ca.ports import SigningKey
+from ca.rules import note, serial
 from config.key_uris import KeyReference
 from config.settings import Settings
+from fleetca import forms
 
 # Where the store cannot be asked: who may open the log's key is another process.
 _BY_SCHEME = {"sealed": Protection.file, "pkcs11": Protection.module, "tpm": Protection.module, "awskms": Protection.hardware}
@@ -36,12 +39,69 @@ _ED25519_HEAD = bytes.fromhex("302a300506032b6570032100")
 
 
 def records(
-    settings: Settings, issuers: Sequence[Issuer], abilities: Mapping[IssuerId, StoreAbility], *, now: UnixTime
-) -> list[KeyRecord]:  # fmt: skip
-    """Every key of the settings."""
+    settings: Settings,
+    issuers: Sequence[Issuer],
+    abilities: Mapping[IssuerId, StoreAbility],
+    *,
+    now: UnixTime,
+    to_come: Mapping[IssuerId, SigningKey] | None = None,
+) -> list[KeyRecord]:
+    """Every key of the settings.
+
+    Args:
+        issuers: those at work.
+        to_come: keys that wait for their certificates.
+    """
     found = [_of_issuer(settings, issuer, abilities.get(issuer.id), now=now) for issuer in issuers]
+    found += [_to_come(settings, id_, key, abilities[id_], now=now) for id_, key in (to_come or {}).items()]
+    found.append(_of_serial_check(settings, now=now))
     log = _of_log(settings, now=now)
     return [*found, log] if log is not None else found
+
+
+def _to_come(settings: Settings, id_: IssuerId, key: SigningKey, ability: StoreAbility, *, now: UnixTime) -> KeyRecord:
+    reference = settings.issuer(id_).key
+    assert reference is not None, "it was opened by it"
+    return KeyRecord(
+        spki_sha256=Digest(hashlib.sha256(key.spki).digest()),
+        tenant=DEFAULT_TENANT,
+        name=KeyName(reference.name),
+        purpose=KeyPurpose.issuing_ca,
+        origin=_origin(reference),
+        algorithm=key.algorithm,
+        spki=key.spki,
+        store=ability.kind,
+        place=reference.text,
+        protection=ability.protection,
+        owner=f"deployment {settings.deployment.name}",
+        state=KeyState.pre_activation,
+        created=now,
+        period_ends=None,
+        changed=now,
+    )
+
+
+def _of_serial_check(settings: Settings, *, now: UnixTime) -> KeyRecord:
+    """It has no public half: a digest stands for it that names it and does not tell it."""
+    mark = serial.mark(forms.serial_check_key(settings))
+    reference = settings.signer.serial_check
+    return KeyRecord(
+        spki_sha256=Digest(hashlib.sha256(mark.encode()).digest()),
+        tenant=DEFAULT_TENANT,
+        name=KeyName("serial-check"),
+        purpose=KeyPurpose.serial_check,
+        origin=KeyOrigin.process,
+        algorithm=AlgorithmName("hmac-sha256"),
+        spki=b"",
+        store="secret",
+        place=reference.reference,
+        protection=None,
+        owner=f"deployment {settings.deployment.name}",
+        state=KeyState.active,
+        created=now,
+        period_ends=None,
+        changed=now,
+    )
 
 
 def _of_issuer(settings: Settings, issuer: Issuer, ability: StoreAbility | None, *, now: UnixTime) -> KeyRecord:
@@ -54,7 +114,7 @@ def _of_issuer(settings: Settings, issuer: Issuer, ability: StoreAbility | None,
         origin=KeyOrigin.ceremony if reference is None else _origin(reference),
         algorithm=issuer.algorithm,
         spki=issuer.spki,
-        store="offline" if ability is None else ability.kind,
+        store=OFFLINE if ability is None else ability.kind,
         place="with the custodians of its ceremony" if reference is None else reference.text,
         protection=None if ability is None else ability.protection,
         owner=f"deployment {settings.deployment.name}",

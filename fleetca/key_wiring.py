@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ca.errors import Misconfigured
+from ca.errors import KeyUnavailable, Misconfigured
 from ca.key_life import KeyLife
 from ca.model import DEFAULT_TENANT, HeldKey, IssuerId, KeyName, Profile, ProfileName, StoreAbility
 from ca.ports import KeyStore, SigningKey
@@ -27,6 +27,9 @@ class Opened:
     keys: Mapping[IssuerId, SigningKey]
     stores: Mapping[IssuerId, KeyStore]
     abilities: Mapping[IssuerId, StoreAbility]
+    """Those to come among them."""
+    to_come: Mapping[IssuerId, SigningKey]
+    """Keys that wait for their certificates; those that cannot be had are no reason not to work."""
 
     def held(self) -> Sequence[tuple[StoreAbility, Sequence[HeldKey]]]:
         """Every store once, and all that it holds."""
@@ -49,15 +52,35 @@ def opened(settings: Settings) -> Opened:
     keys: dict[IssuerId, SigningKey] = {}
     stores: dict[IssuerId, KeyStore] = {}
     abilities: dict[IssuerId, StoreAbility] = {}
+    to_come: dict[IssuerId, SigningKey] = {}
     for setting in settings.issuers:
-        if setting.key is None or setting.to_come:
+        if setting.key is None:
+            continue
+        if setting.to_come:
+            _open_early(settings, setting, stores, abilities, to_come)
             continue
         id_ = IssuerId(setting.id)
         stores[id_], name = store_of(settings, setting.id)
         abilities[id_] = stores[id_].ability()
         check_protection(abilities[id_], _profile(setting, known))
         keys[id_] = stores[id_].open(name)
-    return Opened(keys, stores, abilities)
+    return Opened(keys, stores, abilities, to_come)
+
+
+def _open_early(
+    settings: Settings,
+    setting: IssuerSetting,
+    stores: dict[IssuerId, KeyStore],
+    abilities: dict[IssuerId, StoreAbility],
+    to_come: dict[IssuerId, SigningKey],
+) -> None:
+    id_ = IssuerId(setting.id)
+    try:
+        store, name = store_of(settings, setting.id)
+        ability, key = store.ability(), store.open(name)
+    except (KeyUnavailable, Misconfigured):
+        return  # `prepare` said so when it made it; the import will say so again
+    stores[id_], abilities[id_], to_come[id_] = store, ability, key
 
 
 def _profile(setting: IssuerSetting, known: Mapping[ProfileName, Profile]) -> Profile:

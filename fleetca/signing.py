@@ -166,7 +166,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
             recovery=Recovery(ledger=store.ledger, journal=journal, witness=witness, issuers=issuers, tenant=DEFAULT_TENANT, clock=clock),
             life=life(settings, store, witness),
             retiring=Retiring(ledger=store.ledger, issuers=tuple(issuers.by_id.values()), clock=clock, crl_lifetime=settings.crl.lifetime),
-            records=key_inventory.records(settings, tuple(issuers.by_id.values()), found.abilities, now=clock.now()),
+            records=key_inventory.records(settings, tuple(issuers.by_id.values()), found.abilities, now=clock.now(), to_come=found.to_come),
         )
         store.close()
 

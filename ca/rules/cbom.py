@@ -1,7 +1,7 @@
 """The inventory of keys as a cryptographic bill of materials: CycloneDX 1.6 (ECMA-424), JSON. Ring 1: pure.
 
 One component for each algorithm, CA certificate and key; keys refer to their algorithm, certificates to their key. States are SP 800-57's,
-which CycloneDX has by the same names. No private key is in it, and none could be: the inventory has public halves only.
+which CycloneDX has by the same names. No private or secret key is in it, and none could be: the inventory has public halves, and of a secret key a digest that tells nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ _ALGORITHMS: Final[Mapping[str, tuple[str, Mapping[str, str], str, int, int, int
     "ed25519": ("Ed25519", {"parameterSetIdentifier": "255", "curve": "other/Ed25519"}, "1.3.101.112", 128, 0, 256),
     "rsa-3072": ("RSA-PKCS1-v1_5", {"parameterSetIdentifier": "3072"}, "1.2.840.113549.1.1.11", 128, 0, 3072),
     "rsa-4096": ("RSA-PKCS1-v1_5", {"parameterSetIdentifier": "4096"}, "1.2.840.113549.1.1.11", 140, 0, 4096),
+    "hmac-sha256": ("HMAC-SHA-256", {"parameterSetIdentifier": "256"}, "1.2.840.113549.2.9", 256, 1, 256),
     "ml-dsa-44": ("ML-DSA", {"parameterSetIdentifier": "44"}, "2.16.840.1.101.3.4.3.17", 128, 2, 10496),
     "ml-dsa-65": ("ML-DSA", {"parameterSetIdentifier": "65"}, "2.16.840.1.101.3.4.3.18", 192, 3, 15616),
     "ml-dsa-87": ("ML-DSA", {"parameterSetIdentifier": "87"}, "2.16.840.1.101.3.4.3.19", 256, 5, 20736),
 }
+_SYMMETRIC: Final = frozenset({"hmac-sha256"})
 _ENVIRONMENT: Final = {
     None: "unknown",
     Protection.memory: "software-plain-ram",
@@ -83,9 +85,9 @@ def _algorithm(name: AlgorithmName) -> Mapping[str, Any]:
         "cryptoProperties": {
             "assetType": "algorithm",
             "algorithmProperties": {
-                "primitive": "signature",
+                "primitive": "mac" if name in _SYMMETRIC else "signature",
                 **parameters,
-                "cryptoFunctions": ["keygen", "sign", "verify"],
+                "cryptoFunctions": ["keygen", "tag", "verify"] if name in _SYMMETRIC else ["keygen", "sign", "verify"],
                 "classicalSecurityLevel": classical,
                 "nistQuantumSecurityLevel": quantum,
             },
@@ -136,7 +138,7 @@ def _key(record: KeyRecord) -> Mapping[str, Any]:
         "cryptoProperties": {
             "assetType": "related-crypto-material",
             "relatedCryptoMaterialProperties": {
-                "type": "private-key",
+                "type": "secret-key" if record.algorithm in _SYMMETRIC else "private-key",
                 "id": record.spki_sha256.hex(),
                 "state": record.state.value,
                 "algorithmRef": f"algorithm:{record.algorithm}",

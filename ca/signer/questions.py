@@ -6,6 +6,7 @@ The command line acts through the socket and not through the database, so that o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from ca.errors import NotFound
@@ -33,7 +34,7 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Clock
-from ca.rules import forms, grant, ids
+from ca.rules import certified_keys, forms, grant, ids
 from ca.signer import messages
 from ca.witness import Witness
 
@@ -130,8 +131,8 @@ class Questions:
             "issuers": lambda _: self._reading.issuers(),
             "profiles": lambda _: tuple(self._policy.profiles[name] for name in sorted(self._policy.profiles)),
             "operators": lambda _: self._reading.operators(),
-            "keys": lambda _: self._reading.key_records(),
-            "key": lambda body: self._reading.key_changes(Digest(forms.read(bytes, body.get("spki_sha256")))),
+            "keys": lambda _: self._key_records(),
+            "key": lambda body: self._key_changes(Digest(forms.read(bytes, body.get("spki_sha256")))),
             "keys-held": lambda _: [_held(store, keys) for store, keys in self._held()],
         }
 
@@ -152,6 +153,27 @@ class Questions:
         _page(query.limit)
         if query.device is not None:
             ids.device_id(query.device)
+    def _key_records(self) -> Sequence[KeyRecord]:
+        """The records that are kept, and what certificates say of keys that have none."""
+        now, kept = self._clock.now(), self._reading.key_records()
+        known = {record.spki_sha256 for record in kept}
+        devices = [grant.ENROLL_DEVICE, grant.RESPONDER_DEVICE]
+        devices += [DeviceId(f"{grant.OPERATOR_DEVICE}{operator.name}") for operator in self._reading.operators()]
+        live = [one for device in devices for one in self._all_of(CertificateQuery(device=device, expires_after=now, limit=100))]
+        return [*kept, *(record for record in certified_keys.records(live, now=now) if record.spki_sha256 not in known)]
+
+    def _key_changes(self, key: Digest) -> Sequence[KeyChange]:
+        return self._reading.key_changes(key) or certified_keys.changes(self._all_of(CertificateQuery(spki_sha256=key, limit=100)))
+
+    def _all_of(self, query: CertificateQuery) -> list[Certificate]:
+        found: list[Certificate] = []
+        while True:
+            rows, cursor = self._reading.search_certificates(query, tenant=self._policy.tenant, now=self._clock.now())
+            found += rows
+            if cursor is None:
+                return found
+            query = replace(query, after=cursor)
+
         rows, cursor = self._reading.search_certificates(query, tenant=self._policy.tenant, now=self._clock.now())
         return {"rows": forms.write(rows), "next": cursor}
 

@@ -38,9 +38,15 @@ def said(file: Path, *arguments: str | Path, code: int = 0) -> dict[str, object]
 @pytest.mark.req("REQ-KEY-097", "REQ-KEY-002")
 def test_every_key_of_the_settings_is_in_the_inventory(deployment: Path, signer: Apart) -> None:
     found = {str(each["purpose"]): each for each in said(deployment, "list")["keys"]}
-    assert set(found) == {"root-ca", "issuing-ca", "log"}
+    assert set(found) == {"root-ca", "issuing-ca", "log", "operator", "serial-check"}
     assert (found["root-ca"]["store"], found["root-ca"]["protection"]) == ("offline", "unknown")
     assert (found["issuing-ca"]["store"], found["issuing-ca"]["protection"]) == ("sealed", "file")
+    assert (found["operator"]["name"], found["operator"]["store"], found["operator"]["origin"]) == (
+        "fleetca:operator:admin",
+        "holder",
+        "elsewhere",
+    )
+    assert (found["serial-check"]["algorithm"], found["serial-check"]["place"]) == ("hmac-sha256", "file:secrets/serial-check.key")
     assert {each["state"] for each in found.values()} == {"active"}
     shown = said(deployment, "show", "issuing")
     assert [change["after"] for change in shown["changes"]] == ["pre-activation", "active"]
@@ -67,7 +73,7 @@ def test_the_inventory_is_exported_as_a_bill_of_materials(deployment: Path, sign
     bill = json.loads(out.read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     kinds = [each["cryptoProperties"]["assetType"] for each in bill["components"]]
-    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"algorithm": 2, "certificate": 2, "related-crypto-material": 3}
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"algorithm": 3, "certificate": 2, "related-crypto-material": 5}
     references = {each["bom-ref"] for each in bill["components"]}
     assert {each for one in bill["dependencies"] for each in one["dependsOn"]} <= references
 

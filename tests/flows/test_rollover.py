@@ -14,8 +14,26 @@ from flask import Flask
 
 from ca.errors import Conflict, Denied, FleetcaError, Misconfigured
 from ca.issue import Issuing
-from ca.model import DeviceId, Issued, Issuer, IssueRequest, IssuerId, LocalEvidence, Peer, ProfileName, Role
+from ca.key_life import find_record
+from ca.model import (
+    DeviceId,
+    Issued,
+    Issuer,
+    IssueRequest,
+    IssuerId,
+    KeyChange,
+    KeyRecord,
+    KeyState,
+    LocalEvidence,
+    Name,
+    NameKind,
+    Peer,
+    ProfileName,
+    Role,
+)
 from ca.outlets.directory import DirectoryOutlet
+from ca.rules import forms as wire
+from ca.rules import key_life
 from ca.rules.chains import Chains
 from ca.rules.issuers import Ability, abilities
 from ca.store.engine import open_store
@@ -25,11 +43,13 @@ from crl.adopt import take_over
 from crl.shelf import Shelf
 from crl.web import blueprint
 from fleetca import ceremonies, deployment, doctor, forms, importing, signing, successor
+from fleetca.key_reality import compare
 from tests.fakes.ceremony import apart
 from tests.fakes.signer_world import Keypair
 
 PASSPHRASE = b"correct horse battery staple"
 OPERATOR = Peer(Role.operator, 0)
+OWN = ((Role.status, ()), (Role.enroll, (Name(NameKind.dns, "pki.example"),)))
 DAY = 86400
 
 
@@ -154,6 +174,51 @@ def test_a_successor_may_wait_for_its_day(fleet: Path) -> None:
     assert isinstance(usual, Issued)
     assert isinstance(canary, Issued)
     assert (usual.certificate.ref.issuer, canary.certificate.ref.issuer) == ("issuing", "issuing-2")
+
+
+@pytest.mark.req("REQ-KEY-097", "REQ-KEY-002")
+def test_every_key_is_in_the_inventory_and_one_to_come_waits_for_its_certificate(fleet: Path) -> None:
+    made = prepare(fleet)
+
+    def inventory() -> dict[str, tuple[str, str, str]]:
+        with signing.signer_parts(settings_of(fleet)) as parts:
+            parts.life.enter(parts.records, actor="signer")
+            requests = [(IssueRequest(Keypair().csr(), LocalEvidence(role, 0), names=names), Peer(role, 0)) for role, names in OWN]
+            assert all(isinstance(each, Issued) for each in parts.verbs.issuing.issue(requests))
+            questions = parts.verbs.questions
+            found: dict[str, tuple[str, str, str]] = {}
+            for each in wire.read(tuple[KeyRecord, ...], questions.ask("keys", {})):
+                found[each.name] = each.purpose.value, each.store, each.state.value
+                told = wire.read(tuple[KeyChange, ...], questions.ask("key", {"spki_sha256": wire.write(each.spki_sha256)}))
+                assert told[-1].after is each.state
+                assert bool(told[0].evidence) is (each.store in {"memory", "holder"})
+            records = wire.read(tuple[KeyRecord, ...], questions.ask("keys", {}))
+            assert not compare(records, questions.ask("keys-held", {}), now=SystemClock().now())
+            return found
+
+    usual = {
+        "root": ("root-ca", "offline", "active"),
+        "issuing": ("issuing-ca", "sealed", "active"),
+        "log": ("log", "sealed", "active"),
+        "serial-check": ("serial-check", "secret", "active"),
+        "fleetca:operator:admin": ("operator", "holder", "active"),
+        "fleetca:enroll": ("service", "memory", "active"),
+        "fleetca:ocsp": ("responder", "memory", "active"),
+    }
+    assert inventory() == {**usual, "issuing-2": ("issuing-ca", "sealed", "pre-activation")}
+    bring(fleet, certify(fleet, made))
+    assert inventory() == {**usual, "issuing-2": ("issuing-ca", "sealed", "active")}
+    # When the old one's key is gone and taken out of the settings, the record of it keeps nobody from working.
+    file = fleet / "fleetca.toml"
+    lines = ['key = "sealed:keys/issuing.key"\n', 'passphrase = "file:secrets/issuing.passphrase"\n']
+    for line in lines:
+        file.write_text(file.read_text().replace(line, ""))
+    with signing.signer_parts(settings_of(fleet)) as parts, parts.life._ledger.writing() as tx:
+        record = find_record(tx.key_records(), "issuing")
+        moved, change = key_life.move(record, KeyState.destroyed, reason="its time is over", actor="test", at=SystemClock().now())
+        tx.change_key(moved, change)
+    (fleet / "keys/issuing.key").unlink()
+    assert inventory() == {**usual, "issuing": ("issuing-ca", "sealed", "destroyed"), "issuing-2": ("issuing-ca", "sealed", "active")}
 
 
 class Later:
