@@ -148,11 +148,6 @@ class Questions:
             "journal_waiting": self._witness.waiting,
         }
 
-    def _certificates(self, body: Mapping[str, Any]) -> Any:
-        query = forms.read(CertificateQuery, dict(body))
-        _page(query.limit)
-        if query.device is not None:
-            ids.device_id(query.device)
     def _key_records(self) -> Sequence[KeyRecord]:
         """The records that are kept, and what certificates say of keys that have none."""
         now, kept = self._clock.now(), self._reading.key_records()
@@ -174,6 +169,11 @@ class Questions:
                 return found
             query = replace(query, after=cursor)
 
+    def _certificates(self, body: Mapping[str, Any]) -> Any:
+        query = forms.read(CertificateQuery, dict(body))
+        _page(query.limit)
+        if query.device is not None:
+            ids.device_id(query.device)
         rows, cursor = self._reading.search_certificates(query, tenant=self._policy.tenant, now=self._clock.now())
         return {"rows": forms.write(rows), "next": cursor}
 
