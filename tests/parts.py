@@ -19,6 +19,7 @@ _PACKAGES = {
     "openssl": "openssl",
     "java": "default-jdk-headless",
     "javac": "default-jdk-headless",
+    "keytool": "default-jdk-headless",
     "cfssl": "golang-cfssl",
     "softhsm2": "softhsm2",
     "softhsm2-util": "softhsm2",

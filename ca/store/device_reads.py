@@ -135,7 +135,8 @@ class DeviceReads(Reads):
 
 def _of_change(change: DeviceChange) -> DeviceEvent:
     what = change.after.value if change.before is not change.after else "described"
-    about = change.reason if change.before in {None, change.after} else f"was {change.before.value}: {change.reason}"
+    before = change.before
+    about = change.reason if before is None or before is change.after else f"was {before.value}: {change.reason}"
     return DeviceEvent(change.at, what, about, change.actor, change.channel, change.request)
 
 

@@ -286,9 +286,18 @@ def _short(record: KeyRecord) -> str:
 
 
 # The rest of the group lies in files of its own.
-from fleetca.cli import keys_quorum  # noqa: E402
+from fleetca.cli import keys_quorum, keys_symmetric  # noqa: E402
 
 keys.add_command(keys_quorum.quorum)
 keys.add_command(keys_quorum.backup)
 keys.add_command(keys_quorum.restore)
 keys.add_command(keys_quorum.drill)
+for command in (
+    keys_symmetric.derive,
+    keys_symmetric.wrap,
+    keys_symmetric.unwrap,
+    keys_symmetric.hierarchy,
+    keys_symmetric.group,
+    keys_symmetric.pkcs12,
+):
+    keys.add_command(command)

@@ -1,0 +1,261 @@
+"""`fleetca keys derive`, `wrap`, `unwrap`, `group`, `hierarchy` and `pkcs12`: keys that are no certificate's. They need no deployment.
+
+A symmetric key lies in a file of its own, as hexadecimal text that only its owner can read (0600); a file that others can read is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fleetca.cli import output, reach
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ca.rules.group_keys import Epoch
+
+_KEY = click.Path(dir_okay=False, path_type=Path)
+
+
+def _secret(path: Path) -> bytes:
+    from config.secrets import Secret
+    from fleetca.forms import our_errors
+
+    with our_errors():
+        return Secret.parse(f"file:{path.name}", base=path.parent).read()
+
+
+def _key(path: Path) -> bytes:
+    from ca.errors import Malformed
+
+    try:
+        return bytes.fromhex(_secret(path).decode())
+    except ValueError:
+        raise Malformed("bad-key-text", f"{path} holds no key.", why="A key is written in hexadecimal digits.") from None
+
+
+def _write(path: Path, key: bytes) -> None:
+    reach.write_new(str(path), key.hex().encode() + b"\n", mode=0o600)
+
+
+@click.command(help="Derive a key from the one in SECRET by HKDF-SHA-256 (RFC 5869), for one purpose and no other, and write it to --out.")
+@click.argument("secret", type=_KEY)
+@click.option("--salt", required=True, metavar="HEX", help="16 octets at least; public.")
+@click.option("--label", required=True, help="The protocol and the use.")
+@click.option("--device", default="", help="The device that it is for.")
+@click.option("--role", default="", help="Which side or direction.")
+@click.option("--epoch", type=click.IntRange(0), default=0, show_default=True, help="Rises with each change of keys.")
+@click.option("--length", type=click.IntRange(1), default=32, show_default=True, help="Octets.")
+@click.option("--out", required=True, type=_KEY, help="Where it goes (0600); must not exist.")
+@output.json_option
+def derive(secret: Path, salt: str, label: str, device: str, role: str, epoch: int, length: int, out: Path, as_json: bool) -> None:
+    from ca.errors import Malformed
+    from ca.rules import derive as rule
+    from ca.rules import wrap as wraps
+
+    try:
+        octets = bytes.fromhex(salt)
+    except ValueError:
+        raise Malformed("no-salt", "The salt is not written in hexadecimal digits.", fix="Draw one: openssl rand -hex 16") from None
+    made = rule.derive(_key(secret), salt=octets, purpose=rule.Purpose(label, device, role, epoch), length=length)
+    _write(out, made)
+    check = wraps.check_value(made) if length in wraps.SIZES else None
+    output.result(
+        {"file": str(out), "octets": length, "check": check}, f"{out}: {length} octets, check value {check or '-'}", as_json=as_json
+    )
+
+
+@click.command(help="Wrap the key in KEY under the one in --under: AES-KWP (RFC 5649), or AES-KW (RFC 3394) with --unpadded.")
+@click.argument("key", type=_KEY)
+@click.option("--under", required=True, type=_KEY, help="The wrapping key.")
+@click.option("--unpadded", is_flag=True, help="AES-KW.")
+@click.option("--out", required=True, type=_KEY, help="Where the wrapped key goes; must not exist.")
+@output.json_option
+def wrap(key: Path, under: Path, unpadded: bool, out: Path, as_json: bool) -> None:
+    from ca.rules import wrap as wraps
+
+    octets, parent = _key(key), _key(under)
+    reach.write_new(str(out), wraps.wrap(octets, parent, padded=not unpadded))
+    check = wraps.check_value(octets) if len(octets) in wraps.SIZES else None
+    document = {"file": str(out), "check": check, "under": wraps.check_value(parent)}
+    output.result(document, f"{out}: check value {check or '-'}, under {document['under']}", as_json=as_json)
+
+
+@click.command(help="Unwrap the key in WRAPPED, and write it to --out.")
+@click.argument("wrapped", type=_KEY)
+@click.option("--under", required=True, type=_KEY, help="The key that it was wrapped under.")
+@click.option("--unpadded", is_flag=True, help="AES-KW.")
+@click.option("--check", metavar="HEX", help="The check value that it must have.")
+@click.option("--out", required=True, type=_KEY, help="Where it goes (0600); must not exist.")
+def unwrap(wrapped: Path, under: Path, unpadded: bool, check: str | None, out: Path) -> None:
+    from ca.rules import wrap as wraps
+
+    _write(out, wraps.unwrap(reach.read(str(wrapped)), _key(under), padded=not unpadded, check=check))
+
+
+@click.command(
+    help="Judge the hierarchy of keys that FILE declares: circles, keys of several purposes, parents that are weaker or of another kind."
+)
+@click.argument("file", type=_KEY)
+@click.option("--draw", type=click.Choice(["text", "dot", "svg"]), default="text", show_default=True, help="What to print of a lawful one.")
+def hierarchy(file: Path, draw: str) -> None:
+    import tomllib
+
+    from ca.errors import Malformed
+    from ca.rules import key_hierarchy as rule
+
+    try:
+        declared = tomllib.loads(reach.read(str(file)).decode())["keys"]
+        keys = [
+            rule.Key(str(name), tuple(each["purposes"]), str(each["algorithm"]), each.get("parent"), str(each.get("note", "")))
+            for name, each in declared.items()
+            if each.keys() <= {"purposes", "algorithm", "parent", "note"} or _unknown(name, each)
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Malformed(
+            "no-hierarchy",
+            f"{file} declares no hierarchy of keys.",
+            why=str(error),
+            fix="Write [keys.NAME] with purposes, algorithm, parent.",
+        ) from None
+    rule.check(keys)
+    click.echo({"text": rule.text, "dot": rule.dot, "svg": rule.svg}[draw](keys).rstrip("\n"))
+
+
+def _unknown(name: str, each: dict[str, object]) -> bool:
+    raise ValueError(f"{name} has a field that is none: {', '.join(sorted(each.keys() - {'purposes', 'algorithm', 'parent', 'note'}))}")
+
+
+@click.group(help="A key that a group of devices shares, in epochs: who leaves cannot read the next one, who joins cannot read the last.")
+def group() -> None:
+    pass
+
+
+@group.command(
+    help="Begin the group NAME. The members' own keys follow from the one in --master; each epoch is written to a file that anybody may carry."
+)
+@click.argument("name")
+@click.option("--master", required=True, type=_KEY, help="The key that members' keys are derived from.")
+@click.option("--member", "members", multiple=True, required=True, help="A device; may be given several times.")
+@click.option("--out", required=True, type=_KEY, help="Where the epoch goes; must not exist.")
+def begin(name: str, master: Path, members: tuple[str, ...], out: Path) -> None:
+    from ca.rules import group_keys as rule
+    from ca.rules import ids
+    from ca.system import SystemChance
+
+    secret = _key(master)
+    _epoch(
+        rule.begin(
+            name, map(ids.device_id, members), key=SystemChance().octets(rule.KEY), of=lambda one: rule.member_key(secret, name, one)
+        ),
+        out,
+    )
+
+
+@group.command(help="The next epoch after the one in EPOCH: with a new key, for those who stay and who join.")
+@click.argument("epoch", type=_KEY)
+@click.option("--master", required=True, type=_KEY, help="The key that members' keys are derived from.")
+@click.option("--join", multiple=True, help="A device that comes.")
+@click.option("--leave", multiple=True, help="A device that goes.")
+@click.option("--out", required=True, type=_KEY, help="Where the next epoch goes; must not exist.")
+def change(epoch: Path, master: Path, join: tuple[str, ...], leave: tuple[str, ...], out: Path) -> None:
+    from ca.rules import group_keys as rule
+    from ca.rules import ids
+    from ca.system import SystemChance
+
+    secret, before = _key(master), rule.parse(reach.read(str(epoch)))
+    after = rule.change(
+        before,
+        join=map(ids.device_id, join),
+        leave=map(ids.device_id, leave),
+        key=SystemChance().octets(rule.KEY),
+        of=lambda one: rule.member_key(secret, before.group, one),
+    )
+    _epoch(after, out)
+
+
+def _epoch(made: Epoch, out: Path) -> None:
+    from ca.rules import group_keys as rule
+
+    reach.write_new(str(out), rule.write(made))
+    output.note(f"Epoch {made.number} of {made.group}: {len(made.members)} members, check value {made.check}.")
+
+
+@group.command("member-key", help="Write the key that MEMBER of the group NAME shares with us: it goes to the device, once.")
+@click.argument("name")
+@click.argument("member")
+@click.option("--master", required=True, type=_KEY, help="The key that members' keys are derived from.")
+@click.option("--out", required=True, type=_KEY, help="Where it goes (0600); must not exist.")
+def member_key(name: str, member: str, master: Path, out: Path) -> None:
+    from ca.rules import group_keys as rule
+    from ca.rules import ids
+
+    _write(out, rule.member_key(_key(master), str(ids.device_id(name)), ids.device_id(member)))
+
+
+@group.command("read", help="Open EPOCH as MEMBER, with the key in --key, and write the group's key to --out.")
+@click.argument("epoch", type=_KEY)
+@click.argument("member")
+@click.option("--key", required=True, type=_KEY, help="The key that the member shares with us.")
+@click.option("--out", required=True, type=_KEY, help="Where it goes (0600); must not exist.")
+def read(epoch: Path, member: str, key: Path, out: Path) -> None:
+    from ca.rules import group_keys as rule
+    from ca.rules import ids
+
+    _write(out, rule.read(rule.parse(reach.read(str(epoch))), ids.device_id(member), _key(key)))
+
+
+@click.group(help="PKCS#12: private keys with their certificates for other software's key stores.")
+def pkcs12() -> None:
+    pass
+
+
+_PASSPHRASE = click.option("--passphrase-file", required=True, type=_KEY, help="The passphrase (mode 0600) of the PKCS#12 file.")
+
+
+@pkcs12.command("export", help="Write a private key, its certificate and what is above it to a PKCS#12 file: AES-256 and SHA-256.")
+@click.option("--key", required=True, type=_KEY, help="The private key, PKCS#8 under a passphrase (PEM).")
+@click.option("--key-passphrase-file", required=True, type=_KEY, help="What unlocks it (mode 0600).")
+@click.option("--certificate", required=True, type=_KEY, help="Its certificate, with the chain behind it (PEM), or alone (PEM or DER).")
+@click.option("--name", default="fleetca", show_default=True, help="What key stores show it as.")
+@_PASSPHRASE
+@click.option("--legacy", is_flag=True, help="3DES and SHA-1, for old software. Whoever has such a file reads it soon.")
+@click.option("--out", required=True, type=_KEY, help="Where it goes (0600); must not exist.")
+def export(key: Path, key_passphrase_file: Path, certificate: Path, name: str, passphrase_file: Path, legacy: bool, out: Path) -> None:
+    from ca.errors import Malformed
+    from ca.keys import pkcs12 as files
+    from ca.keys.sealed_file import unseal
+
+    unlocked = unseal(reach.read(str(key)), _secret(key_passphrase_file), what=str(key))
+    certificates = _certificates(reach.read(str(certificate)))
+    if not certificates:
+        raise Malformed("bad-certificate", f"{certificate} holds no certificate.", fix="Give a PEM or DER file.")
+    bundle = files.Bundle(unlocked, certificates[0], tuple(certificates[1:]))
+    reach.write_new(str(out), files.write(bundle, _secret(passphrase_file), name=name, legacy=legacy), mode=0o600)
+
+
+def _certificates(octets: bytes) -> Sequence[bytes]:
+    from ca.der import pem
+
+    return [octets] if octets.startswith(b"\x30") else pem.ders_of(octets, pem.CERTIFICATE)
+
+
+@pkcs12.command(
+    "import", help="Read a PKCS#12 FILE into the folder --out: the key under its passphrase (key.pem), and its certificates (chain.pem)."
+)
+@click.argument("file", type=_KEY)
+@_PASSPHRASE
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="A folder; made where it is missing.")
+def import_(file: Path, passphrase_file: Path, out: Path) -> None:
+    from ca.der import pem
+    from ca.keys import pkcs12 as files
+    from ca.keys.sealed_file import seal
+
+    passphrase = _secret(passphrase_file)
+    found = files.read(reach.read(str(file)), passphrase)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    reach.write_new(str(out / "key.pem"), seal(found.key, passphrase).encode(), mode=0o600)
+    reach.write_new(str(out / "chain.pem"), "".join(pem.pem(pem.CERTIFICATE, der) for der in (found.certificate, *found.chain)).encode())
