@@ -295,8 +295,8 @@ class Ceremony:
             ("software", f"{begin['software']}, SHA-256 {begin['software_sha256']}"),
             ("network", f"{', '.join(begin['interfaces'])} up: {begin['network']}" if begin["interfaces"] else "none is up"),
         )
-        for each in run.sheet.participants:
-            self._ask(run, Step(None, "Opening: this is the reviewed sheet", lines, run.sheet.digest, roles.OPENING, each))
+        for at, each in enumerate(run.sheet.participants):
+            self._ask(run, Step(None, "Opening: this is the reviewed sheet", lines, run.sheet.digest, roles.OPENING, each, at > 0))
 
     def _closing(self, run: Progress) -> None:
         """Everybody signs the whole transcript so far."""

@@ -19,7 +19,7 @@ from ca.ports import Clock, KeyStore, SigningKey
 from ca.rules.ceremony import Act, BackupAct, IntermediateAct, Participant, RootAct, SharesAct, Sheet, makes_key
 from ca.rules.key_policy import check_store
 from config import credentials as places
-from config.key_uris import SealedKey, TokenKey
+from config.key_uris import KeyReference, SealedKey, TokenKey
 from config.secrets import Secret
 from config.strict import read_octets
 from fleetca import forms
@@ -220,12 +220,25 @@ class Keyring:
                 octets = read_octets(place.quorum, kind="set of shares")
             return SealedFileKeyStore(place.key.file.parent, lambda: self.custody.of_file(octets), quorum=True), KeyName(place.key.name)
         if secret is None and place.key.secret == "needed":
-            ask = self._answers.ask
-            if isinstance(place.key, TokenKey):
-                what = f"{what}, the PIN of token {place.key.token or place.key.serial or place.key.slot}"
-            answer = self._answers.passphrase if ask is None else lambda: ask(what)
-            secret = Asked.by(answer)
+            secret = Asked.by(self._answer(place.key, what))
         return forms.key_store(place.key, secret)
+
+    def _answer(self, key: KeyReference, what: str) -> Callable[[], bytes]:
+        ask = self._answers.ask
+        if isinstance(key, TokenKey):
+            pin = f"{what}, the PIN of token {key.token or key.serial or key.slot}"
+            # Never the passphrase of the ceremony: a token counts what it is given.
+            return (lambda: _nobody(pin)) if ask is None else lambda: ask(pin)
+        return self._answers.passphrase if ask is None else lambda: ask(what)
+
+
+def _nobody(what: str) -> bytes:
+    raise KeyUnavailable(
+        "no-answer",
+        f"Nobody is at the terminal to say the passphrase of {what}.",
+        why="The credentials file does not say where it is.",
+        fix="Run it at a terminal, or say passphrase in the credentials file.",
+    )
 
 
 def _carried(act: Act) -> tuple[IssuerId, ...]:

@@ -49,6 +49,7 @@ A ceremony kit of {software}.
 2. Install: ./install               needs python3 {python} with venv on {platform}; no network
 3. Plan:    env/bin/fleetca ceremony plan sheet/{sheet}
 4. Hold:    env/bin/fleetca ceremony run sheet/{sheet} --out outputs --credentials FILE
+5. Verify:  fleetca ceremony verify outputs             on another machine, with the digests on the paper
 """
 
 

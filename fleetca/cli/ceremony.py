@@ -69,7 +69,9 @@ def run(
         clock=SystemClock(),
         chance=SystemChance(),
         credentials=credentials,
-        ask=None if given else lambda what: prompts.passphrase(what, file=None, descriptor=None, twice=False)(),
+        ask=None
+        if given and not prompts.interactive()
+        else lambda what: prompts.passphrase(what, file=None, descriptor=None, twice=False)(),
         custodians=_custodians(),
         moved=moved,
         failpoint=failpoints.failpoint(),
@@ -108,8 +110,10 @@ def _confirm(*, yes: bool) -> Callable[[Step], bool]:
     def confirm(step: Step) -> bool:
         who = step.participant
         prompts.say(_again(step) if step.again else _shown(step))
-        question = "Sign this?" if who is None else f"{who.person} ({who.role}): do you confirm this?"
-        return yes or prompts.confirmed(question, flag="--yes")
+        if yes:
+            prompts.say(f"  {'confirmed' if who is None else f'{who.person} ({who.role}) confirms'}, by --yes")
+            return True
+        return prompts.confirmed("Sign this?" if who is None else f"{who.person} ({who.role}): do you confirm this?", flag="--yes")
 
     return confirm
 

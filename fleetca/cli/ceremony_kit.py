@@ -19,7 +19,7 @@ def kit(sheet: Path, out: Path, as_json: bool) -> None:
     from fleetca import ceremonies
 
     made, missing = ceremonies.make_kit(sheet, out)
-    _report(made, missing, as_json=as_json)
+    _report(made, missing, "Note the SHA-256 of the kit on paper.", as_json=as_json)
 
 
 @click.command(name="check-kit", help="Check the kit in FOLDER: every file, and that this program is the one that was packed.")
@@ -45,10 +45,10 @@ def check_kit(folder: Path, expected: str | None, as_json: bool) -> None:
             why=f"The kit holds {found.software_sha256}, this is {ceremony_host.software_sha256()}.",
             fix="Run the one that the kit's install made: env/bin/fleetca",
         )
-    _report(found, (), as_json=as_json)
+    _report(found, (), "Compare the SHA-256 of the kit with the paper.", as_json=as_json)
 
 
-def _report(found: object, missing: tuple[str, ...], *, as_json: bool) -> None:
+def _report(found: object, missing: tuple[str, ...], todo: str, *, as_json: bool) -> None:
     from ca.rules.ceremony_words import words
     from fleetca.ceremony_kit import Kit
 
@@ -69,6 +69,6 @@ def _report(found: object, missing: tuple[str, ...], *, as_json: bool) -> None:
         prompts.fact("software", f"SHA-256 {found.software_sha256}"),
         prompts.fact("sheet", f"SHA-256 {found.sheet_sha256}"),
         *(prompts.fact("to bring", each) for each in missing),
-        "Note the SHA-256 of the kit on paper.",
+        todo,
     ]
     output.result(document, "\n".join(lines), as_json=as_json)

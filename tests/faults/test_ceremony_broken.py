@@ -117,6 +117,7 @@ def test_R32_killed_with_9_at_every_step_there_is(desk: Path, tmp_path: Path) ->
     assert steps >= 20
 
 
+@pytest.mark.full
 def test_R32_killed_with_9_again_and_again_on_the_way(desk: Path, tmp_path: Path) -> None:
     """One ceremony that dies at its fifth step, each time it is taken up, until it is finished."""
     died = 0

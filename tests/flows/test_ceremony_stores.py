@@ -340,6 +340,7 @@ def test_R32_a_key_that_was_there_before_is_never_taken_for_one_of_the_ceremony(
     assert module.found() == before
 
 
+@pytest.mark.parametrize("module", ["pkcs11"], indirect=True)  # told from the credentials alone
 def test_two_names_for_one_place_are_refused(module: Module, tmp_path: Path) -> None:
     write(tmp_path, "first", ROOT.format(algorithm="p256") + REST, both(module).replace(module.places("issuing"), module.places("root")))
     assert refused(tmp_path).code == "two-places"
@@ -363,6 +364,7 @@ def test_a_backup_is_refused_before_anything_is_made_because_the_module_gives_no
     assert module.found() == set()
 
 
+@pytest.mark.parametrize("module", ["pkcs11"], indirect=True)  # told from the credentials alone
 def test_shares_in_the_sheet_are_not_overruled_by_the_credentials(module: Module, tmp_path: Path) -> None:
     roles = "".join(
         f'[[roles]]\nrole = "custodian"\nperson = "{each}"\nkey_sha256 = "{sha256(each.encode()).hexdigest()}"\n' for each in ("C", "D")

@@ -311,3 +311,24 @@ def test_a_card_that_is_not_in_its_reader_is_said(cards: Path, hsm: softhsm.Soft
     finally:
         hsm.put_back()
     hold(cards, "cards")
+
+
+def test_a_token_is_never_given_the_passphrase_of_the_ceremony_for_its_pin(cards: Path, hsm: softhsm.SoftHsm) -> None:
+    from ca.keys.pkcs11_token import _module
+
+    credentials = cards / "cards.credentials"
+    credentials.write_text(credentials.read_text().replace('"file:pin"', '"ask"', 1))
+    _module(str(hsm.module)).restart()
+    with pytest.raises(FleetcaError) as caught:
+        hold(cards, "cards")
+    assert caught.value.code == "no-answer"
+    assert "PIN of token wanda" in caught.value.what
+    asked: list[str] = []
+
+    def answer(what: str) -> bytes:
+        asked.append(what)
+        return softhsm.PIN.encode()
+
+    hold(cards, "cards", ask=answer)
+    # Once, and for the token that has no other source; the other one's PIN has a file.
+    assert [each.partition(",")[0] for each in asked] == ["Wanda (witness)"]
