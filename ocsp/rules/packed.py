@@ -35,6 +35,11 @@ def record_octets(signature_octets: int) -> int:
     return (_CHECK.size + _FIELDS.size + signature_octets + 7) // 8 * 8
 
 
+def signature_octets(size: int) -> int:
+    """The longest signature that a record of `size` octets holds."""
+    return size - _CHECK.size - _FIELDS.size
+
+
 def pack(one: Packed, size: int) -> bytes:
     """A record of `size` octets."""
     window = one.window

@@ -54,6 +54,8 @@ class _Table:
         magic, self.size, self.slots = _HEAD.unpack_from(self._map)
         if magic != _MAGIC or len(self._map) != _START + self.size * self.slots:
             raise ValueError("not a spool")
+        self.room, self.most = packed.signature_octets(self.size), int(self.slots * _FULL)
+        """The longest signature, and how many records before it is full."""
 
     def slot(self, number: int) -> bytes:
         start = _START + number * self.size
@@ -103,7 +105,10 @@ class SpoolReader:
     def get(self, issuer: IssuerId, serial: Serial, form: int) -> Packed | None:
         """The record of a certificate in a form of CertID."""
         table = self._tables.get(issuer)
-        return None if table is None else packed.unpack(table.at(table.find(serial, form)))
+        if table is None:
+            return None
+        place = table.find(serial, form)
+        return None if table.is_free(place) else packed.unpack(table.at(place))
 
     def certificate(self, issuer: IssuerId, key_hash: bytes) -> bytes | None:
         """DER certificate that the issuer gave the responder with that key."""
@@ -168,23 +173,19 @@ class SpoolWriter(SpoolReader):
         Raises:
             StoreUnavailable: the disk is full, or worse (`spool-unwritable`); what was there is still there.
         """
-        size = packed.record_octets(len(one.signature))
         table = self._tables.get(issuer)
-        if table is None or size > table.size or self._filled[issuer] >= table.slots * _FULL:
-            table = self._grow(issuer, table, size)
+        if table is None or len(one.signature) > table.room or self._filled[issuer] >= table.most:
+            table = self._grow(issuer, table, packed.record_octets(len(one.signature)))
         place = table.find(one.serial, one.form)
         new = table.is_free(place)
         try:  # a million times: no context manager
             os.pwrite(self._files[issuer], packed.pack(one, table.size), place)
             if new:
-                self._count(issuer, self._filled[issuer] + 1)
+                filled = self._filled[issuer] = self._filled[issuer] + 1
+                if filled % _COUNTED == 0:
+                    self._tell_count(issuer, filled)
         except OSError as error:
             raise _unwritable(self._folder, error) from None
-
-    def _count(self, issuer: IssuerId, filled: int) -> None:
-        self._filled[issuer] = filled
-        if filled % _COUNTED == 0:
-            self._tell_count(issuer, filled)
 
     def _tell_count(self, issuer: IssuerId, filled: int) -> None:
         os.pwrite(self._files[issuer], filled.to_bytes(8, "big"), _COUNT.start)
@@ -254,7 +255,7 @@ class SpoolWriter(SpoolReader):
         """A larger table with what the old one holds; the old one stays until the new one is whole."""
         size = max(size, old.size if old else 0)
         slots = _FEWEST if old is None else old.slots
-        if old is not None and self._filled[issuer] >= old.slots * _FULL:
+        if old is not None and self._filled[issuer] >= old.most:
             slots *= 8 if slots < _MANY else 2
         new = self._folder / f"{issuer}.new"
         with _writing(self._folder):
