@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from flask import Flask
 
-from ca.errors import Conflict, Denied, FleetcaError, Misconfigured
+from ca.errors import Conflict, Denied, FleetcaError, Malformed, Misconfigured
 from ca.issue import Issuing
 from ca.key_life import find_record
 from ca.model import (
@@ -43,6 +43,7 @@ from crl.adopt import take_over
 from crl.shelf import Shelf
 from crl.web import blueprint
 from fleetca import ceremonies, deployment, doctor, forms, importing, signing, successor
+from fleetca.agent.renewing import _path
 from fleetca.key_reality import compare
 from tests.fakes.ceremony import apart
 from tests.fakes.signer_world import Keypair
@@ -379,6 +380,19 @@ def test_after_a_change_of_roots_links_are_served_to_everybody(fleet: Path) -> N
     assert chains.above(IssuerId("issuing-2"), now=now + 30 * 366 * DAY) == (der["issuing-2"], der["root-2"])
     assert Chains((issuers[IssuerId("root-2")], issuers[IssuerId("issuing-2")]), links.values()).links == ()
 
+    # The agent looks for its root wherever it stands in the chain, and keeps what others may need.
+    served = [der["issuing-2"], der["new-with-old"], der["root"]]
+    assert _path(served, [der["root"]], now=now) == [der["new-with-old"]]
+    assert _path(served, [der["root-2"]], now=now) == [der["new-with-old"]]
+    assert _path([der["issuing"], der["root"]], [der["root"]], now=now) == []
+    for chain, roots, at in (
+        (served, [der["issuing"]], now),
+        (served[::2], [der["root"]], now),
+        (served, [der["root"]], now + 30 * 366 * DAY),
+    ):
+        with pytest.raises(Malformed):
+            _path(chain, roots, now=at)
+
     application = Flask("status")
     shelf = Shelf(DirectoryOutlet(settings.crl.directory), keep=True)
     application.register_blueprint(blueprint(shelf=shelf, issuers=issuers.values(), clock=SystemClock(), others=links.values()))
@@ -386,8 +400,8 @@ def test_after_a_change_of_roots_links_are_served_to_everybody(fleet: Path) -> N
     for name, wanted in (("root-2", {"root-2", "new-with-old"}), ("root", {"root", "old-with-new"}), ("issuing-2", {"issuing-2"})):
         answer = client.get(f"/ca/{name}.p7c")
         assert answer.content_type == "application/pkcs7-mime"
-        served = pkcs7.load_der_pkcs7_certificates(answer.data)
-        assert {one.public_bytes(Encoding.DER) for one in served} == {der[each] for each in wanted}
+        bundle = pkcs7.load_der_pkcs7_certificates(answer.data)
+        assert {one.public_bytes(Encoding.DER) for one in bundle} == {der[each] for each in wanted}
     assert client.get("/ca/nobody.p7c").status_code == 404
 
 
