@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import email
+import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +19,10 @@ from asn1crypto import cms
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key, pkcs7
 from cryptography.x509.oid import NameOID
 
+from config.profiles import shipped_profiles
 from tests.parts import need
 from tests.running import Apart, apart, make_deployment
 
@@ -168,6 +171,15 @@ class Est:
         return ["--key", paths[0], "--cert", paths[1]]
 
 
+def add_profile(settings: Path, name: str, line: str) -> None:
+    """The profile of devices with one line more, under another name."""
+    shipped = (shipped_profiles() / "device.toml").read_text()
+    (settings.parent / "profiles" / f"{name}.toml").write_text(shipped.replace('name = "device"', f'name = "{name}"') + line + "\n")
+    known = '"device-short", "service"]'
+    assert known in settings.read_text()
+    settings.write_text(settings.read_text().replace(known, f'"{name}", {known}'))
+
+
 @pytest.fixture(scope="module")
 def est(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Est]:
     folder = tmp_path_factory.mktemp("est")
@@ -175,7 +187,9 @@ def est(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Est]:
     maker_key = ec.generate_private_key(ec.SECP256R1())
     maker = certificate(name(common="Pump Works IDevID CA"), maker_key, by=maker_key, authority=True)
     (folder / "maker.pem").write_bytes(maker.public_bytes(Encoding.PEM))
-    text = f'\n[est]\n[[est.manufacturers]]\nname = "pump-works"\ncertificate = "{folder}/maker.pem"\nprefix = "pump-works:"\n'
+    add_profile(file, "careful", 'approval_within = "1h"')
+    add_profile(file, "made-here", "server_keygen = true")
+    text = f'\n[est]\nlabels = ["device", "device-short", "service", "careful", "made-here"]\n[[est.manufacturers]]\nname = "pump-works"\ncertificate = "{folder}/maker.pem"\nprefix = "pump-works:"\n'
     file.write_text(file.read_text() + text)
     with apart(file, logs=folder / "logs", roles=("signer", "enroll")) as running:
         made = Est(running, folder)
@@ -236,6 +250,56 @@ def test_a_label_is_a_profile(est: Est) -> None:
     [found] = est.certificates(est.post("device-short/simpleenroll", csr, "--user", f"pump-short:{text}"))
     assert found.not_valid_after_utc - found.not_valid_before_utc < dt.timedelta(days=1)
     assert est.curl("nonsense/cacerts").status == 404
+
+
+def test_RFC_7030_4_2_3_what_needs_approval_is_202_until_an_operator_decides(est: Est) -> None:
+    text, csr = est.running.token("pump-careful", profile="careful"), est.csr(est.key())
+    user = ["--user", f"pump-careful:{text}"]
+    for _ in range(2):
+        waits = est.post("careful/simpleenroll", csr, *user)
+        assert waits.status == 202
+        assert "retry-after: 60" in waits.headers.lower()
+    (one,) = json.loads(est.running.cli("approvals", "list", "--json").stdout)["approvals"]
+    assert (one["device"], one["profile"], one["evidence"]) == ("pump-careful", "careful", "token")
+    assert est.running.cli("approvals", "approve", one["request"][:16]).returncode == 0
+    [found] = est.certificates(est.post("careful/simpleenroll", csr, *user))
+    assert found.subject.rfc4514_string() == "CN=pump-careful"
+    unasked = est.running.cli("approvals", "refuse", one["request"], "--reason", "Too late.")
+    assert unasked.returncode == 4
+
+
+def test_RFC_7030_4_4_a_key_that_the_server_makes_comes_with_its_certificate_and_stays_nowhere(est: Est) -> None:
+    text = est.running.token("pump-made", profile="made-here")
+    csr = est.csr(est.key())
+    assert est.post("serverkeygen", csr, "--user", f":{est.running.token('pump-own')}").status == 403
+    answer = est.post("made-here/serverkeygen", csr, "--user", f":{text}")
+    assert (answer.status, answer.type.partition(";")[0]) == (200, "multipart/mixed")
+    whole = email.message_from_bytes(b"Content-Type: " + answer.type.encode() + b"\r\n\r\n" + answer.body)
+    (key, made) = whole.get_payload()
+    assert (key.get_content_type(), made.get_content_type()) == ("application/pkcs8", "application/pkcs7-mime")
+    private = load_der_private_key(base64.b64decode(key.get_payload()), None)
+    (found,) = pkcs7.load_der_pkcs7_certificates(base64.b64decode(made.get_payload()))
+    assert found.public_key() == private.public_key()
+    octets = private.private_numbers().private_value.to_bytes(32, "big")
+    kept = [path for path in est.running.settings.file.parent.rglob("*") if path.is_file() and octets in path.read_bytes()]
+    assert not kept
+    again = est.post("made-here/serverkeygen", csr, "--user", f":{text}")
+    assert again.status == 409, "a token that was used is used: there is no second key for it"
+
+
+@pytest.mark.parametrize("width", [4, 64, 76, 100_000])
+def test_RFC_8951_3_lines_of_any_length_are_read_whatever_ends_them(est: Est, width: int) -> None:
+    text, path = est.running.token("pump-lines"), est.csr(est.key())
+    packed = base64.b64encode(base64.b64decode(path.read_bytes()))
+    path.write_bytes(b"\r\n".join(packed[at : at + width] for at in range(0, len(packed), width)) + b"\r\n")
+    wide = ["-H", "Content-Type: application/pkcs10; charset=us-ascii", "-H", "Content-Transfer-Encoding: BASE64"]
+    answer = est.curl("simpleenroll", "--data-binary", f"@{path}", "--user", f":{text}", *wide)
+    assert len(est.certificates(answer)) == 1
+
+
+@pytest.mark.parametrize("operation", ["fullcmc", "device/fullcmc", "simpleenroll/", "SIMPLEENROLL"])
+def test_what_there_is_not_is_not_there(est: Est, operation: str) -> None:
+    assert est.post(operation, est.csr(est.key())).status == 404
 
 
 def test_a_factory_certificate_enrols_and_never_renews(est: Est) -> None:
