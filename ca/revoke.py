@@ -8,7 +8,7 @@ it could not take it gets with the next write. A repeated request finds the chan
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
 from ca import lineage
@@ -169,10 +169,16 @@ class Revoking:
                 raise NotFound("no-such-certificate", "There is no such certificate.", why=f"{ref} is not on record.")
             return found
 
-        for device in sorted({find(ref).device for ref in by.targets}):
-            tx.lock_device(device)
+        def together() -> AbstractContextManager[None]:
+            # Nothing is written in these blocks, so nothing in them can be overtaken.
+            return tx.foreseeing(requests=(), certificates=by.targets, tokens=(), keys=()) if len(by.targets) > 1 else nullcontext()
+
+        with together():
+            for device in sorted({find(ref).device for ref in by.targets}):
+                tx.lock_device(device)
         # Read again: a change between the two reads must not be lost.
-        return [find(ref) for ref in by.targets]
+        with together():
+            return [find(ref) for ref in by.targets]
 
     def _device(
         self, tx: Writing, name: DeviceId, by: RevocationGrant, said: list[testimony.Record], *, now: UnixTime
