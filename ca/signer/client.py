@@ -171,7 +171,7 @@ class SignerClient:
     def outlines(self, query: CertificateQuery) -> tuple[tuple[Outline, ...], str | None]:
         """As `certificates`, in up to 1000 short rows a page."""
         page = self._ask("outlines", forms.write(query))
-        return forms.read(tuple[Outline, ...], page["rows"]), page["next"]
+        return tuple(map(messages.read_outline, page["rows"])), page["next"]
 
     def certificate(self, ref: CertificateRef) -> Certificate:
         return forms.read(Certificate, self._ask("certificate", messages.write_ref(ref)))

@@ -28,12 +28,14 @@ from ca.model import (
     ManufacturerCertificate,
     MessageEvidence,
     Name,
+    Outline,
     Peer,
     PresentedCertificate,
     ProfileName,
     Reason,
     RevokeRequest,
     Role,
+    Serial,
     TokenEvidence,
     TokenRequest,
     TokenWithdrawal,
@@ -207,6 +209,19 @@ def read_ref(document: Any) -> CertificateRef:
     if not isinstance(document, dict) or set(document) != {"issuer", "serial"}:
         raise forms.bad("A certificate is named by `issuer` and `serial`.")
     return CertificateRef(ids.issuer_id(forms.read(str, document["issuer"])), ids.serial_from_hex(forms.read(str, document["serial"])))
+
+
+def write_outline(row: Outline) -> list[Any]:
+    """A row of a long list: no names beside its values, and nothing looked up to write it."""
+    return [row.ref.issuer, f"{row.ref.serial:x}", row.device, row.profile, row.not_after, row.revocable]
+
+
+def read_outline(row: Any) -> Outline:
+    try:
+        issuer, serial, device, profile, not_after, revocable = row
+        return Outline(CertificateRef(issuer, Serial(int(serial, 16))), device, profile, not_after, revocable)
+    except (TypeError, ValueError):
+        raise forms.bad("A row has six values.") from None
 
 
 def _only(body: Mapping[str, Any], *, required: frozenset[str], optional: frozenset[str] = frozenset()) -> None:

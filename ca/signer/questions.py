@@ -181,7 +181,7 @@ class Questions:
         query = forms.read(CertificateQuery, dict(body))
         _page(query.limit, most=LARGEST_OUTLINE)
         rows, cursor = self._reading.search_outlines(query, tenant=self._policy.tenant, now=self._clock.now())
-        return {"rows": forms.write(tuple(rows)), "next": cursor}
+        return {"rows": [messages.write_outline(row) for row in rows], "next": cursor}
 
     def _certificate(self, body: Mapping[str, Any]) -> Any:
         ref = messages.read_ref(dict(body))
