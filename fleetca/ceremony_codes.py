@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from html import escape
-from typing import Any, Final
+from typing import Any
 
 from ca.errors import Misconfigured
-
-_STYLE: Final = (
-    "@page { size: A4; margin: 15mm; } body { font: 10pt monospace; } figure { break-inside: avoid; margin: 0 0 10mm; } "
-    "svg { width: 110mm; height: 110mm; } figcaption { overflow-wrap: anywhere; }"
-)
+from fleetca.paper import Block, Code, Heading, Paper, Text
 
 
 def _code(text: str) -> Any:
@@ -35,15 +30,10 @@ def on_terminal(text: str) -> str:
     return out.getvalue()
 
 
-def page(title: str, sha256: str, words: str, texts: Sequence[str]) -> str:
+def page(title: str, sha256: str, words: str, texts: Sequence[str]) -> Paper:
     """All codes of a file, to print, each with its text below."""
-    figures = []
+    blocks: list[Block] = [Heading(title, 1), Text(f"SHA-256 {sha256}"), Text(words)]
     for number, text in enumerate(texts, start=1):
-        out = io.BytesIO()
-        _code(text).save(out, kind="svg", xmldecl=False, svgns=True, border=4, omitsize=True)
-        figures.append(f"<figure>{out.getvalue().decode()}<figcaption>{number} of {len(texts)}<br>{escape(text)}</figcaption></figure>")
-    head = f"<h1>{escape(title)}</h1><p>SHA-256 {sha256}<br>{escape(words)}</p>"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style></head>\n'
-        f"<body>{head}{''.join(figures)}</body></html>\n"
-    )
+        rows = [[bool(module) for module in row] for row in _code(text).matrix_iter(border=4)]
+        blocks += [Text(f"{number} of {len(texts)}"), Code(rows, text)]
+    return Paper(title, f"SHA-256 {sha256}", blocks)

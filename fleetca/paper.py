@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 
@@ -58,7 +59,15 @@ class Lines:
     text: str
 
 
-Block: TypeAlias = Heading | Text | Table | Octets | Lines
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A square code (QR): rows of dark and light modules with their light border, and what stands below it."""
+
+    rows: Sequence[Sequence[bool]]
+    caption: str
+
+
+Block: TypeAlias = Heading | Text | Table | Octets | Lines | Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,8 @@ table { border-collapse: collapse; width: 100%%; margin: .5em 0 1em; } tr { brea
 th, td { border: .6pt solid #000; padding: 3pt 5pt; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
 th { background: #eee; } td:empty { height: 8mm; min-width: 14mm; } code { font: 8.5pt/1.35 monospace; overflow-wrap: anywhere; }
 mark { background: #ddd; font: 8.5pt monospace; } .facts td:first-child { width: 34mm; } .new { break-before: page; }
-pre { white-space: pre-wrap; }
+pre { white-space: pre-wrap; } figure { break-inside: avoid; margin: 0 0 8mm; } svg { width: 110mm; height: 110mm; }
+figcaption { font: 8.5pt monospace; overflow-wrap: anywhere; }
 """
 
 
@@ -105,6 +115,20 @@ def _block(block: Block) -> str:
             return f"<p><code>{runs}</code></p>"
         case Lines():
             return f"<pre><code>{escape(block.text)}</code></pre>"
+        case Code():
+            size = len(block.rows)
+            path = "".join(f"M{left} {top}h{right - left}v1H{left}z" for top, left, right in dark(block))
+            drawn = (
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" shape-rendering="crispEdges"><path d="{path}"/></svg>'
+            )
+            return f"<figure>{drawn}<figcaption>{escape(block.caption)}</figcaption></figure>"
+
+
+def dark(code: Code) -> Iterator[tuple[int, int, int]]:
+    """The dark runs of a code: row, first module, module after the last."""
+    for top, row in enumerate(code.rows):
+        edges = [at for at, (one, other) in enumerate(pairwise([False, *row, False])) if one is not other]
+        yield from ((top, left, right) for left, right in zip(edges[::2], edges[1::2], strict=True))
 
 
 def _table(table: Table) -> str:

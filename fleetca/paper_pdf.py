@@ -12,16 +12,19 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 from ca.errors import Misconfigured
-from fleetca.paper import Heading, Lines, Octets, Paper, Table, Text
+from fleetca.paper import Code, Heading, Lines, Octets, Paper, Table, Text, dark, html
 
 _WIDTH, _HEIGHT = 595.28, 841.89
 _SIDE, _TOP, _BOTTOM = 40.0, 44.0, 56.0
 _INNER: Final = _WIDTH - 2 * _SIDE
 _PAD: Final = 3.0
 _LEADING: Final = 1.25
+_CODE_SIDE: Final = 300.0
+"""Points, border and all."""
 _ROW_TO_WRITE_IN: Final = 24.0
 """Points: what a hand needs."""
 _MOST_LINES: Final = 50
@@ -95,7 +98,24 @@ def pdf(paper: Paper) -> bytes:
             case Lines():
                 lines = (line for each in block.text.splitlines() for line in _cut(each, _CODE, _INNER) or [""])
                 sheets.lines(lines, _CODE, after=6)
+            case Code():
+                sheets.code(block)
     return _file(paper, sheets.pages)
+
+
+def printed(paper: Paper, file: Path) -> bytes:
+    """What is written to a file: a PDF or HTML, as its name ends.
+
+    Raises:
+        Misconfigured: it ends otherwise (`no-such-paper`), or `no-such-letter`.
+    """
+    match file.suffix:
+        case ".pdf":
+            return pdf(paper)
+        case ".html":
+            return html(paper).encode()
+        case _:
+            raise Misconfigured("no-such-paper", f"{file} is neither PDF nor HTML.", fix="Give a name that ends in .pdf or .html.")
 
 
 class _Sheets:
@@ -152,6 +172,19 @@ class _Sheets:
                 self.pages[-1].append(f"0.85 g {x:.2f} {self._y:.2f} {width:.2f} {_CODE.size * _LEADING:.2f} re f 0 g")
             self._text(_SIDE, self._y + _CODE.size * _DESCENT, _CODE, "".join(letter for letter, _ in line))
         self._y -= 6
+
+    def code(self, block: Code) -> None:
+        lines = list(_cut(block.caption, _CODE, _INNER))
+        if not self._room(_CODE_SIDE + len(lines) * _CODE.size * _LEADING) and not self._fresh():
+            self._new_page()
+        module = _CODE_SIDE / len(block.rows)
+        boxes = (
+            f"{_SIDE + left * module:.3f} {self._y - (top + 1) * module:.3f} {(right - left) * module:.3f} {module:.3f} re"
+            for top, left, right in dark(block)
+        )
+        self.pages[-1].append(f"{' '.join(boxes)} f")
+        self._y -= _CODE_SIDE
+        self.lines(lines, _CODE, after=14)
 
     def table(self, table: Table) -> None:
         total = sum(each.share for each in table.columns)

@@ -28,6 +28,8 @@ _PACKAGES = {
     "tpm2_readpublic": "tpm2-tools",
     "ip": "iproute2",
     "pdftotext": "poppler-utils",
+    "pdftoppm": "poppler-utils",
+    "zbarimg": "zbar-tools",
     "nginx": "nginx-light",
     "haproxy": "haproxy",
     "apache2": "apache2-bin",

@@ -25,19 +25,15 @@ def plan(sheet: Path, on: datetime | None, script: Path | None, octets: bool, as
 
     from ca.rules.ceremony_words import words
     from ca.system import SystemChance, SystemClock
-    from fleetca import ceremonies, ceremony_script, paper, paper_pdf
+    from fleetca import ceremonies, ceremony_script, paper_pdf
     from fleetca.folder import put_new
-
-    if script is not None and script.suffix not in {".html", ".pdf"}:
-        raise click.UsageError("--script names a file that ends in .pdf or .html.")
 
     form, day = ceremonies.planned_day(sheet)
     now = SystemClock().now()
     at = int(on.replace(tzinfo=UTC).timestamp()) if on else max(now, day) if day is not None else now
     made = ceremonies.plan(sheet, at=at, chance=SystemChance())
     if script is not None:
-        printed = ceremony_script.script(made, form)
-        put_new(script, paper_pdf.pdf(printed) if script.suffix == ".pdf" else paper.html(printed).encode())
+        put_new(script, paper_pdf.printed(ceremony_script.script(made, form), script))
     document = {
         "ceremony": made.sheet.name,
         "sheet_sha256": made.sheet.digest.hex(),

@@ -12,7 +12,9 @@ from fleetca.cli import output, prompts
 
 @click.command(help="Show FILE (a CSR, certificate, CRL, digest or any small file) as QR codes, part by part.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to print (HTML) to this new file instead.")
+@click.option(
+    "--page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to print to this new file instead: .pdf or .html."
+)
 @click.option("--text", is_flag=True, help="Print the text of the codes, one part a line.")
 @output.json_option
 def show(file: Path, page: Path | None, text: bool, as_json: bool) -> None:
@@ -20,7 +22,7 @@ def show(file: Path, page: Path | None, text: bool, as_json: bool) -> None:
 
     from ca.rules.ceremony_transfer import parts
     from ca.rules.ceremony_words import words
-    from fleetca import ceremonies, ceremony_codes
+    from fleetca import ceremonies, ceremony_codes, paper_pdf
     from fleetca.folder import put_new
 
     kind, octets = ceremonies.transferable(file)
@@ -28,7 +30,7 @@ def show(file: Path, page: Path | None, text: bool, as_json: bool) -> None:
     made = parts(kind, octets)
     document = {"file": str(file), "kind": kind, "sha256": digest.hex(), "words": words(digest), "parts": list(made)}
     if page is not None:
-        put_new(page, ceremony_codes.page(file.name, digest.hex(), words(digest), made).encode())
+        put_new(page, paper_pdf.printed(ceremony_codes.page(file.name, digest.hex(), words(digest), made), page))
         document["page"] = str(page)
     shown = (
         list(made)

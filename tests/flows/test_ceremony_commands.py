@@ -258,8 +258,9 @@ def test_the_script_has_what_people_fill_in_and_needs_nothing_else(tmp_path: Pat
 def test_the_script_is_a_pdf_where_its_name_says_so(tmp_path: Path) -> None:
     document("ceremony", "plan", SHEETS / "retire-root.toml", "--script", tmp_path / "script.pdf")
     assert (tmp_path / "script.pdf").read_bytes().startswith(b"%PDF-1.4")
-    done = run("ceremony", "plan", SHEETS / "retire-root.toml", "--script", tmp_path / "script.doc")
-    assert done.exit_code == 2
+    with pytest.raises(FleetcaError) as caught:
+        document("ceremony", "plan", SHEETS / "retire-root.toml", "--script", tmp_path / "script.doc")
+    assert caught.value.code == "no-such-paper"
     assert not (tmp_path / "script.doc").exists()
 
 

@@ -17,7 +17,7 @@ from ca.errors import Misconfigured
 from ca.system import SystemChance
 from config.sheet import shipped_sheet
 from fleetca import ceremonies, ceremony_script, paper, paper_pdf
-from fleetca.paper import Block, Column, Heading, Lines, Octets, Paper, Table, Text
+from fleetca.paper import Block, Code, Column, Heading, Lines, Octets, Paper, Table, Text
 from tests.parts import need
 
 DAY = 1_799_917_200
@@ -54,6 +54,8 @@ def letters(blocks: Paper) -> Iterator[str]:
                 yield from (cell for row in block.rows for cell in row)
             case Octets():
                 yield from (text for text, _ in block.runs)
+            case Code():
+                yield block.caption
             case _:
                 yield block.text
 

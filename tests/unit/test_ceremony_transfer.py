@@ -81,11 +81,11 @@ def test_each_part_becomes_a_qr_code_that_a_camera_reads(octets: int) -> None:
 
 
 def test_codes_are_drawn_for_the_terminal_and_for_paper() -> None:
-    from fleetca import ceremony_codes
+    from fleetca import ceremony_codes, paper
 
     made = parts("digest", b"0123456789abcdef" * 4)
     assert len(ceremony_codes.on_terminal(made[0]).splitlines()) > 10
-    page = ceremony_codes.page("issuing.csr", "ab" * 32, "some words", made)
+    page = paper.html(ceremony_codes.page("issuing.csr", "ab" * 32, "some words", made))
     assert page.count("<svg") == len(made)
     assert made[0] in page
     assert not re.search(r'(src|href)="', page)
