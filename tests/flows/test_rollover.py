@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -42,7 +43,8 @@ from config.settings import Settings
 from crl.adopt import take_over
 from crl.shelf import Shelf
 from crl.web import blueprint
-from fleetca import ceremonies, deployment, doctor, forms, importing, signing, successor
+from enroll.rest.flow import Enrolment
+from fleetca import ceremonies, deployment, doctor, forms, importing, protocol_wiring, signing, successor
 from fleetca.agent.renewing import _path
 from fleetca.key_reality import compare
 from tests.fakes.ceremony import apart
@@ -392,6 +394,17 @@ def test_after_a_change_of_roots_links_are_served_to_everybody(fleet: Path) -> N
     ):
         with pytest.raises(Malformed):
             _path(chain, roots, now=at)
+
+    # Who asks for them gets them: over REST, and over EST with the CA certificates (RFC 7030 4.1.3).
+    nobody = cast("Any", None)
+    enrolment = Enrolment(
+        signer=nobody, reader=nobody, receipts=nobody, clock=SystemClock(), deployment="fleet", issuers=tuple(issuers.values()), profiles={},
+        default_issuer=IssuerId("issuing"), links=links.values(),
+    )  # fmt: skip
+    assert enrolment.chain() == tuple(der[name] for name in ("issuing-2", "new-with-old", "root"))
+    assert (enrolment.bundle(), set(enrolment.links())) == ((der["root"], der["root-2"]), set(links.values()))
+    est = protocol_wiring.est(settings, signer=nobody, issuers=tuple(issuers.values()), clock=SystemClock(), gate=None)
+    assert {one.public_bytes(Encoding.DER) for one in pkcs7.load_der_pkcs7_certificates(est.cacerts(None))} == set(der.values())
 
     application = Flask("status")
     shelf = Shelf(DirectoryOutlet(settings.crl.directory), keep=True)
