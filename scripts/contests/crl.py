@@ -268,6 +268,7 @@ def of_sizes(folder: Path, now: int, most: int, many: int, *, rounds: int) -> It
     )  # fmt: skip
     large = folder / "large"
     for algorithm in ("p256", "rsa-3072"):
+        shutil.rmtree(large / "public", ignore_errors=True)
         ours = Ours(large, most, now, algorithm=algorithm)
         ours.seconds("tally")
         mine, theirs = measure.interleave(rounds, lambda ours=ours: ours.seconds("tally"), lambda: middle.seconds("tally"))  # type: ignore[misc]
@@ -309,6 +310,7 @@ def of_algorithms(folder: Path, many: int, now: int, *, rounds: int) -> Iterator
     """Over the same record; those that sign the message itself hold it in memory."""
     for algorithm in ALGORITHMS:
         authority(algorithm)
+        shutil.rmtree(folder / "public")
         ours = Ours(folder, many + rounds, now, algorithm=algorithm)
         ours.seconds("tally")
         mine, limit = measure.interleave(rounds, lambda ours=ours: ours.seconds("tally"), ours.limit)  # type: ignore[misc]
