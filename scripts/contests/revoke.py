@@ -147,7 +147,7 @@ def rows(*, quick: bool, missing: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def while_others_go_on(folder: Path, count: int, *, missing: list[str]) -> Iterator[dict[str, Any]]:
-    settings_file = world.make(folder)
+    settings_file = world.make(folder, port_base=26200)
     fill(settings_file, count)
     supervisor = Supervisor(settings_file, log_directory=folder / "logs")
     supervisor.start()
