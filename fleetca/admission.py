@@ -163,6 +163,7 @@ class Entrance:
         self._loop = asyncio.get_running_loop()
         self._entering: set[asyncio.Task[None]] = set()
         self._open = True
+        self._over_ip = listener.family != socket.AF_UNIX
         listener.setblocking(False)
         self._listen()
 
@@ -194,7 +195,7 @@ class Entrance:
                 connection.close()
                 continue
             connection.setblocking(False)
-            if connection.family != socket.AF_UNIX:
+            if self._over_ip:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._loop.create_task(self._enter(connection, seat))
             self._entering.add(task)

@@ -151,11 +151,12 @@ class Finished(protocol.Protocol):
         front, known, lines = self.front, self._lines, self._first_lines()
         out: list[bytes] = []
         at = size = answers = 0
-        while at < len(data) and size < _BATCH:
+        whole = len(data)
+        while at < whole and size < _BATCH:
             first = data.find(b"\r\n", at)
             end = data.find(_END, first) + 4
             octets = known.get(data[first:end])
-            if octets is None or end + octets > len(data):
+            if octets is None or end + octets > whole:
                 break
             if data[at:first] == front.posts:
                 ready = front.post(data[end : end + octets])
@@ -165,17 +166,19 @@ class Finished(protocol.Protocol):
                 break
             if ready is None:
                 break
-            out += (lines, ready[0], b"\r\n", ready[1])
-            at, size, answers = end + octets, size + len(ready[1]), answers + 1
+            head, body = ready
+            out += (lines, head, b"\r\n", body)
+            at, size, answers = end + octets, size + len(body), answers + 1
         if not answers:
             return data
         self.transport.write(b"".join(out))
         self.server_state.total_requests += answers
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
         self._arm()
         if self.seat is not None and (not self.seat.known or self._limit - self.seat.since > protocol.REQUEST_SECONDS + _IDLE):
             self.seat.idle()
-        return data[at:] if at < len(data) else b""
+        return data[at:] if at < whole else b""
 
     def _remember(self) -> None:
         """The parser has read one message and nothing else, and it was answered here: its header lines are known from now on."""

@@ -21,6 +21,7 @@ from flask.testing import FlaskClient
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.test import create_environ, run_wsgi_app
 
+from ca.errors import StoreUnavailable
 from ca.model import CertificateState, Reason, Serial
 from ca.rules.serial import is_ours, make_serial
 from ocsp.model import Policy, Unissued
@@ -271,6 +272,24 @@ def test_P5_many_changes_at_once_are_all_heard() -> None:
     assert world.service.snapshot().change == 2500
     assert said(ask(world, request_for(world, refs[2400].serial))) == "REVOKED"
     assert len(world.service.snapshot().finished) == 2, "the one that did not change is still there"
+
+
+def test_P5_what_changed_while_the_database_was_away_is_heard_when_it_is_back() -> None:
+    world = one_world()
+    second = world.record.issue("issuing", make_serial(b"\x03" * 17, CHECK_KEY))
+    assert said(ask(world)) == said(ask(world, request_for(world, second.serial))) == "GOOD"
+    world.record.gone = True
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            world.service.listen()
+    world.record.change(next(ref for ref in world.record.states if ref.serial == SERIAL), Reason.keyCompromise)
+    world.record.change(second, Reason.certificateHold)
+    world.record.change(second, Reason.removeFromCRL)
+    assert said(ask(world)) == "GOOD", "nobody can know yet (P7)"
+    world.record.gone = False
+    world.service.listen()
+    assert said(ask(world)) == "REVOKED"
+    assert said(ask(world, request_for(world, second.serial))) == "GOOD"
 
 
 def test_a_database_restored_to_an_earlier_state_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
