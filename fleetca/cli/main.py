@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "issue": ("fleetca.cli.issue", "issue", "Issue a certificate for a CSR."),
     "issuers": ("fleetca.cli.issuers", "issuers", "List and show issuers."),
     "keys": ("fleetca.cli.keys", "keys", "List, check and destroy keys; shares and backups of custodians."),
+    "line": ("fleetca.cli.line", "line", "Make and check a factory line's provisioning records."),
     "migrate": ("fleetca.cli.migrate", "migrate", "Bring the database to this version's tables."),
     "ocsp": ("fleetca.cli.ocsp", "ocsp", "Sign OCSP answers ahead, as a spool or as files."),
     "operators": ("fleetca.cli.operators", "operators", "Add and list operators."),
