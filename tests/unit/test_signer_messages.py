@@ -39,6 +39,7 @@ from ca.model import (
     NameKind,
     Operator,
     OperatorName,
+    Outline,
     Peer,
     PresentedCertificate,
     Profile,
@@ -193,7 +194,14 @@ PEER = Peer(Role.enroll, 7)
 @settings(max_examples=60, deadline=None)
 @given(
     st.builds(IssueRequest, OCTETS, EVIDENCE, st.none() | DEVICE, st.none() | PROFILE, NAMES, st.none() | SHORT.map(IssuerId)),
-    st.builds(RevokeRequest, EVIDENCE, st.sampled_from(Reason), st.none() | REF, st.none() | DEVICE),
+    st.builds(
+        RevokeRequest,
+        EVIDENCE,
+        st.sampled_from(Reason),
+        st.none() | REF,
+        st.none() | DEVICE,
+        others=st.lists(REF, max_size=3).map(tuple),
+    ),
     st.builds(TokenRequest, EVIDENCE, DEVICE, PROFILE, NAMES, TIME),
     st.builds(ConfirmRequest, EVIDENCE, st.none() | REF),
 )
@@ -275,3 +283,18 @@ def test_every_word_that_travels_names_all_its_fields() -> None:
     for changed in ({**document, "extra": 1}, {"kind": "dns"}, {"kind": 1, "value": "a"}, [], None):
         with pytest.raises(Malformed):
             forms.read(Name, json.loads(json.dumps(changed)))
+
+
+@given(
+    st.builds(
+        Outline, REF, DEVICE, st.sampled_from([ProfileName("device"), ProfileName("service")]), st.integers(0, 1 << 40), st.booleans()
+    )
+)
+def test_rows_of_long_lists_read_back(row: Outline) -> None:
+    assert messages.read_outline(travelled(messages.write_outline(row))) == row
+
+
+@pytest.mark.parametrize("row", [[], "abc", None, 7, ["issuing", "not hex", "d", "device", 1, True]])
+def test_a_row_that_is_none_is_refused(row: Any) -> None:
+    with pytest.raises(Malformed):
+        messages.read_outline(row)
