@@ -12,10 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ca.der import pem
 from ca.rules import transcript
 from fleetca import ceremonies
+from tests import softhsm
 from tests.fakes.ceremony import csr
 from tests.parts import need
 
@@ -72,13 +75,15 @@ next_update = "90d"
         yield folder
 
 
-def command(desk: Path, out: Path) -> list[str]:
-    options = ("--out", out, "--credentials", desk / "credentials", "--passphrase-file", desk / "pass", "--yes", "--json")
+def command(desk: Path, out: Path, credentials: str = "credentials") -> list[str]:
+    options = ("--out", out, "--credentials", desk / credentials, "--passphrase-file", desk / "pass", "--yes", "--json")
     return [str(each) for each in (*COMMAND, "run", desk / "sheet.toml", *options)]
 
 
-def run(desk: Path, out: Path, *, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(desk, out), env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False)
+def run(
+    desk: Path, out: Path, *, env: Mapping[str, str] | None = None, credentials: str = "credentials"
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(desk, out, credentials), env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False)
 
 
 def lines(out: Path) -> list[dict[str, object]]:
@@ -94,14 +99,14 @@ def one_for_each_act(out: Path) -> None:
     assert ceremonies.verify(out).name == "sheet"
 
 
-def killed_at(desk: Path, out: Path, step: int) -> bool:
+def killed_at(desk: Path, out: Path, step: int, *, credentials: str = "credentials", env: Mapping[str, str] | None = None) -> bool:
     """Whether there was such a step: killed there, and gone on with to the end."""
-    done = run(desk, out, env={"FLEETCA_FAILPOINT": f"{step}=kill"})
+    done = run(desk, out, env={**(env or {}), "FLEETCA_FAILPOINT": f"{step}=kill"}, credentials=credentials)
     if done.returncode == 0:
         return False
     assert done.returncode == -signal.SIGKILL, done.stderr
     before = (out / transcript.FILE).read_bytes()
-    again = run(desk, out)
+    again = run(desk, out, env=env, credentials=credentials)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["resumed"] is True
     assert (out / transcript.FILE).read_bytes().startswith(before[: before.rindex(b"\n") + 1])
@@ -114,6 +119,30 @@ def test_R32_killed_with_9_at_every_step_there_is(desk: Path, tmp_path: Path) ->
     steps = 0
     while killed_at(desk, tmp_path / str(steps + 1), steps + 1):
         steps += 1
+    assert steps >= 20
+
+
+@pytest.mark.full
+def test_R32_killed_with_9_at_every_step_with_the_root_on_a_token(desk: Path, tmp_path: Path) -> None:
+    """The token outlives every kill: whatever step it was, there is one key in the end, and it is the certificate's."""
+    need("pkcs11-tool")
+    hsm = softhsm.make(tmp_path / "hsm")
+    (desk / "pin").write_text(softhsm.PIN)
+    (desk / "pin").chmod(0o600)
+    steps, gone_on = 0, True
+    while gone_on:
+        steps += 1
+        label, out = f"step {steps}", tmp_path / str(steps)
+        hsm.add(label)
+        place = f'[made.root]\nkey = "pkcs11:token=step%20{steps};object=root?module-path={hsm.module}"\npassphrase = "file:pin"\n'
+        (desk / "on-token").write_text((desk / "credentials").read_text() + place)
+        gone_on = killed_at(desk, out, steps, credentials="on-token", env={"SOFTHSM2_CONF": str(hsm.configuration)})
+        assert hsm.inspect(label, "--list-objects", "--type", "privkey").count("Private Key Object") == 1
+        hsm.inspect(label, "--read-object", "--type", "pubkey", "--label", "root", "--output-file", str(out / "public.der"))
+        certificate = x509.load_pem_x509_certificate((out / "root.pem").read_bytes())
+        spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        assert (out / "public.der").read_bytes() == spki
+        assert not (out / "root.key").exists()
     assert steps >= 20
 
 
