@@ -227,7 +227,8 @@ def _steps(act: Act, drafted: Drafted, sheet: Sheet, absent: Mapping[str, str]) 
 
 def _tell_root(act: Act) -> str:
     assert isinstance(act, RootAct)
-    return f"A new key of kind {act.algorithm} is made and sealed under the name {act.id}; it certifies itself."
+    where = "where the credentials file says" if act.quorum is None else f"and sealed under the shares {act.quorum}"
+    return f"A new key of kind {act.algorithm} is made {where}, by the name {act.id}; it certifies itself."
 
 
 def _tell_intermediate(act: Act) -> str:

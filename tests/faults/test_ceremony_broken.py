@@ -115,6 +115,7 @@ def killed_at(desk: Path, out: Path, step: int, *, credentials: str = "credentia
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1200)
 def test_R32_killed_with_9_at_every_step_there_is(desk: Path, tmp_path: Path) -> None:
     steps = 0
     while killed_at(desk, tmp_path / str(steps + 1), steps + 1):
@@ -123,6 +124,7 @@ def test_R32_killed_with_9_at_every_step_there_is(desk: Path, tmp_path: Path) ->
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1200)
 def test_R32_killed_with_9_at_every_step_with_the_root_on_a_token(desk: Path, tmp_path: Path) -> None:
     """The token outlives every kill: whatever step it was, there is one key in the end, and it is the certificate's."""
     need("pkcs11-tool")
@@ -147,6 +149,7 @@ def test_R32_killed_with_9_at_every_step_with_the_root_on_a_token(desk: Path, tm
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1200)
 def test_R32_killed_with_9_again_and_again_on_the_way(desk: Path, tmp_path: Path) -> None:
     """One ceremony that dies at its fifth step, each time it is taken up, until it is finished."""
     died = 0
@@ -200,6 +203,7 @@ def on_a_disk_of(desk: Path, folder: Path, pages: int) -> bool:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1200)
 def test_R32_a_disk_of_every_size_that_is_too_small(desk: Path, tmp_path: Path) -> None:
     pages = 1
     while on_a_disk_of(desk, tmp_path / str(pages), pages):
