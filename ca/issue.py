@@ -371,6 +371,7 @@ class Issuing:
             record=record,
             operator=self._operator(tx, item, record),
             now=approval.evidence_time(waited, now=now),
+            orders=tx.renewal_orders,
         )
         device = tx.lock_device(asked.device)
         if claim.validated is not None:

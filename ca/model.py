@@ -776,6 +776,45 @@ class TokenWithdrawal:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewalOrder:
+    """An operator has certificates replaced before their time; what is None does not choose. Withdrawn, it counts no more."""
+
+    number: int
+    """From 1 on, without gaps, in the order in which they were given."""
+    tenant: TenantId
+    since: UnixTime
+    """When it was given. Certificates that were issued later are what replaces."""
+    within: int
+    """Seconds in which all of them shall have come; 0: now, all at once."""
+    issuer: IssuerId | None
+    profile: ProfileName | None
+    reason: str
+    """For people; agents show it."""
+    actor: str
+    withdrawn_at: UnixTime | None = None
+    withdrawn_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalOrderRequest:
+    """An operator wants certificates replaced."""
+
+    evidence: Evidence
+    within: int
+    issuer: IssuerId | None = None
+    profile: ProfileName | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalOrderWithdrawal:
+    """An operator ends an order."""
+
+    evidence: Evidence
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class ConfirmRequest:
     """A key authenticates to us (P9): the ancestors of its certificate are superseded.
 

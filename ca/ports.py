@@ -42,6 +42,7 @@ from ca.model import (
     Placed,
     QueuedLeaf,
     Reason,
+    RenewalOrder,
     Revocation,
     Share,
     StatusChange,
@@ -236,6 +237,24 @@ class Writing(Protocol):
 
     def outstanding_tokens(self, device: DeviceId, *, now: UnixTime) -> Sequence[Token]:
         """The tokens of a device that could be used now."""
+        ...
+
+    def find_renewal_order(self, number: int) -> RenewalOrder | None: ...
+
+    def last_renewal_order(self) -> int:
+        """Its number; 0 before there is one."""
+        ...
+
+    def renewal_orders(self, *, limit: int = 100) -> Sequence[RenewalOrder]:
+        """The newest first, withdrawn ones too."""
+        ...
+
+    def add_renewal_order(self, order: RenewalOrder) -> bool:
+        """False where one of that number is on record."""
+        ...
+
+    def withdraw_renewal_order(self, number: int, *, actor: str, now: UnixTime) -> bool:
+        """False where it was withdrawn before, or never was."""
         ...
 
     def revoke_token(self, token: Digest, *, now: UnixTime) -> bool:

@@ -25,6 +25,7 @@ from ca.model import (
     DeviceState,
     Draft,
     IssuerId,
+    RenewalOrder,
     TenantId,
     UnixTime,
 )
@@ -162,6 +163,8 @@ class Recovery:
                         _token(tx, record)
                     case testimony.TokenRevoked():
                         _token_revoked(tx, record)
+                    case testimony.RenewalsOrdered():
+                        _renewals(tx, record.order)
                     case testimony.MessageUsed():
                         _message_used(tx, record)
                     case testimony.KeyMoved():
@@ -313,6 +316,15 @@ def _token_revoked(tx: Writing, record: testimony.TokenRevoked) -> None:
     found = tx.find_token(record.token)
     if found is not None and tx.revoke_token(record.token, now=record.at):
         tx.append_leaf(leaf.token_revoked(found, actor=record.actor, at=record.at))
+
+
+def _renewals(tx: Writing, order: RenewalOrder) -> None:
+    known = tx.find_renewal_order(order.number)
+    if known is None:
+        tx.add_renewal_order(order)
+    elif order.withdrawn_at is None or not tx.withdraw_renewal_order(order.number, actor=order.withdrawn_by, now=order.withdrawn_at):
+        return
+    tx.append_leaf(leaf.renewals_ordered(order))
 
 
 def _message_used(tx: Writing, record: testimony.MessageUsed) -> None:

@@ -214,7 +214,7 @@ class Enroll(Form):
     renewals: Location = Field(
         Path("renewals.toml"),
         validate_default=True,
-        description="What is laid down about the fleet's renewals: maintenance, and certificates that must be replaced. Read again when it changes.",
+        description="When the service will not be there (`[[maintenance]]`), for the windows of renewal. Read again when it changes.",
     )
     pins: Location = Field(
         Path("public/pins.json"),

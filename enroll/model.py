@@ -23,6 +23,8 @@ class Delivered(Protocol):
     def not_before(self) -> UnixTime: ...
     @property
     def not_after(self) -> UnixTime: ...
+    @property
+    def intended_at(self) -> UnixTime: ...
 
 
 class Granted(Protocol):
@@ -46,6 +48,7 @@ class Delivery:
     der: bytes
     not_before: UnixTime
     not_after: UnixTime
+    intended_at: UnixTime
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,7 +249,7 @@ def _granted(document: Any) -> Grantee:
         row = document["certificate"]
         ref = forms.read(CertificateRef, row["ref"])
         der, leaf = a2b_base64(row["der"]), Digest(a2b_base64(document["leaf"]))
-        delivery = Delivery(ref, row["device"], row["profile"], der, row["not_before"], row["not_after"])
+        delivery = Delivery(ref, row["device"], row["profile"], der, row["not_before"], row["not_after"], row["intended_at"])
         return Grantee(delivery, leaf, document["repeated"])
     except (KeyError, TypeError, ValueError, Malformed):
         raise Broken("bad-answer", "The signer's answer cannot be read.") from None

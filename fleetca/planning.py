@@ -1,25 +1,26 @@
-"""What a web process knows of the fleet, for windows of renewal: what operators laid down, and whether a crowd waits. Holds no rule."""
+"""What a web process knows of the fleet, for windows of renewal: maintenance, what operators ordered, and whether a crowd waits. Holds no rule."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 from ca.errors import FleetcaError
-from ca.model import IssuerId, ProfileName, UnixTime
+from ca.model import RenewalOrder, UnixTime
 from ca.ports import Clock
 from ca.rules.renewal_crowd import crowd
-from ca.rules.renewal_window import Plan, Replacement, Window
+from ca.rules.renewal_window import Plan, Window, replacements
 from config.errors import ConfigurationError
 from config.renewals import read_renewals
 
 log = structlog.get_logger()
 
 LOOK_EVERY = 2
-"""Seconds after which the file is looked at again."""
+"""Seconds after which the file is looked at again, and orders are asked for."""
 COUNT_EVERY = 60
 """Seconds after which those are counted whose time has passed."""
 
@@ -31,11 +32,17 @@ class Load(Protocol):
 
 
 class Planning:
-    """Called for every window; asks disk and database now and then."""
+    """Called for every window; asks disk and database now and then. `keep` runs beside it.
 
-    def __init__(self, file: Path, load: Load, *, clock: Clock) -> None:
-        self._file, self._load, self._clock = file, load, clock
+    Args:
+        file: where maintenance is laid down.
+        orders: what operators have ordered, as it stands on record.
+    """
+
+    def __init__(self, file: Path, load: Load, *, orders: Callable[[], Sequence[RenewalOrder]], clock: Clock) -> None:
+        self._file, self._load, self._orders, self._clock = file, load, orders, clock
         self._plan = Plan()
+        self._trouble = ""
         self._mark: tuple[int, int] | None = None
         self._looked = self._counted = -COUNT_EVERY
         self._lock = threading.Lock()
@@ -69,19 +76,31 @@ class Planning:
             return
         self._plan = Plan(
             tuple(Window(int(one.start.timestamp()), int(one.end.timestamp())) for one in said.maintenance),
-            tuple(
-                Replacement(
-                    since=int(one.since.timestamp()),
-                    within=one.within,
-                    issuer=None if one.issuer is None else IssuerId(one.issuer),
-                    profile=None if one.profile is None else ProfileName(one.profile),
-                    reason=one.reason,
-                )
-                for one in said.replace
-            ),
+            self._plan.replacements,
             self._plan.crowd,
         )
-        log.info("renewals-planned", maintenance=len(said.maintenance), replacements=len(said.replace))
+        log.info("maintenance-planned", count=len(said.maintenance))
+
+    def keep(self, stopping: threading.Event) -> None:
+        """Hear of orders until told to stop: in a thread of its own, since nobody who asks for a window shall wait for the database."""
+        self.hear()
+        while not stopping.wait(LOOK_EVERY):
+            self.hear()
+
+    def hear(self) -> None:
+        """Ask for the orders in force. Where that cannot be done, those known go on."""
+        try:
+            found = replacements(self._orders())
+        except FleetcaError as error:
+            if error.code != self._trouble:  # said once, not every two seconds; what was ordered before goes on
+                log.warning("orders-not-heard", code=error.code)
+            self._trouble = error.code
+            return
+        self._trouble = ""
+        if found != self._plan.replacements:
+            with self._lock:
+                self._plan = Plan(self._plan.maintenance, found, self._plan.crowd)
+            log.info("orders-heard", count=len(found))
 
     def _count(self, now: UnixTime) -> None:
         try:

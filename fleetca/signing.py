@@ -24,6 +24,7 @@ from ca.lineage import Issuers
 from ca.log.tiles import TileDirectory
 from ca.model import DEFAULT_TENANT, IssuerId, KeyRecord
 from ca.operators import Operators
+from ca.order_renewals import Ordering
 from ca.ports import SigningKey
 from ca.record_ceremony import RecordingCeremonies
 from ca.recover import Recovery
@@ -140,6 +141,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     chance=chance,
                     secret=forms.serial_check_key(settings),
                 ),
+                ordering=Ordering(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
                 approving=Approving(ledger=store.ledger, issuers=issuers, policy=rules, clock=clock),
                 confirming=Confirming(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
                 superseding=Superseding(ledger=store.ledger, witness=witness, policy=rules, clock=clock),

@@ -108,7 +108,7 @@ def enroll(settings: Settings, process: Process) -> None:
     store = open_store(forms.store_url(settings), readonly=True)
     signer = _client(settings, Role.enroll)
     reports = Reporting(settings)
-    plan = Planning(settings.enroll.renewals, reports.store, clock=clock)
+    plan = Planning(settings.enroll.renewals, reports.store, orders=store.reading.renewal_orders, clock=clock)
     gate = None if settings.enroll.renewals_per_second is None else Gate(settings.enroll.renewals_per_second, clock=clock)
     enrolment = Enrolment(
         signer=signer,
@@ -148,6 +148,7 @@ def enroll(settings: Settings, process: Process) -> None:
         return
     threading.Thread(target=identity.keep, args=(process.stopping,), name="identity", daemon=True).start()
     reports.start()
+    threading.Thread(target=plan.keep, args=(process.stopping,), name="orders", daemon=True).start()
     if (local := _proxy_listener(settings, process)) is not None:
         listeners.append(local)
     _run(

@@ -46,6 +46,7 @@ class Verb(Enum):
     create_token = "create-token"
     revoke_token = "revoke-token"
     bind_account = "bind-account"
+    order_renewals = "order-renewals"
     approve = "approve"
     confirm = "confirm"
 
@@ -83,6 +84,7 @@ ALLOWED: Final = frozenset(
         (Verb.approve, Role.operator, EvidenceKind.message),
         # At the machine only: no signed message asks for it.
         (Verb.revoke_token, Role.operator, EvidenceKind.local),
+        (Verb.order_renewals, Role.operator, EvidenceKind.local),
         # Who makes an account holds a token's binding key.
         (Verb.bind_account, Role.enroll, EvidenceKind.binding),
         # A successor was used.

@@ -10,9 +10,9 @@ another device, makes no tokens and revokes nobody else. A signed message is bou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from ca.errors import Denied, Malformed, NotFound, Unacceptable, Unauthenticated
 from ca.model import (
@@ -34,6 +34,7 @@ from ca.model import (
     OperatorName,
     Profile,
     ProfileName,
+    RenewalOrder,
     RevocationGrant,
     RevokeRequest,
     Role,
@@ -99,6 +100,9 @@ class Policy:
         return found
 
 
+Orders: TypeAlias = Callable[[], Sequence[RenewalOrder]]
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Who gets what, as far as the evidence goes; the device and the profile are judged next."""
@@ -127,6 +131,7 @@ def asked_for(
     record: Certificate | None,
     operator: Operator | None,
     now: UnixTime,
+    orders: Orders = tuple,
 ) -> Asked:
     """Who would get what by this evidence.
 
@@ -135,14 +140,15 @@ def asked_for(
         token: the row of the claim's token.
         record: the row of the claim's certificate, found by issuer and serial; it is compared octet by octet here.
         operator: the row of the operator that the record is of.
+        orders: to renew before the time; asked for where it would be too early.
     """
     match found.kind:
         case EvidenceKind.token:
             asked = _by_token(request, policy, token_rule.usable(token, request_key=key, now=now))
         case EvidenceKind.presented:
-            asked = _by_presented(found, request, policy, record, now=now)
+            asked = _by_presented(found, request, policy, record, now=now, orders=orders)
         case EvidenceKind.message:
-            asked = _by_message(found, request, policy, record, operator=operator, now=now)
+            asked = _by_message(found, request, policy, record, operator=operator, now=now, orders=orders)
         case EvidenceKind.local:
             asked = _by_role(found, request, policy, operator=operator)
         case EvidenceKind.validated:
@@ -179,10 +185,12 @@ def _by_token(request: IssueRequest, policy: Policy, token: Token) -> Asked:
     )
 
 
-def _by_presented(found: Claim, request: IssueRequest, policy: Policy, record: Certificate | None, *, now: UnixTime) -> Asked:
+def _by_presented(
+    found: Claim, request: IssueRequest, policy: Policy, record: Certificate | None, *, now: UnixTime, orders: Orders
+) -> Asked:
     own = _shown(found, record, now=now)
     _by_presenting(found, own, policy)
-    return _renewal(request, policy, own, renew_from=policy.caps_of(found.peer.role).renew_from, now=now)
+    return _renewal(request, policy, own, renew_from=policy.caps_of(found.peer.role).renew_from, now=now, orders=orders)
 
 
 def _by_presenting(found: Claim, own: Certificate, policy: Policy) -> None:
@@ -193,7 +201,14 @@ def _by_presenting(found: Claim, own: Certificate, policy: Policy) -> None:
 
 
 def _by_message(
-    found: Claim, request: IssueRequest, policy: Policy, record: Certificate | None, *, operator: Operator | None, now: UnixTime
+    found: Claim,
+    request: IssueRequest,
+    policy: Policy,
+    record: Certificate | None,
+    *,
+    operator: Operator | None,
+    now: UnixTime,
+    orders: Orders,
 ) -> Asked:
     message = found.message
     if message is None or message.csr != request.csr:
@@ -202,7 +217,7 @@ def _by_message(
     if message.act is Act.renew:
         if own.device.startswith(OWN_SERVICES):
             _operator(own, operator)
-        return _renewal(request, policy, own, renew_from=0.0, now=now)
+        return _renewal(request, policy, own, renew_from=0.0, now=now, orders=orders)
     renewal.newest(own, now=now)
     name = _operator(own, operator, power=Power.issue)
     if message.device is None or message.profile is None:
@@ -298,11 +313,11 @@ def _late(record: Certificate | None, policy: Policy) -> int:
     return profile.renew_after_expiry if profile is not None else 0
 
 
-def _renewal(request: IssueRequest, policy: Policy, own: Certificate, *, renew_from: float, now: UnixTime) -> Asked:
+def _renewal(request: IssueRequest, policy: Policy, own: Certificate, *, renew_from: float, now: UnixTime, orders: Orders) -> Asked:
     profile = policy.profile(own.profile)
     if profile.is_ca or profile.status is StatusKind.nocheck:
         raise Denied("not-renewable", "Certificates of this profile are not renewed.")
-    renewal.renewable(own, profile, renew_from=renew_from, now=now)
+    renewal.renewable(own, profile, renew_from=renew_from, now=now, orders=orders)
     # The profile's own names stand in the record's too; they come anew from the profile.
     names = tuple(name for name in own.names if name.kind in profile.allowed_names)
     _agree(request, device=own.device, profile=own.profile, names=names)

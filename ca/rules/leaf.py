@@ -30,6 +30,7 @@ from ca.model import (
     LogLeaf,
     Name,
     Operator,
+    RenewalOrder,
     Revocation,
     RevocationGrant,
     Role,
@@ -138,6 +139,24 @@ def token(made: Token) -> LogLeaf:
         actor=made.created_by,
         names=_names(made.names),
         expires=made.expires,
+    )
+
+
+def renewals_ordered(order: RenewalOrder) -> LogLeaf:
+    """An operator has certificates replaced before their time, or ends that."""
+    ended = order.withdrawn_at is not None
+    return _leaf(
+        "renewals",
+        order.since if order.withdrawn_at is None else order.withdrawn_at,
+        number=order.number,
+        tenant=order.tenant,
+        event="withdrawn" if ended else "ordered",
+        since=order.since,
+        within=order.within,
+        issuer=order.issuer,
+        profile=order.profile,
+        reason=order.reason,
+        actor=order.withdrawn_by if ended else order.actor,
     )
 
 

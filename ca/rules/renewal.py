@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from ca.errors import Contested, Denied, FleetcaError, Unacceptable, Unauthenticated
-from ca.model import Certificate, CertificateRef, CertificateState, Device, DeviceState, Name, Profile, Reason, UnixTime
+from ca.model import Certificate, CertificateRef, CertificateState, Device, DeviceState, Name, Profile, Reason, RenewalOrder, UnixTime
+from ca.rules.renewal_window import replacements
 from ca.rules.window import date, lifetime_of
 
 
@@ -146,11 +147,14 @@ def enrolling(device: Device) -> Device:
     return device
 
 
-def renewable(record: Certificate, profile: Profile, *, renew_from: float, now: UnixTime) -> None:
+def renewable(
+    record: Certificate, profile: Profile, *, renew_from: float, now: UnixTime, orders: Callable[[], Sequence[RenewalOrder]] = tuple
+) -> None:
     """May a live certificate be renewed now? Judged by today's profile, not by that of its issuance.
 
     Args:
         renew_from: the share of the lifetime that must have passed; the later of profile and cap counts.
+        orders: an operator's order to replace it comes before that.
 
     Raises:
         Denied: `superseded`, `not-renewable`.
@@ -161,7 +165,7 @@ def renewable(record: Certificate, profile: Profile, *, renew_from: float, now: 
         raise Denied("not-renewable", "Certificates of this profile are not renewed.", why=f"Profile {profile.name!r} says so.")
     share = max(profile.renew_from, renew_from)
     first = record.not_before + int(lifetime_of(record.not_before, record.not_after) * share)
-    if now < first:
+    if now < first and not any(one.concerns(record) for one in replacements(orders())):
         raise Unacceptable(
             "too-early",
             "It is too early to renew this certificate.",

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from ca.model import CertificateRef, DeviceId, IssuerId, Profile, ProfileName, UnixTime
+from ca.model import CertificateRef, DeviceId, IssuerId, Profile, ProfileName, RenewalOrder, UnixTime
 
 NARROW: Final = 60
 """The shortest window, in seconds: one that has already closed still has a beginning before its end (RFC 9773 4.2)."""
@@ -39,6 +39,8 @@ class Renewable(Protocol):
     def profile(self) -> ProfileName: ...
     @property
     def not_before(self) -> UnixTime: ...
+    @property
+    def intended_at(self) -> UnixTime: ...
     @property
     def not_after(self) -> UnixTime: ...
 
@@ -63,11 +65,21 @@ class Replacement:
     """For people, as an address or a sentence."""
 
     def concerns(self, certificate: Renewable) -> bool:
+        # Not by its notBefore: that is dated back, and what replaces would have to be replaced again.
         return (
-            certificate.not_before < self.since
+            certificate.intended_at < self.since
             and self.issuer in {None, certificate.ref.issuer}
             and self.profile in {None, certificate.profile}
         )
+
+
+def replacements(orders: Sequence[RenewalOrder]) -> tuple[Replacement, ...]:
+    """What operators have ordered and not withdrawn."""
+    return tuple(
+        Replacement(since=one.since, within=one.within, issuer=one.issuer, profile=one.profile, reason=one.reason)
+        for one in orders
+        if one.withdrawn_at is None
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from ca.model import (
     KeyChange,
     KeyRecord,
     Operator,
+    RenewalOrder,
     Revocation,
     RevocationGrant,
     Role,
@@ -136,6 +137,13 @@ class TokenRevoked:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewalsOrdered:
+    """Certificates are to be replaced, or no more: the order as it is afterwards."""
+
+    order: RenewalOrder
+
+
+@dataclass(frozen=True, slots=True)
 class KeyMoved:
     """A key came into the inventory, or is in another state; the record as it was afterwards."""
 
@@ -179,6 +187,7 @@ Record: TypeAlias = (
     | DeviceMoved
     | TokenMade
     | TokenRevoked
+    | RenewalsOrdered
     | MessageUsed
     | KeyMoved
     | OperatorChanged
@@ -197,6 +206,7 @@ _KINDS: dict[str, type[Any]] = {
     "device": DeviceMoved,
     "token": TokenMade,
     "token-revoked": TokenRevoked,
+    "renewals": RenewalsOrdered,
     "message": MessageUsed,
     "key-state": KeyMoved,
     "operator": OperatorChanged,

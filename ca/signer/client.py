@@ -45,6 +45,9 @@ from ca.model import (
     OperatorName,
     Outline,
     Profile,
+    RenewalOrder,
+    RenewalOrderRequest,
+    RenewalOrderWithdrawal,
     Revocation,
     RevokeRequest,
     Role,
@@ -98,6 +101,18 @@ class SignerClient:
     def revoke_tokens(self, asked: TokenWithdrawal) -> tuple[Token, ...]:
         """Withdraw outstanding tokens of a device; those that were."""
         return forms.read(tuple[Token, ...], self._ask("revoke-token", messages.write_withdrawal(asked)))
+
+    def order_renewals(self, asked: RenewalOrderRequest) -> RenewalOrder:
+        """Have certificates replaced before their time."""
+        return forms.read(RenewalOrder, self._ask("order-renewals", messages.write_order(asked)))
+
+    def withdraw_renewal_order(self, asked: RenewalOrderWithdrawal) -> RenewalOrder:
+        """End an order; it as it is then."""
+        return forms.read(RenewalOrder, self._ask("withdraw-renewal-order", messages.write_order_withdrawal(asked)))
+
+    def renewal_orders(self) -> tuple[RenewalOrder, ...]:
+        """The newest first."""
+        return forms.read(tuple[RenewalOrder, ...], self._ask("renewal-orders", {}))
 
     def bind_account(self, asked: AccountBinding) -> Token:
         """An account has a token from now on; the token."""

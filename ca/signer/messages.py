@@ -33,6 +33,8 @@ from ca.model import (
     PresentedCertificate,
     ProfileName,
     Reason,
+    RenewalOrderRequest,
+    RenewalOrderWithdrawal,
     RevokeRequest,
     Role,
     Serial,
@@ -331,6 +333,36 @@ def read_withdrawal(body: Mapping[str, Any], peer: Peer) -> TokenWithdrawal:
         device=ids.device_id(forms.read(str, body["device"])),
         hash=ids.hash_beginning(forms.read(str, body["hash"])),
     )
+
+
+def write_order(asked: RenewalOrderRequest) -> dict[str, Any]:
+    return {
+        "evidence": write_evidence(asked.evidence),
+        "within": asked.within,
+        "issuer": asked.issuer,
+        "profile": asked.profile,
+        "reason": asked.reason,
+    }
+
+
+def read_order(body: Mapping[str, Any], peer: Peer) -> RenewalOrderRequest:
+    _only(body, required=frozenset({"evidence", "within", "issuer", "profile", "reason"}))
+    return RenewalOrderRequest(
+        evidence=read_evidence(body["evidence"], peer),
+        within=forms.read(int, body["within"]),
+        issuer=None if body["issuer"] is None else ids.issuer_id(forms.read(str, body["issuer"])),
+        profile=None if body["profile"] is None else ids.profile_name(forms.read(str, body["profile"])),
+        reason=forms.read(str, body["reason"]),
+    )
+
+
+def write_order_withdrawal(asked: RenewalOrderWithdrawal) -> dict[str, Any]:
+    return {"evidence": write_evidence(asked.evidence), "number": asked.number}
+
+
+def read_order_withdrawal(body: Mapping[str, Any], peer: Peer) -> RenewalOrderWithdrawal:
+    _only(body, required=frozenset({"evidence", "number"}))
+    return RenewalOrderWithdrawal(read_evidence(body["evidence"], peer), forms.read(int, body["number"]))
 
 
 def write_binding(asked: AccountBinding) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from ca.model import (
     KeyRecord,
     Operator,
     Outline,
+    RenewalOrder,
     StoreAbility,
     TenantId,
     Token,
@@ -83,6 +84,8 @@ class Reading(Protocol):
 
     def operators(self) -> Sequence[Operator]: ...
 
+    def renewal_orders(self) -> Sequence[RenewalOrder]: ...
+
     def key_records(self) -> Sequence[KeyRecord]: ...
 
     def key_changes(self, spki_sha256: Digest) -> Sequence[KeyChange]: ...
@@ -105,6 +108,7 @@ class Questions:
             "keys",
             "key",
             "keys-held",
+            "renewal-orders",
         }
     )
 
@@ -131,6 +135,7 @@ class Questions:
             "issuers": lambda _: self._reading.issuers(),
             "profiles": lambda _: tuple(self._policy.profiles[name] for name in sorted(self._policy.profiles)),
             "operators": lambda _: self._reading.operators(),
+            "renewal-orders": lambda _: tuple(self._reading.renewal_orders()),
             "keys": lambda _: self._key_records(),
             "key": lambda body: self._key_changes(Digest(forms.read(bytes, body.get("spki_sha256")))),
             "keys-held": lambda _: [_held(store, keys) for store, keys in self._held()],

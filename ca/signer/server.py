@@ -21,6 +21,7 @@ from ca.errors import Broken, Contested, Denied, FleetcaError, NotFound, Unavail
 from ca.issue import Issuing, Prepared
 from ca.model import DeviceDescription, Issued, MessageEvidence, OperatorName, Peer, Role
 from ca.operators import Operators
+from ca.order_renewals import Ordering
 from ca.record_ceremony import RecordingCeremonies
 from ca.revoke import Revoking
 from ca.rules import forms, ids
@@ -43,6 +44,7 @@ class Verbs:
     issuing: Issuing
     revoking: Revoking
     tokens: Tokens
+    ordering: Ordering
     approving: Approving
     confirming: Confirming
     superseding: Superseding
@@ -85,6 +87,8 @@ class SignerServer:
             "create-token": self._create_token,
             "revoke-token": self._revoke_token,
             "bind-account": self._bind_account,
+            "order-renewals": self._order_renewals,
+            "withdraw-renewal-order": self._withdraw_renewal_order,
             "decide-approval": self._decide_approval,
             "confirm": self._confirm,
             "sign-crl": self._sign_crl,
@@ -219,6 +223,18 @@ class SignerServer:
         hashes = [token.hash.hex()[:16] for token in gone]
         self._log.info("token-revoked", role=peer.role.value, uid=peer.uid, device=asked.device, hashes=hashes)
         return gone
+
+    def _order_renewals(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        asked = messages.read_order(_plain(body), peer)
+        made = self._desk.do(lambda: self._verbs.ordering.order(asked, peer))
+        self._log.info("renewals-ordered", uid=peer.uid, number=made.number, within=made.within, issuer=made.issuer, profile=made.profile)
+        return made
+
+    def _withdraw_renewal_order(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        asked = messages.read_order_withdrawal(_plain(body), peer)
+        made = self._desk.do(lambda: self._verbs.ordering.withdraw(asked, peer))
+        self._log.info("renewals-withdrawn", uid=peer.uid, number=made.number)
+        return made
 
     def _bind_account(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         asked = messages.read_binding(_plain(body), peer)

@@ -45,6 +45,7 @@ from ca.store.database import Database
 from ca.store.device_reads import DeviceReads
 from ca.store.key_reads import KeyReads
 from ca.store.reads import PAGE, Parameters, Statement, paged, param
+from ca.store.renewal_rows import RenewalOrderReads
 from ca.store.rows import Row
 
 _c, _r = t.certificates.c, t.revocations.c
@@ -104,7 +105,7 @@ TOKENS_WAITING = (
 PING = sa.select(t.counters.c.value).where(t.counters.c.name == t.CHANGE)
 
 
-class Reading(KeyReads, DeviceReads, ApprovalReads):
+class Reading(KeyReads, DeviceReads, ApprovalReads, RenewalOrderReads):
     """Reads only. `find_certificate`, `find_by_der_digest`, `certificates_of`, `find_token`, `change_number`, `high_time`, `crl_entries`, `last_crl`, `issuers`,
     `operators`, `find_operator`, `pending_leaves`, `leaves`, `leaf_count` and `last_checkpoint` come from `Reads`.
     """

@@ -189,6 +189,21 @@ tokens = sa.Table(
     sqlite_with_rowid=False,
 )
 
+renewal_orders = sa.Table(
+    "renewal_orders",
+    metadata,
+    sa.Column("number", ROW, primary_key=True, autoincrement=False),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("since", NUMBER, nullable=False),
+    sa.Column("within", NUMBER, nullable=False),
+    sa.Column("issuer", TEXT),
+    sa.Column("profile", TEXT),
+    sa.Column("reason", TEXT, nullable=False),
+    sa.Column("actor", TEXT, nullable=False),
+    sa.Column("withdrawn_at", NUMBER),
+    sa.Column("withdrawn_by", TEXT, nullable=False),
+)
+
 approvals = sa.Table(
     "approvals",
     metadata,

@@ -47,7 +47,7 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM PUBLIC, "fleetca-enroll", "fle
 
 SELECT to_regclass('certificates') IS NOT NULL AS tables \gset
 \if :tables
-GRANT SELECT ON certificates, certificate_names, devices, keys, operators, issuers, revocations, leaves, checkpoints, counters
+GRANT SELECT ON certificates, certificate_names, devices, keys, operators, issuers, revocations, leaves, checkpoints, counters, renewal_orders
    TO "fleetca-enroll";
 -- A one-time token binds an ACME account (RFC 8555 7.3.4): nobody else may read them.
 GRANT SELECT ON tokens, approvals TO "fleetca-enroll";

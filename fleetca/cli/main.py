@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "profiles": ("fleetca.cli.profiles", "profiles", "List and show certificate profiles."),
     "recover": ("fleetca.cli.recover", "recover", "Classify what a crash left unfinished."),
     "renew": ("fleetca.cli.renew", "renew", "Renew a certificate over the network."),
+    "renewals": ("fleetca.cli.renewals", "renewals", "Have certificates renewed before their time, see what was ordered, end it."),
     "revoke": ("fleetca.cli.revoke", "revoke", "Revoke a certificate or a whole device."),
     "scan": ("fleetca.cli.scan", "scan", "Look for private keys in firmware images."),
     "serve": ("fleetca.cli.serve", "serve", "Start and watch all processes of a deployment."),

@@ -31,6 +31,10 @@ class Held(NamedTuple):
     not_before: UnixTime
     not_after: UnixTime
 
+    @property
+    def intended_at(self) -> UnixTime:
+        return self.not_before + BACKDATE
+
 
 @dataclass
 class Herd:

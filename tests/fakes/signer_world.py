@@ -48,6 +48,7 @@ from ca.model import (
     TokenRequest,
 )
 from ca.operators import Operators
+from ca.order_renewals import Ordering
 from ca.ports import SigningKey
 from ca.record_ceremony import RecordingCeremonies
 from ca.recover import Recovery
@@ -195,6 +196,7 @@ class World:
         )
         self.revoking = Revoking(**shared, witness=self.witness, failpoint=self.failpoint)
         self.tokens = Tokens(**shared, witness=self.witness, chance=SystemChance(), secret=CHECK_KEY)
+        self.ordering = Ordering(**shared, witness=self.witness)
         self.confirming = Confirming(**shared, witness=self.witness)
         self.superseding = Superseding(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
         self.operators = Operators(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
@@ -236,6 +238,7 @@ class World:
             issuing=self.issuing,
             revoking=self.revoking,
             tokens=self.tokens,
+            ordering=self.ordering,
             confirming=self.confirming,
             superseding=self.superseding,
             crls=self.crls,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ca.errors import Busy
-from ca.model import DeviceId, TenantId
+from ca.errors import Busy, StoreUnavailable
+from ca.model import DEFAULT_TENANT, DeviceId, ProfileName, RenewalOrder, TenantId
 from ca.rules.renewal_window import Crowd
 from enroll.gate import Gate
 from enroll.model import Report
@@ -34,28 +34,51 @@ class Steady:
 
 def test_what_is_laid_down_is_heard_within_seconds_and_what_is_wrong_changes_nothing(tmp_path: Path) -> None:
     file, clock = tmp_path / "renewals.toml", FixedClock()
-    plan = Planning(file, Steady(), clock=clock)
+    plan = Planning(file, Steady(), orders=tuple, clock=clock)
     assert plan().maintenance == ()
     file.write_text("[[maintenance]]\nstart = 2027-01-15T08:00:00Z\nend = 2027-01-15T09:00:00Z\n")
     assert plan().maintenance == (), "the file is not looked at for every window"
     clock.at += LOOK_EVERY
     assert [one.end - one.start for one in plan().maintenance] == [3600]
-    file.write_text('[[replace]]\nsince = 2027-01-15T08:00:00Z\nwithin = "12h"\nprofile = "device"\nreason = "a key was lost"\n')
-    clock.at += LOOK_EVERY
-    (found,) = plan().replacements
-    assert (found.within, found.profile, found.reason) == (12 * 3600, "device", "a key was lost")
-    for wrong in ("[[replace]]\nsince = 2027-01-15T08:00:00\n", "[[maintenance]]\n", "nonsense", "[[replace]]\nwhen = 1\n"):
+    (found,) = plan().maintenance
+    for wrong in ("[[maintenance]]\nstart = 2027-01-15T08:00:00\n", "[[maintenance]]\n", "nonsense", "[[replace]]\nwhen = 1\n"):
         file.write_text(wrong)
         clock.at += LOOK_EVERY
-        assert plan().replacements == (found,), wrong
+        assert plan().maintenance == (found,), wrong
     file.unlink()
     clock.at += LOOK_EVERY
+    assert plan().maintenance == ()
+
+
+def test_what_was_ordered_is_heard_and_goes_on_while_the_database_is_away(tmp_path: Path) -> None:
+    clock, given = FixedClock(), [order(2, withdrawn_at=5), order(1)]
+
+    def orders() -> list[RenewalOrder]:
+        if not given:
+            raise StoreUnavailable("database-down", "The database does not answer.")
+        return given
+
+    plan = Planning(tmp_path / "none.toml", Steady(), orders=orders, clock=clock)
+    assert plan().replacements == (), "nobody who asks for a window waits for the database"
+    plan.hear()
+    (found,) = plan().replacements
+    assert (found.since, found.within, found.profile, found.reason) == (1, 3600, "device", "a key was lost")
+    kept = given.copy()
+    given.clear()
+    plan.hear()
+    assert plan().replacements == (found,)
+    given[:] = [kept[0], order(1, withdrawn_at=9)]
+    plan.hear()
     assert plan().replacements == ()
+
+
+def order(number: int, **more: int) -> RenewalOrder:
+    return RenewalOrder(number, DEFAULT_TENANT, number, 3600, None, ProfileName("device"), "a key was lost", "uid:0", **more)
 
 
 def test_a_crowd_is_seen_by_what_devices_said_and_stays_until_it_has_passed(tmp_path: Path) -> None:
     clock, fleet = FixedClock(), Steady()
-    plan = Planning(tmp_path / "none.toml", fleet, clock=clock)
+    plan = Planning(tmp_path / "none.toml", fleet, orders=tuple, clock=clock)
     assert plan().crowd is None
     fleet.overdue = 20_000
     clock.at += COUNT_EVERY

@@ -73,6 +73,12 @@ EXPECTED = {
         Role.publisher: set(),
         Role.operator: {"local"},
     },
+    Verb.order_renewals: {
+        Role.enroll: set(),
+        Role.status: set(),
+        Role.publisher: set(),
+        Role.operator: {"local"},
+    },
     Verb.bind_account: {
         Role.enroll: {"binding"},
         Role.status: set(),

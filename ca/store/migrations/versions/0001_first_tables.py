@@ -97,6 +97,19 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "renewal_orders",
+        sa.Column("number", ROW, primary_key=True, autoincrement=False),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("since", NUMBER, nullable=False),
+        sa.Column("within", NUMBER, nullable=False),
+        sa.Column("issuer", TEXT),
+        sa.Column("profile", TEXT),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+        sa.Column("withdrawn_at", NUMBER),
+        sa.Column("withdrawn_by", TEXT, nullable=False),
+    )
+    op.create_table(
         "tokens",
         sa.Column("hash", OCTETS, primary_key=True),
         sa.Column("tenant", TEXT, nullable=False),
