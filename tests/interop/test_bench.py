@@ -19,7 +19,7 @@ FIELDS = {"contest", "rival", "ratio", "target", "better", "rounds", "spread", "
 def bench(name: str, folder: Path) -> dict[str, Any]:
     file = folder / f"{name}.json"
     command = [sys.executable, str(ROOT / "scripts" / "bench"), name, "--quick", "--json", str(file)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=480)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(file.read_text())
     return found
