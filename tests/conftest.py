@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,25 @@ WORLD: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (socket, ("create_connection", "getaddrinfo", "gethostbyname")),
     (builtins, ("open",)),
 )
+
+
+LONG = (
+    "interop/test_documents.py", "interop/test_agent_nginx.py", "interop/test_bench.py", "interop/test_serve.py", "flows/test_ceremony_kit.py",
+    "faults/test_crl_publisher_faults.py", "interop/test_algorithm_matrix.py", "flows/test_agent.py", "interop/test_bad_input.py",
+)  # fmt: skip
+"""Modules that take longest. They begin first, so that no worker ends alone with one of them."""
+FOLDERS = ("interop", "faults", "flows", "contract", "architecture", "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long modules first, small ones last; within a module the order stays."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        name = item.path.relative_to(here).as_posix()
+        return LONG.index(name) if name in LONG else len(LONG), FOLDERS.index(name.split("/")[0])
+
+    items.sort(key=place)
 
 
 class RuleAskedTheWorld(AssertionError):
