@@ -59,7 +59,7 @@ ENROLL_DEVICE: Final = DeviceId(OWN_SERVICES + "enroll")
 RESPONDER_DEVICE: Final = DeviceId(OWN_SERVICES + "ocsp")
 OPERATOR_DEVICE: Final = OWN_SERVICES + "operator:"
 ACCOUNT_DEVICE: Final = "account:"
-MOST_AT_ONCE: Final = 256
+MOST_AT_ONCE: Final = 128
 """Certificates in one request to revoke: what waits for its end waits some tens of milliseconds."""
 
 

@@ -172,7 +172,7 @@ class Desk:
     def _run(self) -> None:
         while self._wait():
             with self._bell:
-                calls = [self._calls.popleft() for _ in range(len(self._calls))]
+                calls = self._due()
                 heard = [self._heard.popleft() for _ in range(len(self._heard))]
                 unread = [self._jobs.popleft() for _ in range(self._may_read())]
             self._do(calls)
@@ -184,6 +184,16 @@ class Desk:
                 self._flying.remove(keys)
             self._commit(batch, signed, [self._proven.popleft() for _ in range(self._may_decide())])
         self._settle()
+
+    def _due(self) -> list[_Job]:
+        """What waits and is no issuance, up to a request that revokes many: whoever else waits, waits for one of those and not for all."""
+        due: list[_Job] = []
+        while self._calls:
+            job = self._calls.popleft()
+            due.append(job)
+            if isinstance(job.item, revoke.Prepared) and job.item.request.others:
+                break
+        return due
 
     def _wait(self) -> bool:
         """Until there is something to do; False when there is an end to it."""

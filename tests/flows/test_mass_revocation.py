@@ -33,9 +33,11 @@ from ca.rules import testimony
 from ca.rules.grant import MOST_AT_ONCE
 from ca.rules.message import Act
 from ca.signer.client import SignerClient
+from ca.signer.desk import Desk
 from fleetca.cli import output, reach, revoke_query
 from tests.databases import sqlite_url
 from tests.fakes.certificates import DAY, NOW
+from tests.fakes.checker import InPlace
 from tests.fakes.intents import digest, intent, ref_of
 from tests.fakes.signer_world import ISSUING, Keypair, World
 
@@ -243,3 +245,24 @@ def test_a_request_has_an_end_and_names_nobody_twice(world: World) -> None:
         with pytest.raises(Malformed):
             world.revoke(several(world, wrong))
     assert issued(world) == 2
+
+
+def test_others_wait_for_one_request_that_revokes_many_and_not_for_all(world: World) -> None:
+    refs = fill(world, 9)
+    turns: list[list[int]] = []
+
+    class Counting:
+        def revoke_prepared(self, batch: Sequence[Any]) -> list[Any]:
+            turns.append([1 + len(one.request.others) for one in batch])
+            return world.revoking.revoke_prepared(batch)
+
+    counting: Any = Counting()
+    desk = Desk(issuing=world.issuing, revoking=counting, witness=world.witness, checker=InPlace())
+    answers: list[Any] = []
+    for some in (refs[:1], refs[1:2], refs[2:5], refs[5:8], refs[8:]):
+        desk.submit(world.revoking.prepare(several(world, some), world.peer(Role.operator)), answers.append)
+    desk.start()
+    desk.stop()
+    assert turns == [[1, 1, 3], [3], [1]]
+    assert [len(one) for one in answers] == [1, 1, 3, 3, 1]
+    assert issued(world) == 0
