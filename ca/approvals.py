@@ -22,14 +22,15 @@ def required(
     """Why the request does not go on, which is then on record; None: it does.
 
     Args:
-        found: of this request, where it was asked before.
+        found: where it was asked before.
+        request: what is approved (`ca.rules.approval.subject`).
 
     Raises:
         Busy: too many of its device wait (`approvals-full`).
     """
     if not approval.wanted(given, profile):
         return None
-    if found is not None:
+    if found is not None and not approval.asks_again(found, now=now):
         return approval.outcome(found, now=now)
     if tx.waiting_approvals_of(given.device, now=now, limit=approval.MOST_WAITING) >= approval.MOST_WAITING:
         raise Busy("approvals-full", "Too many requests of this device wait for approval.", retry_after=approval.RETRY_AFTER)

@@ -361,7 +361,8 @@ class Issuing:
             said += lineage.give_up(tx, found, now=now)
         claim, policy = item.claim, self._policy_at(now)
         record = self._issuers.record_of(claim, tx)
-        waited = tx.find_approval(item.key) if self._approving else None
+        approved = approval.subject(claim, item.key)
+        waited = tx.find_approval(approved) if self._approving else None
         asked = grant.asked_for(
             claim,
             item.request,
@@ -384,7 +385,7 @@ class Issuing:
         if profile.roots_of_trust or profile.safety_class is not None:
             fits(tx.device_facts(given.device), profile, now=now)
         self._allowances.spend(claim.peer.role, now=now)
-        waits = approvals.required(tx, waited, given, profile, csr, request=item.key, now=now)
+        waits = approvals.required(tx, waited, given, profile, csr, request=approved, now=now)
         if waits is not None:
             return waits
         if device is None:

@@ -1039,10 +1039,10 @@ class ApprovalState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A request for a certificate that an operator must approve, and what was decided. It is of that very request and of no other."""
+    """A request for a certificate that an operator must approve, and what was decided. It is of that request and of no other."""
 
     request: Digest
-    """The request key: evidence and CSR, by their hash."""
+    """Evidence and CSR, by their hash; of an account, what it asks for."""
     tenant: TenantId
     device: DeviceId
     profile: ProfileName

@@ -331,7 +331,7 @@ class Writing(Protocol):
         ...
 
     def add_approval(self, approval: Approval) -> None:
-        """A request that waits. The same again is harmless."""
+        """A request that waits. The same again is harmless; it takes the place of one that is over."""
         ...
 
     def decide_approval(self, approval: Approval) -> None:

@@ -1,16 +1,21 @@
 """Whether a certificate waits for an operator's approval, and what an approval says. Ring 1: pure.
 
-An approval is of one request: the evidence that was brought and the CSR, by their hash. Another CSR is another request. What renews by its own certificate,
-and what an operator asks for, needs none. The evidence counts as of when it was brought: a token need not outlive the time that people take.
+An approval is of one request: the evidence that was brought and the CSR, by their hash. Another CSR is another request. An account of ACME signs whatever
+it asks with a key of its own, and its client makes a new order and a new CSR at each try: there the approval is of account, profile and names. What
+renews by its own certificate, and what an operator asks for, needs none. The evidence counts as of when it was brought: a token need not outlive
+the time that people take.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from typing import Final
 
 from ca.errors import Conflict, Denied, FleetcaError, Malformed, Unavailable
 from ca.model import Approval, ApprovalState, Digest, EvidenceKind, Grant, Profile, UnixTime
+from ca.rules.evidence import Claim
 from ca.rules.window import date
 
 MOST_WAITING: Final = 16
@@ -19,6 +24,26 @@ RETRY_AFTER: Final = 60
 """Seconds after which to ask again."""
 LONGEST_REASON: Final = 200
 _FIRST: Final = frozenset({EvidenceKind.token, EvidenceKind.manufacturer, EvidenceKind.validated})
+
+
+def subject(found: Claim, request: Digest) -> Digest:
+    """What is approved.
+
+    Args:
+        request: the request key.
+    """
+    said = found.validated
+    if said is None:
+        return request
+    names = sorted([name.kind.value, name.value] for name in said.names)
+    token = None if said.token is None else said.token.hex()
+    words = json.dumps(["fleetca approval", said.account, said.profile, names, token], separators=(",", ":"))
+    return Digest(hashlib.sha256(words.encode()).digest())
+
+
+def asks_again(found: Approval, *, now: UnixTime) -> bool:
+    """Is it over, and may be asked for anew? A request that is bound to its CSR never comes again."""
+    return found.evidence is EvidenceKind.validated and now >= found.expires
 
 
 def wanted(given: Grant, profile: Profile) -> bool:

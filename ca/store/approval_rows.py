@@ -31,7 +31,12 @@ WAITING = (
     .order_by(_a.expires, _a.request)
     .limit(param("limit"))
 )
-ADD_APPROVAL = insert(t.approvals).values(values_of(t.approvals)).on_conflict_do_nothing()
+_new = insert(t.approvals).values(values_of(t.approvals))
+ADD_APPROVAL = _new.on_conflict_do_update(
+    index_elements=["request"],
+    set_={column.name: _new.excluded[column.name] for column in t.approvals.c if column.name != "request"},
+    where=_a.expires <= _new.excluded.asked_at,
+)
 DECIDE_APPROVAL = (
     sa.update(t.approvals)
     .where(_a.request == param("the_request"), _WAITS)
@@ -82,7 +87,7 @@ class ApprovalReads(Reads):
 
 class ApprovalWrites(Writes, ApprovalReads):
     def add_approval(self, approval: Approval) -> None:
-        """A request that waits. The same again is harmless."""
+        """A request that waits. The same again is harmless; it takes the place of one that is over."""
         self._change(ADD_APPROVAL, _parameters(approval))
 
     def decide_approval(self, approval: Approval) -> None:

@@ -192,7 +192,11 @@ def test_an_ACME_order_is_processing_until_it_is_approved_and_a_renewal_is_not(t
     assert (waits.json["status"], waits.headers["Retry-After"]) == ("processing", "60")
     (one,) = waiting(acme.world)
     assert one.names == (Name(NameKind.dns, "gw-1.device.test"),)
+    again = client.order("gw-1.device.test")
+    assert client.finalize(again, csr_for("gw-1.device.test")).json["status"] == "processing", "a client that gave up and came again"
+    assert len(waiting(acme.world)) == 1
     decide(acme.world, one.request.hex())
+    assert client.post(again.headers["Location"]).json["status"] == "valid"
     assert client.post(order.headers["Location"]).json["status"] == "valid"
     acme.world.clock.at += 1
     client.obtain("gw-1.device.test")
@@ -202,6 +206,11 @@ def test_an_ACME_order_is_processing_until_it_is_approved_and_a_renewal_is_not(t
     decide(acme.world, waiting(acme.world)[0].request.hex(), approve=False, reason="No.")
     ended = client.post(refused.headers["Location"])
     assert (ended.json["status"], ended.json["error"]["type"].rpartition(":")[2]) == ("invalid", "unauthorized")
+    acme.world.clock.at += 7 * DAY
+    later = client.order("gw-2.device.test")
+    client.prove(later)
+    assert client.finalize(later, csr_for("gw-2.device.test")).json["status"] == "processing", "it may be asked for again"
+    assert [each.state for each in waiting(acme.world)] == [ApprovalState.pending]
     acme.close()
 
 
