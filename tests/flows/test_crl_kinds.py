@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca.errors import Broken, Misconfigured
+from ca.issue import no_failpoint
 from ca.keys.memory import MemoryKey
 from ca.model import CrlContents, CrlPlan, KeyName, MessageEvidence, Peer, Reason, RevokeRequest, Role
 from ca.outlets.directory import DirectoryOutlet
@@ -79,7 +80,7 @@ class Scene:
             signer=self.signer,
             outlet=self.outlet,
             clock=self.world.clock,
-            failpoint=lambda _: None,
+            failpoint=no_failpoint,
             policy=Policy(interval=3600, nudge=5, lifetime=DAY, delta_interval=300, delta_lifetime=DAY),
             holder="one",
             tallies=self.tallies,
