@@ -7,7 +7,7 @@ signed. Ring 4: knows rules and ports; no files, no terminal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -201,7 +201,7 @@ def _places(tbs: bytes, octets: bytes, what: str) -> list[Placeholder]:
 
 
 def _steps(act: Act, drafted: Drafted, sheet: Sheet, absent: Mapping[str, str]) -> list[str]:
-    steps = [_TELLS[type(act)](act)]
+    steps = [_told(act)]
     if str(act.id) in absent:
         steps.append(f"Its CSR, {absent[str(act.id)]}, must be brought; a stand-in key has been drafted here.")
     if drafted.is_statement:
@@ -225,63 +225,36 @@ def _steps(act: Act, drafted: Drafted, sheet: Sheet, absent: Mapping[str, str]) 
     return steps
 
 
-def _tell_root(act: Act) -> str:
-    assert isinstance(act, RootAct)
-    where = "where the credentials file says" if act.quorum is None else f"and sealed under the shares {act.quorum}"
-    return f"A new key of kind {act.algorithm} is made {where}, by the name {act.id}; it certifies itself."
-
-
-def _tell_intermediate(act: Act) -> str:
-    assert isinstance(act, IntermediateAct)
-    key = f"a new key of kind {act.algorithm} made here" if act.csr is None else "the key of its CSR"
-    return f"{act.issuer} certifies {key} as an issuing CA."
-
-
-def _tell_rekey(act: Act) -> str:
-    assert isinstance(act, RekeyAct)
-    return f"{act.issuer} certifies the new key of a CA that keeps its name, octet by octet."
-
-
-def _tell_cross(act: Act) -> str:
-    assert isinstance(act, CrossAct)
-    return f"{act.issuer} certifies the name and key of somebody else's CA, as its own certificate says them."
-
-
-def _tell_link(act: Act) -> str:
-    assert isinstance(act, LinkAct)
-    return f"{act.signer} certifies the name and key of {act.subject}; it holds as long as both of them do."
-
-
-def _tell_responder(act: Act) -> str:
-    assert isinstance(act, ResponderAct)
-    return f"{act.issuer} lets the key of the CSR sign OCSP answers for what it issued."
-
-
-def _tell_crl(act: Act) -> str:
-    assert isinstance(act, RootCrlAct)
-    before = f"the one of act {act.follows}" if act.follows else "the previous one" if act.previous else "none"
-    return f"{act.issuer} signs a CRL; the one before it: {before}. Number and entries follow from that."
-
-
-def _tell_destroy(act: Act) -> str:
-    assert isinstance(act, DestroyAct)
-    return f"The private key of {act.issuer} is destroyed for good: {act.reason}"
-
-
-def _tell_shares(act: Act) -> str:
-    assert isinstance(act, SharesAct)
-    again = "" if act.replaces is None else " Before that, a quorum of the set that it replaces gives its shares."
-    return f"A key is made that any {act.threshold} of {', '.join(act.custodians)} have together, and nobody alone.{again}"
-
-
-def _tell_backup(act: Act) -> str:
-    assert isinstance(act, BackupAct)
-    return f"The sealed key of {act.issuer} is encrypted to a quorum."
-
-
-def _tell_drill(act: Act) -> str:
-    assert isinstance(act, DrillAct)
-    return f"A quorum opens a backup, and the key in it is shown to be the one of {act.issuer}."
+def _told(act: Act) -> str:
+    """What an act does, in one sentence."""
+    match act:
+        case RootAct():
+            where = "where the credentials file says" if act.quorum is None else f"and sealed under the shares {act.quorum}"
+            told = f"A new key of kind {act.algorithm} is made {where}, by the name {act.id}; it certifies itself."
+        case IntermediateAct():
+            key = f"a new key of kind {act.algorithm} made here" if act.csr is None else "the key of its CSR"
+            told = f"{act.issuer} certifies {key} as an issuing CA."
+        case RekeyAct():
+            told = f"{act.issuer} certifies the new key of a CA that keeps its name, octet by octet."
+        case CrossAct():
+            told = f"{act.issuer} certifies the name and key of somebody else's CA, as its own certificate says them."
+        case LinkAct():
+            told = f"{act.signer} certifies the name and key of {act.subject}; it holds as long as both of them do."
+        case ResponderAct():
+            told = f"{act.issuer} lets the key of the CSR sign OCSP answers for what it issued."
+        case RootCrlAct():
+            before = f"the one of act {act.follows}" if act.follows else "the previous one" if act.previous else "none"
+            told = f"{act.issuer} signs a CRL; the one before it: {before}. Number and entries follow from that."
+        case DestroyAct():
+            told = f"The private key of {act.issuer} is destroyed for good: {act.reason}"
+        case SharesAct():
+            again = "" if act.replaces is None else " Before that, a quorum of the set that it replaces gives its shares."
+            told = f"A key is made that any {act.threshold} of {', '.join(act.custodians)} have together, and nobody alone.{again}"
+        case BackupAct():
+            told = f"The sealed key of {act.issuer} is encrypted to a quorum."
+        case DrillAct():
+            told = f"A quorum opens a backup, and the key in it is shown to be the one of {act.issuer}."
+    return told
 
 
 _HOW: Final[Mapping[type, str]] = {
@@ -289,17 +262,4 @@ _HOW: Final[Mapping[type, str]] = {
     "next one is shown.",
     BackupAct: "The backup is written; nobody needs to open it.",
     DrillAct: "Custodians give their shares; the key signs a test text, the certificate's key verifies it, and nothing of the key is written.",
-}
-_TELLS: Final[Mapping[type, Callable[[Act], str]]] = {
-    RootAct: _tell_root,
-    IntermediateAct: _tell_intermediate,
-    RekeyAct: _tell_rekey,
-    CrossAct: _tell_cross,
-    LinkAct: _tell_link,
-    ResponderAct: _tell_responder,
-    RootCrlAct: _tell_crl,
-    DestroyAct: _tell_destroy,
-    SharesAct: _tell_shares,
-    BackupAct: _tell_backup,
-    DrillAct: _tell_drill,
 }
