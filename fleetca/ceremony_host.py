@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -68,10 +68,11 @@ def software_files() -> Iterator[tuple[str, bytes]]:
                 yield f"{package}/{path.relative_to(folder).as_posix()}", path.read_bytes()
 
 
-def software_sha256() -> str:
-    """A digest of the program that runs: of the name and SHA-256 of every file of it."""
+def software_sha256(carried: Iterable[tuple[str, bytes]] | None = None) -> str:
+    """A digest of the program that runs, or of one that is carried: of the name and SHA-256 of every file of it, package by package."""
     total = hashlib.sha256()
-    for name, octets in software_files():
+    found = software_files() if carried is None else carried
+    for name, octets in sorted(found, key=lambda file: (PACKAGES.index(file[0].split("/")[0]), file[0].split("/"))):
         total.update(f"{hashlib.sha256(octets).hexdigest()}  {name}\n".encode())
     return total.hexdigest()
 

@@ -1,7 +1,8 @@
 """The kit for the air-gapped machine: one folder with hashed wheels, the sheet and what it names, that installs itself without a network.
 
     SHA256SUMS          every other file with its SHA-256; the SHA-256 of this file is the digest of the kit, noted on paper
-    install             checks SHA256SUMS with the system's own sha256sum, then makes env/ from wheels/ (pip --no-index --require-hashes)
+    install             checks SHA256SUMS with the system's own sha256sum, refuses what it does not name, and makes env/ from wheels/
+                        (pip --no-index --require-hashes)
     requirements.txt    every wheel, by hash
     sheet/              the sheet and the files that it names
     kit.json            what it is, for programs
@@ -12,9 +13,11 @@ Edge: effects only, no rule.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import platform
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +25,7 @@ from typing import Final
 
 from ca.errors import Conflict, Misconfigured, Unacceptable
 from ca.model import Digest
-from fleetca.ceremony_host import software_sha256
+from fleetca.ceremony_host import PACKAGES, software_sha256
 from fleetca.ceremony_wheels import wheels
 from fleetca.folder import Folder, put_new
 
@@ -37,7 +40,15 @@ cd "$(dirname "$0")"
 echo "SHA-256 of the kit (compare it with the paper):"
 sha256sum SHA256SUMS
 sha256sum --quiet --check SHA256SUMS
-"${PYTHON:-python3}" -m venv env
+# What the list does not name was put here later: a module that Python would take for its own, or an env/ with somebody else's libraries.
+if [ "$(find . -mindepth 1 ! -type d | wc -l)" -ne "$(($(wc -l < SHA256SUMS) + 1))" ] || [ -e env ]; then
+    echo "FAILED: there is something here that SHA256SUMS does not name:"
+    find . -mindepth 1 ! -type d | cut -c 3- | while read -r name; do
+        [ "$name" = SHA256SUMS ] || cut -c 67- SHA256SUMS | grep -qxF -- "$name" || echo "$name"
+    done
+    exit 1
+fi
+"${PYTHON:-python3}" -I -m venv env
 env/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --no-index --find-links wheels --require-hashes -r requirements.txt
 env/bin/fleetca ceremony check-kit .
 """
@@ -46,6 +57,7 @@ _README: Final = """\
 A ceremony kit of {software}.
 
 1. Compare: sha256sum SHA256SUMS    must print the digest on the paper: {hint}
+            sha256sum --quiet --check SHA256SUMS     must print nothing; before that, run nothing of this folder
 2. Install: ./install               needs python3 {python} with venv on {platform}; no network
 3. Plan:    env/bin/fleetca ceremony plan sheet/{sheet}
 4. Hold:    env/bin/fleetca ceremony run sheet/{sheet} --out outputs --credentials FILE
@@ -97,7 +109,7 @@ def make(sheet: Path, names: Mapping[str, bytes], folder: Path) -> Kit:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     about = {
         "fleetca": ours.version,
-        "software_sha256": software_sha256(),
+        "software_sha256": software_sha256(_program(ours.octets)),
         "sheet": sheet.name,
         "sheet_sha256": hashlib.sha256(carried[f"sheet/{sheet.name}"]).hexdigest(),
         "python": python,
@@ -112,6 +124,14 @@ def make(sheet: Path, names: Mapping[str, bytes], folder: Path) -> Kit:
     sums = "".join(f"{hashlib.sha256(octets).hexdigest()}  {name}\n" for name, octets in sorted(carried.items()))
     put_new(folder / SUMS, sums.encode())
     return check(folder)
+
+
+def _program(wheel: bytes) -> Iterator[tuple[str, bytes]]:
+    """What the wheel will install: of that the digest is, whatever happens to the files here meanwhile."""
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        for name in archive.namelist():
+            if name.split("/")[0] in PACKAGES:
+                yield name, archive.read(name)
 
 
 def check(folder: Path) -> Kit:

@@ -66,7 +66,7 @@ def script(plan: Plan, form: Sheet) -> Paper:
             [(each.what, each.serial, each.bag, "", "") for each in form.equipment] or [("",) * 5] * 4,
         ),
         Heading("3. Before the first command"),
-        _steps(_PREPARATION, expected={3: digest.hex()}),
+        _steps(_PREPARATION, expected={4: digest.hex()}),
         Heading("4. Opening"),
         _steps(opening, expected={0: digest.hex()}),
         Heading("5. Acts", new_page=True),
@@ -98,6 +98,7 @@ _PREPARATION: Final = (
     "The machine has no network: cables out, radios off. It was started from the medium of the kit.",
     "Its clock was set to UTC from: ____________________ ; deviation: ________ s.",
     "Two people read the digest of the kit aloud and compare it with the paper (sha256sum SHA256SUMS).",
+    "Every file of the kit is checked (sha256sum --check SHA256SUMS), before anything of it runs.",
     "Two people compare the SHA-256 of the sheet.",
     "Recording is on; the camera sees the screen, the table and the hands.",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,39 @@ def test_its_own_install_refuses_it_too(kit: Path, tmp_path: Path, harm: Callabl
     assert done.returncode != 0
     assert "FAILED" in done.stdout
     assert not (tmp_path / "kit/env").exists()
+
+
+def _planted(kit: Path) -> None:
+    """A module that `python -m venv` would run in place of its own."""
+    (kit / "venv").mkdir()
+    (kit / "venv/__init__.py").touch()
+    (kit / "venv/__main__.py").write_text(f"open({str(kit.parent / 'ran')!r}, 'w')\n")
+
+
+def _poisoned(kit: Path) -> None:
+    (kit / "env/lib").mkdir(parents=True)
+    (kit / "env/lib/site.pth").write_text("import os\n")
+
+
+@pytest.mark.parametrize(
+    ("harm", "names"),
+    [
+        pytest.param(_planted, "venv/__main__.py", id="a module beside it"),
+        pytest.param(_poisoned, "env/lib/site.pth", id="an environment that is there already"),
+        pytest.param(lambda kit: (kit / "wheels/more").symlink_to("/etc"), "wheels/more", id="a link"),
+    ],
+)
+def test_what_was_put_beside_it_later_is_refused_and_never_runs(
+    kit: Path, tmp_path: Path, harm: Callable[[Path], object], names: str
+) -> None:
+    shutil.copytree(kit, tmp_path / "kit")
+    harm(tmp_path / "kit")
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(["sh", "./install"], cwd=tmp_path / "kit", env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert names in done.stdout.splitlines()
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "kit/env/bin").exists()
 
 
 def test_its_whole_list_rewritten_is_another_digest_than_the_one_on_paper(kit: Path, tmp_path: Path) -> None:
