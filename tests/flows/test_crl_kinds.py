@@ -377,6 +377,31 @@ def test_serial_numbers_of_every_legal_length_are_listed_as_they_are(tmp_path: P
     assert {int(found, 16) for found in re.findall(r"Serial Number: ([0-9A-F]+)", text)} == wanted.keys()
 
 
+def test_P5_ten_thousand_revocations_in_a_minute_bring_few_crls_and_each_shows_within_the_minute(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan())
+    scene.publish()
+    (scope,) = scopes(scene.issuer)
+    came: dict[int, int] = {}
+    made, waiting, longest = 0, set[int](), 0
+    for second in range(90):
+        scene.world.clock.at += 1
+        now = scene.world.clock.at
+        if second < 60:
+            fresh = [(1 << 152) + len(came) + number for number in range(167)]
+            on_record(scene, [(number, now, Reason.superseded, None) for number in fresh], first=len(came) + 1)
+            came |= dict.fromkeys(fresh, now)
+            waiting |= set(fresh)
+        if scene.publisher.publish(scope).result is Result.published:
+            made += 1
+            listed = scene.serials("issuing.crl")
+            longest = max([longest, *(now - came[number] for number in waiting & listed)])
+            waiting -= listed
+    assert len(came) > 10_000
+    assert not waiting
+    assert made <= 60 // 5 + 2, "no two within the five seconds of the policy"
+    assert longest <= 10
+
+
 def on_record(scene: Scene, rows: list[tuple[int, int, Reason, int | None]], *, first: int) -> None:
     """Revocations of certificates that came from elsewhere: by number, date, reason and date of loss."""
     database = SQLITE.connect(scene.folder / "fleetca.db")
