@@ -141,19 +141,6 @@ def check_ability(issuer: Issuer, wanted: Ability, *, now: UnixTime) -> None:
     raise Misconfigured("issuer-may-not-issue", f"Issuer {issuer.id!r} may not do this.", why="The key usage of its certificate lacks it.")
 
 
-def links_of(issuer: Issuer, others: Sequence[bytes], *, now: UnixTime) -> tuple[bytes, ...]:
-    """Of certificates that roots gave each other (DER), those for this one's very name and key that hold now, the longest first.
-
-    A path may go through them to another root, so who trusts only that one believes what this one signed (RFC 9810 4.4).
-    """
-    found = []
-    for der in others:
-        facts = read_certificate(der)
-        if facts.subject == issuer.subject and facts.spki == issuer.spki and facts.not_before <= now <= facts.not_after:
-            found.append((-facts.not_after, der))
-    return tuple(der for _, der in sorted(found))
-
-
 def signed_by(der: bytes, issuer: Issuer) -> bool:
     """Whether a certificate's signature is this issuer's."""
     loaded = x509.load_der_x509_certificate(der)

@@ -136,6 +136,7 @@ def test_a_prepared_issuer_changes_nothing_until_it_is_imported(fleet: Path) -> 
     assert refused.value.code == "root-in-ceremony"
 
 
+@pytest.mark.req("REQ-KEY-008")
 def test_P2_after_the_import_the_new_issuer_issues_and_the_old_one_signs_status_only(fleet: Path) -> None:
     with signing.signer_parts(settings_of(fleet)) as parts:
         first = issue(parts.verbs.issuing, "device-1")
@@ -361,6 +362,7 @@ next_update = "1y"
 """
 
 
+@pytest.mark.req("REQ-KEY-008")
 def test_after_a_change_of_roots_links_are_served_to_everybody(fleet: Path) -> None:
     made = prepare(fleet)
     file = fleet / "fleetca.toml"

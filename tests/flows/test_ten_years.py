@@ -23,10 +23,12 @@ CHANGE = 5
 """The year in which the root is made anew."""
 
 
+@pytest.mark.req("REQ-KEY-008")
 def test_ten_years_month_by_month(tmp_path: Path) -> None:
     walk(tmp_path, step=MONTH)
 
 
+@pytest.mark.req("REQ-KEY-008")
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 def test_ten_years_day_by_day(tmp_path: Path) -> None:
