@@ -17,8 +17,8 @@ from ca.model import DeviceId
 from ca.rules import derive, ids, wrap
 
 KEY: Final = 32
-MOST: Final = 10_000
-"""Members of a group: an epoch costs some 60 octets for each."""
+MOST: Final = 5000
+"""Members of a group: an epoch costs some 120 octets for each."""
 _KEYS: Final = {"group", "epoch", "check", "members"}
 
 

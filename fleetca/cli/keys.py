@@ -286,7 +286,7 @@ def _short(record: KeyRecord) -> str:
 
 
 # The rest of the group lies in files of its own.
-from fleetca.cli import keys_quorum, keys_symmetric  # noqa: E402
+from fleetca.cli import keys_quorum, keys_symmetric, keys_vault  # noqa: E402
 
 keys.add_command(keys_quorum.quorum)
 keys.add_command(keys_quorum.backup)
@@ -299,5 +299,6 @@ for command in (
     keys_symmetric.hierarchy,
     keys_symmetric.group,
     keys_symmetric.pkcs12,
+    keys_vault.vault,
 ):
     keys.add_command(command)

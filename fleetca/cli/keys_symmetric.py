@@ -28,7 +28,8 @@ def _secret(path: Path) -> bytes:
         return Secret.parse(f"file:{path.name}", base=path.parent).read()
 
 
-def _key(path: Path) -> bytes:
+def secret_key(path: Path) -> bytes:
+    """The symmetric key in a file: hexadecimal text, 0600."""
     from ca.errors import Malformed
 
     try:
@@ -60,7 +61,7 @@ def derive(secret: Path, salt: str, label: str, device: str, role: str, epoch: i
         octets = bytes.fromhex(salt)
     except ValueError:
         raise Malformed("no-salt", "The salt is not written in hexadecimal digits.", fix="Draw one: openssl rand -hex 16") from None
-    made = rule.derive(_key(secret), salt=octets, purpose=rule.Purpose(label, device, role, epoch), length=length)
+    made = rule.derive(secret_key(secret), salt=octets, purpose=rule.Purpose(label, device, role, epoch), length=length)
     _write(out, made)
     check = wraps.check_value(made) if length in wraps.SIZES else None
     output.result(
@@ -77,7 +78,7 @@ def derive(secret: Path, salt: str, label: str, device: str, role: str, epoch: i
 def wrap(key: Path, under: Path, unpadded: bool, out: Path, as_json: bool) -> None:
     from ca.rules import wrap as wraps
 
-    octets, parent = _key(key), _key(under)
+    octets, parent = secret_key(key), secret_key(under)
     reach.write_new(str(out), wraps.wrap(octets, parent, padded=not unpadded))
     check = wraps.check_value(octets) if len(octets) in wraps.SIZES else None
     document = {"file": str(out), "check": check, "under": wraps.check_value(parent)}
@@ -93,7 +94,7 @@ def wrap(key: Path, under: Path, unpadded: bool, out: Path, as_json: bool) -> No
 def unwrap(wrapped: Path, under: Path, unpadded: bool, check: str | None, out: Path) -> None:
     from ca.rules import wrap as wraps
 
-    _write(out, wraps.unwrap(reach.read(str(wrapped)), _key(under), padded=not unpadded, check=check))
+    _write(out, wraps.unwrap(reach.read(str(wrapped)), secret_key(under), padded=not unpadded, check=check))
 
 
 @click.command(
@@ -146,7 +147,7 @@ def begin(name: str, master: Path, members: tuple[str, ...], out: Path) -> None:
     from ca.rules import ids
     from ca.system import SystemChance
 
-    secret = _key(master)
+    secret = secret_key(master)
     _epoch(
         rule.begin(
             name, map(ids.device_id, members), key=SystemChance().octets(rule.KEY), of=lambda one: rule.member_key(secret, name, one)
@@ -166,7 +167,7 @@ def change(epoch: Path, master: Path, join: tuple[str, ...], leave: tuple[str, .
     from ca.rules import ids
     from ca.system import SystemChance
 
-    secret, before = _key(master), rule.parse(reach.read(str(epoch)))
+    secret, before = secret_key(master), rule.parse(reach.read(str(epoch)))
     after = rule.change(
         before,
         join=map(ids.device_id, join),
@@ -193,7 +194,7 @@ def member_key(name: str, member: str, master: Path, out: Path) -> None:
     from ca.rules import group_keys as rule
     from ca.rules import ids
 
-    _write(out, rule.member_key(_key(master), str(ids.device_id(name)), ids.device_id(member)))
+    _write(out, rule.member_key(secret_key(master), str(ids.device_id(name)), ids.device_id(member)))
 
 
 @group.command("read", help="Open EPOCH as MEMBER, with the key in --key, and write the group's key to --out.")
@@ -205,7 +206,7 @@ def read(epoch: Path, member: str, key: Path, out: Path) -> None:
     from ca.rules import group_keys as rule
     from ca.rules import ids
 
-    _write(out, rule.read(rule.parse(reach.read(str(epoch))), ids.device_id(member), _key(key)))
+    _write(out, rule.read(rule.parse(reach.read(str(epoch))), ids.device_id(member), secret_key(key)))
 
 
 @click.group(help="PKCS#12: private keys with their certificates for other software's key stores.")
