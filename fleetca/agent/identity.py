@@ -18,17 +18,18 @@ import pwd
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from ca.der.algorithms import ALGORITHMS
 from ca.errors import Conflict, FleetcaError, KeyUnavailable, Malformed, Misconfigured, NotFound, StoreUnavailable
 from ca.model import UnixTime
 from ca.ports import Chance
 from fleetca.agent.pairs import Slots
 from fleetca.agent.stores import REHEARSAL, KeyFiles, Keys, inside
-from fleetca.folder import make_folder, put_new, sync_folder
+from fleetca.folder import make_folder, put_new, replace_file, sync_folder
 
 SETTINGS: Final = "agent.toml"
 TRUST: Final = "trust.pem"
@@ -114,28 +115,52 @@ class Identity:
         return (self.folder / SETTINGS).exists()
 
     def set_up(self, setup: Setup, *, trust: bytes) -> None:
-        """Make the folder. Safe to repeat with the same words.
+        """Make the folder. Safe to repeat with the same words; until the identity has enrolled, others take their place.
 
         Raises:
-            Conflict: it was set up with others (`identity-differs`).
-            Misconfigured: they name no place for keys; nothing was made (`bad-key-store`, `extra-missing`).
+            Conflict: it was set up with others, and has enrolled (`identity-differs`).
+            Misconfigured: they name no place for keys (`bad-key-store`, `extra-missing`), or no kind of key (`unknown-algorithm`); nothing was made.
         """
         self._keys(setup)
+        if setup.algorithm not in ALGORITHMS:
+            known = ", ".join(ALGORITHMS)
+            raise Misconfigured("unknown-algorithm", f"There is no kind of key {setup.algorithm}.", fix=f"Known are {known}.")
         make_folder(self.folder, mode=0o700 if not setup.owner else 0o711)
         if self.exists:
-            if self.setup != setup:
+            if self.enrolled and self.setup != setup:
                 raise Conflict(
                     "identity-differs",
                     f"{self.folder} was set up in another way.",
                     why=f"{SETTINGS} says otherwise.",
                     fix=f"Edit {self.folder / SETTINGS}, or wipe it: fleetca agent wipe",
                 )
+            if not self.enrolled:
+                self._set_up_anew(setup, trust)
             return
         if not (self.folder / TRUST).exists():
             put_new(self.folder / TRUST, trust)
+        self._make_passphrase(setup)
+        put_new(self.folder / SETTINGS, setup.written().encode(), mode=0o600)  # a proxy may want a password
+
+    @property
+    def enrolled(self) -> bool:
+        """Whether it has a pair."""
+        return (self.folder / "current").is_symlink()
+
+    def _set_up_anew(self, setup: Setup, trust: bytes) -> None:
+        """The first words were wrong, most often. What is under way goes on where the key of it fits the new ones."""
+        if replace(self.setup, url=setup.url, proxy=setup.proxy, owner=setup.owner, by=setup.by, reload=setup.reload) != setup:
+            self.slots.forget()
+        if (self.folder / TRUST).read_bytes() != trust:
+            replace_file(self.folder / TRUST, trust)
+        self._make_passphrase(setup)
+        replace_file(self.folder / SETTINGS, setup.written().encode())
+        for known in ("setup", "keys"):
+            self.__dict__.pop(known, None)
+
+    def _make_passphrase(self, setup: Setup) -> None:
         if not setup.plain and not setup.key_store and not setup.passphrase_file and not (self.folder / PASSPHRASE).exists():
             put_new(self.folder / PASSPHRASE, self.chance.octets(32).hex().encode(), mode=0o600)
-        put_new(self.folder / SETTINGS, setup.written().encode(), mode=0o600)  # a proxy may want a password
 
     @cached_property
     def setup(self) -> Setup:

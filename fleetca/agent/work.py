@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ca.der.certificate import CertificateFacts
-from ca.errors import Denied, FleetcaError, Malformed, StoreUnavailable, Unavailable
+from ca.errors import Denied, FleetcaError, Malformed, NotFound, StoreUnavailable, Unavailable
 from ca.model import AlgorithmName, CertificateRef, IssuerId, Reason, UnixTime
 from ca.ports import Clock
 from ca.rules.message import Act
@@ -99,6 +99,7 @@ class Agent:
         slots, now = self._slots, self._hand.clock.now
         began = slots.number
         slots.install()
+        self._check_enrolled()
         facts = read_pair(slots)[0]
         if is_behind(facts, now()):
             self._learn_time(facts)
@@ -128,6 +129,12 @@ class Agent:
         self._memory.failures, self._memory.try_at = 0, 0
         self._save()
         return Outcome(did, facts, self.next_at(), answer=answer)
+
+    def _check_enrolled(self) -> None:
+        if not self._slots.number:
+            folder = self._identity.folder
+            fix = f"fleetca agent enrol --dir {folder}, with --token-file where it has not asked yet."
+            raise NotFound("not-enrolled", f"The identity in {folder} has no certificate yet.", fix=fix)
 
     def _renew(self) -> Mapping[str, Any]:
         try:
@@ -170,6 +177,7 @@ class Agent:
     def rehearse(self) -> Outcome:
         """Do all that a renewal does but for the renewal: reach the service as who we are, make a key, write it, run the hooks."""
         slots = self._slots
+        self._check_enrolled()
         facts, key = read_pair(slots)
         trial = Slots(self._identity.folder / REHEARSAL, slots.keys, slots.owner)
         try:

@@ -98,9 +98,9 @@ def enrol(
 
     identity = _identity(folder)
     hooks.check(reload)
-    if not identity.exists:
-        if url is None or root is None:
-            raise click.UsageError("A new identity needs --url and --root.")
+    if not identity.exists and (url is None or root is None):
+        raise click.UsageError("A new identity needs --url and --root.")
+    if url is not None and root is not None and not identity.enrolled:
         setup = Setup(
             url=url,
             algorithm=algorithm,

@@ -156,6 +156,35 @@ def test_an_identity_is_not_set_up_twice_in_different_ways(site: Site, tmp_path:
     assert caught.value.code == "identity-differs"
 
 
+def test_wrong_words_are_corrected_by_saying_them_right_until_the_identity_has_enrolled(site: Site, tmp_path: Path) -> None:
+    device = Device(site, tmp_path)
+    port = site.service.url.rpartition(":")[2]
+    token = ("--token-file", device.token)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        wrong = f"https://localhost:{nobody.getsockname()[1]}"
+        device.command("enrol", "--url", wrong, "--root", site.service.root, *token, ok=1)
+        key = (device.identity.folder / "pairs/1/key.pem").read_bytes()
+        assert device.command("run", "--once", ok=3)["error"]["code"] == "not-enrolled"
+        assert device.command("renew", "--dry-run", ok=3)["error"]["code"] == "not-enrolled"
+    device.enrol_command()
+    assert port in (device.identity.folder / "agent.toml").read_text()
+    assert (device.identity.folder / "current/key.pem").read_bytes() == key, "what was under way goes on"
+    other = Device(site, tmp_path)
+    device.command("enrol", "--url", wrong, "--root", site.service.root, "--token-file", other.token)
+    assert port in (device.identity.folder / "agent.toml").read_text(), "one that has enrolled is as it was set up"
+
+
+def test_another_kind_of_key_is_another_key_and_an_unknown_one_is_said_to_be(site: Site, tmp_path: Path) -> None:
+    device = Device(site, tmp_path)
+    refused = device.enrol_command("--algorithm", "rsa-1024", ok=2)
+    assert refused["error"]["code"] == "unknown-algorithm"
+    assert not device.identity.folder.exists()
+    device.enrol_command("--algorithm", "p384", ok=-9, FLEETCA_FAILPOINT="agent.after-request=kill")
+    device.enrol_command("--algorithm", "p256")
+    assert read_pair(device.identity.slots)[1].algorithm == "p256"
+
+
 @pytest.mark.parametrize("algorithm", ["p256", "ed25519", "ml-dsa-44"])
 def test_every_kind_of_key_is_kept_and_reports(site: Site, tmp_path: Path, algorithm: str) -> None:
     device = Device(site, tmp_path, algorithm=algorithm).enrolled()
