@@ -18,6 +18,8 @@ from ca.model import (
     Checkpoint,
     CrlIntent,
     Device,
+    DeviceFacts,
+    DeviceId,
     Digest,
     Issuer,
     KeyName,
@@ -148,6 +150,9 @@ class MemoryRecord:
 
     def every_device(self) -> Iterator[Device]:
         yield from self.state.devices
+
+    def every_device_facts(self) -> Iterator[tuple[DeviceId, DeviceFacts]]:
+        return iter(())
 
     def issuers(self) -> Sequence[Issuer]:
         return self.state.known_issuers
