@@ -36,7 +36,8 @@ _HEAD: Final = struct.Struct(">21sIQ")
 _COUNT: Final = slice(_HEAD.size, _HEAD.size + 8)
 """Where the head says how many records there are; a crash may leave it a little low."""
 _START: Final = 4096
-_FEWEST: Final = 1024
+_FEWEST: Final = 16_384
+"""Slots of a new table: 3 MB, and no copying before there are some thousand certificates."""
 _FULL: Final = 0.7
 _MANY: Final = 100_000
 """Slots from which on a full table is only doubled."""
