@@ -26,7 +26,6 @@ from ca.model import (
     CrlIntent,
     CrlNumber,
     DeviceId,
-    Digest,
     Issued,
     Issuer,
     IssueRequest,
@@ -318,6 +317,3 @@ class Decade:
 
 def pems(label: str, *certificates: bytes) -> str:
     return "".join(pem.pem(label, der) for der in dict.fromkeys(certificates))
-
-
-__all__ = ["DAY", "URL", "YEAR", "Decade", "Digest", "Leaf", "pems"]
