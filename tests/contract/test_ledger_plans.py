@@ -122,6 +122,8 @@ def fill_postgresql(cluster: Cluster, url: str) -> None:
             for _, create in indexes:
                 connection.execute(create.encode())
             connection.execute(f"UPDATE counters SET value = {SOME} WHERE name = 'change'".encode())
+            for table, last in (("certificates", MILLION), ("leaves", SOME)):
+                connection.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {last})".encode())
         connection.execute("ANALYZE")
 
 
@@ -233,7 +235,8 @@ def ask_everything(store: Store) -> set[str]:
     reading.exceptions_ended(now=NOW, limit=20)
     reading.device_events(DeviceId("pump-5"), limit=20)
     reading.outstanding_tokens(DeviceId("pump-5"), now=NOW)
-    reading.waiting_tokens(now=NOW, after=(DeviceId("pump-5"), digest()), limit=20)
+    # One page: the last one of a walk would be a handful, which a planner may sort.
+    reading.waiting_tokens(now=0, after=(DeviceId("pump-5"), digest()), limit=20)
     next(reading.crl_entries(ISSUER, 0, expired_before=0))
     for shard in (0, 3):
         reading.listed_changes(ISSUER, shard, after=SOME - 5, as_of=SOME, limit=100)
@@ -309,6 +312,8 @@ def write_everything(store: Store) -> set[str]:
         ("revoke_token", (fresh.hash,), {"now": NOW}),
         ("add_renewal_order", (RenewalOrder(1, DEFAULT_TENANT, NOW, 0, None, None, "", "ada"),), {}),
         ("withdraw_renewal_order", (1,), {"actor": "ada", "now": NOW}),
+        ("last_end", (ISSUER,), {}),
+        ("age_issuer", (ISSUER,), {"last_ends": NOW, "retired_at": None}),
         ("add_approval", (waits,), {}),
         ("add_approval", (waits,), {}),
         ("decide_approval", (replace(waits, state=ApprovalState.approved, decided_at=NOW, decided_by="ada"),), {}),
