@@ -150,7 +150,7 @@ def test_a_rate_refills_with_time_and_never_saves_up_more_than_a_minute() -> Non
     ("roles", "disabled", "powers"),
     [
         (("admin",), None, set(caps.Power)),
-        (("registrar",), None, {caps.Power.issue, caps.Power.create_token, caps.Power.search}),
+        (("registrar",), None, {caps.Power.issue, caps.Power.create_token, caps.Power.approve, caps.Power.search}),
         (("revoker", "auditor"), None, {caps.Power.revoke, caps.Power.search}),
         (("emperor",), None, set()),
         ((), None, set()),
