@@ -120,7 +120,7 @@ RECORDS = st.builds(Record, NAMES.map(DeviceId), HEX, HEX, st.dates(dt.date(1000
 
 
 @pytest.mark.req("REQ-KEY-023")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(RECORDS)
 def test_every_record_goes_there_and_back_and_a_YAML_reader_sees_the_same(record: Record) -> None:
     if code_of(lambda: rule.write(record)) == "record-secret":
@@ -141,7 +141,7 @@ def test_every_record_goes_there_and_back_and_a_YAML_reader_sees_the_same(record
         assert told["record"]["serial"] == record.ours.serial
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_reading_ends_with_a_record_or_a_refusal(octets: bytes) -> None:
     assert code_of(lambda: rule.read(SOURCE.encode() + octets)) in {"", "record-form", "record-field", "record-secret"}

@@ -95,7 +95,7 @@ WORD = st.text("ab", max_size=3)
 PURPOSES = st.builds(derive.Purpose, st.text("ab", min_size=1, max_size=3), WORD, WORD, st.integers(0, 3))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(PURPOSES, PURPOSES, st.integers(16, 20), st.integers(16, 20))
 def test_different_purposes_never_have_the_same_info(one: derive.Purpose, other: derive.Purpose, first: int, second: int) -> None:
     assert (derive.info(one, first) == derive.info(other, second)) == ((one, first) == (other, second))
@@ -190,7 +190,7 @@ def test_a_leaver_cannot_read_the_next_epoch_nor_a_joiner_the_last() -> None:
     assert code_of(lambda: group_keys.read(forged, BEN, own(BEN))) == "unwrap-failed"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sets(st.sampled_from("abcde")), st.sets(st.sampled_from("abcde"))), max_size=6))
 def test_whoever_comes_and_goes_reads_exactly_the_epochs_of_its_time(moves: list[tuple[set[str], set[str]]]) -> None:
     epochs = [group_keys.begin("pumps", [DeviceId("a")], key=bytes([0, *range(31)]), of=own)]
