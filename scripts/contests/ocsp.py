@@ -256,7 +256,7 @@ def rows(*, quick: bool, missing: list[str]) -> Iterator[dict[str, Any]]:
         yield from one_by_one(cached, stack.enter_context(openssl(folder("openssl"))), rounds=rounds, seconds=seconds)
         yield from strangers(cached, rounds=rounds, seconds=seconds, idle=100 if quick else 1000)
         yield from noise(cached, rounds=rounds, seconds=seconds, count=1_000 if quick else 10_000)
-        ahead = stack.enter_context(ours(folder("ahead") / "here", known=500 if quick else 3_000, port=PORT + 400))
+        ahead = stack.enter_context(ours(folder("ahead") / "here", known=500 if quick else 8_000, port=PORT + 400))
         yield from ahead_rows(ahead, scratch, rounds=3 if quick else 5)
         yield from known_rows(
             here, stack.enter_context(ours(folder("few") / "here", known=few, port=PORT + 200)), rounds=rounds, seconds=seconds
@@ -408,7 +408,7 @@ def ahead_rows(here: world_status.Deployment, scratch: Path, *, rounds: int) -> 
         ]
         for algorithm, files, where, target in rows:
             mine, theirs = measure.interleave(
-                3 if algorithm.startswith("ml") else rounds,
+                3 if algorithm.startswith("ml") or files == scratch else rounds,
                 functools.partial(presign, algorithm, files=files),
                 functools.partial(raw, algorithm),
             )
