@@ -107,9 +107,9 @@ def accept(
             fix='Set renewable = true, or renewed_by = "service" or "ceremony".',
         )  # fmt: skip
     way = renewed_by or (RenewedBy.ceremony if is_ca else RenewedBy.protocol).value
-    if anchors_by is None:
-        # What renews over the network fetches pin sets and /cacerts the same way; what a ceremony makes is replaced where the anchors are.
-        anchors_by = {"protocol": ("pins", "est"), "service": ("settings",), "ceremony": ("ceremony",)}.get(way, ())
+    # What renews over the network fetches pin sets and /cacerts the same way; what a ceremony makes is replaced where the anchors are.
+    usual: Mapping[str, Sequence[str]] = {"protocol": ("pins", "est"), "service": ("settings",), "ceremony": ("ceremony",)}
+    anchors = usual.get(way, ()) if anchors_by is None else anchors_by
     profile = Profile(
         name=ProfileName(name),
         is_ca=is_ca,
@@ -138,7 +138,7 @@ def accept(
         plain_key_file=plain_key_file,
         digest=Digest(digest),
         renewed_by=_choice(name, "renewed_by", RenewedBy, way),
-        anchors_by=tuple(_choice(name, "anchors_by", AnchorsBy, word) for word in anchors_by),
+        anchors_by=tuple(_choice(name, "anchors_by", AnchorsBy, word) for word in anchors),
         roots_of_trust=tuple(_choice(name, "roots_of_trust", RootOfTrust, word) for word in roots_of_trust),
         safety_class=None if safety_class is None else _choice(name, "safety_class", SafetyClass, safety_class),
         minimum_protection=_protection(name, minimum_protection),
