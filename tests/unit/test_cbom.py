@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from ca.der.algorithms import ALGORITHMS
 from ca.model import Digest, KeyState, Protection
 from ca.rules import cbom
+from tests.interop import judges
 from tests.unit.test_key_life import NOW, RECORD
 
 SERIAL = "3e671687-395b-41f5-a30f-a58921a69b79"
@@ -69,3 +71,31 @@ def test_what_quantum_computers_break_has_category_zero() -> None:
         "ml-dsa-65": 3,
         "ml-dsa-87": 5,
     }
+
+
+@pytest.mark.req("REQ-KEY-097")
+def test_the_schema_of_its_makers_agrees() -> None:
+    assert judges.cyclonedx(json.dumps(bill())) == ""
+
+
+def _key(document: dict[str, Any]) -> dict[str, Any]:
+    return next(
+        each["cryptoProperties"]["relatedCryptoMaterialProperties"]
+        for each in document["components"]
+        if each["cryptoProperties"]["assetType"] == "related-crypto-material"
+    )
+
+
+OBJECTED: list[object] = [
+    pytest.param(lambda document: _key(document).update(state="retired"), id="a state that the standard does not know"),
+    pytest.param(lambda document: _key(document).update(secret="00"), id="a field that the format does not have"),
+    pytest.param(lambda document: document.update(serialNumber="urn:uuid:1"), id="a serial number that is no UUID"),
+    pytest.param(lambda document: document["components"].append(document["components"][0]), id="a component that stands in it twice"),
+]
+
+
+@pytest.mark.parametrize("spoil", OBJECTED)
+def test_the_schema_objects_to(spoil: Callable[[dict[str, Any]], None]) -> None:
+    document = bill()
+    spoil(document)
+    assert judges.cyclonedx(json.dumps(document))
