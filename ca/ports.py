@@ -704,7 +704,9 @@ class Outlet(Protocol):
         """What readers get, to be read in pieces while the block lasts."""
         ...
 
-    def previous(self, name: str) -> OutletCopy | None: ...
+    def previous(self, name: str) -> AbstractContextManager[PublishedCopy | None]:
+        """What readers got before that, to be read in pieces too: nobody says how long it is."""
+        ...
 
     def mark(self, name: str) -> str | None:
         """Changes when the visible file changes; costs no reading. None when there is none."""

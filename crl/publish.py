@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from shutil import copyfileobj
 
 from ca.errors import Broken, Conflict, Denied, FleetcaError, NotFound
 from ca.model import (
@@ -43,7 +44,6 @@ from crl.model import WHOLE, Cause, Head, Outcome, Policy, Result, Scope, lease_
 from crl.ports import CrlSigner, Leases, Reading, Tallies, Tally
 from crl.refusals import Refused, RefusedFolder
 from crl.rules import delta, elements, gate, schedule
-from crl.rules.anatomy import InMemory
 from crl.rules.gate import Before, Expected, Passed
 from crl.shelf import Shelf, Visible
 
@@ -266,8 +266,8 @@ class Publisher:
         assert self._refusals is not None
         statements = self._refusals.statements(scope.name)
         with self._outlet.stage(scope.name) as stage:
-            with open(stage.fileno(), "wb", closefd=False) as file:
-                file.write(held.octets)
+            with open(stage.fileno(), "wb", closefd=False) as file, held.path.open("rb") as octets:
+                copyfileobj(octets, file)
             stage.sync()
             expected = Expected(
                 intent=held.intent,
@@ -335,10 +335,10 @@ class Publisher:
             # What readers have counts as published even where the record has not caught up; entries go by the later of the two.
             left = None if tally is None or head is None else tally.left_since(head.tbs_sha256)
             return Before(copy, max(until, head.this_update if head else 0), self._departed(scope.issuer.id), head, left)
-        previous = self._outlet.previous(scope.name)
-        if previous is None or not gate.signed(InMemory(previous.octets), scope):
+        previous = held.enter_context(self._outlet.previous(scope.name))
+        if previous is None or not gate.signed(previous, scope):
             return None
-        return Before(InMemory(previous.octets), until, self._departed(scope.issuer.id))
+        return Before(previous, until, self._departed(scope.issuer.id))
 
     def _wanted(self, scope: Scope, intent: CrlIntent, until: UnixTime, look: _Look) -> gate.Wanted:
         """What the CRL must list. The signer drops by its record alone, so it may list more than readers' copies make it and never less."""

@@ -25,7 +25,8 @@ _PIECE = 1 << 20
 class Refused:
     """One that was refused."""
 
-    octets: bytes
+    path: Path
+    """Its octets."""
     intent: CrlIntent
     code: str
     what: str
@@ -57,10 +58,12 @@ class RefusedFolder:
     def held(self, name: str) -> Refused | None:
         try:
             said = json.loads((self._folder / f"{name}.json").read_text())
-            octets = (self._folder / f"{name}.refused").read_bytes()
         except (OSError, ValueError):
             return None
-        return Refused(octets, forms.read(CrlIntent, said["intent"]), said["code"], said["what"], said["over"])
+        path = self._folder / f"{name}.refused"
+        if not path.is_file():
+            return None
+        return Refused(path, forms.read(CrlIntent, said["intent"]), said["code"], said["what"], said["over"])
 
     def state(self, name: str, statement: MessageEvidence) -> None:
         """Add what an operator said.

@@ -13,7 +13,7 @@ from ca.model import OutletCopy, Placed
 from ca.ports import Outlet, PublishedCopy
 from crl.model import Head, Scope
 from crl.rules import gate
-from crl.rules.anatomy import InMemory, version_of
+from crl.rules.anatomy import version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,8 @@ class Shelf:
 
     def fall_back(self, scope: Scope) -> Visible:
         """What readers got before: for when the visible file cannot be believed. Not remembered."""
-        copy = self._outlet.previous(scope.name)
-        if copy is None:
-            return NOTHING
-        try:
-            passed = gate.believe(InMemory(copy.octets), scope)
-        except Broken as trouble:
-            return Visible(copy.version, None, trouble, None)
-        return Visible(copy.version, passed.head, None, copy if self._keep else None)
+        with self._outlet.previous(scope.name) as copy:
+            return NOTHING if copy is None else self._judged(scope, copy)
 
     def _judged(self, scope: Scope, copy: PublishedCopy) -> Visible:
         try:

@@ -18,8 +18,8 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -137,35 +137,22 @@ class DirectoryOutlet:
                 return None
             if known is None or known[0] != copy.mark:
                 digest = sha256()
-                for start in range(0, copy.size, _PIECE):
-                    digest.update(copy.read(start, _PIECE))
+                for piece in _pieces(copy):
+                    digest.update(piece)
                 known = (copy.mark, digest.hexdigest())
                 self._versions[name] = known
             return Placed(known[1], copy.modified, copy.mark)
 
-    @contextmanager
-    def opened(self, name: str) -> Iterator[FileCopy | None]:
-        path = self._path(name)
-        with _explained(path):
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                descriptor = -1
-        try:
-            yield None if descriptor < 0 else FileCopy(descriptor)
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
+    def opened(self, name: str) -> AbstractContextManager[FileCopy | None]:
+        return _opened(self._path(name))
 
     def current(self, name: str) -> OutletCopy | None:
         path = self._path(name)
         with _explained(path):
             return _read(path)
 
-    def previous(self, name: str) -> OutletCopy | None:
-        path = self._path(name)
-        with _explained(path):
-            return _read(_previous(path))
+    def previous(self, name: str) -> AbstractContextManager[FileCopy | None]:
+        return _opened(_previous(self._path(name)))
 
     def mark(self, name: str) -> str | None:
         path = self._path(name)
@@ -203,7 +190,7 @@ class DirectoryOutlet:
                 # The lock keeps this name ours; the rest of a crash, perhaps another user's, is taken away.
                 fresh = path.with_name(f".{path.name}.new")
                 fresh.unlink(missing_ok=True)
-                _write(fresh, b"%d\n" % number)
+                _write(fresh, (b"%d\n" % number,))
                 fresh.replace(path)
                 self._sync_folder()
 
@@ -253,7 +240,8 @@ class DirectoryOutlet:
             os.link(path, link)
         except PermissionError:
             # Linux links no file of another user (protected_hardlinks): the import's user and the publisher's share this folder.
-            _write(link, path.read_bytes())
+            with _opened(path) as copy:
+                _write(link, () if copy is None else _pieces(copy))
         link.replace(_previous(path))
         # Renaming a file over another name of the same file does nothing (rename(2)) and leaves both.
         with suppress(FileNotFoundError):
@@ -307,12 +295,30 @@ def _number(path: Path) -> Path:
     return path.with_name(path.name + ".number")
 
 
-def _write(path: Path, octets: bytes) -> None:
+@contextmanager
+def _opened(path: Path) -> Iterator[FileCopy | None]:
+    with _explained(path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            descriptor = -1
+    try:
+        yield None if descriptor < 0 else FileCopy(descriptor)
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _pieces(copy: FileCopy) -> Iterator[bytes]:
+    return (copy.read(start, _PIECE) for start in range(0, copy.size, _PIECE))
+
+
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
     """Make a file that everybody may read, durable on return."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _READABLE)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, _READABLE)
-        file.write(octets)
+        file.writelines(pieces)
         file.flush()
         os.fsync(descriptor)
 

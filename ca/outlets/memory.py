@@ -95,8 +95,10 @@ class MemoryOutlet:
     def current(self, name: str) -> OutletCopy | None:
         return self._current.get(name)
 
-    def previous(self, name: str) -> OutletCopy | None:
-        return self._previous.get(name)
+    @contextmanager
+    def previous(self, name: str) -> Iterator[MemoryCopy | None]:
+        found = self._previous.get(name)
+        yield None if found is None else MemoryCopy(found)
 
     def mark(self, name: str) -> str | None:
         found = self._current.get(name)

@@ -150,9 +150,10 @@ class RemoteOutlet(ABC):
         found = self._read(_checked(name))
         yield None if found is None else RemoteCopy(found.octets, self._now())
 
-    def previous(self, name: str) -> OutletCopy | None:
+    @contextmanager
+    def previous(self, name: str) -> Iterator[RemoteCopy | None]:
         found = self._read(f"{_checked(name)}.previous")
-        return None if found is None else OutletCopy(sha256(found.octets).hexdigest(), found.octets, self._now())
+        yield None if found is None else RemoteCopy(found.octets, self._now())
 
     def mark(self, name: str) -> str | None:
         try:

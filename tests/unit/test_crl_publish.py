@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from cryptography import x509
 
 from ca.errors import Broken, Conflict, StoreUnavailable, Unacceptable
-from ca.model import CrlIntent, IssuerId, OutletCopy, Placed, Reason
+from ca.model import CrlEntry, CrlIntent, IssuerId, OutletCopy, Placed, Reason, Serial
 from ca.outlets.directory import DirectoryOutlet
 from ca.outlets.memory import MemoryOutlet
 from crl.adopt import adopt, take_over
@@ -31,6 +32,7 @@ ISSUER = AUTHORITY.issuer
 SCOPE = Scope(ISSUER)
 OTHER = authority(called="other", not_before=T - 10**7, not_after=T + 10**8)
 NAME = "issuing.crl"
+LONG = 1 << 26
 
 
 def serial(n: int) -> int:
@@ -281,6 +283,38 @@ def test_R09_a_published_file_that_cannot_be_believed_is_replaced_at_once(scene:
     head = Shelf(outlet, keep=False).look(SCOPE).head
     assert head is not None
     assert head.number == 2
+
+
+def test_R09_a_published_file_of_any_length_that_cannot_be_believed_costs_no_memory(scene: Scene, tmp_path: Path) -> None:
+    outlet, folder = DirectoryOutlet(tmp_path / "crl"), tmp_path / "crl"
+    publisher = scene.publisher("first", outlet=outlet)
+    publisher.publish(SCOPE)
+    for name in (NAME, f"{NAME}.previous"):
+        with (folder / name).open("ab") as file:
+            file.truncate(LONG)
+    tracemalloc.start()
+    try:
+        assert publisher.publish(SCOPE).cause is Cause.missing
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < LONG / 4
+    assert Shelf(outlet, keep=False).look(SCOPE).head.number == 2  # type: ignore[union-attr]
+
+
+def test_R07_where_the_published_file_cannot_be_believed_nobody_of_the_one_before_is_forgotten(scene: Scene, tmp_path: Path) -> None:
+    outlet, folder = DirectoryOutlet(tmp_path / "crl"), tmp_path / "crl"
+    publisher = scene.publisher("first", outlet=outlet)
+    folder.mkdir()
+    known_once = AUTHORITY.crl(
+        number=0, this_update=T, next_update=T + LIFETIME - 1, entries=[CrlEntry(Serial(serial(7)), T - 5, Reason.keyCompromise)]
+    )
+    (folder / f"{NAME}.previous").write_bytes(known_once)
+    (folder / NAME).write_bytes(b"<html>")
+    with pytest.raises(Broken) as refused:
+        publisher.publish(SCOPE)
+    assert refused.value.code == "crl-forgotten"
+    assert f"{serial(7):040x}" in refused.value.what
 
 
 # ---- crashes and rivals ---------------------------------------------------------------------------------------------
