@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
@@ -40,15 +41,30 @@ class Place:
         self._path = path
 
     def read(self) -> ChangeNumber | None:
+        """
+        Raises:
+            StoreUnavailable: it is there and cannot be understood (`webhook-place`).
+        """
         try:
             return int(self._path.read_text())
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
             return None
+        except ValueError:
+            # Beginning anew would leave out whatever was not told yet, and nobody would hear of it.
+            raise StoreUnavailable(
+                "webhook-place",
+                f"{self._path} does not hold a number.",
+                why="It is written whole or not at all, so something else changed it.",
+                fix="Write the last change that the other side has heard of into it, or take it away: then what is past is not told.",
+            ) from None
 
     def write(self, change: ChangeNumber) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self._path.with_name(self._path.name + ".new")
-        fresh.write_text(str(change))
+        with fresh.open("w") as file:
+            file.write(str(change))
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(self._path)
 
 
@@ -84,12 +100,14 @@ class Notices:
             StoreUnavailable: the other side does not take it now (`webhook-failed`); repeating is safe.
         """
         with self._leases.writing() as book:
-            if book.lease(f"webhook:{self._name}", holder=self._holder, now=self._clock.now(), seconds=_LEASE) is None:
-                return 0
+            ours = book.lease(f"webhook:{self._name}", holder=self._holder, now=self._clock.now(), seconds=_LEASE) is not None
         at, latest = self._place.read(), self._start()
-        if at is None or at > latest:
-            # The first time, or a database that was set back: what is past is past.
+        if at is None or (ours and at > latest):
+            # The first time, or a database that was set back: what is past is past. A publisher on a second host, which only waits, marks its place too:
+            # when the first one dies, what that one had not told yet comes after it.
             self._place.write(latest)
+            return 0
+        if not ours:
             return 0
         told = 0
         for change in self._reading.changes_since(at, _PAGE):

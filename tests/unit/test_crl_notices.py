@@ -99,6 +99,28 @@ def test_one_publisher_tells(scene: Scene, tmp_path: Path) -> None:
     assert (second.follow(), first.follow()) == (0, 1)
 
 
+def test_who_takes_over_on_another_host_leaves_nothing_out(scene: Scene, tmp_path: Path) -> None:
+    listener = Listener()
+    first, second = notices(scene, listener, tmp_path / "here"), notices(scene, listener, tmp_path / "there", "two")
+    assert (first.follow(), second.follow()) == (0, 0)
+    scene.world.revoke(serial(1))
+    scene.clock.time += 3600
+    assert second.follow() == 1
+    assert [one["change"] for one in listener.heard] == [1]
+
+
+def test_a_place_that_is_no_number_is_told_and_not_taken_for_the_first_time(scene: Scene, tmp_path: Path) -> None:
+    listener = Listener()
+    notices(scene, listener, tmp_path).follow()
+    scene.world.revoke(serial(1))
+    (tmp_path / "told").write_text("")
+    with pytest.raises(StoreUnavailable) as told:
+        notices(scene, listener, tmp_path).follow()
+    assert told.value.code == "webhook-place"
+    (tmp_path / "told").write_text("0")
+    assert notices(scene, listener, tmp_path).follow() == 1
+
+
 def test_a_database_that_was_set_back_brings_no_flood(scene: Scene, tmp_path: Path) -> None:
     listener = Listener()
     Place(tmp_path / "told").write(500)
