@@ -4,7 +4,9 @@ import java.security.cert.*;
 import java.util.*;
 
 /** Java's own path validation of a chain: Pkix none|crl|ocsp|ocsp-get|ocsp-post|ocsp-nonce ROOT [CA ...] LEAF. Prints one line: the verdict. The last
- *  three ask by OCSP alone, about the last certificate alone. */
+ *  three ask by OCSP alone, about the last certificate alone. Pkix at SECONDS ROOT [CA ...] LEAF judges at that time, without revocation;
+ *  Pkix crl-file SECONDS CRL ROOT [CA ...] LEAF by that CRL alone.
+ *  Pkix each: such words as lines of its standard input, parted by tabs, and a line for each. */
 public class Pkix {
     /** The nonce extension (RFC 9654 2.1). */
     record Nonce(byte[] octets) implements Extension {
@@ -36,24 +38,45 @@ public class Pkix {
     }
 
     public static void main(String[] args) throws Exception {
+        if (args[0].equals("each")) {
+            for (String line : new String(System.in.readAllBytes(), "UTF-8").split("\n")) {
+                System.out.println(verdict(line.split("\t")));
+            }
+            return;
+        }
         System.setProperty("com.sun.security.enableCRLDP", "true");
+        System.out.println(verdict(args));
+    }
+
+    static String verdict(String[] args) throws Exception {
         boolean alone = args[0].startsWith("ocsp-");
         if (alone) {
             System.setProperty("com.sun.security.ocsp.useget", String.valueOf(args[0].equals("ocsp-get")));
         }
         Security.setProperty("ocsp.enable", "true");
-        X509Certificate root = read(args[1]);
+        boolean given = args[0].equals("crl-file");
+        int first = given ? 3 : args[0].equals("at") ? 2 : 1;
+        X509Certificate root = read(args[first]);
         List<X509Certificate> chain = new ArrayList<>();
-        for (int at = args.length - 1; at >= 2; at--) chain.add(read(args[at]));
+        for (int at = args.length - 1; at > first; at--) chain.add(read(args[at]));
         CertPath path = CertificateFactory.getInstance("X.509").generateCertPath(chain);
         PKIXParameters parameters = new PKIXParameters(Set.of(new TrustAnchor(root, null)));
         CertPathValidator validator = CertPathValidator.getInstance("PKIX");
-        if (args[0].equals("none")) {
+        if (first > 1) {
+            parameters.setDate(new Date(Long.parseLong(args[1]) * 1000));
+        }
+        if (args[0].equals("none") || args[0].equals("at")) {
             parameters.setRevocationEnabled(false);
         } else {
             PKIXRevocationChecker checker = (PKIXRevocationChecker) validator.getRevocationChecker();
             Set<PKIXRevocationChecker.Option> options = EnumSet.noneOf(PKIXRevocationChecker.Option.class);
-            if (args[0].equals("crl")) {
+            if (given) {
+                try (FileInputStream in = new FileInputStream(args[2])) {
+                    CRL crl = CertificateFactory.getInstance("X.509").generateCRL(in);
+                    parameters.addCertStore(CertStore.getInstance("Collection", new CollectionCertStoreParameters(List.of(crl))));
+                }
+            }
+            if (given || args[0].equals("crl")) {
                 options.add(PKIXRevocationChecker.Option.PREFER_CRLS);
                 options.add(PKIXRevocationChecker.Option.NO_FALLBACK);
             }
@@ -71,15 +94,15 @@ public class Pkix {
         }
         try {
             validator.validate(path, parameters);
-            System.out.println("valid");
+            return "valid";
         } catch (CertPathValidatorException refused) {
             if (refused.getCause() instanceof CertificateRevokedException revoked) {
-                System.out.println("revoked: " + revoked.getRevocationReason());
-            } else if (refused.getReason() == CertPathValidatorException.BasicReason.REVOKED) {
-                System.out.println("revoked: " + refused.getMessage());
-            } else {
-                System.out.println("invalid: " + refused.getReason() + " " + refused.getMessage());
+                return "revoked: " + revoked.getRevocationReason();
             }
+            if (refused.getReason() == CertPathValidatorException.BasicReason.REVOKED) {
+                return "revoked: " + refused.getMessage();
+            }
+            return "invalid: " + refused.getReason() + " " + refused.getMessage();
         }
     }
 }

@@ -32,10 +32,14 @@ def run(*command: str | Path, text: str | None = None, ok: bool = True, timeout:
     return said
 
 
-def openssl_verify(certificate: Path, *, root: Path, untrusted: Path, crls: tuple[Path, ...] = (), ok: bool = True) -> str:
-    """openssl verify, strictly; with `crls` (PEM) every certificate of the chain is checked against them."""
+def openssl_verify(
+    certificate: Path, *, root: Path, untrusted: Path, crls: tuple[Path, ...] = (), at: int | None = None, ok: bool = True
+) -> str:
+    """openssl verify, strictly, now or `at` a time; with `crls` (PEM) every certificate of the chain is checked against them."""
     need("openssl")
     command: list[str | Path] = ["openssl", "verify", "-x509_strict", "-CAfile", root, "-untrusted", untrusted]
+    if at is not None:
+        command += ["-attime", str(at)]
     if crls:
         command += ["-crl_check_all", *(part for crl in crls for part in ("-CRLfile", crl))]
     return run(*command, certificate, ok=ok)
@@ -72,9 +76,20 @@ def java(mode: str, certificate: Path, *, root: Path, issuing: Path) -> str:
     return run("java", "-cp", _java(), "Pkix", mode, root, issuing, certificate, timeout=120).strip().splitlines()[-1]
 
 
-def java_chain(*chain: Path) -> str:
-    """Java's PKIX without revocation: the root first, the judged certificate last. Returns `valid` or `invalid: ...`."""
-    return run("java", "-cp", _java(), "Pkix", "none", *chain, timeout=120).strip().splitlines()[-1]
+def java_chains(*asked: tuple[int, Sequence[Path]]) -> list[str]:
+    """Java's PKIX without revocation: time, and chain with the root first. Returns `valid` or `invalid: ...` for each."""
+    return _java_each([("at", str(at), *map(str, chain)) for at, chain in asked])
+
+
+def java_crls(*asked: tuple[int, Path, Sequence[Path]]) -> list[str]:
+    """Java's PKIX with one CRL and nothing else to ask: time, CRL, and chain with the root first. Returns a verdict as `java` does for each."""
+    return _java_each([("crl-file", str(at), str(crl), *map(str, chain)) for at, crl, chain in asked])
+
+
+def _java_each(lines: Sequence[Sequence[str]]) -> list[str]:
+    said = run("java", "-cp", _java(), "Pkix", "each", text="\n".join(map("\t".join, lines)), timeout=120).strip().splitlines()
+    assert len(said) == len(lines), said
+    return said
 
 
 def pkilint(kind: str, document: Path, *options: str) -> None:

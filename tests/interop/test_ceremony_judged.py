@@ -33,6 +33,7 @@ DAY = 86400
 CHAINS: Mapping[str, Sequence[str]] = {
     "issuing": ("root",),
     "responder-01": ("root",),
+    "responder-02": ("root",),
     "issuing-2": ("root",),
     "partner": ("root",),
     "root-2-with-root": ("root",),
@@ -57,6 +58,10 @@ class Held:
 
     def path(self, name: str) -> Path:
         return self.folder / (f"{name}.crl" if name in self.crls else f"{name}.pem")
+
+    def begun(self, name: str) -> int:
+        """A time at which a certificate is valid: some are dated ahead."""
+        return max(self.now, int(x509.load_der_x509_certificate(self.certificates[name]).not_valid_before_utc.timestamp())) + 120
 
     @cached_property
     def node(self) -> Mapping[str, str]:
@@ -117,7 +122,7 @@ def held(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         if ending in {"pem", "crl"}:
             (folder / name).write_text(octets.decode() if ending == "pem" else pem.pem(pem.CRL, octets))
             (certificates if ending == "pem" else listed)[stem] = pem.der_of(octets, pem.CERTIFICATE) if ending == "pem" else octets
-    assert set(certificates) == {*CHAINS, "root", "root-2", "responder-02"}
+    assert set(certificates) == {*CHAINS, "root", "root-2"}
     assert set(listed) == set(CRLS)
     return Held(kind, folder, now, certificates, listed)
 
@@ -147,7 +152,7 @@ def test_openssl_verifies_every_certificate_strictly(held: Held) -> None:
     for name, above in CHAINS.items():
         untrusted = held.folder / "none.pem"
         untrusted.write_text("".join(held.path(each).read_text() for each in above[1:]) or held.path("root").read_text())
-        judges.openssl_verify(held.path(name), root=held.path(above[0]), untrusted=untrusted)
+        judges.openssl_verify(held.path(name), root=held.path(above[0]), untrusted=untrusted, at=held.begun(name))
 
 
 @pytest.mark.req("REQ-KEY-008")
@@ -192,8 +197,28 @@ def test_the_chain_has_no_gap_and_rising_numbers(held: Held) -> None:
 
 @classical
 def test_java_validates_every_chain(held: Held) -> None:
-    for path in [*((*above, name) for name, above in CHAINS.items()), *ACROSS]:
-        assert judges.java_chain(*map(held.path, path)) == "valid", path
+    paths = [*((*above, name) for name, above in CHAINS.items()), *ACROSS]
+    said = judges.java_chains(*((held.begun(path[-1]), [held.path(name) for name in path]) for path in paths))
+    assert dict(zip(paths, said, strict=True)) == dict.fromkeys(paths, "valid")
+    (refused,) = judges.java_chains((held.begun("issuing-3"), [held.path("root"), held.path("issuing"), held.path("issuing-3")]))
+    assert refused.startswith("invalid")
+
+
+@classical
+def test_java_asks_every_crl_on_a_day_of_its_own(held: Held) -> None:
+    asked = (
+        ("root-crl-01", 1, ("root", "issuing"), "valid"),
+        ("root-crl-02", 40, ("root", "issuing"), "valid"),
+        ("root-crl-03", 70, ("root", "issuing"), "valid"),
+        ("root-crl-next", 100, ("root", "issuing"), "revoked"),
+        ("root-crl-next", 100, ("root", "issuing-2"), "valid"),
+        ("root-2-crl", 1, ("root-2", "issuing-3"), "valid"),
+        ("root-crl-01", 70, ("root", "issuing"), "invalid"),  # it has ended
+        ("root-2-crl", 1, ("root", "issuing"), "invalid"),  # of another root
+    )
+    said = judges.java_crls(*((held.now + day * DAY, held.path(crl), [held.path(each) for each in path]) for crl, day, path, _ in asked))
+    assert [each.partition(":")[0] for each in said] == [wanted for *_, wanted in asked], said
+    assert {crl for crl, *_ in asked} == set(CRLS)
 
 
 @every
