@@ -10,7 +10,7 @@ from ca.ceremony_plan import Plan, PlannedAct
 from ca.rules.ceremony_roles import ROLES, UNKNOWN_KEY
 from ca.rules.ceremony_words import words
 from ca.rules.window import date
-from config.sheet import Sheet
+from config.sheet import IntermediateAct, RootAct, ShareReissueAct, SharesAct, Sheet
 from fleetca.paper import Block, Column, Heading, Lines, Octets, Paper, Table, Text
 
 _FACTS: Final = (Column("", 18), Column("", 82))
@@ -73,11 +73,16 @@ def script(plan: Plan, form: Sheet) -> Paper:
         *(block for number, act in enumerate(plan.acts, start=1) for block in _act(number, act)),
         Heading("6. Closing", new_page=True),
         _steps([*signing, *_CLOSING]),
-        Heading("7. Deviations from this script"),
+        Heading("7. Keys and shares"),
+        _table(
+            ("Key or share", "Module, its FIPS 140-3 certificate", "SHA-256 of the public key", "Kept by", "Bag, signature"),
+            [(what, "", "", who, "") for what, who in _kept(form)] or [("",) * 5] * 2,
+        ),
+        Heading("8. Deviations from this script"),
         _table(("Time", "Step", "What happened, why, and who decided"), [("",) * 3] * 6, shares=(12, 12, 76)),
-        Heading("8. Copies"),
+        Heading("9. Copies"),
         _table(("Copy", "On which medium", "Given to, date", "Signature"), [("",) * 4] * 4),
-        Heading("9. Sign-off"),
+        Heading("10. Sign-off"),
         _table(
             ("Role", "Name", "Date and time (UTC)", "Signature"),
             [(each.role, each.person, "", "") for each in sheet.participants] or [("",) * 4] * 4,
@@ -100,16 +105,30 @@ _PREPARATION: Final = (
     "Two people read the digest of the kit aloud and compare it with the paper (sha256sum SHA256SUMS).",
     "Every file of the kit is checked (sha256sum --check SHA256SUMS), before anything of it runs.",
     "Two people compare the SHA-256 of the sheet.",
+    "The random generator is noted: the kernel (uname -r) and its source of entropy, and the self-test of each module that makes a key.",
     "Recording is on; the camera sees the screen, the table and the hands.",
 )
 _CLOSING: Final = (
     "The transcript is sealed; the SHA-256 of its last line is noted here.",
     "fleetca ceremony verify agrees on a second machine.",
     "The SHA-256 fingerprint of each root is noted here and signed by everybody.",
-    "Keys, shares and tokens go back into bags; their numbers stand under 2.",
+    "Keys and shares go into bags; their numbers stand under 7. Machine and media go back into theirs; the numbers stand under 2.",
     "Temporary media are destroyed; who saw it signs here.",
     "The recording's SHA-256 is noted here.",
 )
+
+
+def _kept(form: Sheet) -> Iterable[tuple[str, str]]:
+    """Every key that the ceremony makes, and every share with its custodian; never what is in them."""
+    for act in form.acts:
+        match act:
+            case RootAct() | IntermediateAct(csr=None):
+                yield f"key of {act.id}, {act.algorithm}", ""
+            case SharesAct() | ShareReissueAct():
+                for number, custodian in enumerate(act.custodians, start=1):
+                    yield f"share {number} of {len(act.custodians)}, {act.id}", custodian
+            case _:
+                pass
 
 
 def _act(number: int, act: PlannedAct) -> Iterable[Block]:

@@ -77,6 +77,19 @@ def test_every_letter_of_the_script_is_on_the_paper(script: Paper, printed: list
     assert wanted - Counter("".join(word.text for word in printed)) == Counter()
 
 
+def test_every_key_and_every_share_has_a_line_for_who_keeps_it() -> None:
+    sheet = shipped_sheet("quorum-root")
+    form, _ = ceremonies.planned_day(sheet)
+    made = ceremony_script.script(ceremonies.plan(sheet, at=DAY, chance=SystemChance()), form)
+    (kept,) = [block for block in made.blocks if isinstance(block, Table) and block.columns[0].name == "Key or share"]
+    assert kept.columns[1].name == "Module, its FIPS 140-3 certificate"
+    people = [each.person for each in form.roles if each.role == "custodian"]
+    assert [(row[0], row[3]) for row in kept.rows] == [
+        *((f"share {number} of {len(people)}, root-quorum", person) for number, person in enumerate(people, start=1)),
+        ("key of root, p384", ""),
+    ]
+
+
 def test_nothing_runs_off_the_paper_or_into_the_footer(printed: list[Word]) -> None:
     assert all(word.left >= 39 and word.right <= 556.5 and 40 < word.top < 815 for word in printed)
     body = [word.top for word in printed if word.top < 795]
