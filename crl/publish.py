@@ -31,6 +31,7 @@ from ca.model import (
     Issuer,
     IssuerId,
     Lease,
+    ListedChange,
     Reason,
     Revocation,
     Serial,
@@ -48,6 +49,9 @@ from crl.rules.gate import Before, Expected, Passed
 from crl.shelf import Shelf, Visible
 
 _LOOKED_AT = 20
+"""Certificates of a shard whose distribution points are held against its CRL's."""
+_RECENT = 1000
+"""Changes of all shards among which the latest of this one are looked for first."""
 """Certificates of each CRL whose own octets are looked at: the youngest it lists."""
 AUDIT_EVERY = 86400
 _PAGE = 10_000
@@ -370,13 +374,16 @@ class Publisher:
         return tally.opened()
 
     def _youngest(self, scope: Scope, intent: CrlIntent) -> Sequence[bytes]:
-        """Certificates that a shard's CRL lists, as they were issued: what they point to must be this CRL (R08)."""
+        """Certificates that a shard's CRL lists, as they were issued: what they point to must be this CRL (R08).
+
+        Of a shard where nothing happened of late, the oldest: none goes unchecked that lists anybody.
+        """
         if scope.url is None:
             return ()
-        rows = self._reading.listed_changes(
-            scope.issuer.id, scope.shard, after=max(0, intent.as_of - 1000), as_of=intent.as_of, limit=_LOOKED_AT
-        )
-        found = []
+        found: list[bytes] = []
+        rows: Sequence[ListedChange] = ()
+        for after in (max(0, intent.as_of - _RECENT), 0):
+            rows = rows or self._reading.listed_changes(scope.issuer.id, scope.shard, after=after, as_of=intent.as_of, limit=_LOOKED_AT)
         for row in rows:
             ref = CertificateRef(scope.issuer.id, Serial(int.from_bytes(row[2], "big")))
             record = self._reading.find_certificate(ref)

@@ -174,6 +174,7 @@ class World:
         self.profiles = {**shipped_profiles(), **(profiles or {})}
         self.key = CountingKey(key(kind, "issuing"))
         self.plan = CrlPlan()
+        self.crl_url = issuing(kind).crl_url
         self._ids = itertools.count(1)
         self._open()
 
@@ -181,7 +182,7 @@ class World:
         self.store: Store = open_store(self.url)
         self.journal = Journal(self.folder / "issuance.journal")
         self.witness = Witness(self.journal)
-        self.issuer = replace(issuing(self.kind), crls=self.plan)
+        self.issuer = replace(issuing(self.kind), crls=self.plan, crl_url=self.crl_url)
         self.issuers = Issuers([root(), self.issuer])
         self.policy = Policy(DEPLOYMENT, DEFAULT_TENANT, ISSUING, self.profiles, self.caps)
         ledger = self.store.ledger

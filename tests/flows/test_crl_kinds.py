@@ -167,6 +167,28 @@ def test_R08_more_shards_move_no_certificate_and_fewer_are_refused(tmp_path: Pat
     assert refused.value.code == "crl-shards-fewer"
 
 
+@pytest.mark.parametrize("recent", [1000, 0], ids=["a shard at work", "a quiet shard"])
+def test_R08_a_shard_s_crl_that_its_certificates_do_not_point_to_is_never_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recent: int
+) -> None:
+    monkeypatch.setattr("crl.publish._RECENT", recent)
+    scene = Scene(tmp_path, CrlPlan(shards=2))
+    pair = scene.world.enrol("pump")
+    scene.world.revoke_certificate(pair)
+    scene.publish()
+    shard = shard_by_hand(x509.load_der_x509_certificate(pair.certificate).serial_number, 2)
+    name, other = f"issuing.{shard}.crl", f"issuing.{3 - shard}.crl"
+    before = scene.outlet.current(name)
+    scene.world.crl_url = "http://elsewhere.example/crl/issuing.crl"
+    scene.plan(CrlPlan(shards=2))
+    scene.world.clock.at += DAY // 2
+    by_name = {scope.name: scope for scope in scopes(scene.issuer)}
+    with pytest.raises(Broken, match=r"points to http://status.example/\S+, and not to http://elsewhere.example/"):
+        scene.publisher.publish(by_name[name])
+    assert scene.outlet.current(name) == before
+    assert scene.publisher.publish(by_name[other]).result is Result.published, "it lists nobody"
+
+
 def test_a_revocation_brings_the_crls_that_it_concerns_and_no_other(tmp_path: Path) -> None:
     scene = Scene(tmp_path, CrlPlan(shards=4))
     pair = scene.world.enrol("pump")
