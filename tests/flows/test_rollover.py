@@ -41,6 +41,9 @@ from ca.store.engine import open_store
 from ca.system import SystemChance, SystemClock
 from config.settings import Settings
 from crl.adopt import take_over
+from crl.model import Scope
+from crl.rules import gate
+from crl.rules.anatomy import InMemory
 from crl.shelf import Shelf
 from crl.web import blueprint
 from enroll.rest.flow import Enrolment
@@ -167,6 +170,23 @@ def test_P2_after_the_import_the_new_issuer_issues_and_the_old_one_signs_status_
     assert isinstance(old, Denied)
     assert old.code == "issuer-succeeded"
     assert [type(one) for one in responder] == [Issued, Issued]
+
+
+def test_the_next_ceremony_comes_while_crls_of_the_last_one_still_wait(fleet: Path) -> None:
+    for number in (2, 3):
+        made = prepare(fleet)
+        assert made.id == f"issuing-{number}"
+        bring(fleet, certify(fleet, made))
+    settings = settings_of(fleet)
+    root = forms.issuers(settings)[0]
+    outlet = DirectoryOutlet(settings.crl.directory)
+    # The first made number 1, then fourteen each: those of the last one count, on their day and now.
+    published = outlet.current("root.crl")
+    assert published is not None
+    assert gate.believe(InMemory(published.octets), Scope(root)).head.number == 16
+    taken = take_over(root, outlet=outlet, clock=Later(50))
+    assert taken is not None
+    assert taken.number == 17
 
 
 def test_a_successor_may_wait_for_its_day(fleet: Path) -> None:
