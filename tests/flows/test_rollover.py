@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -273,6 +274,36 @@ def test_an_issuer_retires_by_itself_when_its_last_certificate_and_one_crl_after
             recorded = {one.id: one for one in parts.verbs.questions._reading.issuers()}
     old = next(one for one in forms.at_work(settings_of(fleet), lambda: tuple(recorded.values())) if one.id == "issuing")
     assert (old.key, old.may_sign_crl, abilities(old, now=SystemClock().now())) == (None, False, frozenset())
+
+
+def test_after_a_retirement_and_only_then_the_signer_asks_for_the_others_to_be_started_anew(
+    fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Rounds:
+        """A process that is told to stop after one look."""
+
+        def __init__(self) -> None:
+            self.stopping = self
+            self.looks = self.asked = 0
+
+        def wait(self, _seconds: float) -> bool:
+            self.looks += 1
+            return self.looks > 1
+
+        def ask_for_others_anew(self) -> None:
+            self.asked += 1
+
+    desk = SimpleNamespace(do=lambda work: work())
+    admin = x509.load_pem_x509_certificate((fleet / "operators/admin.pem").read_bytes())
+    lifetime = (admin.not_valid_after_utc.timestamp() - SystemClock().now()) / DAY
+    bring(fleet, certify(fleet, prepare(fleet)))
+    for days, asked in ((0, 0), (lifetime + 1.5, 1), (lifetime + 1.6, 0)):
+        monkeypatch.setattr(signing, "SystemClock", lambda days=days: Later(days))
+        process = Rounds()
+        with signing.signer_parts(settings_of(fleet)) as parts:
+            parts.retiring.enter()
+            signing._keep_retiring(cast("Any", SimpleNamespace(desk=desk, retiring=parts.retiring)), cast("Any", process))
+        assert process.asked == asked, days
 
 
 def test_P7_where_the_record_cannot_be_read_nobody_counts_as_retired(fleet: Path) -> None:
