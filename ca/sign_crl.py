@@ -200,7 +200,7 @@ class CrlSigning:
             tx.raise_high_time(now)
         lifetime = self._lifetime if base is None else self._delta_lifetime
         this_update, next_update = crl_window(issuer, now=now, lifetime=lifetime)
-        kept = keeps_from(None if last is None else last.this_update)
+        kept = keeps_from(None if last is None else last.this_update, this_update=this_update, next_update=next_update)
         judge = lint.Entries(this_update=this_update, delta=base is not None).judge
         with self._body(name, shard, as_of, kept, before, judge=judge, afresh=afresh) as body:
             made = _framed(issuer, shard, body, number=number, window=(this_update, next_update), base=base)

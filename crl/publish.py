@@ -301,7 +301,7 @@ class Publisher:
         return self._tallies.of(scope, self._reading.shard_counts(scope.issuer.id))
 
     def _gate(self, stage: Stage, scope: Scope, *, intent: CrlIntent, above: int, look: _Look, tally: Tally | None) -> Passed:
-        until = look.whole.this_update if look.whole else 0
+        until = schedule.listed_until(look.whole, intent)
         try:
             with ExitStack() as held:
                 wanted = (

@@ -67,10 +67,13 @@ def crl_window(issuer: Issuer, *, now: UnixTime, lifetime: int) -> tuple[UnixTim
     return now, min(last_second(now, lifetime), issuer.not_after)
 
 
-def keeps_from(previous_this_update: UnixTime | None) -> UnixTime:
-    """Entries whose certificate's notAfter is at or after this second stay.
+def keeps_from(previous_this_update: UnixTime | None, *, this_update: UnixTime, next_update: UnixTime) -> UnixTime:
+    """Entries whose certificate's notAfter is at or after this second stay on a CRL with these dates.
 
-    An entry may go once it has stood on one CRL made after the certificate's validity (RFC 5280 3.3, R07). The last published CRL was
-    that one for every certificate that had ended before its thisUpdate; without such a CRL nothing may go.
+    An entry may go once it has stood on one regularly scheduled CRL made after the certificate's validity (RFC 5280 3.3, R07). A regular CRL
+    comes within a third of the window before it, and others between them whenever somebody is revoked: so it stands on all that are made
+    in a third of a window after its end, and on one at least. Without a published CRL nothing may go.
     """
-    return 0 if previous_this_update is None else previous_this_update
+    if previous_this_update is None:
+        return 0
+    return min(previous_this_update, this_update - (next_update - this_update) // 3)

@@ -191,7 +191,7 @@ class EntryFiles:
         """Append what came since."""
         encoder = Encoder()
         while page := self._reading.listed_changes(wanted.issuer, wanted.shard, after=scope.up_to, as_of=wanted.as_of, limit=_PAGE):
-            # What had its one CRL after its end never comes back.
+            # What had its regular CRL after its end never comes back.
             listed = [row for row in page if row[3] != Reason.removeFromCRL and row[5] >= wanted.expired_before]
             elements: list[bytes] = []
             places: list[bytes] = []

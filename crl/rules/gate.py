@@ -95,7 +95,7 @@ class Before:
 
     source: Source
     listed_until: UnixTime
-    """thisUpdate of the latest CRL known to have been published: whoever had expired by then has had its one CRL after expiry."""
+    """thisUpdate of the latest CRL known to have been published: of whoever had expired by then, the record says whether it must still stand."""
     departed: Callable[[Serial], Revocation | None]
     """The latest change of a certificate's status on record."""
     head: Head | None = None

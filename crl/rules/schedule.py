@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Final
 
-from ca.model import CrlNumber, UnixTime
+from ca.model import CrlIntent, CrlNumber, UnixTime
 from crl.model import Cause, Freshness, Head, Policy, Scope
 
 LONGEST_PAUSE: Final = 30
@@ -22,6 +22,16 @@ def next_regular(head: Head, policy: Policy, *, scope: Scope) -> UnixTime:
     third = min(interval, (head.next_update - head.this_update) // 3)
     drawn = int.from_bytes(sha256(f"{scope.name} {head.number}".encode()).digest()[:4], "big") / (1 << 32)
     return head.this_update + third - int(third * EARLIER * drawn)
+
+
+def listed_until(previous: CrlIntent | None, intent: CrlIntent) -> UnixTime:
+    """Whose certificate ended before this second need not stand on a CRL any more: each stood on a regular one after its end (RFC 5280 3.3).
+
+    There was a regular one in every third of a window; those that a revocation brought in between do not count.
+    """
+    if previous is None:
+        return 0
+    return min(previous.this_update, intent.this_update - (intent.next_update - intent.this_update) // 3)
 
 
 def due(now: UnixTime, *, scope: Scope, published: Head | None, recorded: CrlNumber, changed: bool, policy: Policy) -> Cause | None:

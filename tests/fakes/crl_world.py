@@ -288,8 +288,8 @@ class World:
             (number,) = db.execute("UPDATE counter SET value = max(value, ?) + 1 WHERE name = 'crl' RETURNING value", (above,)).fetchone()
             (as_of,) = db.execute("SELECT value FROM counter WHERE name = 'change'").fetchone()
             last = _last(db, issuer)
-            entries = list(_entries(db, issuer, as_of, last.this_update if last else 0))
             ends = min(now + self.lifetime - 1, self.authority.issuer.not_after)
+            entries = list(_entries(db, issuer, as_of, min(last.this_update, now - (ends - now) // 3) if last else 0))
             der = self.authority.crl(number=number, this_update=now, next_update=ends, entries=entries)
             tbs = x509.load_der_x509_crl(der).tbs_certlist_bytes
             intent = CrlIntent(issuer, shard, number, as_of, len(entries), now, ends, Digest(sha256(tbs).digest()), fence)

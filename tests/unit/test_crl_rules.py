@@ -55,18 +55,28 @@ def test_a_crl_is_refused(change: dict[str, Any], now: int, lifetime: int, code:
     assert error.value.code == code
 
 
-@given(st.integers(min_value=1, max_value=500), st.integers(min_value=1, max_value=40), st.integers(min_value=1, max_value=60))
-def test_R07_P6_an_entry_stays_until_it_stood_on_a_crl_made_after_its_end(not_after: int, interval: int, first: int) -> None:
-    """Publish every `interval` seconds; the certificate, revoked before the first CRL, must stand on one with thisUpdate > notAfter."""
+@given(
+    st.integers(min_value=1, max_value=500),
+    st.integers(min_value=6, max_value=40),
+    st.integers(min_value=1, max_value=60),
+    st.sets(st.integers(min_value=1, max_value=700), max_size=9),
+)
+def test_RFC5280_3_3_R07_P6_an_entry_stays_until_it_stood_on_a_regular_crl_made_after_its_end(
+    not_after: int, interval: int, first: int, between: set[int]
+) -> None:
+    """A regular CRL every `interval` seconds, a third of the window, and others between them: the certificate must stand on a regular one."""
+    window = 3 * interval
+    regular = set(range(first, first + 900, interval))
     previous: int | None = None
     stood: list[int] = []
     left: list[int] = []
-    for this_update in range(first, first + 700, interval):
-        (stood if not_after >= keeps_from(previous) else left).append(this_update)
+    for this_update in sorted(regular | {one for one in between if one > first}):
+        kept = keeps_from(previous, this_update=this_update, next_update=this_update + window)
+        (stood if not_after >= kept else left).append(this_update)
         previous = this_update
-    assert any(this_update > not_after for this_update in stood)
+    assert [one for one in stood if one in regular and one > not_after]
     assert not left or max(stood) < min(left)
-    assert len([one for one in stood if one > not_after]) <= 2
+    assert len([one for one in stood if one in regular and one > not_after]) <= 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
