@@ -247,6 +247,9 @@ def _check(document: Mapping[str, Any], settings: Settings, *, clock: SystemCloc
     crl_urls = [str(document["crl_url"]), f"{settings.status.url}/crl/root.crl"]
     serial = x509.load_pem_x509_certificate(Path(document["revoked"]["certificate"]).read_bytes()).serial_number
     done = [_crl_lists(crl_urls[0], serial, clock=clock)]
+    root_crl = _crl_there(crl_urls[1], clock=clock)
+    if not root_crl.held:
+        return [*done, root_crl]
     if not checks.available():
         say("There is no openssl here: its checks are left out.")
         return done
@@ -268,7 +271,20 @@ def _check(document: Mapping[str, Any], settings: Settings, *, clock: SystemCloc
 
 
 def _crl_lists(url: str, serial: int, *, clock: SystemClock) -> Check:
-    what = "the CRL lists the revoked certificate"
+    return _looked_at(
+        url,
+        "the CRL lists the revoked certificate",
+        lambda crl: crl.get_revoked_certificate_by_serial_number(serial) is not None,
+        clock=clock,
+    )
+
+
+def _crl_there(url: str, *, clock: SystemClock) -> Check:
+    return _looked_at(url, "the root's CRL is published", lambda _: True, clock=clock)
+
+
+def _looked_at(url: str, what: str, holds: Callable[[x509.CertificateRevocationList], bool], *, clock: SystemClock) -> Check:
+    """Until it holds of the CRL there: the publisher comes by in its own time."""
     deadline = clock.monotonic() + PATIENCE
     pause = threading.Event()
     said = ""
@@ -278,7 +294,7 @@ def _crl_lists(url: str, serial: int, *, clock: SystemClock) -> Check:
         except (OSError, ValueError) as error:
             said = str(error)
         else:
-            if crl.get_revoked_certificate_by_serial_number(serial) is not None:
+            if holds(crl):
                 return Check(what, held=True, said="")
             said = "It does not."
         pause.wait(0.1)

@@ -49,6 +49,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A module goes to one worker, for what its tests share; pages share nothing, and all on one worker would be the last to end."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if "test_documents.py::" in nodeid else str(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
+
+
 class RuleAskedTheWorld(AssertionError):
     """A pure module asked for something that it must be given."""
 
