@@ -9,6 +9,7 @@ import builtins
 import os
 import random
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -47,6 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONG.index(name) if name in LONG else len(LONG), FOLDERS.index(name.split("/")[0])
 
     items.sort(key=place)
+
+
+def pytest_configure() -> None:
+    """Whoever runs us in the background has us ignore what a terminal sends, and all that we start would inherit it."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.hookimpl(optionalhook=True)
