@@ -71,7 +71,7 @@ class Herd:
             start = suggested(own, profile, now=0).start
             # Somewhere between its last renewal and its next one.
             born = -int(chance.random() * start)
-            held.append(own._replace(not_before=born, not_after=born + lifetime - 1))
+            held.append(own._replace(not_before=born - BACKDATE, not_after=born - BACKDATE + lifetime - 1))
             known.append(Known(start + born, int(chance.random() * schedule.ASK_EVERY)))
             heap.append((schedule.next_at(self._life(held[-1]), known[-1]), number))
         heapq.heapify(heap)

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,9 +45,13 @@ def blocks(page: Path) -> list[str]:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A folder in which everything a page names is where a checkout has it."""
-    folder = tmp_path / "fleetca"
+def checkout() -> Iterator[Path]:
+    """A folder in which everything a page names is where a checkout has it. Its path is short: sockets lie in it, also of programs not ours."""
+    with tempfile.TemporaryDirectory(prefix="page-", ignore_cleanup_errors=True) as name:
+        yield _laid_out(Path(name) / "fleetca")
+
+
+def _laid_out(folder: Path) -> Path:
     folder.mkdir()
     for name in NEEDED:
         (folder / name).symlink_to(ROOT / name)
