@@ -100,6 +100,8 @@ class Report:
 class Health:
     signer: bool
     store: bool
+    root_present: bool
+    """Whether the signer has the key of a root open, which must never be (P4). False also where it does not answer: then none is."""
 
     @property
     def ready(self) -> bool:

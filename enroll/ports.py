@@ -62,8 +62,8 @@ class Signer(Protocol):
         """Approve or refuse a request that waits."""
         ...
 
-    def ping(self) -> None:
-        """Return when the signer answers."""
+    def ping(self) -> bool:
+        """Return when the signer answers: whether it has the key of a root open."""
         ...
 
 

@@ -161,7 +161,13 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                 describing=Describing(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 ceremonies=RecordingCeremonies(ledger=store.ledger, issuers=issuers, clock=clock),
                 questions=Questions(
-                    reading=store.reading, policy=rules, witness=witness, keys=frozenset(keys), clock=clock, held=found.held
+                    reading=store.reading,
+                    policy=rules,
+                    witness=witness,
+                    keys=frozenset(keys),
+                    roots=frozenset(issuer.id for issuer in issuers.by_id.values() if issuer.parent is None),
+                    clock=clock,
+                    held=found.held,
                 ),
             ),
             desk=Desk(issuing=issuing, revoking=revoking, witness=witness, checker=checker, batch=settings.signer.batch, log=log),

@@ -247,13 +247,13 @@ class SignerClient:
         found = self._ask("health", {})
         return found if isinstance(found, dict) else {}
 
-    def ping(self) -> None:
-        """Return when the signer answers.
+    def ping(self) -> bool:
+        """Return when the signer answers: whether the key of a root is among those it has open, which must never be (P4).
 
         Raises:
             Unavailable: `signer-down`.
         """
-        self._ask("health", {})
+        return bool(self._ask("health", {})["root_present"])
 
     def close(self) -> None:
         """Close idle connections; the client stays usable."""

@@ -119,10 +119,12 @@ class Questions:
         policy: grant.Policy,
         witness: Witness,
         keys: frozenset[IssuerId],
+        roots: frozenset[IssuerId],
         clock: Clock,
         held: Callable[[], Sequence[tuple[StoreAbility, Sequence[HeldKey]]]] = tuple,
     ) -> None:
         self._reading, self._policy, self._witness, self._keys, self._clock, self._held = reading, policy, witness, keys, clock, held
+        self._roots = roots
         self._answers: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
             "certificates": self._certificates,
             "certificate": self._certificate,
@@ -150,6 +152,8 @@ class Questions:
         return {
             "deployment": self._policy.deployment,
             "keys": sorted(self._keys),
+            # Told from what is open, not from what the settings want: P4 is shown, not claimed.
+            "root_present": not self._keys.isdisjoint(self._roots),
             "journal_waiting": self._witness.waiting,
         }
 

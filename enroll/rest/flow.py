@@ -311,7 +311,12 @@ class Enrolment:
 
     def health(self) -> Answering:
         """Whether both parts that enrolment needs answer now."""
-        return Answering(signer=_answers(self._signer.ping), store=_answers(self._reader.ping))
+        signer, present = True, False
+        try:
+            present = self._signer.ping()
+        except FleetcaError:
+            signer = False
+        return Answering(signer=signer, store=_answers(self._reader.ping), root_present=present)
 
     def now(self) -> int:
         return self._clock.now()

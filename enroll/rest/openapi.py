@@ -416,7 +416,12 @@ _SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     "About": _object("Who answers.", {"deployment": _text("The audience of signed messages."), "version": {"type": "string"}}),
     "Health": _object(
         "What answers.",
-        {"status": {"type": "string", "enum": ["ready", "degraded"]}, "signer": {"type": "boolean"}, "store": {"type": "boolean"}},
+        {
+            "status": {"type": "string", "enum": ["ready", "degraded"]},
+            "signer": {"type": "boolean"},
+            "store": {"type": "boolean"},
+            "root_present": {"type": "boolean", "description": "Whether the signer has the key of a root open, which must never be."},
+        },
     ),
     "Problem": _object(
         "Why not (RFC 9457). `code` is stable.",

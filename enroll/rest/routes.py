@@ -143,7 +143,12 @@ class _Rest:
 
     def health(self) -> Response:
         health = self._enrolment.health()
-        document = {"status": "ready" if health.ready else "degraded", "signer": health.signer, "store": health.store}
+        document = {
+            "status": "ready" if health.ready else "degraded",
+            "signer": health.signer,
+            "store": health.store,
+            "root_present": health.root_present,
+        }
         return _json(document, 200 if health.ready else 503)
 
     def openapi(self) -> Response:

@@ -110,8 +110,9 @@ class DirectSigner:
         self._enter("bind_account")
         return self.world.tokens.bind(asked, self.world.peer(Role.enroll))
 
-    def ping(self) -> None:
+    def ping(self) -> bool:
         self._enter("ping")
+        return False
 
 
 @dataclass

@@ -114,6 +114,7 @@ class Door:
 
     def __init__(self, clock: Clock, *, deployment: str = "test", authority: Authority | None = None) -> None:
         self.clock = clock
+        self.root_present = False
         self.authority = authority or Authority()
         self.policy = Policy(deployment, DEFAULT_TENANT, IssuerId("issuing"), self.authority.profiles, {})
         self.rows: dict[CertificateRef, Certificate] = {}
@@ -363,8 +364,9 @@ class SignerSide:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._door, name)
 
-    def ping(self) -> None:
+    def ping(self) -> bool:
         self._door._fail("signer")
+        return self._door.root_present
 
 
 def facts(der: bytes) -> Any:

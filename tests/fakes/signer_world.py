@@ -248,7 +248,12 @@ class World:
             approving=self.approving,
             ceremonies=RecordingCeremonies(ledger=self.store.ledger, issuers=self.issuers, clock=self.clock),
             questions=Questions(
-                reading=self.store.reading, policy=self.policy, witness=self.witness, keys=frozenset({ISSUING}), clock=self.clock
+                reading=self.store.reading,
+                policy=self.policy,
+                witness=self.witness,
+                keys=frozenset({ISSUING}),
+                roots=frozenset({root().id}),
+                clock=self.clock,
             ),
         )
         desk = Desk(issuing=self.issuing, revoking=self.revoking, witness=self.witness, checker=InPlace(), batch=batch, log=log)

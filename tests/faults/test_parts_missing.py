@@ -70,7 +70,7 @@ def test_P7_a_dead_signer_makes_issuing_wait_and_nothing_else_and_is_found_again
     assert fleet.crl().is_signature_valid
     health = ask(f"{fleet.settings.enroll.url}/v1/health", context=fleet.context)
     assert health.status == 503
-    assert health.json == {"status": "degraded", "signer": False, "store": True}
+    assert health.json == {"status": "degraded", "signer": False, "store": True, "root_present": False}
     done = fleet.cli("token", "create", "nobody")
     assert done.returncode == 1
     assert "[signer-down]" in done.stderr

@@ -673,10 +673,16 @@ def test_our_troubles_are_told_without_our_secrets(rest: Rest, trouble: Any, sta
 
 
 def test_health_says_which_part_is_down(rest: Rest) -> None:
-    assert rest.get("/health").json == {"status": "ready", "signer": True, "store": True}
+    assert rest.get("/health").json == {"status": "ready", "signer": True, "store": True, "root_present": False}
     rest.door.troubles["signer"] = Unavailable("signer-down", "The signer does not answer.")
     answer = rest.get("/health")
-    assert (answer.status_code, answer.json) == (503, {"status": "degraded", "signer": False, "store": True})
+    assert (answer.status_code, answer.json) == (503, {"status": "degraded", "signer": False, "store": True, "root_present": False})
+
+
+@pytest.mark.req("REQ-KEY-028")
+def test_P4_health_says_that_a_root_s_key_is_open_where_one_is(rest: Rest) -> None:
+    rest.door.root_present = True
+    assert rest.get("/health").json["root_present"] is True
 
 
 def test_a_mistake_of_ours_shows_no_traceback(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:

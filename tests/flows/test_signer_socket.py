@@ -38,8 +38,10 @@ from ca.rules.caps import Caps
 from ca.signer import lines, messages
 from ca.signer.alone import SignerLock
 from ca.signer.client import SignerClient
+from ca.signer.questions import Questions
 from ca.signer.server import SignerServer
 from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.fakes.certificates import root
 from tests.fakes.signer_world import ISSUING, NOW, Keypair, World, der_of
 from tests.running import eventually
 
@@ -158,7 +160,7 @@ def test_an_operator_searches_over_the_socket_and_others_do_not(running: Running
     assert [one.name for one in operator.operators()] == ["ada"]
     assert operator.disable_operator(OperatorName("ada")).disabled_at == NOW
     assert operator.health()["deployment"] == "test"
-    operator.ping()
+    assert operator.ping() is False
     with pytest.raises(Malformed):
         operator.certificates(CertificateQuery(limit=100_000))
     for role in (Role.enroll, Role.status, Role.publisher):
@@ -434,6 +436,23 @@ def test_what_is_no_greeting_is_refused_and_the_signer_lives(running: Running, o
         with contextlib.suppress(ConnectionResetError):  # it had more to say than anyone read
             assert connection.recv(1) == b""
     running.client(Role.enroll).ping()
+
+
+@pytest.mark.req("REQ-KEY-028")
+@pytest.mark.parametrize(
+    ("opened", "present"), [((ISSUING,), False), ((ISSUING, root().id), True)], ids=["as ever", "a root's key is open"]
+)
+def test_P4_health_tells_of_roots_from_the_keys_that_are_open(running: Running, opened: tuple[IssuerId, ...], present: bool) -> None:
+    world = running.world
+    questions = Questions(
+        reading=world.store.reading,
+        policy=world.policy,
+        witness=world.witness,
+        keys=frozenset(opened),
+        roots=frozenset({root().id}),
+        clock=world.clock,
+    )
+    assert questions.health()["root_present"] is present
 
 
 REQUESTS = [
