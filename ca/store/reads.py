@@ -82,20 +82,6 @@ RENEWALS_OF = (
     .order_by(_c.id)
 )
 TOKENS_BETWEEN = sa.select(*rows.TOKEN_COLUMNS).where(t.tokens.c.hash >= param("low"), t.tokens.c.hash <= param("high")).limit(2)
-# Along the device's own index, from the parent's row on: who renews it came later, and nobody has many of those. It needs no index of its own.
-_parent = t.certificates.alias("parent")
-RENEWALS_OF = (
-    sa.select(*rows.CERTIFICATE_COLUMNS)
-    .select_from(rows.CERTIFICATES)
-    .where(
-        _c.device == param("device"),
-        _c.id > sa.select(_parent.c.id).where(_parent.c.serial == param("serial"), _parent.c.issuer == param("issuer")).scalar_subquery(),
-        _c.parent_serial == param("serial"),
-        _c.parent_issuer == param("issuer"),
-        sa.text("certificates.state <> 'void'"),
-    )
-    .order_by(_c.id)
-)
 OUTSTANDING_TOKENS = (
     sa.select(*rows.TOKEN_COLUMNS)
     .where(
