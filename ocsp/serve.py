@@ -219,6 +219,10 @@ class ResponderService:
 
         def finish() -> Finished:
             octets = sign.certificates[0].octets
+            kept = self._working.finished.get(octets)
+            if kept is not None and freshness.is_fresh(kept, self._clock.now()):
+                # Kept since the snapshot, by a flight that had landed before this one could join it.
+                return kept
             finished = http.ready(self._signed(sign, seat), self._policy, digest=http.digest_of(octets))
             self._working.keep(octets, finished, as_of=snapshot.change)
             return finished

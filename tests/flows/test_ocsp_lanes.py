@@ -8,7 +8,7 @@ import random
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +22,7 @@ from ca.errors import Malformed
 from ca.model import Reason
 from fleetca import finished, protocol
 from ocsp.front import Front
-from ocsp.model import Policy
+from ocsp.model import Finished, Policy
 from ocsp.rules import http, shapes
 from ocsp.rules.request import read_request
 from ocsp.web import create_app
@@ -241,6 +241,27 @@ def test_a_stampede_signs_once() -> None:
         thread.join()
     assert len(key.signed) == before + 1
     assert len(set(bodies)) == 1
+
+
+def test_who_missed_the_flight_takes_what_it_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = new_world()
+    key = world.keys[-1]
+    question = fakes.post(fakes.request(fakes.certificate_id(world.ca.issuer, GOOD)))
+    bodies: list[bytes] = []
+    signing = world.service._signing
+
+    def late(of: Hashable, work: Callable[[], Finished]) -> Finished:
+        # Between looking at what is finished and asking to sign, a whole other reply comes and goes.
+        monkeypatch.undo()
+        bodies.append(world.service.reply(question).body)
+        return signing.once(of, work)
+
+    before = len(key.signed)
+    monkeypatch.setattr(signing, "once", late)
+    bodies.append(world.service.reply(question).body)
+    assert len(bodies) == 2
+    assert bodies[0] == bodies[1]
+    assert len(key.signed) == before + 1
 
 
 # ---- On the wire: any HTTP ----------------------------------------------------------------------------------------------
