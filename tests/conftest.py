@@ -36,6 +36,8 @@ LONG = (
     "faults/test_crl_publisher_faults.py", "interop/test_algorithm_matrix.py", "flows/test_agent.py", "interop/test_bad_input.py",
 )  # fmt: skip
 """Modules that take longest. They begin first, so that no worker ends alone with one of them."""
+CHALLENGED = ("certbot", "dehydrated", "lego")
+"""Pages on which a client listens where the demo asks for answers to challenges."""
 FOLDERS = ("interop", "faults", "flows", "contract", "architecture", "unit")
 
 
@@ -59,12 +61,15 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A module goes to one worker, for what its tests share; pages share nothing, and all on one worker would be the last to end."""
+    """A module goes to one worker, for what its tests share. Pages share nothing, and all on one worker would be the last to end; but those
+    on which a client answers challenges do so on the same port, and go to one worker."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return nodeid if "test_documents.py::" in nodeid else str(super()._split_scope(nodeid))
+            if "test_documents.py::" in nodeid:
+                return "challenges" if any(f"/{name}.md]" in nodeid for name in CHALLENGED) else nodeid
+            return str(super()._split_scope(nodeid))
 
     return Scheduling(config, log)
 

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import CHALLENGED
 from tests.databases import Cluster
 from tests.parts import need
-from tests.running import eventually
+from tests.running import BASES, eventually
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("scripts", "config", "docs", "pyproject.toml", "requirements.lock", "requirements-dev.lock", "README.md")
@@ -144,9 +145,19 @@ def test_every_block_says_what_it_is(page: Path) -> None:
     assert {one["kind"] for one in BLOCK.finditer(page.read_text())} <= KINDS
 
 
-def test_no_two_pages_listen_on_the_same_ports() -> None:
-    bases: dict[str, str] = {}
+def ports(page: Path) -> set[int]:
+    """Numbers on a page that can only be ports, and what follows from a base."""
+    text = "\n".join(blocks(page))
+    named = {int(one) for one in re.findall(r"\b(500[0-9]|[12][0-9]{4}|3[0-2][0-9]{3})\b", text)}
+    bases = {int(base) for base in re.findall(r"--port-base (\d+)", text)}
+    return named - bases | {base + more for base in bases for more in (0, 1, 2, 80, 443)}
+
+
+def test_no_two_pages_listen_on_the_same_ports_unless_they_wait_for_each_other() -> None:
+    taken: dict[int, str] = {}
     for page in pages():
-        for base in set(re.findall(r"--port-base (\d+)", "\n".join(blocks(page)))):
-            assert base not in bases, f"{name_of(page)} and {bases[base]} use {base}"
-            bases[base] = name_of(page)
+        for port in ports(page):
+            first = taken.setdefault(port, page.stem)
+            assert first == page.stem or {first, page.stem} <= set(CHALLENGED), f"{name_of(page)} and {first} use {port}"
+            assert port not in range(BASES.start, BASES.stop), f"{name_of(page)} uses {port}, where other tests listen"
+    assert {5001, 5002} <= taken.keys()
