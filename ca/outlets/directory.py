@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Final
 
 from ca.errors import Conflict, Malformed, StoreUnavailable
@@ -46,16 +46,23 @@ class FileStage:
 
     def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor = descriptor
+        self._named: _Named | None = None
         self.path = path
 
     def fileno(self) -> int:
         return self._descriptor
 
     def sync(self) -> None:
+        self.settle()
         with _explained(self.path):
             os.fsync(self._descriptor)
             # What is read back shall come from the disk, not from the memory it was written through.
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        self._named = _Named(self._descriptor)
+
+    def settle(self) -> tuple[str, str] | None:
+        """Mark and version as they were after the last sync; None: nobody knows. Nothing reads here any more when this returns."""
+        return None if self._named is None else self._named.told()
 
     @property
     def size(self) -> int:
@@ -64,6 +71,25 @@ class FileStage:
     def read(self, start: int, count: int) -> bytes:
         with _explained(self.path):
             return os.pread(self._descriptor, count, start)
+
+
+class _Named:
+    """Finds the version of a file beside whoever reads it meanwhile for reasons of their own: SHA-256 leaves the interpreter to others."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._found: tuple[str, str] | None = None
+        self._thread = Thread(target=self._read, name="stage-version")
+        self._thread.start()
+
+    def told(self) -> tuple[str, str] | None:
+        self._thread.join()
+        return self._found
+
+    def _read(self) -> None:
+        with suppress(OSError):  # then whoever puts it reads it
+            copy = FileCopy(self._descriptor)
+            self._found = (copy.mark, _version(copy))
 
 
 class FileCopy:
@@ -96,9 +122,11 @@ class DirectoryOutlet:
             self._make_folder()
             self._sweep(name)
             path, descriptor = self._create(name)
+        stage = FileStage(descriptor, path)
         try:
-            yield FileStage(descriptor, path)
+            yield stage
         finally:
+            stage.settle()
             # After a put the name is gone already. Closing releases the lock by which a sweep knows that the stage lives.
             with suppress(FileNotFoundError):
                 path.unlink()
@@ -121,7 +149,10 @@ class DirectoryOutlet:
             # Until here readers get the old file. The rename is the moment; a crash after it leaves the new one, whole and synced.
             stage.path.replace(path)
             self._sync_folder()
+            # What is visible is the file of the stage, told by its mark; then its octets are those that were read back after the sync.
             self._versions.pop(name, None)
+            if (named := stage.settle()) is not None:
+                self._versions[name] = named
             after = self._placed(name)
         if after is None:
             raise StoreUnavailable(
@@ -136,11 +167,7 @@ class DirectoryOutlet:
             if copy is None:
                 return None
             if known is None or known[0] != copy.mark:
-                digest = sha256()
-                for piece in _pieces(copy):
-                    digest.update(piece)
-                known = (copy.mark, digest.hexdigest())
-                self._versions[name] = known
+                known = self._versions[name] = (copy.mark, _version(copy))
             return Placed(known[1], copy.modified, copy.mark)
 
     def opened(self, name: str) -> AbstractContextManager[FileCopy | None]:
@@ -307,6 +334,13 @@ def _opened(path: Path) -> Iterator[FileCopy | None]:
     finally:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _version(copy: FileCopy) -> str:
+    digest = sha256()
+    for piece in _pieces(copy):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _pieces(copy: FileCopy) -> Iterator[bytes]:

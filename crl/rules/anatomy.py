@@ -299,8 +299,11 @@ def version_of(source: Source) -> str:
     return digest.hexdigest()
 
 
-def verify(anatomy: Anatomy, issuer: Issuer) -> Digest:
+def verify(anatomy: Anatomy, issuer: Issuer, signed_octets: Iterator[bytes] | None = None) -> Digest:
     """Check the signature with the public key of the issuer. Returns the SHA-256 of what is signed.
+
+    Args:
+        signed_octets: the same octets, for whoever looks at them on their way: what is signed is then read once.
 
     Raises:
         Broken: `crl-algorithm`, `crl-signature`.
@@ -313,7 +316,7 @@ def verify(anatomy: Anatomy, issuer: Issuer) -> Digest:
     tbs, recorded = anatomy.tbs, hashlib.sha256()
     signed = recorded if row.digest in (None, "sha256") else hashlib.new(row.digest)
     kept: list[bytes] = []
-    for piece in anatomy.pieces(tbs.start, tbs.end):
+    for piece in signed_octets or anatomy.pieces(tbs.start, tbs.end):
         recorded.update(piece)
         if signed is not recorded:
             signed.update(piece)

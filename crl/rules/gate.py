@@ -166,8 +166,8 @@ def check(source: Source, scope: Scope, *, expected: Expected, before: Before | 
     Raises:
         Broken: what is wrong, by code; the text names the serial or field.
     """
-    issuer = scope.issuer
-    read, passed = _believed(source, scope)
+    issuer, beside = scope.issuer, _Beside(expected.wanted)
+    read, passed = _believed(source, scope, None if expected.answered_for else beside)
     head = passed.head
     _check_window(head, issuer, now=expected.now)
     if head.this_update < expected.now - OLDEST and not expected.answered_for:
@@ -183,26 +183,26 @@ def check(source: Source, scope: Scope, *, expected: Expected, before: Before | 
         return passed
     _check_points(expected.certificates, scope)
     old = None if before is None else _succeeded(before, scope, head)
-    _check_entries(read, head, expected)
+    _check_entries(read, head, expected, beside)
     if before is not None and not scope.delta:
         _check_memory(read, old, before, expected.intent.as_of)
     return passed
 
 
-def _believed(source: Source, scope: Scope) -> tuple[Anatomy, Passed]:
+def _believed(source: Source, scope: Scope, beside: _Beside | None = None) -> tuple[Anatomy, Passed]:
     try:
-        read, passed = _whose(source, scope.issuer)
+        read, passed = _whose(source, scope.issuer, beside)
         _check_extensions(read, scope)
     except Malformed as error:
         raise Broken("crl-form", error.what, why=error.why) from None
     return read, passed
 
 
-def _whose(source: Source, issuer: Issuer) -> tuple[Anatomy, Passed]:
+def _whose(source: Source, issuer: Issuer, beside: _Beside | None = None) -> tuple[Anatomy, Passed]:
     read = anatomy.read(source)
     if read.issuer != issuer.subject:
         raise Broken("crl-issuer", f"The CRL names another issuer than {issuer.id}.", why="Octet by octet (RFC 5280 5.1.2.3).")
-    tbs_sha256 = anatomy.verify(read, issuer)
+    tbs_sha256 = anatomy.verify(read, issuer, None if beside is None else beside.walk(read))
     if not issuer.may_sign_crl:
         raise Broken("crl-issuer", f"{issuer.id} may not sign CRLs.", why="Its certificate lacks cRLSign (RFC 5280 6.3.3 f).")
     if read.authority_key_identifier() != issuer.key_identifier:
@@ -317,9 +317,34 @@ def _succeeded(before: Before, scope: Scope, head: Head) -> Anatomy | None:
 # ---- entries --------------------------------------------------------------------------------------------------------
 
 
-def _check_entries(read: Anatomy, head: Head, expected: Expected) -> None:
+class _Beside:
+    """Holds the entries against the record while they are read for the signature, so that a long list is read once."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self.same = False
+
+    def walk(self, read: Anatomy) -> Iterator[bytes]:
+        """The signed octets. Once all were given, `same` says whether the entries among them are those of the record, no more and no fewer."""
+        tbs = read.tbs
+        at, end = (read.revoked.content, read.revoked.end) if read.revoked is not None else (tbs.end, tbs.end)
+        yield from read.pieces(tbs.start, at)
+        wanted = filter(None, self._wanted.octets())
+        for piece in wanted:
+            # Cut like the record's, so that two whole pieces are compared and nothing is copied.
+            found = b"".join(read.pieces(at, min(at + len(piece), end)))
+            yield found
+            at += len(found)
+            if found != piece:
+                break
+        else:
+            self.same = at == end
+        yield from read.pieces(at, tbs.end)
+
+
+def _check_entries(read: Anatomy, head: Head, expected: Expected, beside: _Beside) -> None:
     """Octet by octet what the record says. Then they are in its order, and none stands twice."""
-    if not _same(anatomy.body(read), expected.wanted.octets()):
+    if not beside.same:
         _name_fault(read, head, expected)
         raise Broken("crl-entries", "The CRL's entries are not those on record.")  # what a closer look did not find stays wrong
     if expected.wanted.count != expected.intent.count:
