@@ -312,6 +312,7 @@ class KnownIssuer(Form):
 
     id: ShortName
     certificate: Location
+    profile: ShortName | None = None
 
 
 class Person(Form):

@@ -16,8 +16,19 @@ from ca.errors import KeyUnavailable, Misconfigured
 from ca.keys.sealed_file import SealedFileKeyStore
 from ca.model import AlgorithmName, IssuerId, KeyName, Profile, ProfileName
 from ca.ports import Clock, KeyStore, SigningKey
-from ca.rules.ceremony import Act, BackupAct, IntermediateAct, Participant, RootAct, SharesAct, Sheet, makes_key
-from ca.rules.key_policy import check_store
+from ca.rules.ceremony import (
+    Act,
+    BackupAct,
+    IntermediateAct,
+    Participant,
+    RootAct,
+    SharesAct,
+    Sheet,
+    StatementAct,
+    makes_key,
+    signer_of,
+)
+from ca.rules.key_policy import check_protection, check_store
 from config import credentials as places
 from config.key_uris import KeyReference, SealedKey, TokenKey
 from config.secrets import Secret
@@ -116,7 +127,7 @@ class Keyring:
 
         Raises:
             Unacceptable: it cannot make such a key (`store-lacks-algorithm`).
-            Misconfigured: it is weaker than the profile demands (`store-too-weak`).
+            Misconfigured: it is weaker than the profile of what is made there, or of the issuer whose key is there, demands (`store-too-weak`).
             KeyUnavailable: it is not there, refuses its PIN, or gives no key out where an act wants that (`key-not-extractable`).
         """
         for act in self._sheet.acts:
@@ -127,6 +138,10 @@ class Keyring:
                     check_store(self._store(KeyName(act.id))[0].ability(), algorithm, profile)
             for issuer in _carried(act):
                 self._sealed_file(issuer)
+        for known in self._sheet.issuers:
+            profile = profiles.get(known.profile)
+            if profile is not None and known.id in _used(self._sheet):
+                check_protection(self._issuer(known.key)[0].ability(), profile)
 
     def _sealed_file(self, issuer: IssuerId) -> tuple[SealedFileKeyStore, KeyName]:
         """The sealed key of an issuer, of this ceremony or an earlier one.
@@ -250,6 +265,12 @@ def _carried(act: Act) -> tuple[IssuerId, ...]:
             return act.keys
         case _:
             return ()
+
+
+def _used(sheet: Sheet) -> set[IssuerId]:
+    """Whose keys sign, or are sealed anew or backed up. One that is only destroyed may rest anywhere, and a drill leaves it where it is."""
+    signing = {signer_of(act) for act in sheet.acts if not isinstance(act, StatementAct)}
+    return signing.union(*(_carried(act) for act in sheet.acts))
 
 
 def _check_places(credentials: places.Credentials, sheet: Sheet) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ca.der import pem
+from ca.der.certificate import read_certificate
 from ca.errors import Malformed, Misconfigured
 from ca.model import AlgorithmName, CrlEntry, Digest, IssuerId, KeyName, ProfileName
 from ca.rules import ids
@@ -103,14 +104,7 @@ def convert(form: written.Sheet, inputs: Inputs) -> Sheet:
     Raises:
         Misconfigured: a file it names is absent or wrong, or a value is none.
     """
-    issuers = tuple(
-        KnownIssuer(
-            IssuerId(known.id),
-            inputs.der(known.certificate, pem.CERTIFICATE, what=f"the certificate of issuer {known.id}"),
-            KeyName(known.id),
-        )
-        for known in form.issuers
-    )
+    issuers = tuple(_issuer(known, inputs) for known in form.issuers)
     about = form.ceremony
     acts = tuple(each for act in form.acts for each in _acts(form, act, inputs))
     return Sheet(
@@ -127,6 +121,19 @@ def convert(form: written.Sheet, inputs: Inputs) -> Sheet:
         network=about.allow_network or "",
         inputs=dict(inputs.octets),
     )
+
+
+def _issuer(known: written.KnownIssuer, inputs: Inputs) -> KnownIssuer:
+    der = inputs.der(known.certificate, pem.CERTIFICATE, what=f"the certificate of issuer {known.id}")
+    try:
+        certificate = read_certificate(der)
+    except Malformed as error:
+        raise Misconfigured(
+            "bad-file", f"The certificate of issuer {known.id}, {known.certificate}, cannot be used.", why=error.why or error.what,
+            fix="Bring the right file.",
+        ) from None  # fmt: skip
+    usual = "root" if certificate.issuer == certificate.subject else "issuing-ca"
+    return KnownIssuer(IssuerId(known.id), der, KeyName(known.id), ProfileName(known.profile or usual))
 
 
 def facts(form: written.Sheet) -> SheetFacts:

@@ -17,6 +17,7 @@ from ca.model import AlgorithmName, CrlEntry, Digest, IssuerId, KeyName, Profile
 Moment: TypeAlias = int | str
 """`now`, a span such as `10y` or `90d`, or Unix seconds."""
 
+ROOT_PROFILE: Final = ProfileName("root")
 REHEARSAL: Final = "REHEARSAL"
 """Begins the name of every file of a rehearsal."""
 REHEARSAL_UNIT: Final = "REHEARSAL - NOT FOR PRODUCTION"
@@ -205,6 +206,8 @@ class KnownIssuer:
     id: IssuerId
     certificate: bytes
     key: KeyName
+    profile: ProfileName = ROOT_PROFILE
+    """Says how well the store of its key must keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +314,8 @@ def check_structure(sheet: Sheet, profiles: Mapping[ProfileName, Profile]) -> No
     if twice:
         raise Misconfigured("id-twice", f"The sheet uses the id {twice[0]} twice.", fix="Give each act and each issuer its own id.")
     issuers = {known.id for known in sheet.issuers}
+    for known in sheet.issuers:
+        _check_ca_profile(f"Issuer {known.id}", known.profile, profiles)
     used: set[IssuerId] = set()
     destroyed: set[IssuerId] = set()
     quorums: set[IssuerId] = set()
@@ -364,20 +369,23 @@ def _check_quorum(act: Act, quorums: set[IssuerId]) -> None:
         )
 
 
-def _check_profile(act: CertificateAct, profiles: Mapping[ProfileName, Profile]) -> None:
-    profile = profiles.get(act.profile)
-    responder = isinstance(act, ResponderAct)
-    if profile is None or not (profile.status is StatusKind.nocheck if responder else profile.is_ca):
-        known = ", ".join(
-            sorted(name for name, each in profiles.items() if (each.status is StatusKind.nocheck if responder else each.is_ca))
-        )
+def _check_ca_profile(what: str, name: ProfileName, profiles: Mapping[ProfileName, Profile], *, responder: bool = False) -> Profile:
+    fitting = {
+        each: profile for each, profile in profiles.items() if (profile.status is StatusKind.nocheck if responder else profile.is_ca)
+    }
+    if name not in fitting:
         kind = "responder" if responder else "CA"
         raise Misconfigured(
             "unknown-profile",
-            f"Act {act.id}: there is no {kind} profile {act.profile}.",
+            f"{what}: there is no {kind} profile {name}.",
             why="A ceremony certifies CAs and OCSP responders, nothing else.",
-            fix=f"{kind} profiles: {known}.",
+            fix=f"{kind} profiles: {', '.join(sorted(fitting))}.",
         )
+    return fitting[name]
+
+
+def _check_profile(act: CertificateAct, profiles: Mapping[ProfileName, Profile]) -> None:
+    profile = _check_ca_profile(f"Act {act.id}", act.profile, profiles, responder=isinstance(act, ResponderAct))
     algorithm = act.algorithm if isinstance(act, RootAct | IntermediateAct) else None
     if algorithm is not None and (algorithm not in ALGORITHMS or algorithm not in profile.key_algorithms):
         raise Misconfigured(

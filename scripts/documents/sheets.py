@@ -64,7 +64,8 @@ _MEANINGS: Final = {
     "place": "Where it is held.",
     "predecessor": "The certificate of the old key (PEM or DER); the subject is copied from it, octet by octet.",
     "previous": "The CRL before this one: its entries stay, its number rises.",
-    "profile": "The certificate profile.",
+    "profile": "The certificate profile; it also says how well the store of the key must keep it (`minimum_protection`). One of `[[issuers]]` without "
+    "it has `root`, or `issuing-ca` where another CA signed it.",
     "quorum": "The act `shares` under whose shares the key is sealed, or the backup is encrypted.",
     "quorum_file": "The `ID.quorum.json` that the shares' act wrote.",
     "reason": "Why; for the record.",

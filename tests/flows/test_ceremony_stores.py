@@ -208,6 +208,19 @@ def refused(folder: Path, name: str = "first") -> FleetcaError:
     return caught.value
 
 
+def a_quorum() -> bytes:
+    """The `quorum.json` of two custodians."""
+    from ca.custody import Custody
+    from ca.keys.shares import Slip39
+    from ca.rules import quorum as rule
+
+    seen: dict[str, str] = {}
+    quorum, _ = Custody(sharing=Slip39(), clock=SystemClock()).make(
+        "some", ["A", "B"], 2, show=lambda sheet: seen.update({sheet.custodian: sheet.words}), reenter=lambda custodian, _: seen[custodian]
+    )
+    return rule.write(quorum)
+
+
 def certified(folder: Path) -> set[str]:
     found = set()
     for name in ("root", "issuing"):
@@ -329,6 +342,38 @@ def test_a_profile_that_demands_hardware_gets_it_or_nothing_is_made(
     assert module.found() == set()
 
 
+@pytest.mark.req("REQ-KEY-004")
+def test_the_key_of_an_earlier_ceremony_signs_only_where_it_is_kept_as_its_profile_demands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ca.keys.sealed_file._N", 1 << 8)
+    write(tmp_path, "first", ROOT.format(algorithm="p256") + REST, "")
+    hold(tmp_path)
+    shipped = dict(forms.shipped_profiles())
+    weak = replace(shipped[ProfileName("root")], minimum_protection=Protection.module)
+    monkeypatch.setattr(forms, "shipped_profiles", lambda: {**shipped, ProfileName("root"): weak})
+    opened = '[issuers.root]\nkey = "sealed:first/root.key"\n'
+    crl = f'{KNOWN}[[acts]]\nact = "root-crl"\nid = "next"\nissuer = "root"\nprevious = "first/root-crl.crl"\nnext_update = "90d"\n'
+    end = f'{KNOWN}[[acts]]\nact = "destroy-key"\nid = "end"\nissuer = "root"\nreason = "Too weak."\nconfirm = ["auditor", "witness"]\n'
+    (tmp_path / "quorum.json").write_bytes(a_quorum())
+    backup = f'{KNOWN}[[acts]]\nact = "backup"\nid = "copy"\nissuer = "root"\nquorum_file = "quorum.json"\n'
+    for name, acts in (("crl", crl), ("backup", backup)):
+        write(tmp_path, name, acts, opened)
+        error = refused(tmp_path, name)
+        assert error.code == "store-too-weak"
+        assert "module" in error.why
+        assert not (tmp_path / name / transcript.FILE).exists()
+    # It is the issuer's profile that counts, and a sheet may say which it is.
+    write(tmp_path, "other", crl.replace("[[acts]]", 'profile = "no-such"\n[[acts]]'), opened)
+    assert refused(tmp_path, "other").code == "unknown-profile"
+    write(tmp_path, "other", crl.replace("[[acts]]", 'profile = "issuing-ca"\n[[acts]]'), opened)
+    hold(tmp_path, "other")
+    # What is kept too weakly may always be destroyed.
+    write(tmp_path, "end", end, opened)
+    hold(tmp_path, "end")
+    assert not (tmp_path / "first/root.key").exists()
+
+
 def test_R32_a_key_that_was_there_before_is_never_taken_for_one_of_the_ceremony(module: Module, tmp_path: Path) -> None:
     write(tmp_path, "first", ROOT.format(algorithm="p256") + REST, both(module))
     hold(tmp_path)
@@ -348,15 +393,7 @@ def test_two_names_for_one_place_are_refused(module: Module, tmp_path: Path) -> 
 
 
 def test_a_backup_is_refused_before_anything_is_made_because_the_module_gives_no_key_out(module: Module, tmp_path: Path) -> None:
-    from ca.custody import Custody
-    from ca.keys.shares import Slip39
-    from ca.rules import quorum as rule
-
-    seen: dict[str, str] = {}
-    quorum, _ = Custody(sharing=Slip39(), clock=SystemClock()).make(
-        "some", ["A", "B"], 2, show=lambda sheet: seen.update({sheet.custodian: sheet.words}), reenter=lambda custodian, _: seen[custodian]
-    )
-    (tmp_path / "quorum.json").write_bytes(rule.write(quorum))
+    (tmp_path / "quorum.json").write_bytes(a_quorum())
     acts = ROOT.format(algorithm="p256") + '[[acts]]\nact = "backup"\nid = "copy"\nissuer = "root"\nquorum_file = "quorum.json"\n'
     write(tmp_path, "first", acts, f"[made.root]\n{module.places('root')}")
     assert refused(tmp_path).code == "key-not-extractable"
