@@ -23,6 +23,9 @@ import structlog
 
 from ca.system import SystemClock
 
+READY: Final = b"1"
+WAITING: Final = b"0"
+"""What a process says to who started it: that it answers, and before that, where it has to wait for others, that it has come that far."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 # Field names whose values never reach a log line, wherever they come from (P10).
@@ -42,7 +45,7 @@ class Process:
         ready_fd: where to say that it is ready, if somebody waits for it.
         socket_fds: the listening sockets it inherits, if it listens.
         supervisor: the process that started it; it does not outlive that.
-        after_fd: ends when what it needs of others is there.
+        after_fd: ends when what it needs of others is there, or when who did its work before has ended.
     """
 
     ready_fd: int | None = None
@@ -76,11 +79,9 @@ class Process:
     def ready(self) -> None:
         """Say that it answers."""
         if self.ready_fd is not None:
-            try:
-                os.write(self.ready_fd, b"1")
+            with suppress(OSError):  # who waited has gone
+                os.write(self.ready_fd, READY)
                 os.close(self.ready_fd)
-            except OSError:  # who waited has gone
-                pass
             self.ready_fd = None
         address = os.environ.get("NOTIFY_SOCKET", "")  # systemd's, for units of Type=notify (sd_notify(3))
         if address:
@@ -98,6 +99,9 @@ class Process:
         """Return when they are there, or when told to stop; at once where nobody said that they are on their way."""
         if self.after_fd is None:
             return
+        if self.ready_fd is not None:
+            with suppress(OSError):
+                os.write(self.ready_fd, WAITING)
         while not self.stopping.is_set() and not select.select([self.after_fd], [], [], 0.1)[0]:
             pass
         os.close(self.after_fd)

@@ -3,7 +3,8 @@
 It holds no key and opens no database: it binds the sockets, so that a restarted process finds its callers waiting and a taken port is
 known before anything starts; it starts the processes, starts them again when they die, and drains them on SIGTERM. SIGHUP reads the
 settings again and lets each process try them before any is touched: good ones are rolled out process by process, bad ones are refused and
-the old stay in force (R36). Every process gets the very octets that were accepted, so a file that is being edited cannot half-apply.
+the old stay in force (R36). What has to be alone is loaded beside the one before it and begins when that has ended. Every process gets the
+very octets that were accepted, so a file that is being edited cannot half-apply.
 When an import brings the certificate of an issuer that the settings await, the processes are started anew in the same way.
 """
 
@@ -30,7 +31,7 @@ from fleetca.crew import Crew, Running
 from fleetca.forms import read_settings
 from fleetca.launching import Launcher
 from fleetca.listening import listening_socket, local_socket
-from fleetca.process import close_memory
+from fleetca.process import READY, WAITING, close_memory
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ class Plan:
     role: str
     listen: Sequence[str]
     alone: bool
-    """True where two of them at once may not be: the old one stops before the new one starts."""
+    """True where two of them may not work at once: the new one begins when the old one has ended."""
 
 
 def plans(settings: Settings) -> list[Plan]:
@@ -159,7 +160,7 @@ class Supervisor:
         """Start a process; returns it and the descriptor on which it will say that it is ready.
 
         Args:
-            after: ends when the signer answers; absent where it does already, or has to be waited for anyhow.
+            after: ends when it may go on; absent where it may at once.
         """
         ready, ready_write = os.pipe()
         more, passed = ["--ready-fd", str(ready_write)], [ready_write]
@@ -187,23 +188,55 @@ class Supervisor:
         return child, ready
 
     def _await_ready(self, started: Sequence[tuple[Child, int]]) -> None:
+        """Wait until each answers; closes what they say it on."""
+        try:
+            self._await(started, READY)
+        finally:
+            for _, ready in started:
+                os.close(ready)
+
+    def _await(self, started: Sequence[tuple[Child, int]], wanted: bytes) -> None:
+        """Wait until each has said what is wanted.
+
+        Raises:
+            Misconfigured, KeyUnavailable, StoreUnavailable: one ended.
+            Unavailable: one takes too long.
+        """
         waiting = {ready: child for child, ready in started}
         deadline = self.monotonic() + READY_SECONDS
+        while waiting and not self.stopping.is_set():
+            readable, _, _ = select.select(list(waiting), [], [], 0.2)
+            for ready in readable:
+                said = os.read(ready, 1)
+                if not said:
+                    raise self._not_started(waiting[ready])
+                if said in (wanted, READY):
+                    del waiting[ready]
+            if self.monotonic() > deadline:
+                slow = ", ".join(child.plan.name for child in waiting.values())
+                raise Unavailable("process-slow", f"Not ready after {READY_SECONDS:.0f} s: {slow}.", fix="fleetca doctor")
+
+    def _relieve(self, old: Child) -> None:
+        """Replace a process that has to be alone. The new one gets as far as it can beside it, so that callers wait for the rest of its start only.
+
+        Raises:
+            FleetcaError: as `_await`; the old one works on if the new one did not get that far.
+        """
+        after, gone = os.pipe()
         try:
-            while waiting and not self.stopping.is_set():
-                readable, _, _ = select.select(list(waiting), [], [], 0.2)
-                for ready in readable:
-                    child = waiting.pop(ready)
-                    said = os.read(ready, 1)
-                    os.close(ready)
-                    if not said:
-                        raise self._not_started(child)
-                if self.monotonic() > deadline:
-                    slow = ", ".join(child.plan.name for child in waiting.values())
-                    raise Unavailable("process-slow", f"Not ready after {READY_SECONDS:.0f} s: {slow}.", fix="fleetca doctor")
-        finally:
-            for ready in waiting:
+            child, ready = self._spawn(old.plan, after=after)
+            try:
+                self._await([(child, ready)], WAITING)
+                self._drain([old])
+                os.close(gone)
+                gone = -1
+                self._await([(child, ready)], READY)
+            finally:
                 os.close(ready)
+        finally:
+            os.close(after)
+            if gone >= 0:
+                os.close(gone)
 
     def _not_started(self, child: Child) -> FleetcaError:
         try:
@@ -353,14 +386,15 @@ class Supervisor:
             old = self.children.get(plan.name)
             if old is not None and old.settings is unless and old.process.poll() is None:
                 continue
-            if plan.alone and old is not None:
-                self._drain([old])
             try:
-                self._await_ready([self._spawn(plan)])
+                if plan.alone and old is not None:
+                    self._relieve(old)
+                else:
+                    self._await_ready([self._spawn(plan)])
             except FleetcaError as error:
                 log.error("process-failed", name=plan.name, reason=str(error))
                 self._drain([self.children[plan.name]])
-                if old is not None and not plan.alone:
+                if old is not None and old.process.poll() is None:
                     self.children[plan.name] = old
                 return False
             if old is not None and not plan.alone:

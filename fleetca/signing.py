@@ -224,6 +224,7 @@ def _refuse_set_back(settings: Settings, store: Store) -> None:
 
 def signer(settings: Settings, process: Process) -> None:
     """The process that holds the issuing keys. It gives up what a crash left unfinished before anyone can ask for more."""
+    process.wait_for_others()
     _await_lock(settings, process)
     with signer_parts(settings) as parts:
         for ref, verdict in parts.recovery.finish().intents:

@@ -287,8 +287,8 @@ def _presigner(settings: Settings, store: Store) -> Presigner | None:
 def presigner(settings: Settings, process: Process) -> None:
     """Signs OCSP answers ahead with the one responder key of a deployment, which nobody else opens."""
     store = open_store(forms.store_url(settings), readonly=True)
-    signing_ahead = Presigner(settings, store, _client(settings, Role.publisher))
     process.wait_for_others()
+    signing_ahead = Presigner(settings, store, _client(settings, Role.publisher))
     process.ready()
     signing_ahead.run(process.stopping)
     store.close()

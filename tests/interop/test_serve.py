@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
@@ -25,7 +25,11 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from ca.model import CertificateQuery
 from ca.store.engine import open_store
+from config.settings import Settings
 from fleetca import forms
+from fleetca.crew import Running
+from fleetca.launching import Launcher
+from fleetca.serve import Supervisor, plans
 from tests.parts import need
 from tests.running import (
     ROOT,
@@ -332,6 +336,46 @@ def test_SIGHUP_with_good_settings_replaces_every_process_and_refuses_no_connect
     # A serial number that was never issued is `unauthorized` by the new settings.
     foreign = self_signed(certificate)
     assert ocsp_status(served.ocsp_url, foreign, issuing) == "unauthorized"
+
+
+RELIEF = """
+import os, signal, sys
+story, name, ready, after = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+def tell(what):
+    with open(story, "a") as file:
+        file.write(name + " " + what + "\\n")
+if after >= 0:
+    tell("is loaded")
+    os.write(ready, b"0")
+    os.read(after, 1)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+tell("works")
+os.write(ready, b"1")
+signal.sigwait([signal.SIGTERM])
+tell("ends")
+"""
+
+
+def test_who_has_to_be_alone_loads_beside_the_one_before_and_works_after_it(deployment: Path, tmp_path: Path) -> None:
+    """So that callers of the signer wait for its last steps and not for an interpreter to start."""
+    story, names = tmp_path / "story", iter(("first", "second"))
+
+    class Launches(Launcher):
+        def launch(self, role: str, settings: Settings, *more: str, passed: Sequence[int] = (), stderr: int | None = None) -> Running:
+            given = dict(zip(more[::2], more[1::2], strict=True))
+            fds = given["--ready-fd"], given.get("--after-fd", "-1")
+            return subprocess.Popen[bytes]([sys.executable, "-c", RELIEF, str(story), next(names), *fds], pass_fds=passed)
+
+    supervisor = Supervisor(deployment)
+    supervisor.launcher = Launches(deployment, supervisor.settings)
+    (plan,) = [plan for plan in plans(supervisor.settings) if plan.role == "signer"]
+    try:
+        first, ready = supervisor._spawn(plan)
+        supervisor._await_ready([(first, ready)])
+        supervisor._relieve(first)
+    finally:
+        supervisor.stop()
+    assert story.read_text().splitlines() == ["first works", "second is loaded", "first ends", "second works", "second ends"]
 
 
 def test_P5_a_revocation_reaches_ocsp_and_the_crl_after_all_of_that(served: Served) -> None:
