@@ -271,6 +271,7 @@ class _Database:
             yield from rows.of_token(token)
         yield from map(rows.of_issuer, database.issuers())
         yield from map(rows.of_operator, database.operators())
+        yield from map(rows.of_proposal, database.every_proposal())
         yield from map(rows.of_key, database.key_records())
         for device in database.every_device():
             fact = rows.of_device(device)
@@ -333,6 +334,7 @@ _WORDS = {
     "token-revoked": "withdrawn token",
     "issuer": "issuer",
     "operator": "operator",
+    "proposal": "request for two persons",
     "device": "device",
     "device-facts": "what is said of device",
     "key-state": "inventoried key",

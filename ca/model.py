@@ -291,6 +291,17 @@ class RootOfTrust(Enum):
     """Only by a justified exception that expires."""
 
 
+class AttestationKind(Enum):
+    """Who vouches for a device's key."""
+
+    tpm = "tpm"
+    """A TPM 2.0, for a key that it made and that stays in it."""
+    se = "se"
+    """The maker of a secure element, whose signed manifest lists the key."""
+    idevid = "idevid"
+    """The device's manufacturer, by the certificate that it left the factory with (IEEE 802.1AR): for the device, not for the new key."""
+
+
 class SafetyClass(Enum):
     """IEC 62304 4.3: what a failure may do to people."""
 
@@ -375,6 +386,8 @@ class Profile:
     """How devices with such certificates learn of a change of trust anchors."""
     roots_of_trust: tuple[RootOfTrust, ...] = ()
     """What a device must have to get such certificates; a device with none needs an exception that has not ended. Empty: not asked."""
+    attestation: tuple[AttestationKind, ...] = ()
+    """Who must vouch for a key for it to get such a certificate, at every issuance: one of these. Empty: not asked."""
     safety_class: SafetyClass | None = None
     """The gravest class of device that these certificates are good enough for; None: not asked."""
     minimum_protection: Protection = Protection.memory
@@ -472,8 +485,20 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Anchor:
+    """A key in a device's hardware, by which it is known: no other device ever has it, and it stands for this device for ever."""
+
+    kind: AttestationKind
+    spki_sha256: Digest
+    source: str
+    """Who vouched for it: a maker's name, or the manifest that listed it."""
+    at: UnixTime
+    """When it came on record."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """What people said of a device, beside what the record knows by itself."""
+    """What is known of a device beside its certificates: what people said, and the keys of its hardware."""
 
     root_of_trust: RootOfTrust | None = None
     justification: str = ""
@@ -483,6 +508,7 @@ class DeviceFacts:
     safety_class: SafetyClass | None = None
     batch: str = ""
     owner: str = ""
+    anchors: tuple[Anchor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -580,6 +606,13 @@ class Operator:
     roles: tuple[str, ...]
     created: UnixTime
     disabled_at: UnixTime | None
+    person: str = ""
+    """Who acts under this name; empty: whoever the name says. Two names of one person count as one."""
+
+    @property
+    def who(self) -> str:
+        """The person."""
+        return self.person or self.name
 
 
 # ---- Evidence and grants --------------------------------------------------------------------------------------------
@@ -651,14 +684,56 @@ class AccountBinding:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownHardware:
+    """That the device is known by a key of its hardware. It holds nothing: what proves it is the CSR that this key signed, or the attestation that
+    comes with the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class TpmAttestation:
+    """What a TPM says of the key in a CSR, with all that it takes to check it (docs/reference/rest.md). Structures are the TPM's octets."""
+
+    endorsement: tuple[bytes, ...]
+    """Certificates, DER: that of the endorsement key, then those between it and its maker's."""
+    attestation_key: bytes
+    """TPMT_PUBLIC of the key that signed."""
+    ticket: bytes
+    """The challenge, as we made it."""
+    secret: bytes = field(repr=False)
+    """What TPM2_ActivateCredential gave out."""
+    key: bytes
+    """TPMT_PUBLIC of the key in the CSR."""
+    attest: bytes
+    """TPMS_ATTEST of TPM2_Certify."""
+    signature: bytes
+    """TPMT_SIGNATURE over it."""
+
+
+@dataclass(frozen=True, slots=True)
 class ManufacturerCertificate:
     """The certificate that a device left its factory with (IDevID, IEEE 802.1AR), which a web process says it saw in a TLS handshake. Weaker."""
 
     certificate: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class UnitEvidence:
+    """A line of a station's file that the signer took onto its record before: the station's signature was judged then."""
+
+    shift: int
+    line: bytes
+
+
 Evidence: TypeAlias = (
-    TokenEvidence | MessageEvidence | PresentedCertificate | LocalEvidence | ValidatedNames | ManufacturerCertificate | AccountBinding
+    TokenEvidence
+    | MessageEvidence
+    | PresentedCertificate
+    | LocalEvidence
+    | ValidatedNames
+    | ManufacturerCertificate
+    | AccountBinding
+    | KnownHardware
+    | UnitEvidence
 )
 
 
@@ -670,6 +745,20 @@ class EvidenceKind(Enum):
     validated = "validated"
     manufacturer = "manufacturer"
     binding = "binding"
+    hardware = "hardware"
+    unit = "unit"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a key counts as attested, by the one policy over that (`ca.rules.attestation.policy`)."""
+
+    kind: AttestationKind
+    rule: str
+    words: str
+    """Which facts, for people."""
+    anchor: Digest
+    """The key of the device's hardware that it rests on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -691,6 +780,8 @@ class Grant:
     """The certificate that is being renewed."""
     token: Digest | None
     granted_at: UnixTime
+    verdict: Verdict | None = None
+    """On what vouches for the key, where that was asked or shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -740,6 +831,33 @@ class IssueRequest:
     names: tuple[Name, ...] = ()
     issuer: IssuerId | None = None
     """Only local evidence of the status and operator roles may choose; all others get the deployment's default."""
+    attestation: TpmAttestation | None = None
+    """What the device's TPM says of the key. Says nothing of who may have a certificate: that is for the evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengeRequest:
+    """A device wants to have a key attested: for which TPM and which attestation key the challenge is."""
+
+    endorsement: tuple[bytes, ...]
+    """As in `TpmAttestation`."""
+    attestation_key: bytes
+    """TPMT_PUBLIC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What a TPM must answer. Nobody keeps it."""
+
+    ticket: bytes
+    """Goes back with the answer."""
+    nonce: Digest
+    """qualifyingData of TPM2_Certify."""
+    credential: bytes
+    """Contents of the TPM2B_ID_OBJECT."""
+    seed: bytes
+    """Contents of the TPM2B_ENCRYPTED_SECRET."""
+    expires: UnixTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -1070,6 +1188,177 @@ class ApprovalDecision:
     """Its hash in hex, or the beginning of it."""
     approve: bool
     reason: str = ""
+
+
+class GraveAct(Enum):
+    """What one person alone does not do."""
+
+    ca_certificate = "ca-certificate"
+    """A ceremony brings a new CA certificate."""
+    profile = "profile"
+    """A changed or new profile takes effect."""
+    mass_revocation = "mass-revocation"
+    """More certificates are revoked at once than one person may."""
+    recover = "recover"
+    """The journal is written back into a database that lost something."""
+    revive = "revive"
+    """The id of a retired device may enrol again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What the settings want.
+
+    Args:
+        acts: what needs two persons, beside what always does.
+        approvers: how many others approve.
+    """
+
+    acts: frozenset[GraveAct] = frozenset()
+    approvers: int = 1
+
+
+class ProposalState(Enum):
+    open = "open"
+    approved = "approved"
+    refused = "refused"
+    withdrawn = "withdrawn"
+    used = "used"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What one operator signed about a proposal, with what the signer found out when it came: all of it is found out again before it counts."""
+
+    message: MessageEvidence
+    operator: OperatorName
+    person: str
+    approve: bool
+    at: UnixTime
+    channel: str
+    """The way it came: role/evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A grave act that one operator asks for by a signed message, and what others signed about it. It is for that exact request and for no other."""
+
+    request: Digest
+    """SHA-256 of the message: what an approval names."""
+    tenant: TenantId
+    act: GraveAct
+    subject: str
+    """The exact request, as canonical JSON."""
+    reason: str
+    asked: Statement
+    expires: UnixTime
+    state: ProposalState = ProposalState.open
+    answers: tuple[Statement, ...] = ()
+    words: str = ""
+    """Of who refused or withdrew it."""
+    ended_at: UnixTime | None = None
+    """When it was refused, withdrawn or used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalRequest:
+    """An operator asks for a grave act."""
+
+    evidence: Evidence
+
+
+# ---- The factory line -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A place on a factory line that provisions units, known by its key."""
+
+    name: str
+    tenant: TenantId
+    spki: bytes
+    since: UnixTime
+    sealed: int = 0
+    """How many of its provisioning records the CA countersigned."""
+    last: str = ""
+    """`sha256:` of the last of these; empty before there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftRequest:
+    """An operator logs in at a station: only a message signed with the operator's own key asks for it."""
+
+    evidence: MessageEvidence
+    station: str
+    station_key: Digest
+    """SHA-256 of the station's SubjectPublicKeyInfo."""
+    profile: ProfileName
+    count: int
+    """Units at most."""
+    lifetime: int
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """What one operator may do at one station: so many units of one profile, until then. Its quota travels signed."""
+
+    number: int
+    """From 1 on, in the order in which they were opened."""
+    tenant: TenantId
+    station: str
+    station_key: Digest
+    operator: OperatorName
+    profile: ProfileName
+    issuer: IssuerId
+    """Who signed the quota."""
+    count: int
+    not_before: UnixTime
+    not_after: UnixTime
+    """The last second at which a unit may be made."""
+    accept_until: UnixTime
+    """The last second at which units are taken."""
+    request: Digest
+    """Of the message that asked for it."""
+    taken: int = 0
+    """Units on record."""
+    head: Digest = Digest(bytes(32))
+    """The running hash up to the last of these."""
+    signature: bytes = b""
+    """By the issuer, over the quota."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftCount:
+    """A shift, and how many certificates its units have."""
+
+    shift: Shift
+    issued: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSeal:
+    """The CA's countersignature over the first `count` provisioning records of a station."""
+
+    station: str
+    count: int
+    last: str
+    issuer: IssuerId
+    at: UnixTime
+    signature: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class WipeReceipt:
+    """A retired device's own word that it wiped its keys."""
+
+    device: DeviceId
+    tenant: TenantId
+    octets: bytes
+    """The receipt as it came."""
+    at: UnixTime
+    """When it was taken onto the record."""
+    actor: str
 
 
 # ---- The record -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ca.ports import Clock, Ledger
 from ca.rules import ids, leaf, testimony
 from ca.rules.caps import OPERATOR_POWERS
 from ca.rules.clock import trusted
+from ca.rules.two_persons import admitted
 from ca.witness import Witness
 
 
@@ -18,15 +19,21 @@ class Operators:
     def __init__(self, *, ledger: Ledger, witness: Witness, tenant: TenantId, clock: Clock) -> None:
         self._ledger, self._witness, self._tenant, self._clock = ledger, witness, tenant, clock
 
-    def add(self, name: OperatorName, roles: Sequence[str], peer: Peer) -> Operator:
+    def add(self, name: OperatorName, roles: Sequence[str], peer: Peer, *, person: str = "") -> Operator:
         """A new operator; the same one again is harmless.
 
+        Args:
+            person: who acts under this name, where that is not what the name says.
+
         Raises:
-            Malformed: a role that does not exist.
+            Malformed: a role that does not exist, or a person that cannot be shown (`bad-person`).
+            Unacceptable: the person would hold roles that exclude each other (`exclusive-roles`).
             Conflict: there is one of that name with other roles, or a disabled one (`operator-exists`).
         """
         actor = _actor(peer)
         ids.operator_name(name)
+        if len(person) > 64 or not person.isprintable() or person != person.strip():
+            raise Malformed("bad-person", "A person has a name of at most 64 characters.", why="It holds what cannot be shown.")
         unknown = sorted(set(roles) - OPERATOR_POWERS.keys())
         if unknown or not roles:
             raise Malformed(
@@ -37,12 +44,13 @@ class Operators:
             )
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
-            operator = Operator(name, self._tenant, tuple(dict.fromkeys(roles)), now, None)
+            operator = Operator(name, self._tenant, tuple(dict.fromkeys(roles)), now, None, person)
             found = tx.find_operator(name)
             if found is not None:
                 if found != replace(operator, created=found.created):
                     raise Conflict("operator-exists", f"There is an operator {name!r} already, with other roles or disabled.")
                 return found
+            admitted(operator, tx.operators())
             tx.add_operator(operator)
             tx.append_leaf(leaf.operator(operator, actor=actor, at=now))
         self._witness.later([testimony.OperatorChanged(operator, actor, now)])

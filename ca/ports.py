@@ -7,7 +7,7 @@ Each Protocol states its guarantees in prose: durable when, which error means ab
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol, runtime_checkable
 
@@ -27,6 +27,7 @@ from ca.model import (
     DeviceFacts,
     DeviceId,
     Digest,
+    GraveAct,
     HeldKey,
     Intent,
     Issuer,
@@ -40,15 +41,21 @@ from ca.model import (
     OperatorName,
     OutletCopy,
     Placed,
+    Proposal,
     QueuedLeaf,
     Reason,
+    RecordSeal,
     RenewalOrder,
     Revocation,
     Share,
+    Shift,
+    Station,
     StatusChange,
     StoreAbility,
+    TenantId,
     Token,
     UnixTime,
+    WipeReceipt,
 )
 
 
@@ -198,7 +205,13 @@ class Writing(Protocol):
         ...
 
     def foreseeing(
-        self, *, requests: Sequence[Digest], certificates: Sequence[CertificateRef], tokens: Sequence[Digest], keys: Sequence[Digest]
+        self,
+        *,
+        requests: Sequence[Digest],
+        certificates: Sequence[CertificateRef],
+        tokens: Sequence[Digest],
+        keys: Sequence[Digest],
+        units: Sequence[tuple[int, int, DeviceId]] = (),
     ) -> AbstractContextManager[None]:
         """Say ahead what a block will ask and write about; it does the same with fewer statements, and some are run only when it ends.
 
@@ -295,6 +308,10 @@ class Writing(Protocol):
         """
         ...
 
+    def owner_of_key(self, spki_sha256: Digest) -> DeviceId | None:
+        """The device that a public key is bound to."""
+        ...
+
     def reserve(self, intent: Intent, *, tenant: str, revocable: bool, leaf: Digest) -> None:
         """Record serial, TBS, device and grant before anything is signed (P1). `leaf` is the hash of its `issuance` leaf.
 
@@ -336,6 +353,22 @@ class Writing(Protocol):
 
     def decide_approval(self, approval: Approval) -> None:
         """What was decided; nothing where it was decided before."""
+        ...
+
+    def find_proposal(self, request: Digest) -> Proposal | None:
+        """A grave act that was asked for."""
+        ...
+
+    def find_proposal_by_beginning(self, beginning: str) -> Proposal | None:
+        """The one whose hash begins with these hexadecimal digits; None also where there are several."""
+        ...
+
+    def proposals_of(self, act: GraveAct, subject: str) -> Sequence[Proposal]:
+        """All that were ever made for exactly this, what ends first first."""
+        ...
+
+    def put_proposal(self, proposal: Proposal) -> None:
+        """The proposal as it is from now on."""
         ...
 
     def find_token_by_beginning(self, octets: bytes) -> Token | None:
@@ -457,6 +490,8 @@ class Writing(Protocol):
 
     def find_operator(self, name: OperatorName) -> Operator | None: ...
 
+    def operators(self) -> Sequence[Operator]: ...
+
     def disable_operator(self, name: OperatorName, *, now: UnixTime) -> None: ...
 
     def consume_message(self, digest: Digest, *, now: UnixTime) -> None:
@@ -465,6 +500,54 @@ class Writing(Protocol):
         Raises:
             Conflict: it was used before (`message-replayed`).
         """
+        ...
+
+    def find_station(self, name: str) -> Station | None:
+        """A station of the line by its name."""
+        ...
+
+    def set_station(self, station: Station) -> None:
+        """A station as it is from now on."""
+        ...
+
+    def find_shift(self, number: int) -> Shift | None:
+        """A shift by its number."""
+        ...
+
+    def find_shift_of(self, request: Digest) -> Shift | None:
+        """The shift that this message opened."""
+        ...
+
+    def last_shift(self) -> int:
+        """Its number; 0 before there is one."""
+        ...
+
+    def set_shift(self, shift: Shift) -> None:
+        """A shift as it is from now on."""
+        ...
+
+    def find_unit(self, shift: int, number: int) -> Digest | None:
+        """The request key of a unit's line, where its station's file was taken that far; None otherwise."""
+        ...
+
+    def set_units(self, shift: int, keys: Mapping[int, Digest]) -> None:
+        """The request keys of units, by their number. They count once `Shift.taken` has come so far."""
+        ...
+
+    def record_seals(self, station: str, *, above: int, limit: int) -> Sequence[RecordSeal]:
+        """Countersignatures over more than `above` records of a station, the shortest chain first."""
+        ...
+
+    def set_record_seal(self, seal: RecordSeal) -> None:
+        """A countersignature as it is from now on."""
+        ...
+
+    def find_wipe(self, device: DeviceId) -> WipeReceipt | None:
+        """A device's wipe receipt."""
+        ...
+
+    def add_wipe(self, receipt: WipeReceipt, tenant: TenantId) -> bool:
+        """False where there is one of that device."""
         ...
 
     def append_leaf(self, leaf: LogLeaf) -> Digest:
@@ -598,6 +681,8 @@ class Auditing(Protocol):
     def issuers(self) -> Sequence[Issuer]: ...
 
     def operators(self) -> Sequence[Operator]: ...
+
+    def every_proposal(self) -> Iterator[Proposal]: ...
 
     def key_records(self) -> Sequence[KeyRecord]: ...
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import islice
 
-from ca import lineage
+from ca import approvals, lineage, provision, two_persons
 from ca.errors import Conflict, FleetcaError
 from ca.issue import no_failpoint
 from ca.lineage import Issuers
 from ca.model import (
+    ApprovalState,
     CertificateRef,
     CertificateState,
     CrlNumber,
@@ -25,6 +26,7 @@ from ca.model import (
     DeviceState,
     Draft,
     IssuerId,
+    ProposalState,
     RenewalOrder,
     TenantId,
     UnixTime,
@@ -171,8 +173,20 @@ class Recovery:
                         _key_moved(tx, record)
                     case testimony.OperatorChanged():
                         _operator(tx, record)
+                    case testimony.ApprovalDecided():
+                        _approval(tx, record)
+                    case testimony.ProposalMoved():
+                        _proposal(tx, record)
                     case testimony.CrlIntended():
                         _crl(tx, record, work)
+                    case (
+                        testimony.StationKnown()
+                        | testimony.ShiftOpened()
+                        | testimony.UnitsTaken()
+                        | testimony.RecordsSealed()
+                        | testimony.Wiped()
+                    ):
+                        provision.recall(tx, record)
         except Conflict as error:
             work.unreadable.append(f"{type(record).__name__}: {error}")
 
@@ -291,7 +305,7 @@ def _device_moved(tx: Writing, record: testimony.DeviceMoved, work: _Work) -> No
     if device is None:
         device = replace(record.device, state=change.before or change.after)
         tx.add_device(device)
-    elif change in tx.device_changes(device.id) or device.state is DeviceState.retired:
+    elif change in tx.device_changes(device.id) or (device.state is DeviceState.retired and change.before is not DeviceState.retired):
         return
     if device.state is not change.before and change.before is not change.after and change.before is not None:
         # What happened between is in no journal of ours; that it is retired must not be lost for that.
@@ -301,6 +315,8 @@ def _device_moved(tx: Writing, record: testimony.DeviceMoved, work: _Work) -> No
     tx.change_device(change)
     tx.append_leaf(leaf.device_change(record.device, change))
     if record.facts is not None:
+        for anchor in record.facts.anchors:
+            tx.claim_key(anchor.spki_sha256, device.id, now=anchor.at)
         tx.set_device_facts(device.id, record.facts)
         tx.append_leaf(leaf.device_facts(device.id, record.facts, at=change.at))
     work.devices += 1
@@ -355,6 +371,27 @@ def _operator(tx: Writing, record: testimony.OperatorChanged) -> None:
     else:
         return
     tx.append_leaf(leaf.operator(told, actor=record.actor, at=record.at))
+
+
+def _approval(tx: Writing, record: testimony.ApprovalDecided) -> None:
+    told = record.approval
+    found = tx.find_approval(told.request)
+    if found is None:
+        tx.add_approval(told)
+        tx.append_leaf(leaf.approval(told, channel=record.channel))
+    elif found.state is ApprovalState.pending:
+        approvals.put(tx, record)
+
+
+_STEPS = (ProposalState.open, ProposalState.approved, ProposalState.refused, ProposalState.withdrawn, ProposalState.used)
+
+
+def _proposal(tx: Writing, record: testimony.ProposalMoved) -> None:
+    told = record.proposal
+    found = tx.find_proposal(told.request)
+    # What was used must not come back: steps go forward only.
+    if found is None or (_STEPS.index(told.state), len(told.answers)) > (_STEPS.index(found.state), len(found.answers)):
+        two_persons.put(tx, record)
 
 
 def _crl(tx: Writing, record: testimony.CrlIntended, work: _Work) -> None:

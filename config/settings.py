@@ -356,6 +356,31 @@ class Est(Form):
         return self
 
 
+class MakerOfTpms(Form):
+    """A maker whose TPMs are believed."""
+
+    name: ShortName = Field(description="Its short name, for the record.")
+    roots: Location = Field(description="The CA certificates that its endorsement certificates lead to (PEM, one or more).")
+
+
+class Attestation(Form):
+    """Keys that hardware vouches for: which hardware is believed."""
+
+    tpm_makers: Several[MakerOfTpms] = Field((), description="Whose TPMs are believed.")
+    profiles: Several[ShortName] = Field(
+        (),
+        description="What a device gets that is known by a key of its hardware and brings no token: the first. Empty: each one needs a token.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Attestation:
+        names = [one.name for one in self.tpm_makers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"tpm_makers has the name {twice[0]} twice")
+        return self
+
+
 class Status(Form):
     """The web service that tells who still holds: OCSP, CRLs and issuer certificates (plain HTTP)."""
 
@@ -519,6 +544,21 @@ class Log(Form):
         return self
 
 
+class Approvals(Form):
+    """What one person alone does not do."""
+
+    two_persons: Several[Literal["ca-certificate", "profile", "mass-revocation", "recover"]] = Field(
+        (),
+        description="Acts that one operator asks for and another one approves: `ca-certificate` (a ceremony that brings a new CA), `profile` (a new or "
+        "changed profile takes effect), `mass-revocation`, `recover`. Reviving the id of a retired device, and publishing a CRL that the gate refused, "
+        "always need two persons. `fleetca init` names all of them.",
+    )
+    approvers: int = Field(1, ge=1, le=5, description="How many others approve, beside who asks.")
+    mass_revocation: int = Field(
+        100, ge=1, description="More changes of status than this within an hour, by operators, are a mass revocation."
+    )
+
+
 class Settings(Form):
     """A deployment."""
 
@@ -530,9 +570,11 @@ class Settings(Form):
     enroll: Enroll
     acme: Acme
     est: Est
+    attestation: Attestation
     status: Status
     ocsp: Ocsp
     crl: Crl
+    approvals: Approvals
     log: Log
 
     _file: Path = PrivateAttr(default=Path())
@@ -571,7 +613,9 @@ class Settings(Form):
         # Not default_factory: defaults hold relative paths, which only validation resolves.
         if not isinstance(document, dict):
             return document
-        return {section: {} for section in ("profiles", "enroll", "acme", "est", "status", "ocsp", "crl")} | document
+        return {
+            section: {} for section in ("profiles", "enroll", "acme", "est", "attestation", "status", "ocsp", "crl", "approvals")
+        } | document
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

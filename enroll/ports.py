@@ -16,6 +16,8 @@ from ca.model import (
     Certificate,
     CertificateQuery,
     CertificateRef,
+    Challenge,
+    ChallengeRequest,
     ConfirmRequest,
     CreatedToken,
     DeviceId,
@@ -24,6 +26,8 @@ from ca.model import (
     IssueRequest,
     Operator,
     OperatorName,
+    Proposal,
+    ProposalRequest,
     Revocation,
     RevokeRequest,
     TenantId,
@@ -58,8 +62,16 @@ class Signer(Protocol):
         """Let an account have a one-time token, for good; the token."""
         ...
 
-    def decide_approval(self, asked: ApprovalDecision, /) -> Approval:
-        """Approve or refuse a request that waits."""
+    def decide_approval(self, asked: ApprovalDecision, /) -> Approval | Proposal:
+        """Approve or refuse a request that waits, for a certificate or for a grave act."""
+        ...
+
+    def propose(self, asked: ProposalRequest, /) -> Proposal:
+        """Ask for a grave act."""
+        ...
+
+    def challenge_tpm(self, asked: ChallengeRequest, /) -> Challenge:
+        """What a TPM must answer before a key of it counts as attested. Nothing is kept of it."""
         ...
 
     def ping(self) -> bool:
@@ -107,9 +119,17 @@ class Reader(Protocol):
         """
         ...
 
-    def waiting_approvals(self, *, now: UnixTime, after: tuple[UnixTime, Digest] | None = None, limit: int) -> Sequence[Approval]:
-        """Requests that nobody has decided, what ends next first, from behind `after`."""
+    def waiting_approvals(
+        self, *, tenant: TenantId, now: UnixTime, after: tuple[UnixTime, Digest] | None = None, limit: int
+    ) -> Sequence[Approval]:
+        """Requests of a tenant that nobody has decided, what ends next first, from behind `after`."""
         ...
+
+    def proposals(self, *, tenant: TenantId, after: tuple[UnixTime, Digest] | None = None, limit: int) -> Sequence[Proposal]:
+        """Grave acts that were asked for, what ends first first, from behind `after`."""
+        ...
+
+    def find_proposal(self, request: Digest, /) -> Proposal | None: ...
 
     def find_operator(self, name: OperatorName, /) -> Operator | None: ...
 

@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from ca.der import pem
 from ca.errors import FleetcaError, KeyUnavailable, Malformed, Misconfigured
-from ca.model import CrlContents, CrlPlan, Issuer, IssuerId, KeyName, Name, NameKind, Profile, ProfileName, Role, UnixTime
+from ca.model import CrlContents, CrlPlan, Demand, GraveAct, Issuer, IssuerId, KeyName, Name, NameKind, Profile, ProfileName, Role, UnixTime
 from ca.ports import KeyStore
-from ca.rules.caps import Caps, Manufacturer, Validated
+from ca.rules.caps import Attesting, Caps, Manufacturer, TpmMaker, Validated
 from ca.rules.certificate import issuer_from_certificate
 from ca.rules.issuers import arranged, with_successors
 from ca.rules.manufacturer import may_sign
@@ -149,6 +149,22 @@ def manufacturers(settings: Settings) -> tuple[Manufacturer, ...]:
     return tuple(found)
 
 
+def attesting(settings: Settings) -> Attesting:
+    """What the settings say of keys that are attested.
+
+    Raises:
+        Misconfigured: a file of CA certificates is absent, or one in it is not a CA's.
+    """
+    makers = []
+    for number, one in enumerate(settings.attestation.tpm_makers, start=1):
+        key = f"attestation.tpm_makers[{number}].roots"
+        ders = tuple(certificates_file(one.roots, key=key))
+        if not all(map(may_sign, ders)):
+            raise Misconfigured("not-a-ca", f"{one.roots} (setting {key}) holds a certificate that is not a CA's.")
+        makers.append(TpmMaker(one.name, ders))
+    return Attesting(tuple(makers), tuple(map(ProfileName, settings.attestation.profiles)))
+
+
 def validated(settings: Settings) -> Mapping[ProfileName, Validated]:
     """What ACME accounts may have, by profile: the directories of each together. The signer holds the web service to it."""
     reach: dict[ProfileName, Validated] = {}
@@ -174,6 +190,11 @@ def _caps(setting: CapsForm | None, own_names: frozenset[Name]) -> Caps:
         renew_from=setting.renew_from or 0.0,
         own_names=own_names,
     )
+
+
+def demand(settings: Settings) -> Demand:
+    """Which acts need two persons."""
+    return Demand(frozenset(map(GraveAct, settings.approvals.two_persons)), settings.approvals.approvers)
 
 
 def names(texts: Sequence[str]) -> tuple[Name, ...]:
@@ -288,6 +309,19 @@ def certificate_file(path: Path, *, key: str) -> bytes:
         return pem.der_of(octets, pem.CERTIFICATE)
     except Malformed as error:
         raise Misconfigured("bad-certificate", f"{path} (setting {key}) is not a certificate.", why=error.what) from None
+
+
+def certificates_file(path: Path, *, key: str) -> list[bytes]:
+    """As `certificate_file`, for a PEM file with one or more."""
+    with our_errors():
+        octets = read_octets(path, kind=f"certificates (setting {key})")
+    try:
+        found = pem.ders_of(octets, pem.CERTIFICATE)
+    except Malformed as error:
+        raise Misconfigured("bad-certificate", f"{path} (setting {key}) holds no certificates.", why=error.what) from None
+    if not found:
+        raise Misconfigured("bad-certificate", f"{path} (setting {key}) holds no certificate.", fix="Give it as PEM.")
+    return found
 
 
 def issuers(settings: Settings, certificates: Mapping[str, bytes] | None = None) -> tuple[Issuer, ...]:

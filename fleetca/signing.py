@@ -18,6 +18,7 @@ from ca.approvals import Approving
 from ca.confirm import Confirming
 from ca.describe import Describing
 from ca.errors import Conflict, FleetcaError, StoreUnavailable
+from ca.hardware import Challenging
 from ca.issue import Issuing
 from ca.key_life import KeyLife
 from ca.lineage import Issuers
@@ -26,9 +27,11 @@ from ca.model import DEFAULT_TENANT, IssuerId, KeyRecord
 from ca.operators import Operators
 from ca.order_renewals import Ordering
 from ca.ports import SigningKey
+from ca.provision import Provisioning
 from ca.record_ceremony import RecordingCeremonies
 from ca.recover import Recovery
 from ca.retire import Retiring
+from ca.revive import Reviving
 from ca.revoke import Revoking
 from ca.rules import grant, note
 from ca.sign_crl import CrlSigning
@@ -43,6 +46,7 @@ from ca.store.file_journal import FileJournal
 from ca.supersede import Superseding
 from ca.system import SystemChance, SystemClock
 from ca.tokens import Tokens
+from ca.two_persons import TwoPersons
 from ca.witness import Witness
 from config.settings import Settings
 from fleetca import forms, key_inventory
@@ -64,6 +68,7 @@ def policy(settings: Settings) -> grant.Policy:
         default_issuer=IssuerId(settings.profiles.default_issuer),
         profiles=forms.profiles(settings),
         caps=forms.caps(settings),
+        attesting=forms.attesting(settings),
     )
 
 
@@ -128,6 +133,9 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
             failpoint=points,
         )
         revoking = Revoking(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, failpoint=points)
+        two_persons = TwoPersons(
+            ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, demand=forms.demand(settings)
+        )
         yield SignerParts(
             verbs=Verbs(
                 issuing=issuing,
@@ -142,7 +150,11 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     secret=forms.serial_check_key(settings),
                 ),
                 ordering=Ordering(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
-                approving=Approving(ledger=store.ledger, issuers=issuers, policy=rules, clock=clock),
+                approving=Approving(
+                    ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, two_persons=two_persons
+                ),
+                two_persons=two_persons,
+                reviving=Reviving(ledger=store.ledger, witness=witness, two_persons=two_persons, clock=clock),
                 confirming=Confirming(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
                 superseding=Superseding(ledger=store.ledger, witness=witness, policy=rules, clock=clock),
                 crls=CrlSigning(
@@ -159,6 +171,10 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                 ),
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 describing=Describing(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
+                challenging=Challenging(policy=rules, clock=clock, chance=chance, secret=forms.serial_check_key(settings)),
+                provisioning=Provisioning(
+                    ledger=store.ledger, witness=witness, keys=keys, issuers=issuers, policy=rules, clock=clock, failpoint=points
+                ),
                 ceremonies=RecordingCeremonies(ledger=store.ledger, issuers=issuers, clock=clock),
                 questions=Questions(
                     reading=store.reading,
@@ -229,6 +245,8 @@ def signer(settings: Settings, process: Process) -> None:
     with signer_parts(settings) as parts:
         for ref, verdict in parts.recovery.finish().intents:
             log.warning("recovered", certificate=str(ref), verdict=verdict.value)
+        for wrong in parts.verbs.two_persons.at_load():
+            log.error("operator-refused", code=wrong.code, what=wrong.what, why=wrong.why)
         for issuer in parts.retiring.enter():
             log.info("issuer-at-work", issuer=issuer)
         for name, count in parts.verbs.crls.settle_shards():

@@ -7,9 +7,10 @@ Owns what a role may get at most by its weaker evidence, and the rate. A cap onl
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import combinations
 from types import MappingProxyType
 from typing import Final
 
@@ -67,6 +68,32 @@ class Manufacturer:
     certificate: bytes
     prefix: str
     profiles: tuple[ProfileName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TpmMaker:
+    """Whose TPMs are believed.
+
+    Args:
+        name: short, for the record.
+        roots: its CA certificates, DER; each of them is an end of the path.
+    """
+
+    name: str
+    roots: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attesting:
+    """What the settings say of keys that are attested.
+
+    Args:
+        makers: whose TPMs are believed.
+        profiles: what a device gets that is known by a key of its hardware and brings no token; the first. Empty: nothing.
+    """
+
+    makers: tuple[TpmMaker, ...] = ()
+    profiles: tuple[ProfileName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,19 +176,51 @@ class Power(Enum):
     revoke = "revoke"
     search = "search"
     approve = "approve"
+    propose = "propose"
+    """Ask for a grave act."""
+    authorize = "authorize"
+    """Approve a grave act that another person asked for."""
+    provision = "provision"
+    """Log in at a station of a factory line."""
 
 
 OPERATOR_POWERS: Final = {
-    "admin": frozenset(Power),
-    "registrar": frozenset({Power.issue, Power.create_token, Power.approve, Power.search}),
-    "revoker": frozenset({Power.revoke, Power.search}),
+    "admin": frozenset(Power) - {Power.authorize},
+    "registrar": frozenset({Power.issue, Power.create_token, Power.approve, Power.search, Power.propose}),
+    "revoker": frozenset({Power.revoke, Power.search, Power.propose}),
+    "line": frozenset({Power.provision}),
+    "security-officer": frozenset({Power.authorize, Power.search}),
     "auditor": frozenset({Power.search}),
 }
 """The roles an operator may hold. A word that is not here gives nothing."""
 
+EXCLUSIVE: Final = frozenset(
+    frozenset(pair)
+    for pair in (
+        # Who asks does not approve.
+        ("admin", "security-officer"),
+        ("registrar", "security-officer"),
+        ("revoker", "security-officer"),
+        # Who does something does not audit it.
+        ("admin", "auditor"),
+        ("registrar", "auditor"),
+        ("revoker", "auditor"),
+        ("security-officer", "auditor"),
+    )
+)
+"""Roles that no person holds at once."""
+
+
+def conflict(roles: Iterable[str]) -> tuple[str, str] | None:
+    """Two of these roles that exclude each other; None where none do."""
+    for one, other in combinations(sorted(set(roles)), 2):
+        if frozenset((one, other)) in EXCLUSIVE:
+            return one, other
+    return None
+
 
 def powers_of(operator: Operator) -> frozenset[Power]:
-    """What an operator may do; nothing once disabled."""
-    if operator.disabled_at is not None:
+    """What an operator may do; nothing once disabled, and nothing where its roles exclude each other."""
+    if operator.disabled_at is not None or conflict(operator.roles) is not None:
         return frozenset()
     return frozenset(power for role in operator.roles for power in OPERATOR_POWERS.get(role, frozenset()))

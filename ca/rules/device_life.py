@@ -4,7 +4,7 @@
       |  a first certificate: active         |                 |
       +--------------------+-----------------+-----------------+--> retired
 
-A retired device stays as a tombstone: its id never enrols again. Who may ask for a move is for `ca.rules.grant`.
+A retired device stays as a tombstone: its id enrols again only once two persons had it revived, and is blank then. Who may ask for a move is for `ca.rules.grant`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Final
 
 from ca.errors import Conflict, Denied, Malformed, Unacceptable
 from ca.model import (
+    Anchor,
+    AttestationKind,
     Device,
     DeviceChange,
     DeviceDescription,
@@ -28,6 +30,7 @@ from ca.model import (
     RootOfTrust,
     SafetyClass,
     UnixTime,
+    Verdict,
 )
 from ca.rules.window import date
 
@@ -41,7 +44,8 @@ MOVES: Final[Mapping[DeviceState, frozenset[DeviceState]]] = {
     _A: frozenset({_Q, _R}),
     # Released, it is what it was: active with a certificate, else provisioned.
     _Q: frozenset({_A, _P, _R}),
-    _R: frozenset(),
+    # By two persons only: `ca.revive`.
+    _R: frozenset({_B}),
 }
 """Every lawful move."""
 
@@ -84,7 +88,7 @@ def wanted(device: Device, reason: Reason, *, certified: bool) -> DeviceState:
             "device-retired",
             f"The device {device.id} is retired.",
             why="That is for good; its id stays as a tombstone.",
-            fix="Enrol the hardware under a new device id, if it may come back.",
+            fix="Enrol the hardware under a new device id; or have two persons revive this one: fleetca approvals request revive --device ID",
         )
     return after
 
@@ -151,6 +155,25 @@ def described(facts: DeviceFacts, said: DeviceDescription, *, now: UnixTime) -> 
     return after
 
 
+_ROOTS: Final[Mapping[AttestationKind, RootOfTrust]] = {AttestationKind.tpm: RootOfTrust.tpm, AttestationKind.se: RootOfTrust.se}
+
+
+def anchored(facts: DeviceFacts, anchor: Anchor) -> DeviceFacts:
+    """The facts once a key of the hardware is known: what was shown outweighs that nothing, or that no root of trust, was said."""
+    root = _ROOTS.get(anchor.kind)
+    after = replace(facts, anchors=(*facts.anchors, anchor))
+    if root is None or facts.root_of_trust not in {None, RootOfTrust.none}:
+        return after
+    return replace(after, root_of_trust=root, justification="", exception_ends=None)
+
+
+def as_shown(facts: DeviceFacts | None, verdict: Verdict | None) -> DeviceFacts | None:
+    """What counts as said while a request is judged: a root of trust that vouches for its key need not be said as well."""
+    root = None if verdict is None else _ROOTS.get(verdict.kind)
+    known = facts or DeviceFacts()
+    return facts if root is None or known.root_of_trust not in {None, RootOfTrust.none} else replace(known, root_of_trust=root)
+
+
 def excused(facts: DeviceFacts, *, now: UnixTime) -> bool:
     """Whether a device may go without a root of trust for now."""
     return facts.root_of_trust is RootOfTrust.none and facts.exception_ends is not None and now < facts.exception_ends
@@ -196,6 +219,16 @@ def describable(device: Device) -> None:
         raise Conflict("device-retired", f"The device {device.id} is retired.", why="Its record is closed.")
 
 
+def revivable(device: Device) -> None:
+    """Whether there is something to revive.
+
+    Raises:
+        Conflict: it is not retired (`device-not-retired`).
+    """
+    if device.state is not _R:
+        raise Conflict("device-not-retired", f"The device {device.id} is {device.state.value}.", why="Only a retired device is revived.")
+
+
 def difference(before: DeviceFacts, after: DeviceFacts) -> str:
     """What is said now and was not before, in one line."""
     said = []
@@ -204,6 +237,9 @@ def difference(before: DeviceFacts, after: DeviceFacts) -> str:
         if value != getattr(before, name):
             text = date(value) if isinstance(value, int) else getattr(value, "value", value)
             said.append(f"{name.replace('_', ' ')}: {text or 'nothing'}")
+    said += [
+        f"known by {one.kind.value} key sha256:{one.spki_sha256.hex()} ({one.source})" for one in after.anchors if one not in before.anchors
+    ]
     return "; ".join(said)
 
 

@@ -23,6 +23,7 @@ from ca.model import (
     Digest,
     Evidence,
     EvidenceKind,
+    KnownHardware,
     LocalEvidence,
     ManufacturerCertificate,
     MessageEvidence,
@@ -30,10 +31,11 @@ from ca.model import (
     PresentedCertificate,
     Role,
     TokenEvidence,
+    UnitEvidence,
     UnixTime,
     ValidatedNames,
 )
-from ca.rules import ids
+from ca.rules import ids, line
 from ca.rules import token as token_rule
 from ca.rules.message import Act, Message, check_message, digest_of, read_message, signed_octets
 
@@ -48,7 +50,9 @@ class Verb(Enum):
     bind_account = "bind-account"
     order_renewals = "order-renewals"
     approve = "approve"
+    propose = "propose"
     confirm = "confirm"
+    open_shift = "open-shift"
 
 
 ALLOWED: Final = frozenset(
@@ -62,12 +66,18 @@ ALLOWED: Final = frozenset(
         (Verb.issue, Role.enroll, EvidenceKind.validated),
         # A device fresh from a factory whose CA the settings trust (EST).
         (Verb.issue, Role.enroll, EvidenceKind.manufacturer),
+        # A device that is on record by a key of its hardware.
+        (Verb.issue, Role.enroll, EvidenceKind.hardware),
         # A responder gets its delegated certificate, and so does whoever signs answers ahead.
         (Verb.issue, Role.status, EvidenceKind.local),
         (Verb.issue, Role.publisher, EvidenceKind.local),
         # An operator at the machine, or one who signed.
         (Verb.issue, Role.operator, EvidenceKind.local),
         (Verb.issue, Role.operator, EvidenceKind.message),
+        # Units of a factory line, whose station's file was taken onto the record before.
+        (Verb.issue, Role.operator, EvidenceKind.unit),
+        # An operator logs in at a station, with a key of their own and by no other way.
+        (Verb.open_shift, Role.operator, EvidenceKind.message),
         # A device gives up its own certificate; an operator any.
         (Verb.revoke, Role.enroll, EvidenceKind.presented),
         (Verb.revoke, Role.enroll, EvidenceKind.message),
@@ -82,6 +92,9 @@ ALLOWED: Final = frozenset(
         (Verb.approve, Role.enroll, EvidenceKind.message),
         (Verb.approve, Role.operator, EvidenceKind.local),
         (Verb.approve, Role.operator, EvidenceKind.message),
+        # Grave acts are asked for by a signature and by nothing else.
+        (Verb.propose, Role.enroll, EvidenceKind.message),
+        (Verb.propose, Role.operator, EvidenceKind.message),
         # At the machine only: no signed message asks for it.
         (Verb.revoke_token, Role.operator, EvidenceKind.local),
         (Verb.order_renewals, Role.operator, EvidenceKind.local),
@@ -99,6 +112,8 @@ _ACTS: Final[Mapping[Verb, frozenset[Act]]] = {
     Verb.create_token: frozenset({Act.create_token}),
     Verb.confirm: frozenset({Act.confirm}),
     Verb.approve: frozenset({Act.approve}),
+    Verb.open_shift: frozenset({Act.shift}),
+    Verb.propose: frozenset({Act.propose}),
 }
 _KINDS: Final[Mapping[type, EvidenceKind]] = {
     TokenEvidence: EvidenceKind.token,
@@ -108,6 +123,8 @@ _KINDS: Final[Mapping[type, EvidenceKind]] = {
     ValidatedNames: EvidenceKind.validated,
     ManufacturerCertificate: EvidenceKind.manufacturer,
     AccountBinding: EvidenceKind.binding,
+    UnitEvidence: EvidenceKind.unit,
+    KnownHardware: EvidenceKind.hardware,
 }
 _ACCOUNT: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -129,6 +146,9 @@ class Claim:
     """The names that the web process says it validated."""
     binding: AccountBinding | None = None
     """Not verified yet: that takes the token's row."""
+    shift: int = 0
+    unit: line.Unit | None = None
+    """What a station's line says; whether it is on record takes its row."""
 
 
 def kind_of(evidence: Evidence) -> EvidenceKind:
@@ -182,6 +202,11 @@ def claim(verb: Verb, evidence: Evidence, peer: Peer, *, deployment: str, now: U
         if not _ACCOUNT.fullmatch(evidence.account):
             raise Malformed("bad-request", "This is no account.", why="It is 32 hexadecimal digits.")
         return Claim(verb, peer, kind, _sha256(evidence.account.encode() + evidence.mac), binding=evidence)
+    if isinstance(evidence, KnownHardware):
+        return Claim(verb, peer, kind, _sha256(b""))  # the CSR is the evidence: a repeated one is the same request
+    if isinstance(evidence, UnitEvidence):
+        digest = _unit_digest(evidence.shift, evidence.line)
+        return Claim(verb, peer, kind, digest, shift=evidence.shift, unit=line.read_unit(evidence.line))
     message = read_message(evidence.payload)
     check_message(message, acts=_ACTS[verb], deployment=deployment, now=now)
     signer = read_certificate(evidence.certificate)
@@ -213,6 +238,15 @@ def _validated(verb: Verb, evidence: ValidatedNames, peer: Peer) -> Claim:
 
 def _sha256(octets: bytes) -> Digest:
     return Digest(hashlib.sha256(octets).digest())
+
+
+def unit_key(shift: int, text: bytes, csr: bytes) -> Digest:
+    """The request key of a unit's line, as `request_key` will make it when the unit asks for its certificate."""
+    return _sha256(EvidenceKind.unit.value.encode() + b"\0" + _unit_digest(shift, text) + csr)
+
+
+def _unit_digest(shift: int, text: bytes) -> Digest:
+    return _sha256(f"unit {shift}\0".encode() + text)
 
 
 def request_key(found: Claim, csr: bytes) -> Digest:

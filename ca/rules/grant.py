@@ -38,6 +38,8 @@ from ca.model import (
     RevocationGrant,
     RevokeRequest,
     Role,
+    Shift,
+    ShiftRequest,
     StatusKind,
     TenantId,
     Token,
@@ -47,7 +49,7 @@ from ca.model import (
 )
 from ca.rules import manufacturer, renewal
 from ca.rules import token as token_rule
-from ca.rules.caps import NO_CAPS, Caps, Power, Validated, powers_of, within
+from ca.rules.caps import NO_CAPS, Attesting, Caps, Power, Validated, conflict, powers_of, within
 from ca.rules.evidence import Claim, Verb
 from ca.rules.message import Act
 from ca.rules.revocation import FOR_ONESELF
@@ -79,6 +81,7 @@ class Policy:
     default_issuer: IssuerId
     profiles: Mapping[ProfileName, Profile]
     caps: Mapping[Role, Caps]
+    attesting: Attesting = Attesting()
 
     def caps_of(self, role: Role) -> Caps:
         return self.caps.get(role, NO_CAPS)
@@ -116,6 +119,8 @@ class Asked:
     token: Digest | None = None
     token_for: Digest | None = None
     """Who the token belongs to from now on, where that is more than this request: an account's key."""
+    factory: str = ""
+    """The manufacturer whose certificate was shown."""
 
 
 # ---- Issuing --------------------------------------------------------------------------------------------------------
@@ -132,6 +137,9 @@ def asked_for(
     operator: Operator | None,
     now: UnixTime,
     orders: Orders = tuple,
+    hardware: DeviceId | None = None,
+    shift: Shift | None = None,
+    listed: Digest | None = None,
 ) -> Asked:
     """Who would get what by this evidence.
 
@@ -141,6 +149,9 @@ def asked_for(
         record: the row of the claim's certificate, found by issuer and serial; it is compared octet by octet here.
         operator: the row of the operator that the record is of.
         orders: to renew before the time; asked for where it would be too early.
+        hardware: the device on whose record the key stands by which this one says it is known.
+        shift: the row of the claim's shift.
+        listed: the request key that is on record for the claim's unit.
     """
     match found.kind:
         case EvidenceKind.token:
@@ -155,6 +166,10 @@ def asked_for(
             asked = _by_validated(found, request, policy, token)
         case EvidenceKind.manufacturer:
             asked = _by_manufacturer(found, request, policy, now=now)
+        case EvidenceKind.unit:
+            asked = _by_unit(found, request, policy, shift, listed=listed, key=key)
+        case EvidenceKind.hardware:
+            asked = _by_hardware(found, request, policy, hardware)
         case _:
             raise Denied("evidence-unknown", "This kind of evidence is not known.")
     return asked
@@ -288,7 +303,86 @@ def _by_manufacturer(found: Claim, request: IssueRequest, policy: Policy, *, now
     _agree(request, device=device, profile=profile, names=())
     _for_devices(policy, device, profile)
     within(caps, device=device, profile=profile)
-    return Asked(device=device, profile=profile, names=(), issuer=policy.default_issuer, actor=f"manufacturer:{maker.name}")
+    return Asked(
+        device=device, profile=profile, names=(), issuer=policy.default_issuer, actor=f"manufacturer:{maker.name}", factory=maker.name
+    )
+
+
+def _by_hardware(found: Claim, request: IssueRequest, policy: Policy, device: DeviceId | None) -> Asked:
+    """A device whose key is on record needs nobody's word: the key itself signed the CSR, or its TPM attested it."""
+    if device is None or not policy.attesting.profiles:
+        raise Unauthenticated(
+            "hardware-unknown",
+            "No device is known by this key.",
+            why="No manifest lists it, no TPM with it enrolled before, or the settings give such devices no profile.",
+            fix="Enrol with a token, or import the maker's manifest: fleetca devices import-manifest FILE --signer CERTIFICATE",
+        )
+    profile = request.profile or policy.attesting.profiles[0]
+    if profile not in policy.attesting.profiles:
+        raise Denied(
+            "over-the-cap", "Devices known by their hardware do not get that profile.", why=f"The settings do not list {profile!r}."
+        )
+    _agree(request, device=device, profile=profile, names=())
+    _for_devices(policy, device, profile)
+    within(policy.caps_of(found.peer.role), device=device, profile=profile)
+    return Asked(device=device, profile=profile, names=(), issuer=policy.default_issuer, actor=f"device:{device}")
+
+
+def _by_unit(found: Claim, request: IssueRequest, policy: Policy, shift: Shift | None, *, listed: Digest | None, key: Digest) -> Asked:
+    """What a station sealed and the signer took: the line is believed because its hash stands on record, with the CSR in it."""
+    unit = found.unit
+    assert unit is not None, "a claim of this kind holds a unit"
+    if (
+        shift is None
+        or shift.tenant != policy.tenant
+        or unit.number > min(shift.taken, shift.count)
+        or listed != key
+        or unit.csr != request.csr
+    ):
+        raise Denied(
+            "unit-unknown",
+            f"Unit {unit.number} of shift {found.shift} is not on record.",
+            why="Its station's file was not taken so far, or says something else.",
+            fix="Bring the station's whole file: fleetca line reconcile",
+        )
+    _agree(request, device=unit.device, profile=shift.profile, names=())
+    _for_devices(policy, unit.device, shift.profile)
+    actor = f"line:{shift.station}/{shift.operator}"
+    return Asked(device=unit.device, profile=shift.profile, names=(), issuer=policy.default_issuer, actor=actor)
+
+
+def unlocked(device: Device, latest: Sequence[Certificate]) -> None:
+    """Whether a unit may still be provisioned.
+
+    Args:
+        latest: the newest of its certificates.
+
+    Raises:
+        Denied: it has been (`unit-locked`).
+    """
+    if latest:
+        raise Denied(
+            "unit-locked",
+            f"The unit {device.id} was provisioned already.",
+            why=f"It has the certificate {latest[0].ref}.",
+            fix="A unit is provisioned once. Let it renew, or retire it and give the hardware another id.",
+        )
+
+
+def open_shift(
+    found: Claim, request: ShiftRequest, policy: Policy, *, record: Certificate | None, operator: Operator | None, now: UnixTime
+) -> OperatorName:
+    """May this evidence log in at that station? Returns who does."""
+    own = _shown(found, record, now=now)
+    renewal.newest(own, now=now)
+    name = _operator(own, operator, power=Power.provision)
+    message = found.message
+    asked = (request.station, request.station_key.hex(), request.count), request.profile, request.lifetime
+    if message is None or (message.station, message.profile, message.lifetime) != asked:
+        raise Unauthenticated("message-for-another-act", "The signed message asks for another shift.")
+    _for_devices(policy, DeviceId("unit"), request.profile)
+    judge_names(policy.profile(request.profile), ())
+    return name
 
 
 def _reach(said: ValidatedNames, caps: Caps) -> Validated:
@@ -423,6 +517,11 @@ def _operator(own: Certificate, operator: Operator | None, *, power: Power | Non
         raise Denied("not-an-operator", "Only an operator may ask for this.", why="The key that signed is not an operator's.")
     if operator is None or operator.name != name or operator.disabled_at is not None:
         raise Denied("operator-unknown", "There is no such operator, or it is disabled.")
+    clash = conflict(operator.roles)
+    if clash is not None:
+        raise Denied(
+            "exclusive-roles", f"The operator {name} holds roles that exclude each other.", why=f"They are {clash[0]} and {clash[1]}."
+        )
     if power is not None and power not in powers_of(operator):
         raise Denied("operator-role", "The operator's roles do not allow this.", why=f"None of its roles gives the power to {power.value}.")
     return name
@@ -626,15 +725,65 @@ def token(
     return actor
 
 
-def approval(found: Claim, request: ApprovalDecision, *, record: Certificate | None, operator: Operator | None, now: UnixTime) -> str:
-    """May this evidence decide on a request that waits? Returns the actor for the record."""
+def proposal(found: Claim, *, record: Certificate | None, operator: Operator | None, now: UnixTime) -> Operator:
+    """May this evidence ask for a grave act? Returns who asks."""
+    return _signing(found, record, operator, power=Power.propose, now=now)
+
+
+def authorization(
+    found: Claim, request: ApprovalDecision, *, record: Certificate | None, operator: Operator | None, asked_by: OperatorName, now: UnixTime
+) -> Operator:
+    """May this evidence answer a grave act? Returns who answers. Who asked may: to take it back.
+
+    Raises:
+        Denied: it is not signed by an operator (`approval-unsigned`), or the roles do not allow it.
+    """
+    if found.kind is not EvidenceKind.message:
+        raise Denied(
+            "approval-unsigned",
+            "A grave act is approved by a signature.",
+            why="Whoever may use this machine is not thereby another person.",
+            fix="Sign with an operator's key: fleetca approvals approve REQUEST --certificate FILE --key FILE",
+        )
+    own = operator is not None and operator.name == asked_by
+    by = _signing(found, record, operator, power=Power.propose if own else Power.authorize, now=now)
+    if found.message is None or found.message.decision != (request.request, request.approve, request.reason):
+        raise Unauthenticated("message-for-another-act", "The signed message decides something else.")
+    return by
+
+
+def _signing(found: Claim, record: Certificate | None, operator: Operator | None, *, power: Power, now: UnixTime) -> Operator:
+    if found.kind is not EvidenceKind.message:
+        raise Denied("evidence-unknown", "This kind of evidence asks for no grave act.")
+    own = _shown(found, record, now=now)
+    renewal.newest(own, now=now)
+    _operator(own, operator, power=power)
+    assert operator is not None, "_operator sees to it"
+    return operator
+
+
+def approval(
+    found: Claim,
+    request: ApprovalDecision,
+    *,
+    record: Certificate | None,
+    operator: Operator | None,
+    powers: frozenset[Power],
+    now: UnixTime,
+) -> str:
+    """May this evidence decide on a request that waits? Returns the actor for the record.
+
+    Args:
+        powers: any of them suffices.
+    """
     match found.kind:
         case EvidenceKind.local if found.peer.role is Role.operator:
             return _role_actor(found)
         case EvidenceKind.message:
             own = _shown(found, record, now=now)
             renewal.newest(own, now=now)
-            actor = f"operator:{_operator(own, operator, power=Power.approve)}"
+            held = frozenset() if operator is None else powers_of(operator)
+            actor = f"operator:{_operator(own, operator, power=next(iter(powers & held), Power.approve))}"
             if found.message is None or found.message.decision != (request.request, request.approve, request.reason):
                 raise Unauthenticated("message-for-another-act", "The signed message decides something else.")
             return actor

@@ -6,13 +6,14 @@ names. Knows nothing of who may have them. Ids never become paths, yet the patte
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from collections.abc import Callable
 from typing import Final
 
 from ca.errors import Malformed
-from ca.model import DeviceId, IssuerId, Name, NameKind, OperatorName, ProfileName, Reason, Serial
+from ca.model import DeviceId, Digest, GraveAct, IssuerId, Name, NameKind, OperatorName, ProfileName, Reason, Serial
 
 _DEVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _SHORT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -72,6 +73,11 @@ def hash_beginning(text: str, *, whole: bool = False) -> str:
     if not _HASH.fullmatch(lower) or (whole and len(lower) != 64):
         raise Malformed("bad-hash", "This is no SHA-256, nor the beginning of one.", why="It must be hexadecimal digits, at most 64.")
     return lower
+
+
+def subject_digest(act: GraveAct, text: str) -> Digest:
+    """What a grave act finds its approval by: of the act and its exact request, as canonical JSON."""
+    return Digest(hashlib.sha256(f"{act.value}\0{text}".encode()).digest())
 
 
 def reason_named(word: str) -> Reason:

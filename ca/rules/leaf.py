@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from ca.model import (
+    Anchor,
     Approval,
     CertificateRef,
     CrlIntent,
@@ -30,13 +31,19 @@ from ca.model import (
     LogLeaf,
     Name,
     Operator,
+    Proposal,
+    RecordSeal,
     RenewalOrder,
     Revocation,
     RevocationGrant,
     Role,
     Serial,
+    Shift,
+    Station,
     Token,
     UnixTime,
+    Verdict,
+    WipeReceipt,
 )
 
 
@@ -82,7 +89,13 @@ def issuance(intent: Intent) -> LogLeaf:
         tenant=grant.tenant,
         names=_names(draft.names),
         request_key=intent.request_key.hex(),
+        **({} if grant.verdict is None else {"attestation": verdict_of(grant.verdict)}),
     )
+
+
+def verdict_of(verdict: Verdict) -> dict[str, str]:
+    """Why a key counted as attested."""
+    return {"kind": verdict.kind.value, "rule": verdict.rule, "words": verdict.words, "anchor": verdict.anchor.hex()}
 
 
 def void(ref: CertificateRef, *, at: UnixTime) -> LogLeaf:
@@ -165,7 +178,7 @@ def token_revoked(known: Token, *, actor: str, at: UnixTime) -> LogLeaf:
     return _leaf("token-revoked", at, hash=known.hash.hex(), device=known.device, actor=actor)
 
 
-def approval(decided: Approval) -> LogLeaf:
+def approval(decided: Approval, *, channel: str) -> LogLeaf:
     """An operator decided on a request."""
     assert decided.decided_at is not None, "only decisions are put on record"
     return _leaf(
@@ -178,7 +191,31 @@ def approval(decided: Approval) -> LogLeaf:
         spki_sha256=decided.spki_sha256.hex(),
         decision=decided.state.value,
         actor=decided.decided_by,
+        channel=channel,
         reason=decided.reason,
+    )
+
+
+def proposal(known: Proposal, *, actor: str, person: str, channel: str, message: Digest | None, at: UnixTime) -> LogLeaf:
+    """A grave act was asked for, approved, refused, withdrawn or done: the proposal as it is afterwards.
+
+    Args:
+        message: the digest of what was signed; None where nothing was.
+    """
+    return _leaf(
+        "proposal",
+        at,
+        request=known.request.hex(),
+        tenant=known.tenant,
+        act=known.act.value,
+        subject=known.subject,
+        state=known.state.value,
+        expires=known.expires,
+        actor=actor,
+        person=person,
+        channel=channel,
+        message_sha256=None if message is None else message.hex(),
+        reason=known.words or known.reason,
     )
 
 
@@ -216,6 +253,46 @@ def clone(
     )
 
 
+def station(known: Station, *, actor: str, at: UnixTime) -> LogLeaf:
+    """A station of a factory line is known by this key."""
+    return _leaf("station", at, name=known.name, tenant=known.tenant, spki_sha256=hashlib.sha256(known.spki).hexdigest(), actor=actor)
+
+
+def shift(opened: Shift, *, quota: bytes, actor: str) -> LogLeaf:
+    """An operator logged in at a station; the quota may be signed."""
+    return _leaf(
+        "shift",
+        opened.not_before,
+        number=opened.number,
+        tenant=opened.tenant,
+        station=opened.station,
+        operator=opened.operator,
+        profile=opened.profile,
+        issuer=opened.issuer,
+        count=opened.count,
+        not_after=opened.not_after,
+        accept_until=opened.accept_until,
+        request=opened.request.hex(),
+        quota_sha256=hashlib.sha256(quota).hexdigest(),
+        actor=actor,
+    )
+
+
+def units(taken: Shift, *, first: int, actor: str, at: UnixTime) -> LogLeaf:
+    """Units of a shift, from `first` on, were taken from their station."""
+    return _leaf("units", at, shift=taken.number, station=taken.station, first=first, taken=taken.taken, head=taken.head.hex(), actor=actor)
+
+
+def record_seal(sealed: RecordSeal, *, actor: str) -> LogLeaf:
+    """So many provisioning records of a station may be countersigned."""
+    return _leaf("record-seal", sealed.at, station=sealed.station, count=sealed.count, last=sealed.last, issuer=sealed.issuer, actor=actor)
+
+
+def wipe(receipt: WipeReceipt) -> LogLeaf:
+    """A retired device said that it wiped its keys."""
+    return _leaf("wipe", receipt.at, device=receipt.device, receipt_sha256=hashlib.sha256(receipt.octets).hexdigest(), actor=receipt.actor)
+
+
 def issuer(known: Issuer, *, at: UnixTime) -> LogLeaf:
     """This deployment knows an issuer."""
     return _leaf("issuer", at, id=known.id, tenant=known.tenant, certificate_sha256=hashlib.sha256(known.certificate).hexdigest())
@@ -223,7 +300,16 @@ def issuer(known: Issuer, *, at: UnixTime) -> LogLeaf:
 
 def operator(made: Operator, *, actor: str, at: UnixTime) -> LogLeaf:
     """An operator exists, or changed."""
-    return _leaf("operator", at, name=made.name, tenant=made.tenant, roles=list(made.roles), actor=actor, disabled_at=made.disabled_at)
+    return _leaf(
+        "operator",
+        at,
+        name=made.name,
+        tenant=made.tenant,
+        roles=list(made.roles),
+        person=made.who,
+        actor=actor,
+        disabled_at=made.disabled_at,
+    )
 
 
 def device(known: Device, *, actor: str, at: UnixTime) -> LogLeaf:
@@ -244,7 +330,12 @@ def facts_of(facts: DeviceFacts) -> dict[str, Any]:
         "safety_class": None if facts.safety_class is None else facts.safety_class.value,
         "batch": facts.batch,
         "owner": facts.owner,
+        "anchors": anchors_of(facts.anchors),
     }
+
+
+def anchors_of(anchors: Sequence[Anchor]) -> list[dict[str, Any]]:
+    return [{"kind": one.kind.value, "spki_sha256": one.spki_sha256.hex(), "source": one.source, "at": one.at} for one in anchors]
 
 
 def device_change(known: Device, change: DeviceChange) -> LogLeaf:

@@ -34,6 +34,8 @@ class Act(Enum):
     issue = "issue"
     report = "report"
     approve = "approve"
+    propose = "propose"
+    shift = "shift"
 
 
 WINDOW: Final = {
@@ -44,6 +46,8 @@ WINDOW: Final = {
     Act.issue: 300,
     Act.report: 300,
     Act.approve: 300,
+    Act.propose: 300,
+    Act.shift: 300,
 }
 """Seconds around `issued_at` in which a message counts. A renewal may be retried for an hour with the same octets, and gets one certificate."""
 
@@ -56,6 +60,8 @@ FIELDS: Final = {
     Act.issue: (frozenset({"device", "profile", "csr"}), frozenset({"names"})),
     Act.report: (frozenset({"outcome"}), frozenset({"code", "due", "agent"})),
     Act.approve: (frozenset({"request", "decision"}), frozenset({"words"})),
+    Act.propose: (frozenset({"grave", "subject", "lifetime", "words"}), frozenset[str]()),
+    Act.shift: (frozenset({"station", "station_key", "profile", "count", "lifetime"}), frozenset[str]()),
 }
 """Required and optional fields of each act, beside the common ones."""
 _DECISIONS: Final = {"approve": True, "refuse": False}
@@ -80,6 +86,10 @@ class Message:
     """What a device says of its renewals: `outcome`, `code`, `due`, `agent`. Enrolment reads it; the signer never does."""
     decision: tuple[str, bool, str] | None = None
     """The whole hash of a request in hex, whether it is approved, and words about it."""
+    proposal: tuple[str, str, int, str] | None = None
+    """A grave act, the exact request as canonical JSON, the seconds that it holds, and words about it."""
+    station: tuple[str, str, int] | None = None
+    """Of a shift: the station's name, the SHA-256 of its key in hex, and units at most."""
 
 
 def signed_octets(payload: bytes) -> bytes:
@@ -189,9 +199,11 @@ def read_message(payload: bytes) -> Message:
         device=ids.device_id(_text(document, "device")) if "device" in document else None,
         profile=ids.profile_name(_text(document, "profile")) if "profile" in document else None,
         names=names_from(document["names"]) if "names" in document else (),
-        lifetime=_number(document, "lifetime") if "lifetime" in document else None,
+        lifetime=_number(document, "lifetime") if "lifetime" in document and act is not Act.propose else None,
         report={key: _number(document, key) if key == "due" else _text(document, key) for key in fields} if act is Act.report else None,
         decision=_decision(document) if act is Act.approve else None,
+        proposal=_proposal(document) if act is Act.propose else None,
+        station=_station(document) if act is Act.shift else None,
     )
 
 
@@ -204,6 +216,14 @@ def _decision(document: Mapping[str, Any]) -> tuple[str, bool, str]:
         _DECISIONS[word],
         _text(document, "words") if "words" in document else "",
     )
+
+
+def _station(document: Mapping[str, Any]) -> tuple[str, str, int]:
+    return _text(document, "station"), ids.hash_beginning(_text(document, "station_key"), whole=True), _number(document, "count")
+
+
+def _proposal(document: Mapping[str, Any]) -> tuple[str, str, int, str]:
+    return _text(document, "grave"), _text(document, "subject"), _number(document, "lifetime"), _text(document, "words")
 
 
 def write_message(message: Message) -> bytes:
@@ -233,6 +253,10 @@ def write_message(message: Message) -> bytes:
     if message.decision is not None:
         request, approve, words = message.decision
         document |= {"request": request, "decision": "approve" if approve else "refuse"} | ({"words": words} if words else {})
+    if message.proposal is not None:
+        document |= dict(zip(("grave", "subject", "lifetime", "words"), message.proposal, strict=True))
+    if message.station is not None:
+        document |= dict(zip(("station", "station_key", "count"), message.station, strict=True))
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 

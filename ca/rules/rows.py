@@ -23,6 +23,7 @@ from ca.model import (
     KeyRecord,
     Name,
     Operator,
+    Proposal,
     Revocation,
     Token,
 )
@@ -40,9 +41,10 @@ _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "token": (("hash",), ("at", "tenant", "device", "profile", "actor", "names", "expires")),
     "token-revoked": (("hash",), ("at", "device")),
     "issuer": (("id",), ("tenant", "certificate_sha256")),
-    "operator": (("name",), ("tenant", "roles", "disabled_at")),
+    "operator": (("name",), ("tenant", "roles", "person", "disabled_at")),
+    "proposal": (("request",), ("tenant", "act", "subject", "state", "expires")),
     "device": (("id",), ("tenant", "state")),
-    "device-facts": (("id",), ("root_of_trust", "justification", "exception_ends", "safety_class", "batch", "owner")),
+    "device-facts": (("id",), ("root_of_trust", "justification", "exception_ends", "safety_class", "batch", "owner", "anchors")),
     "key-state": (("spki_sha256",), ("tenant", "name", "purpose", "store", "protection", "state")),
 }
 ONCE = frozenset({"issuance", "revocation", "crl", "token", "token-revoked"})
@@ -170,7 +172,12 @@ def of_issuer(row: Issuer) -> Fact:
 
 
 def of_operator(row: Operator) -> Fact:
-    return Fact("operator", row.name, {"tenant": row.tenant, "roles": list(row.roles), "disabled_at": row.disabled_at})
+    return Fact("operator", row.name, {"tenant": row.tenant, "roles": list(row.roles), "person": row.who, "disabled_at": row.disabled_at})
+
+
+def of_proposal(row: Proposal) -> Fact:
+    fields = {"tenant": row.tenant, "act": row.act.value, "subject": row.subject, "state": row.state.value, "expires": row.expires}
+    return Fact("proposal", octets(row.request).hex(), fields)
 
 
 def of_device(row: Device) -> Fact:

@@ -13,6 +13,7 @@ import orjson
 
 from ca.errors import Broken, FleetcaError
 from ca.model import (
+    Approval,
     CertificateRef,
     CrlIntent,
     Device,
@@ -25,12 +26,17 @@ from ca.model import (
     KeyChange,
     KeyRecord,
     Operator,
+    Proposal,
+    RecordSeal,
     RenewalOrder,
     Revocation,
     RevocationGrant,
     Role,
+    Shift,
+    Station,
     Token,
     UnixTime,
+    WipeReceipt,
 )
 from ca.rules import forms
 
@@ -169,6 +175,69 @@ class OperatorChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalDecided:
+    """An operator decided on a request for a certificate."""
+
+    approval: Approval
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalMoved:
+    """A grave act was asked for, answered or done: the proposal as it is afterwards."""
+
+    proposal: Proposal
+    actor: str
+    person: str
+    channel: str
+    message: Digest | None
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class StationKnown:
+    """A station of a factory line is on record."""
+
+    station: Station
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftOpened:
+    """An operator logged in at a station. Written before the quota is signed."""
+
+    shift: Shift
+    quota: bytes
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnitsTaken:
+    """A shift has so many units; which they are says its station's file."""
+
+    shift: int
+    taken: int
+    head: Digest
+    at: UnixTime
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsSealed:
+    """Provisioning records may be countersigned from here on."""
+
+    seal: RecordSeal
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wiped:
+    """A retired device sent its wipe receipt."""
+
+    receipt: WipeReceipt
+
+
+@dataclass(frozen=True, slots=True)
 class CrlIntended:
     """A CRL may be signed from here on; says which numbers are spent."""
 
@@ -191,7 +260,14 @@ Record: TypeAlias = (
     | MessageUsed
     | KeyMoved
     | OperatorChanged
+    | ApprovalDecided
+    | ProposalMoved
     | CrlIntended
+    | StationKnown
+    | ShiftOpened
+    | UnitsTaken
+    | RecordsSealed
+    | Wiped
 )
 
 _KINDS: dict[str, type[Any]] = {
@@ -210,7 +286,14 @@ _KINDS: dict[str, type[Any]] = {
     "message": MessageUsed,
     "key-state": KeyMoved,
     "operator": OperatorChanged,
+    "approval": ApprovalDecided,
+    "proposal": ProposalMoved,
     "crl": CrlIntended,
+    "station": StationKnown,
+    "shift": ShiftOpened,
+    "units": UnitsTaken,
+    "record-seal": RecordsSealed,
+    "wipe": Wiped,
 }
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 

@@ -22,6 +22,8 @@ from ca.model import (
     Certificate,
     CertificateQuery,
     CertificateRef,
+    Challenge,
+    ChallengeRequest,
     ConfirmRequest,
     CreatedToken,
     CrlIntent,
@@ -45,12 +47,19 @@ from ca.model import (
     OperatorName,
     Outline,
     Profile,
+    Proposal,
+    ProposalRequest,
+    RecordSeal,
     RenewalOrder,
     RenewalOrderRequest,
     RenewalOrderWithdrawal,
     Revocation,
     RevokeRequest,
     Role,
+    Shift,
+    ShiftCount,
+    ShiftRequest,
+    Station,
     Token,
     TokenRequest,
     TokenWithdrawal,
@@ -118,9 +127,18 @@ class SignerClient:
         """An account has a token from now on; the token."""
         return forms.read(Token, self._ask("bind-account", messages.write_binding(asked)))
 
-    def decide_approval(self, asked: ApprovalDecision) -> Approval:
-        """Approve or refuse a request that waits."""
-        return forms.read(Approval, self._ask("decide-approval", messages.write_decision(asked)))
+    def decide_approval(self, asked: ApprovalDecision) -> Approval | Proposal:
+        """Approve or refuse a request that waits, for a certificate or for a grave act."""
+        told = self._ask("decide-approval", messages.write_decision(asked))
+        return forms.read(Proposal, told["proposal"]) if "proposal" in told else forms.read(Approval, told["approval"])
+
+    def propose(self, asked: ProposalRequest) -> Proposal:
+        """Ask for a grave act; what became of it where it was asked for before."""
+        return forms.read(Proposal, self._ask("propose", messages.write_proposal(asked)))
+
+    def challenge_tpm(self, asked: ChallengeRequest) -> Challenge:
+        """What a TPM must answer before a key of it counts as attested."""
+        return forms.read(Challenge, self._ask("challenge-tpm", forms.write(asked)))
 
     def confirm(self, asked: ConfirmRequest) -> Certificate:
         """A certificate was used, or its successor delivered. Returns the certificate that spoke."""
@@ -161,8 +179,12 @@ class SignerClient:
 
     # ---- Operators (role operator) ----------------------------------------------------------------------------------
 
-    def add_operator(self, name: OperatorName, roles: Sequence[str]) -> Operator:
-        return forms.read(Operator, self._ask("add-operator", {"name": name, "roles": list(roles)}))
+    def add_operator(self, name: OperatorName, roles: Sequence[str], *, person: str = "") -> Operator:
+        return forms.read(Operator, self._ask("add-operator", {"name": name, "roles": list(roles), "person": person}))
+
+    def revive_device(self, device: DeviceId) -> Device:
+        """Let the id of a retired device come back, blank, as two persons approved."""
+        return forms.read(Device, self._ask("revive-device", {"device": device}))
 
     def disable_operator(self, name: OperatorName) -> Operator:
         return forms.read(Operator, self._ask("disable-operator", {"name": name}))
@@ -175,6 +197,38 @@ class SignerClient:
     def record_ceremony(self, files: Mapping[str, bytes]) -> str:
         """Have a ceremony verified and recorded, whose transcript, sheet and outputs these are; its name."""
         return forms.read(str, self._ask("record-ceremony", messages.write_files(files)))
+
+    # ---- The factory line (role operator) ---------------------------------------------------------------------------
+
+    def add_station(self, name: str, spki: bytes) -> Station:
+        """A station and its key; the same again is harmless."""
+        return forms.read(Station, self._ask("add-station", {"name": name, "spki": forms.write(spki)}))
+
+    def open_shift(self, asked: ShiftRequest) -> tuple[Shift, bytes]:
+        """An operator logs in at a station: the shift, and the first line of its file."""
+        told = self._ask("open-shift", forms.write(asked))
+        return forms.read(Shift, told["shift"]), forms.read(bytes, told["header"])
+
+    def take_units(self, file_fd: int) -> Shift:
+        """Have a station's file taken, which is read from the open file `file_fd`, from its present offset on."""
+        return forms.read(Shift, self._ask("take-units", {}, fd=file_fd, timeout=600.0))
+
+    def issue_units(self, shift: int, lines: Sequence[bytes]) -> Sequence[bytes | FleetcaError]:
+        """The certificates (DER) of units that were taken, by their lines, or what each was refused with."""
+        told = self._ask("issue-units", {"shift": shift, "lines": [each.decode() for each in lines]}, timeout=120.0)
+        return [messages.read_outcome(one) for one in told]
+
+    def seal_records(self, station: str, documents: Sequence[bytes]) -> RecordSeal:
+        """Have the next provisioning records of a station countersigned; without any, the last countersignature."""
+        return forms.read(RecordSeal, self._ask("seal-records", {"station": station, "records": [each.decode() for each in documents]}))
+
+    def stations(self) -> tuple[Station, ...]:
+        return forms.read(tuple[Station, ...], self._ask("stations", {}))
+
+    def shifts(self, *, before: int | None = None, limit: int = 50) -> tuple[tuple[ShiftCount, ...], int | None]:
+        """A page of shifts, the newest first, and the mark of the next one."""
+        page = self._ask("shifts", {"limit": limit} if before is None else {"limit": limit, "before": before})
+        return forms.read(tuple[ShiftCount, ...], page["rows"]), page["next"]
 
     # ---- Questions (role operator) ----------------------------------------------------------------------------------
 
@@ -209,6 +263,15 @@ class SignerClient:
         """A page of the requests that wait for an operator, and the cursor of the next one."""
         page = self._ask("approvals", {"limit": limit} if after is None else {"limit": limit, "after": after})
         return forms.read(tuple[Approval, ...], page["rows"]), page["next"]
+
+    def proposals(self, *, after: str | None = None, limit: int = 50) -> tuple[tuple[Proposal, ...], str | None]:
+        """A page of grave acts that were asked for and are not over, and the cursor of the next one."""
+        page = self._ask("proposals", {"limit": limit} if after is None else {"limit": limit, "after": after})
+        return forms.read(tuple[Proposal, ...], page["rows"]), page["next"]
+
+    def proposal(self, request: str) -> Proposal:
+        """The one whose hash begins with these digits, whatever became of it."""
+        return forms.read(Proposal, self._ask("proposal", {"request": request}))
 
     def device_facts(self, device: DeviceId) -> DeviceFacts | None:
         """What was said of a device; None where nothing was."""

@@ -24,6 +24,7 @@ from ca.model import (
     EvidenceKind,
     IssueRequest,
     IssuerId,
+    KnownHardware,
     LocalEvidence,
     ManufacturerCertificate,
     MessageEvidence,
@@ -32,6 +33,7 @@ from ca.model import (
     Peer,
     PresentedCertificate,
     ProfileName,
+    ProposalRequest,
     Reason,
     RenewalOrderRequest,
     RenewalOrderWithdrawal,
@@ -41,6 +43,7 @@ from ca.model import (
     TokenEvidence,
     TokenRequest,
     TokenWithdrawal,
+    TpmAttestation,
     ValidatedNames,
 )
 from ca.rules import forms, ids
@@ -60,6 +63,7 @@ _TAGS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = {
     EvidenceKind.local.value: (LocalEvidence, ()),
     EvidenceKind.manufacturer.value: (ManufacturerCertificate, ("certificate",)),
     EvidenceKind.validated.value: (ValidatedNames, ("account", "purpose", "profile", "names", "token", "replaces")),
+    EvidenceKind.hardware.value: (KnownHardware, ()),
     EvidenceKind.binding.value: (AccountBinding, ("account", "profile", "key_id", "octets", "mac", "digest")),
 }
 
@@ -176,6 +180,17 @@ def read_answer(document: Mapping[str, Any]) -> Any:
     raise _FINAL.get(kind, errors.Broken)(code, what, why=why, fix=fix)
 
 
+def read_outcome(document: Any) -> bytes | errors.FleetcaError:
+    """One of many that were asked for together: what it got, or what it was refused with."""
+    if isinstance(document, str):
+        return forms.read(bytes, document)
+    try:
+        read_answer(document if isinstance(document, dict) else {})
+    except errors.FleetcaError as error:
+        return error
+    raise errors.Broken("bad-answer", "The signer's answer cannot be read.")
+
+
 # ---- Requests -------------------------------------------------------------------------------------------------------
 
 
@@ -253,11 +268,13 @@ def write_issue(asked: IssueRequest) -> dict[str, Any]:
         body["names"] = names_to(asked.names)
     if asked.issuer is not None:
         body["issuer"] = asked.issuer
+    if asked.attestation is not None:
+        body["attestation"] = forms.write(asked.attestation)
     return body
 
 
 def read_issue(body: Mapping[str, Any], peer: Peer) -> IssueRequest:
-    _only(body, required=frozenset({"csr", "evidence"}), optional=frozenset({"device", "profile", "names", "issuer"}))
+    _only(body, required=frozenset({"csr", "evidence"}), optional=frozenset({"device", "profile", "names", "issuer", "attestation"}))
     return IssueRequest(
         csr=forms.read(bytes, body["csr"]),
         evidence=read_evidence(body["evidence"], peer),
@@ -265,6 +282,7 @@ def read_issue(body: Mapping[str, Any], peer: Peer) -> IssueRequest:
         profile=_profile(body),
         names=_names(body),
         issuer=ids.issuer_id(forms.read(str, body["issuer"])) if "issuer" in body else None,
+        attestation=forms.read(TpmAttestation, body["attestation"]) if "attestation" in body else None,
     )
 
 
@@ -370,6 +388,14 @@ def write_binding(asked: AccountBinding) -> dict[str, Any]:
 
 
 def read_binding(body: Mapping[str, Any], peer: Peer) -> Evidence:
+    return read_only_evidence(body, peer)
+
+
+def write_proposal(asked: ProposalRequest) -> dict[str, Any]:
+    return {"evidence": write_evidence(asked.evidence)}
+
+
+def read_only_evidence(body: Mapping[str, Any], peer: Peer) -> Evidence:
     _only(body, required=frozenset({"evidence"}))
     return read_evidence(body["evidence"], peer)
 

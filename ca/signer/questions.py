@@ -28,7 +28,11 @@ from ca.model import (
     KeyRecord,
     Operator,
     Outline,
+    Proposal,
     RenewalOrder,
+    Shift,
+    ShiftCount,
+    Station,
     StoreAbility,
     TenantId,
     Token,
@@ -36,6 +40,7 @@ from ca.model import (
 )
 from ca.ports import Clock
 from ca.rules import certified_keys, forms, grant, ids
+from ca.rules.two_persons import not_found
 from ca.signer import messages
 from ca.witness import Witness
 
@@ -78,13 +83,25 @@ class Reading(Protocol):
 
     def waiting_tokens(self, *, now: UnixTime, after: tuple[DeviceId, Digest] | None, limit: int) -> Sequence[Token]: ...
 
-    def waiting_approvals(self, *, now: UnixTime, after: tuple[UnixTime, Digest] | None, limit: int) -> Sequence[Approval]: ...
+    def waiting_approvals(
+        self, *, tenant: TenantId, now: UnixTime, after: tuple[UnixTime, Digest] | None, limit: int
+    ) -> Sequence[Approval]: ...
+
+    def proposals(self, *, tenant: TenantId, after: tuple[UnixTime, Digest] | None = None, limit: int = 100) -> Sequence[Proposal]: ...
+
+    def find_proposal_by_beginning(self, beginning: str) -> Proposal | None: ...
 
     def issuers(self) -> Sequence[Issuer]: ...
 
     def operators(self) -> Sequence[Operator]: ...
 
     def renewal_orders(self) -> Sequence[RenewalOrder]: ...
+
+    def stations(self) -> Sequence[Station]: ...
+
+    def shifts(self, *, before: int, limit: int) -> Sequence[Shift]: ...
+
+    def count_shift(self, shift: Shift) -> ShiftCount: ...
 
     def key_records(self) -> Sequence[KeyRecord]: ...
 
@@ -102,6 +119,8 @@ class Questions:
             "device-events",
             "tokens",
             "approvals",
+            "proposals",
+            "proposal",
             "issuers",
             "profiles",
             "operators",
@@ -109,6 +128,8 @@ class Questions:
             "key",
             "keys-held",
             "renewal-orders",
+            "stations",
+            "shifts",
         }
     )
 
@@ -134,10 +155,14 @@ class Questions:
             "device-events": self._events,
             "tokens": self._tokens,
             "approvals": self._approvals,
+            "proposals": self._proposals,
+            "proposal": self._proposal,
             "issuers": lambda _: self._reading.issuers(),
             "profiles": lambda _: tuple(self._policy.profiles[name] for name in sorted(self._policy.profiles)),
             "operators": lambda _: self._reading.operators(),
             "renewal-orders": lambda _: tuple(self._reading.renewal_orders()),
+            "stations": lambda _: [one for one in self._reading.stations() if one.tenant == self._policy.tenant],
+            "shifts": self._shifts,
             "keys": lambda _: self._key_records(),
             "key": lambda body: self._key_changes(Digest(forms.read(bytes, body.get("spki_sha256")))),
             "keys-held": lambda _: [_held(store, keys) for store, keys in self._held()],
@@ -235,14 +260,37 @@ class Questions:
         more = f"{page[-1].device}/{page[-1].hash.hex()}" if len(found) > limit else None
         return {"rows": forms.write(page), "next": more}
 
+    def _shifts(self, body: Mapping[str, Any]) -> Any:
+        if not body.keys() <= {"before", "limit"}:
+            raise forms.bad("It takes before and limit.")
+        before = forms.read(int, body["before"]) if "before" in body else 1 << 53
+        found = self._reading.shifts(before=before, limit=_limit(body))
+        rows = [self._reading.count_shift(shift) for shift in found if shift.tenant == self._policy.tenant]
+        return {"rows": forms.write(rows), "next": found[-1].number if len(found) == _limit(body) else None}
+
     def _approvals(self, body: Mapping[str, Any]) -> Any:
         if not body.keys() <= {"after", "limit"}:
             raise forms.bad("It takes after and limit.")
         limit = _limit(body)
         after = _approval_place(forms.read(str, body["after"])) if "after" in body else None
-        found = self._reading.waiting_approvals(now=self._clock.now(), after=after, limit=limit + 1)
+        found = self._reading.waiting_approvals(tenant=self._policy.tenant, now=self._clock.now(), after=after, limit=limit + 1)
         page = found[:limit]
         return {"rows": forms.write(page), "next": f"{page[-1].expires}/{page[-1].request.hex()}" if len(found) > limit else None}
+
+    def _proposals(self, body: Mapping[str, Any]) -> Any:
+        if not body.keys() <= {"after", "limit"}:
+            raise forms.bad("It takes after and limit.")
+        limit = _limit(body)
+        after = _approval_place(forms.read(str, body["after"])) if "after" in body else (self._clock.now(), Digest(b"\xff" * 32))
+        found = self._reading.proposals(tenant=self._policy.tenant, after=after, limit=limit + 1)
+        page = found[:limit]
+        return {"rows": forms.write(tuple(page)), "next": f"{page[-1].expires}/{page[-1].request.hex()}" if len(found) > limit else None}
+
+    def _proposal(self, body: Mapping[str, Any]) -> Proposal:
+        found = self._reading.find_proposal_by_beginning(ids.hash_beginning(forms.read(str, body.get("request"))))
+        if found is None or found.tenant != self._policy.tenant:
+            raise not_found()
+        return found
 
 
 def _approval_place(cursor: str) -> tuple[UnixTime, Digest]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,20 +18,36 @@ from ca.approvals import Approving
 from ca.confirm import Confirming
 from ca.describe import Describing
 from ca.errors import Broken, Contested, Denied, FleetcaError, NotFound, Unavailable
+from ca.hardware import Challenging
 from ca.issue import Issuing, Prepared
-from ca.model import DeviceDescription, Issued, MessageEvidence, OperatorName, Peer, Role
+from ca.model import (
+    DEFAULT_TENANT,
+    ChallengeRequest,
+    DeviceDescription,
+    Issued,
+    MessageEvidence,
+    OperatorName,
+    Peer,
+    Proposal,
+    ProposalRequest,
+    Role,
+)
 from ca.operators import Operators
 from ca.order_renewals import Ordering
+from ca.provision import Provisioning
 from ca.record_ceremony import RecordingCeremonies
+from ca.revive import Reviving
 from ca.revoke import Revoking
 from ca.rules import forms, ids
 from ca.sign_crl import CrlSigning
-from ca.signer import messages
+from ca.signer import line_desk, messages
 from ca.signer.desk import Desk, Log, Silence
+from ca.signer.line_desk import LineDesk
 from ca.signer.lines import Lines, Request
 from ca.signer.questions import Questions
 from ca.supersede import Superseding
 from ca.tokens import Tokens
+from ca.two_persons import TwoPersons
 
 HOUSEKEEPING: Final = 60.0
 """Seconds between two looks for what became due without anybody asking."""
@@ -46,11 +62,15 @@ class Verbs:
     tokens: Tokens
     ordering: Ordering
     approving: Approving
+    two_persons: TwoPersons
+    reviving: Reviving
     confirming: Confirming
     superseding: Superseding
     crls: CrlSigning
     operators: Operators
     describing: Describing
+    provisioning: Provisioning
+    challenging: Challenging
     ceremonies: RecordingCeremonies
     questions: Questions
 
@@ -81,6 +101,7 @@ class SignerServer:
         self._log: Log = log or Silence()
         self._lines = Lines(self._path, users=users, mode=mode, monotonic=monotonic, log=self._log, asked=self._asked)
         self._crl_lock = threading.Lock()
+        self._challenge_lock = threading.Lock()
         self._stopping = threading.Event()
         self._handlers: Mapping[str, Handler] = {
             "revoke": self._revoke,
@@ -90,6 +111,8 @@ class SignerServer:
             "order-renewals": self._order_renewals,
             "withdraw-renewal-order": self._withdraw_renewal_order,
             "decide-approval": self._decide_approval,
+            "propose": self._propose,
+            "revive-device": self._revive_device,
             "confirm": self._confirm,
             "sign-crl": self._sign_crl,
             "crl-published": self._crl_published,
@@ -97,7 +120,9 @@ class SignerServer:
             "add-operator": self._add_operator,
             "disable-operator": self._disable_operator,
             "describe-device": self._describe_device,
+            "challenge-tpm": self._challenge_tpm,
             "record-ceremony": self._record_ceremony,
+            **LineDesk(verbs.provisioning, desk, self._log).handlers,
             "health": self._health,
             **dict.fromkeys(verbs.questions.NAMES, self._question),
         }
@@ -143,6 +168,9 @@ class SignerServer:
             if verb == "issue":
                 self._issue(asked, request)
                 return
+            if verb == "issue-units":
+                self._issue_units(asked, request)
+                return
             handler = self._handlers.get(verb)
             if handler is None:
                 raise NotFound("verb-unknown", "The signer does not know this verb.", fix="Run client and signer of the same release.")
@@ -160,6 +188,10 @@ class SignerServer:
         finally:
             _close(request.descriptor)
         request.answer(answer)
+
+    def _unforeseen(self, error: Exception) -> FleetcaError:
+        self._log.error("internal", verb="issue-units", kind=type(error).__name__, why=str(error))
+        return Broken("internal", "Something failed inside the signer; nothing was released.")
 
     def _failed(self, error: Exception, verb: str, peer: Peer) -> bytes:
         if isinstance(error, FleetcaError):
@@ -197,6 +229,23 @@ class SignerServer:
         except Exception as error:  # noqa: BLE001 - as above
             answer = self._failed(error, "issue", peer)
         request.answer(answer)
+
+    def _issue_units(self, body: dict[str, Any], request: Request) -> None:
+        """Many at once, at the desk like all others; answered when the last of them is decided."""
+        asked = line_desk.read_units(body)
+        gathered = line_desk.Gathered(len(asked), lambda all_: request.soon(lambda: self._units_issued(request, all_)))
+        for place, one in enumerate(asked):
+            try:
+                self._desk.submit(self._verbs.issuing.prepare(one, request.peer), gathered.at(place))
+            except Exception as error:  # noqa: BLE001 - one of many; it is answered with the others
+                gathered.at(place)(error if isinstance(error, FleetcaError) else self._unforeseen(error))
+        _close(request.descriptor)
+
+    def _units_issued(self, request: Request, outcomes: Sequence[Issued | FleetcaError]) -> None:
+        fresh = sum(not isinstance(one, FleetcaError) and not one.repeated for one in outcomes)
+        codes = sorted({one.code for one in outcomes if isinstance(one, FleetcaError)})
+        self._log.info("units-issued", role=request.peer.role.value, uid=request.peer.uid, fresh=fresh, asked=len(outcomes), refused=codes)
+        request.answer(messages.frame({"ok": line_desk.write_outcomes(outcomes)}))
 
     def _revoke(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         prepared = self._verbs.revoking.prepare(messages.read_revoke(_plain(body), peer), peer)
@@ -245,10 +294,29 @@ class SignerServer:
     def _decide_approval(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         asked = messages.read_decision(_plain(body), peer)
         made = self._desk.do(lambda: self._verbs.approving.decide(asked, peer))
+        if isinstance(made, Proposal):
+            by = made.answers[-1].operator
+            self._log.warning("proposal-decided", operator=by, act=made.act.value, state=made.state.value, request=made.request.hex()[:16])
+            return {"proposal": forms.write(made)}
         self._log.info(
             "approval-decided", actor=made.decided_by, device=made.device, state=made.state.value, request=made.request.hex()[:16]
         )
+        return {"approval": forms.write(made)}
+
+    def _propose(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        asked = ProposalRequest(messages.read_only_evidence(_plain(body), peer))
+        made = self._desk.do(lambda: self._verbs.two_persons.propose(asked, peer))
+        self._log.warning("proposed", operator=made.asked.operator, act=made.act.value, request=made.request.hex()[:16])
         return made
+
+    def _revive_device(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        body = _plain(body)
+        if set(body) != {"device"}:
+            raise forms.bad("It takes device.")
+        name = ids.device_id(forms.read(str, body["device"]))
+        device = self._desk.do(lambda: self._verbs.reviving.revive(name, peer, tenant=DEFAULT_TENANT))
+        self._log.warning("device-revived", role=peer.role.value, uid=peer.uid, device=device.id)
+        return device
 
     def _confirm(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         asked = messages.read_confirm(_plain(body), peer)
@@ -286,11 +354,12 @@ class SignerServer:
 
     def _add_operator(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         body = _plain(body)
-        if set(body) != {"name", "roles"}:
-            raise forms.bad("It takes name and roles.")
+        if set(body) != {"name", "roles", "person"}:
+            raise forms.bad("It takes name, roles and person.")
         name = ids.operator_name(forms.read(str, body["name"]))
         roles = forms.read(tuple[str, ...], body["roles"])
-        return self._desk.do(lambda: self._verbs.operators.add(name, roles, peer))
+        person = forms.read(str, body["person"])
+        return self._desk.do(lambda: self._verbs.operators.add(name, roles, peer, person=person))
 
     def _disable_operator(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         body = _plain(body)
@@ -304,6 +373,11 @@ class SignerServer:
         device, facts = self._desk.do(lambda: self._verbs.describing.describe(said, peer))
         self._log.info("device-described", role=peer.role.value, uid=peer.uid, device=device.id, state=device.state.value)
         return {"device": forms.write(device), "facts": forms.write(facts)}
+
+    def _challenge_tpm(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        # Not at the desk: it asks the database nothing, and nothing is kept of it.
+        with self._challenge_lock:
+            return self._verbs.challenging.challenge(forms.read(ChallengeRequest, _plain(body)), peer)
 
     def _record_ceremony(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         files = messages.read_files(_plain(body))

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ca.model import Approval, ApprovalState, DeviceId, Digest, EvidenceKind, UnixTime
+from ca.model import Approval, ApprovalState, DeviceId, Digest, EvidenceKind, TenantId, UnixTime
 from ca.store import rows
 from ca.store import tables as t
 from ca.store.reads import Reads, insert, param, values_of
@@ -27,8 +27,8 @@ WAITING_OF = (
 )
 WAITING = (
     sa.select(t.approvals)
-    .where(_WAITS, sa.tuple_(_a.expires, _a.request) > sa.tuple_(param("expires"), param("request")))
-    .order_by(_a.expires, _a.request)
+    .where(_a.tenant == param("tenant"), _WAITS, sa.tuple_(_a.expires, _a.request) > sa.tuple_(param("expires"), param("request")))
+    .order_by(_a.tenant, _a.expires, _a.request)
     .limit(param("limit"))
 )
 _new = insert(t.approvals).values(values_of(t.approvals))
@@ -75,10 +75,13 @@ class ApprovalReads(Reads):
         found = self._all(APPROVALS_BETWEEN, {"low": low, "high": high})
         return approval_of(found[0]) if len(found) == 1 else None
 
-    def waiting_approvals(self, *, now: UnixTime, after: tuple[UnixTime, Digest] | None = None, limit: int = 100) -> Sequence[Approval]:
-        """Those that nobody has decided, what ends next first, from behind `after`."""
+    def waiting_approvals(
+        self, *, tenant: TenantId, now: UnixTime, after: tuple[UnixTime, Digest] | None = None, limit: int = 100
+    ) -> Sequence[Approval]:
+        """Those of a tenant that nobody has decided, what ends next first, from behind `after`."""
         expires, request = after or (now, Digest(b"\xff" * 32))
-        return [approval_of(row) for row in self._all(WAITING, {"expires": expires, "request": request, "limit": limit})]
+        values = {"tenant": tenant, "expires": expires, "request": request, "limit": limit}
+        return [approval_of(row) for row in self._all(WAITING, values)]
 
     def waiting_approvals_of(self, device: DeviceId, *, now: UnixTime, limit: int) -> int:
         """How many of a device wait; no more are counted than `limit`."""

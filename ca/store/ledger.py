@@ -21,6 +21,8 @@ from ca.store.approval_rows import ApprovalWrites
 from ca.store.database import BUSY_SECONDS, Database
 from ca.store.failures import named
 from ca.store.foresight import ForeseenWrites
+from ca.store.line_rows import LineWrites
+from ca.store.proposal_rows import ProposalWrites
 from ca.store.renewal_rows import RenewalOrderWrites
 from ca.store.rows import Row
 from ca.store.writes_authority import AuthorityWrites
@@ -66,7 +68,18 @@ class _Savepoint:
             writing.command(f"RELEASE SAVEPOINT {self._name}")
 
 
-class SqlWriting(ForeseenWrites, StatusWrites, RecordWrites, AuthorityWrites, KeyWrites, DeviceWrites, ApprovalWrites, RenewalOrderWrites):
+class SqlWriting(
+    ForeseenWrites,
+    StatusWrites,
+    RecordWrites,
+    AuthorityWrites,
+    KeyWrites,
+    DeviceWrites,
+    ApprovalWrites,
+    ProposalWrites,
+    RenewalOrderWrites,
+    LineWrites,
+):
     """One write transaction: `ca.ports.Writing` and `ca.ports.Sequencing`. Belongs to the thread that opened it."""
 
     def __init__(self, database: Database, cursor: Any) -> None:

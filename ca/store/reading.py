@@ -44,6 +44,8 @@ from ca.store.approval_rows import ApprovalReads
 from ca.store.database import Database
 from ca.store.device_reads import DeviceReads
 from ca.store.key_reads import KeyReads
+from ca.store.line_rows import LineReads
+from ca.store.proposal_rows import ProposalReads
 from ca.store.reads import PAGE, Parameters, Statement, paged, param
 from ca.store.renewal_rows import RenewalOrderReads
 from ca.store.rows import Row
@@ -105,7 +107,7 @@ TOKENS_WAITING = (
 PING = sa.select(t.counters.c.value).where(t.counters.c.name == t.CHANGE)
 
 
-class Reading(KeyReads, DeviceReads, ApprovalReads, RenewalOrderReads):
+class Reading(KeyReads, DeviceReads, ApprovalReads, ProposalReads, RenewalOrderReads, LineReads):
     """Reads only. `find_certificate`, `find_by_der_digest`, `certificates_of`, `find_token`, `change_number`, `high_time`, `crl_entries`, `last_crl`, `issuers`,
     `operators`, `find_operator`, `pending_leaves`, `leaves`, `leaf_count` and `last_checkpoint` come from `Reads`.
     """

@@ -32,6 +32,7 @@ from ca.model import (
     Serial,
     Token,
 )
+from ca.rules import leaf
 from ca.store import tables as t
 
 Row: TypeAlias = Sequence[Any]
@@ -73,7 +74,7 @@ def names_of(text: str) -> tuple[Name, ...]:
 
 def text_of_grant(grant: Grant) -> str:
     """The grant for the record: canonical JSON, octets in hex."""
-    parent, token = grant.parent, grant.token
+    parent, token, verdict = grant.parent, grant.token, grant.verdict
     return _to_json(
         {
             "tenant": grant.tenant,
@@ -89,6 +90,7 @@ def text_of_grant(grant: Grant) -> str:
             "parent": None if parent is None else str(parent),
             "token": None if token is None else token.hex(),
             "granted_at": grant.granted_at,
+            **({} if verdict is None else {"verdict": leaf.verdict_of(verdict)}),
         }
     )
 
@@ -271,7 +273,7 @@ OPERATOR_COLUMNS = tuple(t.operators.c)
 
 
 def operator_of(row: Row) -> Operator:
-    return Operator(row[0], row[1], tuple(orjson.loads(row[2])), row[3], row[4])
+    return Operator(row[0], row[1], tuple(orjson.loads(row[2])), row[3], row[4], row[5])
 
 
 CRL_COLUMNS = tuple(column for column in t.crls.c if column.name != "published_at")

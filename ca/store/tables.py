@@ -39,6 +39,7 @@ operators = sa.Table(
     sa.Column("roles", TEXT, nullable=False),  # JSON list
     sa.Column("created", NUMBER, nullable=False),
     sa.Column("disabled_at", NUMBER),
+    sa.Column("person", TEXT, nullable=False),
 )
 
 issuers = sa.Table(
@@ -75,6 +76,7 @@ devices = sa.Table(
     sa.Column("created", NUMBER, nullable=False),
     sa.CheckConstraint("state IN ('blank', 'provisioned', 'active', 'quarantined', 'retired')", name="devices_state"),
     sa.Index("devices_by_tenant", "tenant", "id"),
+    sa.Index("devices_retired", "id", sqlite_where=sa.text("state = 'retired'"), postgresql_where=sa.text("state = 'retired'")),
     sqlite_with_rowid=False,
 )
 
@@ -89,6 +91,7 @@ device_facts = sa.Table(
     sa.Column("safety_class", TEXT),
     sa.Column("batch", TEXT, nullable=False),
     sa.Column("owner", TEXT, nullable=False),
+    sa.Column("anchors", TEXT, nullable=False),  # JSON list
     # Few have an exception: the doctor asks for those that ended.
     sa.Index(
         "device_facts_exceptions",
@@ -224,6 +227,7 @@ approvals = sa.Table(
     sa.CheckConstraint("state IN ('pending', 'approved', 'refused')", name="approvals_state"),
     sa.Index(
         "approvals_waiting",
+        "tenant",
         "expires",
         "request",
         sqlite_where=sa.text("state = 'pending'"),
@@ -236,6 +240,66 @@ approvals = sa.Table(
         sqlite_where=sa.text("state = 'pending'"),
         postgresql_where=sa.text("state = 'pending'"),
     ),
+    sqlite_with_rowid=False,
+)
+
+proposals = sa.Table(
+    "proposals",
+    metadata,
+    sa.Column("request", OCTETS, primary_key=True),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("act", TEXT, nullable=False),
+    sa.Column("subject_sha256", OCTETS, nullable=False),
+    sa.Column("expires", NUMBER, nullable=False),
+    sa.Column("state", TEXT, nullable=False),
+    sa.Column("body", TEXT, nullable=False),  # the whole of it as JSON, with what was signed
+    sa.CheckConstraint("state IN ('open', 'approved', 'refused', 'withdrawn', 'used')", name="proposals_state"),
+    sa.Index("proposals_by_subject", "subject_sha256"),
+    sa.Index("proposals_by_end", "tenant", "expires", "request"),
+    sqlite_with_rowid=False,
+)
+
+line_stations = sa.Table(
+    "line_stations",
+    metadata,
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("body", TEXT, nullable=False),  # JSON
+    sqlite_with_rowid=False,
+)
+
+line_shifts = sa.Table(
+    "line_shifts",
+    metadata,
+    sa.Column("number", ROW, primary_key=True, autoincrement=False),
+    sa.Column("request", OCTETS, nullable=False),
+    sa.Column("body", TEXT, nullable=False),  # JSON
+    sa.Index("line_shifts_by_request", "request", unique=True),
+)
+
+line_units = sa.Table(
+    "line_units",
+    metadata,
+    sa.Column("shift", NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("number", NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("request_key", OCTETS, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+line_seals = sa.Table(
+    "line_seals",
+    metadata,
+    sa.Column("station", TEXT, primary_key=True),
+    sa.Column("count", NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("body", TEXT, nullable=False),  # JSON
+    sqlite_with_rowid=False,
+)
+
+wipe_receipts = sa.Table(
+    "wipe_receipts",
+    metadata,
+    sa.Column("device", TEXT, primary_key=True),
+    sa.Column("tenant", TEXT, nullable=False),
+    sa.Column("body", TEXT, nullable=False),  # JSON
     sqlite_with_rowid=False,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import sqlalchemy as sa
 
@@ -100,11 +101,12 @@ class AuthorityWrites(Writes):
                 "roles": json.dumps(list(operator.roles)),
                 "created": operator.created,
                 "disabled_at": operator.disabled_at,
+                "person": operator.person,
             },
         )
         if not added:
             there = self.find_operator(operator.name)
-            if there is None or (there.tenant, there.roles, there.disabled_at) != (operator.tenant, operator.roles, operator.disabled_at):
+            if there is None or replace(there, created=0) != replace(operator, created=0):
                 raise Conflict("operator-exists", f"There is another operator named {operator.name}.", fix="Choose another name.")
 
     def disable_operator(self, name: OperatorName, *, now: UnixTime) -> None:

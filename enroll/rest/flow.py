@@ -16,14 +16,19 @@ from ca.model import (
     Certificate,
     CertificateQuery,
     CertificateRef,
+    Challenge,
     ConfirmRequest,
     CreatedToken,
+    Digest,
     Issuer,
     IssueRequest,
     IssuerId,
+    KnownHardware,
     MessageEvidence,
     Profile,
     ProfileName,
+    Proposal,
+    ProposalRequest,
     Revocation,
     RevokeRequest,
     TokenEvidence,
@@ -37,6 +42,7 @@ from ca.rules.message import Act, Message, check_message, read_message
 from ca.rules.renewal_health import Health
 from ca.rules.renewal_window import Plan, Suggestion
 from ca.rules.token import token_hash
+from ca.rules.two_persons import not_found
 from enroll import evidence
 from enroll.gate import Gate
 from enroll.model import Delivered, Granted, Issuance, Report
@@ -92,20 +98,27 @@ class Enrolment:
 
     # ---- Issuing ----------------------------------------------------------------------------------------------------
 
-    def enroll(self, *, token: str, csr: bytes) -> Issuance:
-        """A first certificate for a one-time token."""
-        return self.issuance(self._signer.issue(self.enrolling(token=token, csr=csr)))
+    def enroll(self, members: Mapping[str, Any]) -> Issuance:
+        """A first certificate for a one-time token, or for a device that is known by its hardware."""
+        return self.issuance(self._signer.issue(self.enrolling(members)))
+
+    def challenge(self, members: Mapping[str, Any]) -> Challenge:
+        """What a TPM must answer before a key of it counts as attested."""
+        return self._signer.challenge_tpm(messages.challenge_of(members))
 
     def renew(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> Issuance:
         """A successor for a current certificate: presented in TLS, or by a message that its key signed."""
         return self.issuance(self._signer.issue(self.renewing(certificate=certificate, members=members)))
 
-    def enrolling(self, *, token: str, csr: bytes) -> IssueRequest:
+    def enrolling(self, members: Mapping[str, Any]) -> IssueRequest:
         """What `enroll` asks the signer."""
-        token_hash(token)  # a mistyped token is told apart here, before anything is asked
+        token = members.get("token")
+        if token is not None:
+            token_hash(token)  # a mistyped token is told apart here, before anything is asked
         if self._gate is not None:
             self._gate.enter_new()
-        return IssueRequest(csr=csr, evidence=TokenEvidence(token))
+        shown = KnownHardware() if token is None else TokenEvidence(token)
+        return IssueRequest(csr=members["csr"], evidence=shown, attestation=messages.attestation_of(members))
 
     def renewing(self, *, certificate: bytes | None, members: Mapping[str, Any]) -> IssueRequest:
         """What `renew` asks the signer."""
@@ -113,12 +126,12 @@ class Enrolment:
             shown = evidence.presented(certificate)
             if self._gate is not None:
                 self._gate.enter(shown.certificate, now=self._clock.now())
-            return IssueRequest(csr=members["csr"], evidence=shown)
+            return IssueRequest(csr=members["csr"], evidence=shown, attestation=messages.attestation_of(members))
         given, message = self._message(members, Act.renew)
         if self._gate is not None:
             self._gate.enter(given.certificate, now=self._clock.now())
         assert message.csr is not None, "read_message requires it of this act"
-        return IssueRequest(csr=messages.csr_octets(message.csr), evidence=given)
+        return IssueRequest(csr=messages.csr_octets(message.csr), evidence=given, attestation=messages.attestation_of(members))
 
     def issue(self, members: Mapping[str, Any]) -> Issuance:
         """A certificate that an operator asks for by a signed message."""
@@ -160,7 +173,12 @@ class Enrolment:
             TokenRequest(given, device=message.device, profile=message.profile, names=message.names, lifetime=message.lifetime)
         )
 
-    def decide(self, members: Mapping[str, Any]) -> Approval:
+    def propose(self, members: Mapping[str, Any]) -> Proposal:
+        """A grave act that an operator asks for by a signed message."""
+        given, _ = self._message(members, Act.propose)
+        return self._signer.propose(ProposalRequest(given))
+
+    def decide(self, members: Mapping[str, Any]) -> Approval | Proposal:
         """What an operator says, by a signed message, to a request that waits."""
         given, message = self._message(members, Act.approve)
         assert message.decision is not None, "read_message requires it of this act"
@@ -268,11 +286,29 @@ class Enrolment:
         """One page of the requests that wait for an operator, for an operator."""
         now = self._clock.now()
         operator = evidence.require_search(certificate, reader=self._reader, now=now)
-        found = self._reader.waiting_approvals(
-            now=now, after=None if after is None else messages.read_approval_place(after), limit=limit + 1
-        )
-        page = [one for one in found[:limit] if one.tenant == operator.tenant]
-        return page, f"{found[limit - 1].expires}-{found[limit - 1].request.hex()}" if len(found) > limit else None
+        place = None if after is None else messages.read_approval_place(after)
+        found = self._reader.waiting_approvals(tenant=operator.tenant, now=now, after=place, limit=limit + 1)
+        return found[:limit], f"{found[limit - 1].expires}-{found[limit - 1].request.hex()}" if len(found) > limit else None
+
+    def proposals(self, *, certificate: bytes | None, after: str | None, limit: int) -> tuple[Sequence[Proposal], str | None]:
+        """One page of the grave acts that were asked for and are not over, for an operator of their tenant."""
+        now = self._clock.now()
+        operator = evidence.require_search(certificate, reader=self._reader, now=now)
+        place = (now, Digest(b"\xff" * 32)) if after is None else messages.read_approval_place(after)
+        found = self._reader.proposals(tenant=operator.tenant, after=place, limit=limit + 1)
+        return found[:limit], f"{found[limit - 1].expires}-{found[limit - 1].request.hex()}" if len(found) > limit else None
+
+    def proposal(self, request: str, *, certificate: bytes | None) -> Proposal:
+        """One of them, whatever became of it.
+
+        Raises:
+            NotFound: there is none, or it is another tenant's: both look the same.
+        """
+        operator = evidence.require_search(certificate, reader=self._reader, now=self._clock.now())
+        found = self._reader.find_proposal(Digest(bytes.fromhex(ids.hash_beginning(request, whole=True))))
+        if found is None or found.tenant != operator.tenant:
+            raise not_found()
+        return found
 
     def chain(self, issuer: IssuerId | None = None) -> tuple[bytes, ...]:
         """CA certificates from the issuer (absent: the one that issues now) to a root.

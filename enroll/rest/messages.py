@@ -6,6 +6,7 @@ Certificates travel as PEM text in JSON and as DER under `application/pkix-cert`
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -20,14 +21,19 @@ from ca.model import (
     CertificateQuery,
     CertificateRef,
     CertificateState,
+    Challenge,
+    ChallengeRequest,
     Digest,
     MessageEvidence,
+    Proposal,
     Reason,
     Revocation,
     Standing,
+    TpmAttestation,
     UnixTime,
 )
 from ca.rules import ids, renewal
+from ca.rules.attestation.endorsement import LONGEST_CHAIN
 from ca.rules.message import names_to
 from ca.rules.renewal_health import Health, health
 from enroll.model import Issuance, Report
@@ -90,23 +96,52 @@ def _optional(one: Field) -> Field:
 
 _OPTIONAL_MESSAGE: Final = fields.member("message", _MESSAGE, required=False)
 
+_ENDORSEMENT: Final = fields.several_octets(
+    "endorsement", most=LONGEST_CHAIN, about="Certificates, DER: the endorsement key's own, then those between it and the TPM's maker."
+)
+_ATTESTATION_KEY: Final = fields.octets("attestation_key", about="TPMT_PUBLIC of a restricted signing key of that TPM.")
+CHALLENGE: Final = Body("ChallengeRequest", "A TPM, and the key of it that will attest another.", (_ENDORSEMENT, _ATTESTATION_KEY))
+ATTESTATION: Final = Body(
+    "Attestation",
+    "What a TPM says of the key in the certificate request. Structures are those of the TPM, octet by octet.",
+    (
+        _ENDORSEMENT,
+        _ATTESTATION_KEY,
+        fields.octets("ticket", about="Of the challenge."),
+        fields.octets("secret", about="What TPM2_ActivateCredential gave out of it."),
+        fields.octets("key", about="TPMT_PUBLIC of the key in the certificate request."),
+        fields.octets("attest", about="TPMS_ATTEST of TPM2_Certify over that key, with the challenge's nonce as qualifyingData."),
+        fields.octets("signature", about="TPMT_SIGNATURE over it."),
+    ),
+)
+_OPTIONAL_ATTESTATION: Final = fields.member("attestation", ATTESTATION, required=False)
+
 ENROLL: Final = Body(
     "EnrollRequest",
-    "A one-time token and a certificate request.",
+    "A certificate request, and a one-time token; or the word that the device is known by its hardware. An attestation where the profile asks for one.",
     (
         fields.text(
             "token",
             pattern=r"[\x21-\x7e]{1,200}",
             should="a token as `fleetca token create` prints it: enr_...",
             about="The one-time enrolment token.",
+            required=False,
+        ),
+        fields.choice(
+            "known_by",
+            ("hardware",),
+            about="No token: the key of the request, or the TPM that attests it, is on the device's record.",
+            required=False,
         ),
         _CSR,
+        _OPTIONAL_ATTESTATION,
     ),
+    one_of=("token", "known_by"),
 )
 RENEW: Final = Body(
     "RenewRequest",
     "A certificate request for a new key, with the current certificate presented in TLS; or a signed message that carries one.",
-    (_optional(_CSR), _OPTIONAL_MESSAGE),
+    (_optional(_CSR), _OPTIONAL_MESSAGE, _OPTIONAL_ATTESTATION),
     one_of=("csr", "message"),
 )
 _SUCCESSOR: Final = Body(
@@ -147,7 +182,7 @@ REPORT: Final = Body(
 )
 MESSAGE_ONLY: Final = Body("MessageRequest", "A message signed with an operator's key.", (fields.member("message", _MESSAGE),))
 
-BODIES: Final = (ENROLL, RENEW, CONFIRM, REVOKE, REPORT, MESSAGE_ONLY)
+BODIES: Final = (ENROLL, CHALLENGE, RENEW, CONFIRM, REVOKE, REPORT, MESSAGE_ONLY)
 
 
 def read_body(raw: bytes, body: Body) -> Mapping[str, Any]:
@@ -159,6 +194,23 @@ def message_of(members: Mapping[str, Any]) -> MessageEvidence:
     """The member `message` as evidence."""
     message = members["message"]
     return MessageEvidence(payload=message["payload"], certificate=message["certificate"], signature=message["signature"])
+
+
+def attestation_of(members: Mapping[str, Any]) -> TpmAttestation | None:
+    """The member `attestation`, where there is one."""
+    given = members.get("attestation")
+    return None if given is None else TpmAttestation(**given)
+
+
+def challenge_of(members: Mapping[str, Any]) -> ChallengeRequest:
+    """What a challenge is asked for."""
+    return ChallengeRequest(members["endorsement"], members["attestation_key"])
+
+
+def render_challenge(made: Challenge) -> dict[str, Any]:
+    """A challenge as it travels."""
+    parts = {"ticket": made.ticket, "nonce": made.nonce, "credential": made.credential, "seed": made.seed}
+    return {**{name: base64.b64encode(octets).decode() for name, octets in parts.items()}, "expires": timestamp(made.expires)}
 
 
 def read_ref(issuer: str, serial: str) -> CertificateRef:
@@ -263,6 +315,26 @@ def render_approval(approval: Approval) -> dict[str, Any]:
         "state": approval.state.value,
         "decided_by": approval.decided_by,
         "reason": approval.reason,
+    }
+
+
+def render_proposal(proposal: Proposal) -> dict[str, Any]:
+    """A grave act that was asked for, and what became of it."""
+    return {
+        "request": proposal.request.hex(),
+        "act": proposal.act.value,
+        "subject": json.loads(proposal.subject),
+        "reason": proposal.reason,
+        "asked_by": proposal.asked.operator,
+        "person": proposal.asked.person,
+        "asked_at": timestamp(proposal.asked.at),
+        "expires": timestamp(proposal.expires),
+        "state": proposal.state.value,
+        "answers": [
+            {"operator": one.operator, "person": one.person, "approve": one.approve, "at": timestamp(one.at)} for one in proposal.answers
+        ],
+        "words": proposal.words,
+        "payload": base64.b64encode(proposal.asked.message.payload).decode(),
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ca.model import NameKind
+from ca.model import GraveAct, NameKind, ProposalState
 from ca.rules.renewal_health import Health
 from enroll.rest import messages, problems
 from enroll.rest.fields import Body
@@ -50,14 +50,25 @@ OPERATIONS: Final = (
         "POST",
         "/enroll",
         "enroll",
-        "Get a first certificate for a one-time token.",
-        "The same token with the same certificate request gets the same certificate again (200). As `application/pkcs10` the token goes into"
+        "Get a first certificate.",
+        "For a one-time token, or for a device that is known by its hardware. The same token with the same certificate request gets the same certificate again (200). As `application/pkcs10` the token goes into"
         " `Authorization: Bearer`.",
         {201: _ISSUED, 200: _ISSUED},
         (202, *_POST, 401),
         body=messages.ENROLL,
         pkcs10=True,
         security=("token",),
+    ),
+    Operation(
+        "POST",
+        "/attestation",
+        "challengeTpm",
+        "Get a challenge for a TPM.",
+        "The TPM opens the credential with TPM2_ActivateCredential, which shows that endorsement and attestation key are in it, and certifies the new key"
+        " with the nonce; ticket, secret and what it certified go with the request for a certificate. A challenge is good for one key and ten minutes.",
+        {200: {JSON: "Challenge"}},
+        _POST,
+        body=messages.CHALLENGE,
     ),
     Operation(
         "POST",
@@ -156,9 +167,40 @@ OPERATIONS: Final = (
         "decideApproval",
         "Approve or refuse a request that waits.",
         "By a message signed with an operator's key, which names the whole hash of the request: the approval is of that request and of no other.",
-        {200: {JSON: "Approval"}},
+        {200: {JSON: "Decided"}},
         (*_POST, 404),
         body=messages.MESSAGE_ONLY,
+    ),
+    Operation(
+        "POST",
+        "/proposals",
+        "propose",
+        "Ask for a grave act.",
+        "By a message signed with an operator's key; it names the act and the exact request. Another person approves it with `POST /v1/approvals`.",
+        {200: {JSON: "Proposal"}},
+        (*_POST, 404),
+        body=messages.MESSAGE_ONLY,
+    ),
+    Operation(
+        "GET",
+        "/proposals",
+        "proposals",
+        "Which grave acts were asked for?",
+        "For operators: those that are not over, what ends next first.",
+        {200: {JSON: "Proposals"}},
+        (400, 403, 503),
+        query=messages.APPROVALS,
+        security=("certificate",),
+    ),
+    Operation(
+        "GET",
+        "/proposals/{request}",
+        "showProposal",
+        "Show what was asked for, and what became of it.",
+        "For operators. `payload` is the message as it was signed: its SHA-256 is what an approval names.",
+        {200: {JSON: "Proposal"}},
+        (403, 404, 503),
+        security=("certificate",),
     ),
     Operation(
         "POST",
@@ -288,7 +330,7 @@ _APPROVAL: Final = _object(
         "device": {"type": "string"},
         "profile": {"type": "string"},
         "names": _NAMES,
-        "evidence": _text("What was brought: token, manufacturer or validated."),
+        "evidence": _text("What was brought: token, manufacturer, hardware or validated."),
         "actor": _text("Who asked."),
         "spki_sha256": _text("Of the key in the certificate request."),
         "asked_at": _TIME,
@@ -296,6 +338,29 @@ _APPROVAL: Final = _object(
         "state": {"type": "string", "enum": ["pending", "approved", "refused"]},
         "decided_by": {"type": "string"},
         "reason": {"type": "string"},
+    },
+)
+_PROPOSAL: Final = _object(
+    "A grave act that one operator asks for and another person approves.",
+    {
+        "request": _text("The SHA-256 of `payload`, in hexadecimal: what an approval names.", pattern="^[0-9a-f]{64}$"),
+        "act": {"type": "string", "enum": [act.value for act in GraveAct]},
+        "subject": {"type": "object", "description": "The exact request."},
+        "reason": {"type": "string"},
+        "asked_by": _text("The operator who asks."),
+        "person": _text("Who that is."),
+        "asked_at": _TIME,
+        "expires": {**_TIME, "description": "Approved and done before this, or not at all."},
+        "state": {"type": "string", "enum": [state.value for state in ProposalState]},
+        "answers": {
+            "type": "array",
+            "items": _object(
+                "What another operator signed.",
+                {"operator": {"type": "string"}, "person": {"type": "string"}, "approve": {"type": "boolean"}, "at": _TIME},
+            ),
+        },
+        "words": _text("Of who refused or withdrew it."),
+        "payload": _text("The message as it was signed, base64."),
     },
 )
 _PEM_TEXT: Final = _text("PEM.", pattern="^-----BEGIN CERTIFICATE-----\n")
@@ -342,6 +407,16 @@ _SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
             "plain_key_file": {"type": "boolean", "description": "Whether the profile lets its key lie in a plain file of its owner's."},
             "leaf": {**_SHA256, "description": "The leaf hash in the record; ask for a receipt with it."},
             "repeated": {"type": "boolean", "description": "True: an equal request was granted before, and this is its result."},
+        },
+    ),
+    "Challenge": _object(
+        "What a TPM must answer. All but `expires` is base64.",
+        {
+            "ticket": _text("Goes back with the answer, as it is."),
+            "nonce": _text("qualifyingData of TPM2_Certify."),
+            "credential": _text("Contents of the TPM2B_ID_OBJECT of TPM2_ActivateCredential."),
+            "seed": _text("Contents of its TPM2B_ENCRYPTED_SECRET."),
+            "expires": _TIME,
         },
     ),
     "Window": _object(
@@ -404,6 +479,15 @@ _SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
         },
     ),
     "Approval": _APPROVAL,
+    "Proposal": _PROPOSAL,
+    "Decided": {"description": "What was decided on.", "anyOf": [_APPROVAL, _PROPOSAL]},
+    "Proposals": _object(
+        "One page of grave acts that were asked for.",
+        {
+            "proposals": {"type": "array", "items": _PROPOSAL},
+            "next": _or_null(_text("The `cursor` of the next page; null: this was the last.")),
+        },
+    ),
     "Approvals": _object(
         "One page of what waits.",
         {
@@ -503,6 +587,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             ("issuer", "The issuer's id."),
             ("authority", "The issuer's key identifier in hexadecimal."),
             ("serial", "The serial number in hexadecimal."),
+            ("request", "The hash of the request, 64 hexadecimal digits."),
         )
         if f"{{{name}}}" in operation.path
     ]

@@ -17,7 +17,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from ca.errors import FleetcaError, Malformed, Unauthenticated
-from ca.model import CertificateRef
+from ca.model import CertificateRef, Proposal
 from ca.ports import Chance
 from ca.rules.message import names_to
 from ca.rules.renewal_health import Health
@@ -42,9 +42,11 @@ class _Rest:
 
     def enroll(self) -> Response:
         if request.mimetype == openapi.PKCS10:
-            return _issuance(self._enrolment.enroll(token=_bearer(), csr=messages.csr_octets(_octets())))
-        members = _members(messages.ENROLL)
-        return _issuance(self._enrolment.enroll(token=members["token"], csr=members["csr"]))
+            return _issuance(self._enrolment.enroll({"token": _bearer(), "csr": messages.csr_octets(_octets())}))
+        return _issuance(self._enrolment.enroll(_members(messages.ENROLL)))
+
+    def challengeTpm(self) -> Response:  # noqa: N802 - the operation's id, in the spelling of OpenAPI
+        return _json(messages.render_challenge(self._enrolment.challenge(_members(messages.CHALLENGE))))
 
     def renew(self) -> Response:
         members = {"csr": messages.csr_octets(_octets())} if request.mimetype == openapi.PKCS10 else _members(messages.RENEW)
@@ -76,8 +78,24 @@ class _Rest:
 
     def decideApproval(self) -> Response:  # noqa: N802
         made = self._enrolment.decide(_members(messages.MESSAGE_ONLY))
+        if isinstance(made, Proposal):
+            _note(act=made.act.value, decision=made.state.value, by=made.answers[-1].operator)
+            return _json(messages.render_proposal(made))
         _note(device=made.device, decision=made.state.value, by=made.decided_by)
         return _json(messages.render_approval(made))
+
+    def propose(self) -> Response:
+        made = self._enrolment.propose(_members(messages.MESSAGE_ONLY))
+        _note(act=made.act.value, by=made.asked.operator)
+        return _json(messages.render_proposal(made))
+
+    def proposals(self) -> Response:
+        query = messages.read_approvals(list(request.args.items(multi=True)))
+        rows, following = self._enrolment.proposals(certificate=_peer(), after=query.get("cursor"), limit=query.get("limit", 50))
+        return _json({"proposals": [messages.render_proposal(row) for row in rows], "next": following})
+
+    def showProposal(self, request: str) -> Response:  # noqa: N802
+        return _json(messages.render_proposal(self._enrolment.proposal(request, certificate=_peer())))
 
     def createToken(self) -> Response:  # noqa: N802 - the operation's id, in the spelling of OpenAPI
         made = self._enrolment.create_token(_members(messages.MESSAGE_ONLY))

@@ -127,6 +127,22 @@ def retire(id_: str, settings: str, reason: str, confirm: str | None, as_json: b
 
 
 @click.command(
+    help="Let the id of the retired device ID come back: blank, to enrol anew with a new token. Two persons have approved it before: fleetca approvals"
+    " request revive --device ID."
+)
+@click.argument("id_", metavar="ID")
+@output.settings_option
+@output.json_option
+def revive(id_: str, settings: str, as_json: bool) -> None:
+    from ca.rules import ids
+
+    with reach.signer(settings) as (_, signer):
+        device = signer.revive_device(ids.device_id(id_))
+    output.result({"device": device.id, "state": device.state.value}, f"{device.id} is {device.state.value}.", as_json=as_json)
+    output.note(f"It enrols with a new token: fleetca token create {device.id}")
+
+
+@click.command(
     help="What happened to the device ID, oldest first: when, what, by whom, by which way (role/evidence), and the digest that names the request."
 )
 @click.argument("id_", metavar="ID")

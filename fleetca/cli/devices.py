@@ -13,7 +13,7 @@ def devices() -> None:
 
 
 devices.add_command(fleet_health.health)
-for command in (device_life.describe, device_life.quarantine, device_life.release, device_life.retire, device_life.timeline):
+for command in (device_life.describe, device_life.quarantine, device_life.release, device_life.retire, device_life.revive, device_life.timeline):
     devices.add_command(command)
 
 _STATES = click.Choice(["blank", "provisioned", "active", "quarantined", "retired"])

@@ -12,7 +12,7 @@ from fleetca.cli import output, reach
 if TYPE_CHECKING:
     from ca.model import Operator
 
-ROLES = ("admin", "registrar", "revoker", "auditor")
+ROLES = ("admin", "registrar", "revoker", "security-officer", "auditor", "line")
 
 
 @click.group(help="Add, list and disable operators. Talks to the running signer.")
@@ -24,6 +24,7 @@ def _document(operator: Operator) -> dict[str, object]:
     return {
         "name": operator.name,
         "roles": list(operator.roles),
+        "person": operator.who,
         "created": output.iso(operator.created),
         "disabled_at": None if operator.disabled_at is None else output.iso(operator.disabled_at),
     }
@@ -31,7 +32,8 @@ def _document(operator: Operator) -> dict[str, object]:
 
 def _line(operator: Operator) -> str:
     state = "" if operator.disabled_at is None else f"  disabled {output.iso(operator.disabled_at)}"
-    return f"{operator.name:<24} {', '.join(operator.roles)}{state}"
+    person = "" if operator.who == operator.name else f"  ({operator.who})"
+    return f"{operator.name:<24} {', '.join(operator.roles)}{person}{state}"
 
 
 @operators.command("list", help="List all operators.")
@@ -46,11 +48,12 @@ def list_(settings: str, as_json: bool) -> None:
 @operators.command(help="Add the operator NAME and, with --csr, issue the certificate that proves it.")
 @click.argument("name")
 @click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), required=True, help="What it may do; may be given several times.")
+@click.option("--person", default="", help="Who acts under this name, where it does not say: two names of one person count as one.")
 @click.option("--csr", type=click.Path(dir_okay=False, path_type=Path), help="Its CSR (PEM or DER).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where the certificate goes [default: beside the CSR, .pem].")
 @output.settings_option
 @output.json_option
-def add(name: str, roles: tuple[str, ...], csr: Path | None, out: Path | None, settings: str, as_json: bool) -> None:
+def add(name: str, roles: tuple[str, ...], person: str, csr: Path | None, out: Path | None, settings: str, as_json: bool) -> None:
     from ca.model import DeviceId, IssueRequest
     from ca.rules import grant, ids
     from fleetca import ceremonies, forms, importing
@@ -58,7 +61,7 @@ def add(name: str, roles: tuple[str, ...], csr: Path | None, out: Path | None, s
 
     der = None if csr is None else ceremonies.request_file(csr)
     with reach.signer(settings) as (read, client):
-        operator = client.add_operator(ids.operator_name(name), roles)
+        operator = client.add_operator(ids.operator_name(name), roles, person=person)
         document = _document(operator)
         lines = [f"The operator {name} may act as {', '.join(operator.roles)}."]
         if csr is not None and der is not None:

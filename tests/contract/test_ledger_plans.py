@@ -33,13 +33,17 @@ from ca.model import (
     DeviceId,
     DeviceState,
     Digest,
+    GraveAct,
     IssuerId,
     LogLeaf,
+    MessageEvidence,
     OperatorName,
+    Proposal,
     Reason,
     RenewalOrder,
     Serial,
     Standing,
+    Statement,
     StatusChange,
     TenantId,
 )
@@ -204,6 +208,9 @@ def ask_everything(store: Store) -> set[str]:
         "find_token": (digest(),),
         "find_approval": (digest(),),
         "find_approval_by_beginning": ("00ff",),
+        "find_proposal": (digest(),),
+        "find_proposal_by_beginning": ("00ff",),
+        "proposals_of": (GraveAct.revive, "{}"),
         "find_token_by_beginning": (digest()[:16],),
         "find_by_der_digest": (digest(),),
         "find_device": (DeviceId("pump-5"),),
@@ -228,7 +235,8 @@ def ask_everything(store: Store) -> set[str]:
     }
     for name, arguments in calls.items():
         getattr(reading, name)(*arguments)
-    reading.waiting_approvals(now=NOW, limit=20)
+    reading.waiting_approvals(tenant=DEFAULT_TENANT, now=NOW, limit=20)
+    reading.proposals(tenant=DEFAULT_TENANT, after=(NOW, digest()), limit=20)
     reading.waiting_approvals_of(DeviceId("pump-5"), now=NOW, limit=20)
     reading.latest_of(DeviceId("pump-5"), limit=20)
     reading.clones(since=0, limit=20)
@@ -240,6 +248,7 @@ def ask_everything(store: Store) -> set[str]:
     next(reading.crl_entries(ISSUER, 0, expired_before=0))
     for shard in (0, 3):
         reading.listed_changes(ISSUER, shard, after=SOME - 5, as_of=SOME, limit=100)
+        reading.listed_entries(ISSUER, shard, after=SOME - 5, as_of=SOME, expired_before=NOW, limit=100)
     reading.replaced(1, SOME, as_of=SOME)
     walks = {name for name in dir(Reading) if name.startswith("every_")}
     for name in walks:
@@ -278,6 +287,7 @@ def ask_everything(store: Store) -> set[str]:
         "clones",
         "latest_of",
         "waiting_approvals",
+        "proposals",
         "waiting_approvals_of",
         "exceptions_ended",
         "device_events",
@@ -285,6 +295,7 @@ def ask_everything(store: Store) -> set[str]:
         "waiting_tokens",
         "crl_entries",
         "listed_changes",
+        "listed_entries",
         "replaced",
         "search_certificates",
         "search_outlines",
@@ -301,6 +312,9 @@ def write_everything(store: Store) -> set[str]:
         request=one.request_key, tenant=DEFAULT_TENANT, device=DeviceId("pump-5"), profile=one.grant.profile, names=(),
         evidence=one.grant.evidence, actor="device:pump-5", spki_sha256=one.draft.spki_sha256, asked_at=NOW, expires=NOW + 9,
     )  # fmt: skip
+    message = MessageEvidence(b"", b"", b"")
+    said = Statement(message, OperatorName("ada"), "ada", approve=True, at=NOW, channel="operator/message")
+    grave = Proposal(digest(), DEFAULT_TENANT, GraveAct.revive, "{}", "", said, NOW + 9)
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         ("raise_high_time", (NOW,), {}),
         ("set_high_time", (NOW,), {}),
@@ -316,6 +330,8 @@ def write_everything(store: Store) -> set[str]:
         ("age_issuer", (ISSUER,), {"last_ends": NOW, "retired_at": None}),
         ("add_approval", (waits,), {}),
         ("add_approval", (waits,), {}),
+        ("put_proposal", (grave,), {}),
+        ("put_proposal", (grave,), {}),
         ("decide_approval", (replace(waits, state=ApprovalState.approved, decided_at=NOW, decided_by="ada"),), {}),
         ("lock_device", (DeviceId("pump-5"),), {}),
         ("add_device", (Device(one.grant.device, DEFAULT_TENANT, DeviceState.active, NOW),), {}),

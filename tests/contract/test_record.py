@@ -281,7 +281,7 @@ def test_rows_whose_leaves_wait_for_the_sequencer_are_no_findings(store: Store, 
         pytest.param(["UPDATE operators SET roles = '[\"admin\"]'"], {"row-differs"}, id="gives an operator roles"),
         pytest.param(["UPDATE issuers SET certificate = 'other'"], {"row-differs"}, id="swaps an issuer's certificate"),
         pytest.param(
-            ["INSERT INTO operators SELECT 'eve', tenant, roles, created, disabled_at FROM operators"],
+            ["INSERT INTO operators SELECT 'eve', tenant, roles, created, disabled_at, person FROM operators"],
             {"row-without-leaf"},
             id="adds an operator",
         ),

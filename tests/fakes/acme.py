@@ -34,6 +34,8 @@ from ca.model import (
     Name,
     NameKind,
     ProfileName,
+    Proposal,
+    ProposalRequest,
     RevokeRequest,
     Role,
     Token,
@@ -103,8 +105,11 @@ class DirectSigner:
     def create_token(self, request: TokenRequest, /) -> CreatedToken:
         return self.world.tokens.create(request, self.world.peer(Role.enroll))
 
-    def decide_approval(self, asked: ApprovalDecision, /) -> Approval:
+    def decide_approval(self, asked: ApprovalDecision, /) -> Approval | Proposal:
         return self.world.approving.decide(asked, self.world.peer(Role.enroll))
+
+    def propose(self, asked: ProposalRequest, /) -> Proposal:
+        return self.world.two_persons.propose(asked, self.world.peer(Role.enroll))
 
     def bind_account(self, asked: AccountBinding, /) -> Token:
         self._enter("bind_account")

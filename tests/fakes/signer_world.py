@@ -19,6 +19,7 @@ from ca.approvals import Approving
 from ca.confirm import Confirming
 from ca.describe import Describing
 from ca.errors import FleetcaError
+from ca.hardware import Challenging
 from ca.issue import Issuing, no_failpoint
 from ca.keys.memory import MemoryKey, make_private_key
 from ca.lineage import Issuers
@@ -29,6 +30,7 @@ from ca.model import (
     ConfirmRequest,
     CreatedToken,
     CrlPlan,
+    Demand,
     DeviceId,
     Issued,
     IssueRequest,
@@ -50,10 +52,12 @@ from ca.model import (
 from ca.operators import Operators
 from ca.order_renewals import Ordering
 from ca.ports import SigningKey
+from ca.provision import Provisioning
 from ca.record_ceremony import RecordingCeremonies
 from ca.recover import Recovery
+from ca.revive import Reviving
 from ca.revoke import Revoking
-from ca.rules.caps import Caps
+from ca.rules.caps import Attesting, Caps
 from ca.rules.grant import OPERATOR, OPERATOR_DEVICE, Policy
 from ca.rules.message import Act, Message, signed_octets, write_message
 from ca.sign_crl import CrlSigning
@@ -66,6 +70,7 @@ from ca.store.file_journal import FileJournal
 from ca.supersede import Superseding
 from ca.system import SystemChance, SystemClock
 from ca.tokens import Tokens
+from ca.two_persons import TwoPersons
 from ca.witness import Witness
 from fleetca.forms import shipped_profiles
 from tests.fakes.certificates import CHECK_KEY, DAY, HASHES, NOW, issuing, key, root, spki_of
@@ -165,7 +170,9 @@ class World:
         clock: SetClock | None = None,
         failpoint: Callable[[str], None] = no_failpoint,
         profiles: dict[ProfileName, Any] | None = None,
+        attesting: Attesting = Attesting(),  # noqa: B008 - frozen
     ) -> None:
+        self.attesting = attesting
         self.folder, self.url = folder, url
         self.clock = clock or SetClock()
         self.caps = caps or {}
@@ -174,6 +181,7 @@ class World:
         self.profiles = {**shipped_profiles(), **(profiles or {})}
         self.key = CountingKey(key(kind, "issuing"))
         self.plan = CrlPlan()
+        self.demand = Demand()
         self.crl_url = issuing(kind).crl_url
         self._ids = itertools.count(1)
         self._open()
@@ -184,7 +192,7 @@ class World:
         self.witness = Witness(self.journal)
         self.issuer = replace(issuing(self.kind), crls=self.plan, crl_url=self.crl_url)
         self.issuers = Issuers([root(), self.issuer])
-        self.policy = Policy(DEPLOYMENT, DEFAULT_TENANT, ISSUING, self.profiles, self.caps)
+        self.policy = Policy(DEPLOYMENT, DEFAULT_TENANT, ISSUING, self.profiles, self.caps, self.attesting)
         ledger = self.store.ledger
         shared = {"ledger": ledger, "issuers": self.issuers, "policy": self.policy, "clock": self.clock}
         self.issuing = Issuing(
@@ -201,8 +209,12 @@ class World:
         self.confirming = Confirming(**shared, witness=self.witness)
         self.superseding = Superseding(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
         self.operators = Operators(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
-        self.approving = Approving(**shared)
+        self.two_persons = TwoPersons(**shared, witness=self.witness, demand=self.demand)
+        self.approving = Approving(**shared, witness=self.witness, two_persons=self.two_persons)
+        self.reviving = Reviving(ledger=ledger, witness=self.witness, two_persons=self.two_persons, clock=self.clock)
+        self.challenging = Challenging(policy=self.policy, clock=self.clock, chance=SystemChance(), secret=CHECK_KEY)
         self.describing = Describing(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
+        self.provisioning = Provisioning(**shared, witness=self.witness, keys={ISSUING: self.key}, failpoint=self.failpoint)
         self.crls = CrlSigning(
             ledger=ledger,
             reading=self.store.reading,
@@ -245,7 +257,11 @@ class World:
             crls=self.crls,
             operators=self.operators,
             describing=self.describing,
+            challenging=self.challenging,
             approving=self.approving,
+            two_persons=self.two_persons,
+            reviving=self.reviving,
+            provisioning=self.provisioning,
             ceremonies=RecordingCeremonies(ledger=self.store.ledger, issuers=self.issuers, clock=self.clock),
             questions=Questions(
                 reading=self.store.reading,
@@ -301,8 +317,8 @@ class World:
         asked = ConfirmRequest(PresentedCertificate(current.certificate), self.row(successor).ref)
         return self.confirming.confirm(asked, self.peer(Role.enroll))
 
-    def operator(self, name: str = "ada", *roles: str) -> Keypair:
-        self.operators.add(OperatorName(name), roles or ("admin",), self.peer(Role.operator))
+    def operator(self, name: str = "ada", *roles: str, person: str = "") -> Keypair:
+        self.operators.add(OperatorName(name), roles or ("admin",), self.peer(Role.operator), person=person)
         pair = Keypair()
         asked = IssueRequest(pair.csr(), self.local(Role.operator), DeviceId(OPERATOR_DEVICE + name), OPERATOR)
         pair.certificate = der_of(self.issue(asked, Role.operator))

@@ -13,7 +13,19 @@ from werkzeug.test import TestResponse
 
 from ca.der import pem
 from ca.errors import Busy, Conflict, Denied, FleetcaError, Malformed, NotFound, Unauthenticated, Unavailable
-from ca.model import Approval, ApprovalDecision, ApprovalState, Issued, IssueRequest, Name, NameKind, ProfileName, Role, TokenEvidence
+from ca.model import (
+    DEFAULT_TENANT,
+    Approval,
+    ApprovalDecision,
+    ApprovalState,
+    Issued,
+    IssueRequest,
+    Name,
+    NameKind,
+    ProfileName,
+    Role,
+    TokenEvidence,
+)
 from ca.rules.approval import MOST_WAITING
 from ca.rules.message import Act
 from enroll.rest.routes import PEER_CERTIFICATE
@@ -51,7 +63,7 @@ def asks(world: World, pair: Keypair, text: str) -> Issued | FleetcaError:
 
 
 def waiting(world: World) -> list[Approval]:
-    return list(world.store.reading.waiting_approvals(now=world.clock.now()))
+    return list(world.store.reading.waiting_approvals(tenant=DEFAULT_TENANT, now=world.clock.now()))
 
 
 def decide(world: World, request: str, *, approve: bool = True, reason: str = "") -> Approval:
@@ -155,8 +167,8 @@ def test_one_device_cannot_fill_the_list(world: World) -> None:
     assert isinstance(told[-1], Busy)
     assert len(waiting(world)) == MOST_WAITING
     assert isinstance(asks(world, Asker(), world.token("pump-2").text), Unavailable)
-    page = world.store.reading.waiting_approvals(now=world.clock.now(), limit=3)
-    rest = world.store.reading.waiting_approvals(now=0, after=(page[-1].expires, page[-1].request), limit=100)
+    page = world.store.reading.waiting_approvals(tenant=DEFAULT_TENANT, now=world.clock.now(), limit=3)
+    rest = world.store.reading.waiting_approvals(tenant=DEFAULT_TENANT, now=0, after=(page[-1].expires, page[-1].request), limit=100)
     assert len(page) + len(rest) == MOST_WAITING + 1
 
 

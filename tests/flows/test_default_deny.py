@@ -160,6 +160,7 @@ class House:
             Act.revoke: {"reason": Reason.keyCompromise, "target": row},
             Act.create_token: {"device": "pump-7", "profile": ProfileName("device"), "lifetime": 60},
             Act.approve: {"decision": ("00" * 32, True, "")},
+            Act.propose: {"proposal": ("revive", '{"device":"pump-7"}', 3600, "Repaired.")},
             Act.issue: {"device": "pump-7", "profile": ProfileName("device"), "csr": Keypair().csr()},
         }
         made = self.world.message(signer, act or Act.confirm, **fields.get(act or Act.confirm, {}))
@@ -272,6 +273,9 @@ MAY: dict[str, set[str]] = {
     "issue": {"a message to issue by an operator"},
     "approvals": {"an operator", "an auditor"},
     "decideApproval": set(),  # nothing waits here; who may decide is in test_approvals.py
+    "propose": {"a message to propose by an operator"},
+    "proposals": {"an operator", "an auditor"},
+    "showProposal": set(),  # nothing was asked for; who may see it is in test_two_persons.py
     "createToken": {"a message to create-token by an operator"},
     # Whoever holds a live certificate speaks of it; nothing follows from what it says.
     "report": {"a device", "a superseded certificate", "an operator", "an auditor", "a dismissed operator"},

@@ -31,7 +31,7 @@ LAWFUL = {
     "provisioned": {"active", "quarantined", "retired"},
     "active": {"quarantined", "retired"},
     "quarantined": {"active", "provisioned", "retired"},
-    "retired": set(),
+    "retired": {"blank"},  # by two persons
 }
 
 

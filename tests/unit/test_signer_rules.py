@@ -149,9 +149,11 @@ def test_a_rate_refills_with_time_and_never_saves_up_more_than_a_minute() -> Non
 @pytest.mark.parametrize(
     ("roles", "disabled", "powers"),
     [
-        (("admin",), None, set(caps.Power)),
-        (("registrar",), None, {caps.Power.issue, caps.Power.create_token, caps.Power.approve, caps.Power.search}),
-        (("revoker", "auditor"), None, {caps.Power.revoke, caps.Power.search}),
+        (("admin",), None, set(caps.Power) - {caps.Power.authorize}),
+        (("registrar",), None, {caps.Power.issue, caps.Power.create_token, caps.Power.approve, caps.Power.search, caps.Power.propose}),
+        (("revoker",), None, {caps.Power.revoke, caps.Power.search, caps.Power.propose}),
+        (("security-officer",), None, {caps.Power.authorize, caps.Power.search}),
+        (("revoker", "auditor"), None, set()),
         (("emperor",), None, set()),
         ((), None, set()),
         (("admin",), NOW, set()),

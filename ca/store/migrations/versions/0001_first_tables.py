@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("roles", TEXT, nullable=False),  # JSON list
         sa.Column("created", NUMBER, nullable=False),
         sa.Column("disabled_at", NUMBER),
+        sa.Column("person", TEXT, nullable=False),
     )
     op.create_table(
         "issuers",
@@ -75,6 +76,7 @@ def upgrade() -> None:
         sa.Column("safety_class", TEXT),
         sa.Column("batch", TEXT, nullable=False),
         sa.Column("owner", TEXT, nullable=False),
+        sa.Column("anchors", TEXT, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -125,6 +127,39 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "line_stations",
+        sa.Column("name", TEXT, primary_key=True),
+        sa.Column("body", TEXT, nullable=False),  # JSON
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "line_shifts",
+        sa.Column("number", ROW, primary_key=True, autoincrement=False),
+        sa.Column("request", OCTETS, nullable=False),
+        sa.Column("body", TEXT, nullable=False),  # JSON
+    )
+    op.create_table(
+        "line_units",
+        sa.Column("shift", NUMBER, primary_key=True, autoincrement=False),
+        sa.Column("number", NUMBER, primary_key=True, autoincrement=False),
+        sa.Column("request_key", OCTETS, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "line_seals",
+        sa.Column("station", TEXT, primary_key=True),
+        sa.Column("count", NUMBER, primary_key=True, autoincrement=False),
+        sa.Column("body", TEXT, nullable=False),  # JSON
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "wipe_receipts",
+        sa.Column("device", TEXT, primary_key=True),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("body", TEXT, nullable=False),  # JSON
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "messages",
         sa.Column("digest", OCTETS, primary_key=True),
         sa.Column("used_at", NUMBER, nullable=False),
@@ -147,6 +182,18 @@ def upgrade() -> None:
         sa.Column("decided_by", TEXT, nullable=False),
         sa.Column("reason", TEXT, nullable=False),
         sa.CheckConstraint("state IN ('pending', 'approved', 'refused')", name="approvals_state"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "proposals",
+        sa.Column("request", OCTETS, primary_key=True),
+        sa.Column("tenant", TEXT, nullable=False),
+        sa.Column("act", TEXT, nullable=False),
+        sa.Column("subject_sha256", OCTETS, nullable=False),
+        sa.Column("expires", NUMBER, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("body", TEXT, nullable=False),  # the whole of it as JSON, with what was signed
+        sa.CheckConstraint("state IN ('open', 'approved', 'refused', 'withdrawn', 'used')", name="proposals_state"),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -292,11 +339,16 @@ def upgrade() -> None:
         sa.Column("evidence", TEXT, nullable=False),
     )
     op.create_index("key_changes_by_key", "key_changes", ["spki_sha256", "id"])
-    for name, columns in (("approvals_waiting", ["expires", "request"]), ("approvals_waiting_of", ["device", "expires"])):
+    for name, columns in (("approvals_waiting", ["tenant", "expires", "request"]), ("approvals_waiting_of", ["device", "expires"])):
         pending = sa.text("state = 'pending'")
         op.create_index(name, "approvals", columns, sqlite_where=pending, postgresql_where=pending)
 
+    op.create_index("proposals_by_subject", "proposals", ["subject_sha256"])
+    op.create_index("proposals_by_end", "proposals", ["tenant", "expires", "request"])
     op.create_index("devices_by_tenant", "devices", ["tenant", "id"])
+    retired = sa.text("state = 'retired'")
+    op.create_index("devices_retired", "devices", ["id"], sqlite_where=retired, postgresql_where=retired)
+    op.create_index("line_shifts_by_request", "line_shifts", ["request"], unique=True)
     op.create_index("device_changes_by_device", "device_changes", ["device", "id"])
     op.create_index(
         "device_facts_exceptions",

@@ -1,0 +1,200 @@
+"""Grave acts: asked for by one operator, approved by another, done once. Knows rules and ports only.
+
+Who does an act calls `take` in the transaction that does it: the approval is verified there again, from what was signed, and used up by the same
+commit. A crash leaves either both or neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ca import lineage
+from ca.errors import FleetcaError, Unavailable
+from ca.lineage import Issuers
+from ca.model import (
+    ApprovalDecision,
+    Demand,
+    Digest,
+    EvidenceKind,
+    GraveAct,
+    MessageEvidence,
+    Operator,
+    Peer,
+    Proposal,
+    ProposalRequest,
+    ProposalState,
+    Statement,
+    TenantId,
+    UnixTime,
+)
+from ca.ports import Clock, Ledger, Writing
+from ca.rules import device_life, evidence, grant, leaf, testimony
+from ca.rules import two_persons as rule
+from ca.rules.clock import trusted
+from ca.rules.message import digest_of
+from ca.witness import Witness
+
+
+class TwoPersons:
+    """Safe to call from one thread at a time."""
+
+    def __init__(
+        self, *, ledger: Ledger, witness: Witness, issuers: Issuers, policy: grant.Policy, clock: Clock, demand: Demand | None = None
+    ) -> None:
+        self._ledger, self._witness, self._issuers, self._policy, self._clock = ledger, witness, issuers, policy, clock
+        self.demand = demand or Demand()
+
+    def demanded(self, act: GraveAct) -> bool:
+        """Does this act need two persons here?"""
+        return act in rule.ALWAYS or act in self.demand.acts
+
+    # ---- Asking and answering ---------------------------------------------------------------------------------------
+
+    def propose(self, asked: ProposalRequest, peer: Peer) -> Proposal:
+        """Ask for a grave act. The same message again finds what became of it.
+
+        Raises:
+            Denied, Unauthenticated: who asks may not.
+            Malformed: see `ca.rules.two_persons.proposed`.
+        """
+        claim = evidence.claim(evidence.Verb.propose, asked.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
+        said: list[testimony.Record] = []
+        with self._ledger.writing() as tx:
+            now = trusted(self._clock.now(), high_time=tx.high_time())
+            record = self._issuers.record_of(claim, tx)
+            operator = grant.proposal(claim, record=record, operator=lineage.operator_of(record, tx), now=now)
+            assert claim.message is not None, "a claim of this kind holds a message"
+            statement = _statement(asked.evidence, operator, peer, approve=True, now=now)
+            made = rule.proposed(claim.message, statement, operator)
+            found = tx.find_proposal(made.request)
+            if found is not None:
+                return found
+            self._keep(tx, made, statement, said, now=now)
+        self._testify(said)
+        return made
+
+    def decide(self, asked: ApprovalDecision, peer: Peer) -> Proposal:
+        """Approve or refuse a grave act; who asked for it takes it back by refusing. The same answer again is harmless.
+
+        Raises:
+            Denied, Unauthenticated: who answers may not, or is not another person.
+            NotFound: there is no such request, or not for who answers (`no-such-approval`).
+            Conflict: it is over, or decided.
+        """
+        claim = evidence.claim(evidence.Verb.approve, asked.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
+        said: list[testimony.Record] = []
+        with self._ledger.writing() as tx:
+            now = trusted(self._clock.now(), high_time=tx.high_time())
+            record = self._issuers.record_of(claim, tx)
+            found = tx.find_proposal_by_beginning(asked.request)
+            known = lineage.operator_of(record, tx)
+            if found is None or (known is not None and known.tenant != found.tenant):
+                raise rule.not_found()
+            operator = grant.authorization(claim, asked, record=record, operator=known, asked_by=found.asked.operator, now=now)
+            statement = _statement(asked.evidence, operator, peer, approve=asked.approve, now=now)
+            made = rule.answered(found, statement, asked.reason, approvers=self.demand.approvers, now=now)
+            if made == found:
+                return found
+            if asked.approve:
+                # Told now what would be told when it is done.
+                rule.counted(made, lambda one: self._hand(tx, one), deployment=self._policy.deployment, approvers=1, now=now)
+            self._keep(tx, made, statement, said, now=now)
+        self._testify(said)
+        return made
+
+    # ---- Doing ------------------------------------------------------------------------------------------------------
+
+    def take(
+        self, tx: Writing, act: GraveAct, subject: str, *, tenant: TenantId, actor: str, channel: str, now: UnixTime
+    ) -> tuple[Proposal, tuple[testimony.Record, ...]]:
+        """Use up the approval of exactly this, in the transaction that does it.
+
+        Args:
+            actor: who does it, and `channel` by which way.
+
+        Raises:
+            Denied: there is none that counts; the text says how to go on.
+        """
+        found = [one for one in tx.proposals_of(act, subject) if one.tenant == tenant]
+        refused: FleetcaError | None = None
+        for one in found:
+            if one.state is not ProposalState.approved or now >= one.expires:
+                continue
+            try:
+                self.judge(tx, one, now=now)
+            except FleetcaError as error:
+                refused = error
+                continue
+            said: list[testimony.Record] = []
+            done = rule.used(one, now=now)
+            _put(tx, done, said, actor=actor, person="", channel=channel, message=None, now=now)
+            return done, tuple(said)
+        raise refused or rule.missing(act, found, [each for each in tx.operators() if each.tenant == tenant], now=now)
+
+    def judge(self, tx: Writing, found: Proposal, *, now: UnixTime) -> None:
+        """Verify an approval from what was signed.
+
+        Raises:
+            Denied: it does not count.
+        """
+        rule.counted(found, lambda one: self._hand(tx, one), deployment=self._policy.deployment, approvers=self.demand.approvers, now=now)
+
+    def at_load(self) -> Sequence[FleetcaError]:
+        """Operators on record whose roles exclude each other: they may do nothing, and are named."""
+        with self._ledger.writing() as tx:
+            return rule.at_load(tx.operators())
+
+    @staticmethod
+    def _hand(tx: Writing, said: Statement) -> rule.Hand:
+        digest = Digest(hashlib.sha256(said.message.certificate).digest())
+        return rule.Hand(tx.find_by_der_digest(digest), tx.find_operator(said.operator))
+
+    def _keep(self, tx: Writing, made: Proposal, by: Statement, said: list[testimony.Record], *, now: UnixTime) -> None:
+        _put(
+            tx,
+            made,
+            said,
+            actor=f"operator:{by.operator}",
+            person=by.person,
+            channel=by.channel,
+            message=digest_of(by.message.payload),
+            now=now,
+        )
+        tx.raise_high_time(now)
+
+    def _testify(self, said: Sequence[testimony.Record]) -> None:
+        self._witness.later(said)
+        with suppress(Unavailable):
+            # Committed and in force already.
+            self._witness.settle()
+
+
+def _statement(given: object, operator: Operator, peer: Peer, *, approve: bool, now: UnixTime) -> Statement:
+    assert isinstance(given, MessageEvidence), "the rules let nothing else get so far"
+    return Statement(given, operator.name, operator.who, approve, now, device_life.channel(peer.role, EvidenceKind.message))
+
+
+def _put(
+    tx: Writing,
+    made: Proposal,
+    said: list[testimony.Record],
+    *,
+    actor: str,
+    person: str,
+    channel: str,
+    message: Digest | None,
+    now: UnixTime,
+) -> None:
+    moved = testimony.ProposalMoved(made, actor, person, channel, message, now)
+    put(tx, moved)
+    said.append(moved)
+
+
+def put(tx: Writing, moved: testimony.ProposalMoved) -> None:
+    """The proposal as it is now, and its leaf."""
+    tx.put_proposal(moved.proposal)
+    tx.append_leaf(
+        leaf.proposal(moved.proposal, actor=moved.actor, person=moved.person, channel=moved.channel, message=moved.message, at=moved.at)
+    )

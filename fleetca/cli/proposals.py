@@ -1,0 +1,97 @@
+"""`fleetca approvals request`: grave acts, asked for by an operator's signature; and how they are shown."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleetca.cli import hand, output, reach
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ca.model import GraveAct, Proposal
+
+
+@click.group(
+    help="Ask for an act that one person alone does not do. It is signed with your operator's key, and another person with another key approves"
+    " it: fleetca approvals approve. Then the act is done by its own command."
+)
+def request() -> None:
+    pass
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every request has."""
+    for option in (
+        output.json_option,
+        output.settings_option,
+        hand.options(required=True),
+        click.option("--within", metavar="TIME", default="7d", show_default=True, help="How long it holds; at most 30d."),
+        click.option("--reason", required=True, help="Why; the other person reads it, and it goes on record."),
+    ):
+        command = option(command)
+    return command
+
+
+@request.command(help="That the id of the retired device ID may enrol again. Done by: fleetca devices revive ID")
+@click.option("--device", required=True, metavar="ID", help="The device.")
+@_options
+def revive(device: str, **common: Any) -> None:
+    from ca.model import GraveAct
+    from ca.rules import ids
+
+    _ask(GraveAct.revive, {"device": ids.device_id(device)}, **common)
+
+
+def _ask(
+    act: GraveAct,
+    exact: dict[str, object],
+    *,
+    reason: str,
+    within: str,
+    certificate: str,
+    key: str,
+    passphrase_file: str | None,
+    settings: str,
+    as_json: bool,
+) -> None:
+    from ca.model import ProposalRequest
+    from ca.rules import two_persons
+    from ca.rules.message import Act
+
+    said = (act.value, two_persons.subject(act, **exact), reach.seconds(within), reason)
+    with reach.signer(settings) as (read, signer):
+        message = hand.Hand(certificate, key, passphrase_file).message(Act.propose, deployment=read.deployment.name, proposal=said)
+        made = signer.propose(ProposalRequest(message))
+    show(made, as_json=as_json)
+    output.note(f"Another person looks at it and approves: fleetca approvals approve {made.request.hex()[:16]}")
+
+
+def show(one: Proposal, *, as_json: bool) -> None:
+    """One proposal, whole."""
+    answers = "; ".join(
+        f"{said.operator} ({said.person}) {'approved' if said.approve else 'refused'} it at {output.iso(said.at)}" for said in one.answers
+    )
+    text = reach.facts(
+        (
+            ("request", one.request.hex()),
+            ("act", one.act.value),
+            *((f"  {name.replace('_', ' ')}", str(value)) for name, value in sorted(json.loads(one.subject).items())),
+            ("reason", one.reason),
+            ("asked by", f"{one.asked.operator} ({one.asked.person}) at {output.iso(one.asked.at)}"),
+            ("state", one.state.value),
+            ("answers", answers or "-"),
+            ("ends", f"{output.iso(one.expires)} ({output.distance(one.expires, reach.now())})"),
+        )
+    )
+    output.result(document(one), text, as_json=as_json)
+
+
+def document(one: Proposal) -> dict[str, Any]:
+    """One proposal for programs, as REST shows it."""
+    from enroll.rest.messages import render_proposal
+
+    return render_proposal(one)
