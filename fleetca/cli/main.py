@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("fleetca.cli.demo", "demo", "Make a whole PKI on loopback, check it, serve it."),
     "devices": ("fleetca.cli.devices", "devices", "List, show and search devices."),
     "doctor": ("fleetca.cli.doctor", "doctor", "Check a deployment and say what to mend."),
+    "evidence": ("fleetca.cli.evidence", "evidence", "Write what an auditor takes away: a signed pack that verifies offline."),
     "import": ("fleetca.cli.import_", "import_", "Bring the outputs of a ceremony into a deployment."),
     "init": ("fleetca.cli.init", "init", "Set up a deployment."),
     "issue": ("fleetca.cli.issue", "issue", "Issue a certificate for a CSR."),

@@ -1,0 +1,364 @@
+"""What each part of an evidence pack holds, from a deployment's database, record and settings; and what it lacks, with the reason. Edge: reads only.
+
+A part is a function that gives files in the order of their names, each as pieces of octets, and notes what is absent. It asks no clock: the same
+database, record and settings give the same octets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ca.der import pem
+from ca.errors import Malformed, Unacceptable
+from ca.model import Certificate, CertificateState, Checkpoint, Issuer, Revocation, UnixTime
+from ca.ports import RecordFiles
+from ca.rules import cbom, key_life, transcript
+from ca.rules.leaf import canonical, facts_of
+from ca.store.reading import Reading
+from config.settings import Settings
+from fleetca.evidence import redaction, segment, verify
+from fleetca.evidence.redaction import Redaction
+from fleetca.evidence.segment import Segment
+from fleetca.evidence.verify import Tally
+
+File = tuple[str, Iterable[bytes]]
+_LATE: Final = 3600
+"""A leaf is placed in the log within seconds of its row. Rows this much older than the newest leaf are looked up no more."""
+
+
+@dataclass(slots=True)
+class Source:
+    """All that a pack is made of."""
+
+    settings: Settings
+    version: str
+    reading: Reading
+    files: RecordFiles
+    issuers: Sequence[Issuer]
+    period: str
+    checkpoint: Checkpoint
+    tally: Tally
+    segment: Segment
+    redaction: Redaction
+    since: Sequence[Checkpoint] = ()
+    ceremonies: Sequence[Path] = ()
+    matrix: Path | None = None
+    absent: list[str] = field(default_factory=list)
+    """What the part at work lacks."""
+
+    @property
+    def as_of(self) -> UnixTime:
+        """The latest time that the record tells of, within the period or before it: what counts as now."""
+        return min(self.segment.last_at, self.tally.end)
+
+
+def document(value: Any) -> list[bytes]:
+    """A JSON document in its one form."""
+    return [canonical(value)]
+
+
+# ---- 01 to 04 -----------------------------------------------------------------------------------------------------------
+
+
+def policy(source: Source) -> Iterator[File]:
+    source.absent.append("CP/CPS and key management policy")
+    source.absent.append("risk analysis: it is kept by the maker, outside of fleetca")
+    yield "01-policy/settings.json", document({"sha256": hashlib.sha256(source.settings.octets).hexdigest()})
+
+
+def ceremonies(source: Source) -> Iterator[File]:
+    if redaction.OPERATORS in source.redaction and source.ceremonies:
+        source.absent.append("ceremonies: withheld, they name people; the record holds the hash of each")
+        return
+    told = {leaf["transcript_sha256"]: leaf["name"] for leaf in _leaves(source) if leaf["kind"] == "ceremony"}
+    for folder in sorted(source.ceremonies, key=lambda path: path.name):
+        files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
+        if transcript.FILE not in files:
+            raise Malformed("no-ceremony", f"{folder} holds no ceremony.", why=f"It has no {transcript.FILE}.")
+        said = transcript.read(files[transcript.FILE].read_bytes())
+        told.pop(said.digest.hex(), None)
+        kept = {transcript.FILE, "sheet.toml", *(str(one.fields["file"]) for one in said.of("output"))}
+        for name in sorted(kept):
+            if name not in files:
+                raise Malformed("no-ceremony", f"{folder} is not whole.", why=f"{name} is not there.")
+            yield f"02-ceremonies/{folder.name}/{name}", [files[name].read_bytes()]
+    source.absent += [f"the files of the ceremony {name} (transcript {digest}): give its folder" for digest, name in sorted(told.items())]
+
+
+def _leaves(source: Source) -> Iterator[Mapping[str, Any]]:
+    """Those of the period, once more."""
+    for body in segment.bodies(source.files, source.segment, source.checkpoint):
+        leaf = json.loads(body)
+        if source.tally.begin <= leaf["at"] < source.tally.end:
+            yield leaf
+
+
+def authorities(source: Source) -> Iterator[File]:
+    for path in sorted(source.settings.crl.directory.glob("*.crl")):
+        yield f"03-authorities/crls/{path.name}", _pieces(path)
+    for issuer in sorted(source.issuers, key=lambda one: one.id):
+        yield f"03-authorities/issuers/{issuer.id}.pem", [pem.pem(pem.CERTIFICATE, issuer.certificate).encode()]
+    pins = source.settings.enroll.pins
+    if pins.is_file():
+        yield "03-authorities/pins.json", _pieces(pins)
+    else:
+        source.absent.append("pin sets: this deployment has published none")
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while octets := file.read(1 << 20):
+            yield octets
+
+
+def inventory(source: Source) -> Iterator[File]:
+    records = sorted(source.reading.key_records(), key=lambda one: (one.name, one.spki_sha256))
+    digest = hashlib.sha256(b"cbom" + source.checkpoint.root).hexdigest()  # RFC 9562 5.8: a UUID that the record decides
+    serial = f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}"
+    bill = cbom.document(
+        records, source.issuers, deployment=source.settings.deployment.name, version=source.version, serial=serial, now=source.as_of
+    )
+    yield "04-inventory/cbom.json", document(bill)
+    keys = [
+        {
+            "name": record.name,
+            "purpose": record.purpose.value,
+            "origin": record.origin.value,
+            "algorithm": record.algorithm,
+            "store": record.store,
+            "protection": None if record.protection is None else record.protection.name,
+            "state": record.state.value,
+            "created": record.created,
+            "period_ends": record.period_ends,
+            "overdue": key_life.overdue(record, now=source.as_of),
+            "spki_sha256": record.spki_sha256.hex(),
+            "changes": [
+                {
+                    "at": change.at,
+                    "before": None if change.before is None else change.before.value,
+                    "after": change.after.value,
+                    "reason": change.reason,
+                    "actor": source.redaction.shown(change.actor, redaction.OPERATORS),
+                    "evidence_sha256": change.evidence or None,
+                }
+                for change in source.reading.key_changes(record.spki_sha256)
+            ],
+        }
+        for record in records
+    ]
+    yield "04-inventory/keys.json", document(keys)
+    source.absent.append("SBOM of this software: it comes with the release that was installed")
+
+
+# ---- 05 to 08 -----------------------------------------------------------------------------------------------------------
+
+
+def issuance(source: Source) -> Iterator[File]:
+    sample: list[tuple[int, str, bytes]] = []
+    yield "05-issuance/certificates.jsonl", _certificates(source, sample)
+    if source.redaction.classes:
+        source.absent.append("sampled certificates: withheld, they hold names")
+    else:
+        for _, name, der in sorted(sample, key=lambda one: one[1]):
+            yield f"05-issuance/sample/{name}.pem", [pem.pem(pem.CERTIFICATE, der).encode()]
+    yield "05-issuance/statistics.json", document(source.tally.statistics())
+    source.absent.append(
+        "lint results of single certificates: every draft is linted before it is signed, and one that fails is never signed"
+    )
+
+
+def _certificates(source: Source, sample: list[tuple[int, str, bytes]]) -> Iterator[bytes]:
+    """A line for each that was intended in the period and is in the log; on the way those that the root of the record chooses."""
+    for row in source.reading.every_certificate():
+        if not source.tally.begin <= row.intended_at < source.tally.end or not _in_log(source, row):
+            continue
+        serial = f"{row.ref.serial:040x}"
+        der = row.der if row.state is CertificateState.issued else None
+        yield (
+            canonical(
+                {
+                    "issuer": row.ref.issuer,
+                    "serial": serial,
+                    "tbs_sha256": hashlib.sha256(row.tbs).hexdigest(),
+                    "der_sha256": None if der is None else hashlib.sha256(der).hexdigest(),
+                    "state": row.state.value,
+                    "profile": row.profile,
+                    "not_before": row.not_before,
+                    "not_after": row.not_after,
+                    "revocable": row.revocable,
+                    "revocation": _revocation(row.revocation),
+                }
+            )
+            + b"\n"
+        )
+        if der is not None:
+            # A heap of the lowest: its first is the one that goes when a lower one comes.
+            rank = -int.from_bytes(verify.rank(source.checkpoint.root, row.ref.issuer, serial), "big")
+            push = heapq.heappush if len(sample) < verify.SAMPLE else heapq.heappushpop
+            push(sample, (rank, f"{row.ref.issuer}-{serial}", der))
+
+
+def _in_log(source: Source, row: Certificate) -> bool:
+    if row.intended_at < source.segment.last_at - _LATE:
+        return True
+    found = source.reading.find_leaf(row.leaf)
+    return found is not None and found.index is not None and found.index < source.checkpoint.size
+
+
+def _revocation(made: Revocation | None) -> Mapping[str, Any] | None:
+    return None if made is None else {"change": made.change, "reason": made.reason.name, "revoked_at": made.revoked_at}
+
+
+def status(source: Source) -> Iterator[File]:
+    yield "06-status/status.json", document(source.tally.status())
+    source.absent.append("results of conformance suites against the status service, and its availability seen from outside")
+
+
+def devices(source: Source) -> Iterator[File]:
+    said = dict(source.reading.every_device_facts())
+    shown = source.redaction.shown
+
+    def lines() -> Iterator[bytes]:
+        for device in source.reading.every_device():
+            facts = said.get(device.id)
+            about = None if facts is None else facts_of(facts)
+            if about is not None:
+                about |= {name: shown(about[name], redaction.DEVICES) for name in ("justification", "batch", "owner")}
+            row = {
+                "id": shown(device.id, redaction.DEVICES),
+                "tenant": shown(device.tenant, redaction.TENANTS),
+                "state": device.state.value,
+                "created": device.created,
+                "facts": about,
+            }
+            yield canonical(row) + b"\n"
+
+    yield "07-devices/devices.jsonl", lines()
+    source.absent.append("provisioning records of stations: each station keeps its chain; fleetca line verify checks it")
+
+
+def access(source: Source) -> Iterator[File]:
+    shown = source.redaction.shown
+    operators = [
+        {
+            "name": shown(one.name, redaction.OPERATORS),
+            "tenant": shown(one.tenant, redaction.TENANTS),
+            "roles": list(one.roles),
+            "created": one.created,
+            "disabled_at": one.disabled_at,
+        }
+        for one in sorted(source.reading.operators(), key=lambda one: one.name)
+    ]
+    yield "08-access/operators.json", document(operators)
+    signer = source.settings.signer
+    users = None if signer.users is None else {uid: list(roles) for uid, roles in signer.users.items()}
+    caps = {role: cap.model_dump(mode="json") for role, cap in signer.caps.items()}
+    yield "08-access/roles.json", document({"users": users, "caps": json.loads(json.dumps(caps))})
+
+
+# ---- 09 to 13 -----------------------------------------------------------------------------------------------------------
+
+
+def log(source: Source) -> Iterator[File]:
+    yield "09-log/checkpoint", [source.checkpoint.note]
+    yield "09-log/key", [source.settings.log.verifier.read_bytes()]
+    yield (
+        "09-log/leaves.jsonl",
+        (source.redaction.line(body) + b"\n" for body in segment.bodies(source.files, source.segment, source.checkpoint)),
+    )
+    before, after = segment.proof(source.files, source.segment)
+    kept = [
+        {"size": one.size, "proof": [digest.hex() for digest in segment.consistency(source.files, one, source.segment)]}
+        for one in sorted(source.since, key=lambda one: one.size)
+        if one.size
+    ]
+    told = {
+        "start": source.segment.start,
+        "before": [[level, digest.hex()] for level, digest in before],
+        "after": [[level, digest.hex()] for level, digest in after],
+        "consistency": kept,
+    }
+    yield "09-log/proof.json", document(told)
+    source.absent.append("time stamps of a third party (RFC 3161) on the checkpoint: nobody is asked for one")
+
+
+def requirements(source: Source) -> Iterator[File]:
+    if source.matrix is None:
+        source.absent.append(
+            "the matrix of requirements, tests and results: give the one of the release (scripts/trace --json) with --matrix"
+        )
+        return
+    try:
+        rows = json.loads(source.matrix.read_bytes())
+        told = [{key: row[key] for key in ("id", "says", "tests", "negative", "reason", "result", "links")} for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Malformed(
+            "bad-matrix", f"{source.matrix} is no matrix of requirements.", why=str(error), fix="Make it: scripts/trace --json"
+        ) from None
+    yield "10-requirements/matrix.json", document(told)
+
+
+def drills(source: Source) -> Iterator[File]:
+    told = [{"at": leaf["at"], "kind": leaf["kind"]} for leaf in _leaves(source) if leaf["kind"] in {"clock", "clone"}]
+    yield "11-drills/events.json", document(told)
+    source.absent.append(
+        "restore drills and incident reports: drills are ceremonies (part 02); reports are kept by those who run the deployment"
+    )
+
+
+def mappings(source: Source) -> Iterator[File]:
+    source.absent.append("mapping files")
+    yield from ()
+
+
+def findings(source: Source) -> Iterator[File]:
+    exceptions = [
+        {
+            "device": source.redaction.shown(device, redaction.DEVICES),
+            "what": "no root of trust",
+            "justification": source.redaction.shown(facts.justification, redaction.DEVICES),
+            "ends": facts.exception_ends,
+            "over": facts.exception_ends <= source.as_of,
+        }
+        for device, facts in source.reading.every_device_facts()
+        if facts.exception_ends is not None
+    ]
+    overdue = [
+        {"key": record.name, "what": "its period is over, and it exists", "period_ended": record.period_ends}
+        for record in sorted(source.reading.key_records(), key=lambda one: (one.name, one.spki_sha256))
+        if key_life.overdue(record, now=source.as_of)
+    ]
+    yield "13-findings/findings.json", document({"exceptions": exceptions, "keys": overdue})
+    source.absent.append("what fleetca doctor says: it looks at the running deployment, a pack at its record")
+
+
+PARTS: Final = (
+    ("01-policy", "Policy", policy),
+    ("02-ceremonies", "Ceremonies", ceremonies),
+    ("03-authorities", "CA certificates, CRLs and pins", authorities),
+    ("04-inventory", "Inventory of keys", inventory),
+    ("05-issuance", "Issuance and revocation", issuance),
+    ("06-status", "Status service", status),
+    ("07-devices", "Devices", devices),
+    ("08-access", "Access", access),
+    ("09-log", "The record", log),
+    ("10-requirements", "Requirements and tests", requirements),
+    ("11-drills", "Drills and incidents", drills),
+    ("12-mappings", "Mappings to frameworks", mappings),
+    ("13-findings", "Findings and exceptions", findings),
+)
+
+
+def leaking(name: str, value: str) -> Unacceptable:
+    return Unacceptable(
+        "redaction-leak",
+        f"{name} would hold {value!r}, which is to be withheld.",
+        why="It stands there as text that is not taken apart.",
+        fix="Withhold less, or leave out what names it: a ceremony's folder, a reason in words.",
+    )
