@@ -311,6 +311,7 @@ class Issuing:
             certificates=[ref for claim in claims for ref in self._issuers.refs_of(claim)],
             tokens=[claim.token for claim in claims if claim.token is not None],
             keys=[item.csr.spki_sha256 for item in batch],
+            units=[(claim.shift, claim.unit.number, claim.unit.device) for claim in claims if claim.unit is not None],
         )
 
     def _each(self, tx: Writing, batch: Sequence[Proven], *, now: UnixTime) -> tuple[list[_Outcome], list[testimony.Record]]:
@@ -373,8 +374,12 @@ class Issuing:
             operator=self._operator(tx, item, record),
             now=approval.evidence_time(waited, now=now),
             orders=tx.renewal_orders,
+            shift=tx.find_shift(claim.shift) if claim.unit is not None else None,
+            listed=tx.find_unit(claim.shift, claim.unit.number) if claim.unit is not None else None,
         )
         device = tx.lock_device(asked.device)
+        if claim.unit is not None and device is not None:
+            grant.unlocked(device, tx.latest_of(device.id, limit=1))
         if claim.validated is not None:
             before = lineage.predecessor(tx, asked, claim.validated, policy.profile(asked.profile), now=now)
             asked = grant.following(asked, claim.validated, before, now=now)

@@ -82,6 +82,8 @@ class Ours:
     requirements: str = ""
     """Ids that this record serves, with spaces between."""
     signature: str = ""
+    unit: str = ""
+    """`SHIFT/NUMBER` in its station's file, where it was made in a shift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,10 @@ def digest_of(der: bytes) -> str:
 # ---- Writing --------------------------------------------------------------------------------------------------------
 
 _OWN: Final = (
-    "station", "number", "previous", "origin", "issuer", "serial", "spki", "tenant", "batch", "root_of_trust", "attestation", "requirements", "signature",
+    "station", "number", "previous", "origin", "issuer", "serial", "spki", "tenant", "batch", "root_of_trust", "attestation", "unit", "requirements",
+    "signature",
 )  # fmt: skip
-_MAY_MISS: Final = frozenset({"batch", "root_of_trust", "attestation", "requirements", "signature"})
+_MAY_MISS: Final = frozenset({"batch", "root_of_trust", "attestation", "unit", "requirements", "signature"})
 
 
 def write(record: Record) -> bytes:
@@ -311,6 +314,8 @@ def _judge(record: Record) -> None:
             raise wrong("station", "Station, issuer and tenant are single words.")
         if not re.fullmatch(r"[0-9a-f]{2,40}", ours.serial):
             raise wrong("serial", "It is 2 to 40 hexadecimal digits.")
+        if ours.unit and not re.fullmatch(r"[1-9][0-9]{0,11}/[1-9][0-9]{0,11}", ours.unit):
+            raise wrong("unit", "It is SHIFT/NUMBER.")
         if ours.number < 1:
             raise wrong("number", "It is 1, 2, 3 ...")
     for name, value in digests:
@@ -382,22 +387,31 @@ def join(records: Sequence[Record]) -> bytes:
     return b"".join(b"---\n" + (record.octets or write(record)) for record in records)
 
 
-def judge(records: Sequence[Record], *, station_spki: bytes, seals: Sequence[Seal] = (), ca_spki: bytes | None = None) -> list[str]:
+def judge(
+    records: Sequence[Record],
+    *,
+    station_spki: bytes,
+    seals: Sequence[Seal] = (),
+    ca_spki: bytes | None = None,
+    after: tuple[int, str] = (0, FIRST),
+) -> list[str]:
     """Everything that is wrong with a station's chain, each with the number where it is.
 
     Args:
         station_spki: the station's public key (SubjectPublicKeyInfo, DER).
         seals: countersignatures that were kept, by the CA whose key `ca_spki` is.
+        after: number and digest of the record that the first of these follows.
     """
     wrong: list[str] = []
     before: Record | None = None
+    count, last = after
     units: dict[str, int] = {}
-    for place, record in enumerate(records, 1):
+    for place, record in enumerate(records, count + 1):
         ours = record.ours
         if ours is None:
             wrong.append(f"Record {place} is of no station.")
             continue
-        number, previous = next_of(before)
+        number, previous = next_of(before) if before is not None else (count + 1, last)
         if before is not None and before.ours is not None and ours.station != before.ours.station:
             wrong.append(f"Record {place} is of another station, {ours.station}.")
         if ours.number != number:
@@ -412,7 +426,7 @@ def judge(records: Sequence[Record], *, station_spki: bytes, seals: Sequence[Sea
             units.setdefault(what, ours.number)
         before = record
     for seal in seals:
-        wrong += _judge_seal(seal, records, ca_spki)
+        wrong += judge_seal(seal, records, ca_spki)
     return wrong
 
 
@@ -430,7 +444,8 @@ def _signed(record: Record, spki: bytes) -> bool:
     return True
 
 
-def _judge_seal(seal: Seal, records: Sequence[Record], ca_spki: bytes | None) -> Iterator[str]:
+def judge_seal(seal: Seal, records: Sequence[Record], ca_spki: bytes | None) -> Iterator[str]:
+    """What is wrong with a countersignature over these records, all of a station's."""
     if ca_spki is None:
         yield "There are countersignatures, and no CA to judge them by."
         return
@@ -449,11 +464,19 @@ def _station(record: Record) -> str:
     return "" if record.ours is None else record.ours.station
 
 
-def check(records: Sequence[Record], *, station_spki: bytes, seals: Sequence[Seal] = (), ca_spki: bytes | None = None) -> None:
-    """
+def check(
+    records: Sequence[Record],
+    *,
+    station_spki: bytes,
+    seals: Sequence[Seal] = (),
+    ca_spki: bytes | None = None,
+    after: tuple[int, str] = (0, FIRST),
+) -> None:
+    """As `judge`.
+
     Raises:
         Unacceptable: `record-chain`; the text names each break.
     """
-    wrong = judge(records, station_spki=station_spki, seals=seals, ca_spki=ca_spki)
+    wrong = judge(records, station_spki=station_spki, seals=seals, ca_spki=ca_spki, after=after)
     if wrong:
         raise Unacceptable("record-chain", f"The provisioning records do not hold: {len(wrong)} findings.", why=" ".join(wrong))

@@ -18,10 +18,11 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from ca.model import Certificate, CertificateRef, Device, DeviceId, Digest, Intent, Token, UnixTime
+from ca.model import Certificate, CertificateRef, Device, DeviceId, Digest, Intent, Shift, Token, UnixTime
 from ca.ports import Overtaken
 from ca.store import rows
 from ca.store import tables as t
+from ca.store.line_rows import LineReads
 from ca.store.reads import Parameters, Statement, param
 from ca.store.rows import Row
 from ca.store.writes_issuance import (
@@ -58,6 +59,9 @@ REQUESTS_AHEAD = (
 CERTIFICATES_AHEAD = sa.select(*rows.CERTIFICATE_COLUMNS).select_from(rows.CERTIFICATES).where(_among(_c.serial))
 TOKENS_AHEAD = sa.select(*rows.TOKEN_COLUMNS).where(_among(t.tokens.c.hash))
 DEVICES_AHEAD = sa.select(*rows.DEVICE_COLUMNS).where(_among(t.devices.c.id)).with_for_update()
+UNITS_AHEAD = sa.select(t.line_units.c.number, t.line_units.c.request_key).where(
+    t.line_units.c.shift == param("shift"), _among(t.line_units.c.number)
+)
 KEYS_AHEAD = sa.select(t.keys.c.spki_sha256, t.keys.c.device).where(_among(t.keys.c.spki_sha256))
 
 
@@ -70,23 +74,31 @@ class _Seen:
     tokens: dict[Digest, Token | None] = field(default_factory=dict)
     devices: dict[DeviceId, Device | None] = field(default_factory=dict)
     keys: dict[Digest, DeviceId | None] = field(default_factory=dict)
+    shifts: dict[int, Shift | None] = field(default_factory=dict)
+    units: dict[tuple[int, int], Digest | None] = field(default_factory=dict)
 
 
-class ForeseenWrites(IssuanceWrites):
+class ForeseenWrites(IssuanceWrites, LineReads):
     seen: _Seen | None = None
     queued: list[tuple[Statement, Parameters]]
     """What was told and is not written: the statement and its parameters, each of which changes exactly one row."""
 
     @contextlib.contextmanager
     def foreseeing(
-        self, *, requests: Sequence[Digest], certificates: Sequence[CertificateRef], tokens: Sequence[Digest], keys: Sequence[Digest]
+        self,
+        *,
+        requests: Sequence[Digest],
+        certificates: Sequence[CertificateRef],
+        tokens: Sequence[Digest],
+        keys: Sequence[Digest],
+        units: Sequence[tuple[int, int, DeviceId]] = (),
     ) -> Iterator[None]:
         """See `ca.ports.Writing.foreseeing`. The devices of the tokens and certificates, and the certificates' parents, come with them.
 
         Raises:
             Overtaken: undo the block to a savepoint around it.
         """
-        self.seen = self._look(requests, certificates, tokens, keys)
+        self.seen = self._look(requests, certificates, tokens, keys, units)
         try:
             yield
             self.flush()
@@ -110,7 +122,12 @@ class ForeseenWrites(IssuanceWrites):
                 raise Overtaken
 
     def _look(
-        self, requests: Sequence[Digest], certificates: Sequence[CertificateRef], tokens: Sequence[Digest], keys: Sequence[Digest]
+        self,
+        requests: Sequence[Digest],
+        certificates: Sequence[CertificateRef],
+        tokens: Sequence[Digest],
+        keys: Sequence[Digest],
+        units: Sequence[tuple[int, int, DeviceId]],
     ) -> _Seen:
         seen = _Seen(requests=dict.fromkeys(requests), tokens=dict.fromkeys(tokens), keys=dict.fromkeys(keys))
         for row in self._ask_ahead(REQUESTS_AHEAD, requests):
@@ -125,12 +142,22 @@ class ForeseenWrites(IssuanceWrites):
         parents = [one.parent for one in seen.certificates.values() if one is not None and one.parent is not None]
         self._look_at_certificates(seen, parents)
         shown = [one.device for one in seen.certificates.values() if one is not None]
-        devices = sorted({*shown, *(token.device for token in seen.tokens.values() if token is not None)})
+        made = [device for _, _, device in units]
+        devices = sorted({*shown, *made, *(token.device for token in seen.tokens.values() if token is not None)})
         seen.devices = dict.fromkeys(devices)
         for row in self._ask_ahead(DEVICES_AHEAD, devices):
             device = rows.device_of(row)
             seen.devices[device.id] = device
+        self._look_at_units(seen, units)
         return seen
+
+    def _look_at_units(self, seen: _Seen, units: Sequence[tuple[int, int, DeviceId]]) -> None:
+        seen.units = dict.fromkeys((shift, number) for shift, number, _ in units)
+        for shift in {shift for shift, _, _ in units}:
+            seen.shifts[shift] = super().find_shift(shift)
+            numbers = [number for of, number, _ in units if of == shift]
+            for number, key in self._ask_ahead(UNITS_AHEAD, numbers, shift=shift):
+                seen.units[shift, number] = Digest(bytes(key))
 
     def _look_at_certificates(self, seen: _Seen, refs: Sequence[CertificateRef]) -> None:
         seen.certificates |= dict.fromkeys(refs)
@@ -139,11 +166,11 @@ class ForeseenWrites(IssuanceWrites):
             if found.ref in seen.certificates:
                 seen.certificates[found.ref] = found
 
-    def _ask_ahead(self, statement: Statement, things: Sequence[bytes | str]) -> Iterator[Row]:
+    def _ask_ahead(self, statement: Statement, things: Sequence[bytes | str | int], **more: int) -> Iterator[Row]:
         for start in range(0, len(things), AT_ONCE):
             some = list(things[start : start + AT_ONCE])
             some += some[-1:] * (AT_ONCE - len(some))
-            yield from self._all(statement, dict(zip(_ASKED, some, strict=True)))
+            yield from self._all(statement, dict(zip(_ASKED, some, strict=True)) | more)
 
     # ---- Asked inside the block
 
@@ -160,6 +187,14 @@ class ForeseenWrites(IssuanceWrites):
     def find_token(self, token: Digest) -> Token | None:
         seen = self.seen
         return super().find_token(token) if seen is None or token not in seen.tokens else seen.tokens[token]
+
+    def find_shift(self, number: int) -> Shift | None:
+        seen = self.seen
+        return super().find_shift(number) if seen is None or number not in seen.shifts else seen.shifts[number]
+
+    def find_unit(self, shift: int, number: int) -> Digest | None:
+        seen = self.seen
+        return super().find_unit(shift, number) if seen is None or (shift, number) not in seen.units else seen.units[shift, number]
 
     def lock_device(self, device: DeviceId) -> Device | None:
         seen = self.seen

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fleetca.cli import output, reach
+from fleetca.cli import line_bring, line_station, output, reach
 
 if TYPE_CHECKING:
     from ca.rules.provisioning import Record
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group(help="Provisioning records of a factory line: one YAML document a unit, chained and signed by the station.")
+@click.group(help="A factory line: stations, shifts, units, and provisioning records that are chained and signed.")
 def line() -> None:
     pass
+
+
+for command in (
+    line_station.setup, line_station.station, line_station.login, line_station.logout, line_station.unit, line_station.collect,
+    line_bring.reconcile, line_bring.batch, line_bring.shifts, line_bring.verify,
+):  # fmt: skip
+    line.add_command(command)
 
 
 @line.command(
@@ -65,7 +72,7 @@ def record(
     with our_errors():
         passphrase = Secret.parse(f"file:{key_passphrase_file.name}", base=key_passphrase_file.parent).read()
     signer = MemoryKey(KeyName("station"), unseal(reach.read(str(key)), passphrase, what=str(key)))
-    der = _der(certificate)
+    der = der_of(certificate)
     facts = read_certificate(der)
     # One station writes a chain; two runs of it take turns.
     with chain.open("a+b") as file:
@@ -79,7 +86,7 @@ def record(
             rule.Record(
                 DeviceId(device),
                 rule.digest_of(der),
-                rule.digest_of(_der(ca)),
+                rule.digest_of(der_of(ca)),
                 date(reach.now())[:10],
                 operator,
                 rule.Ours(
@@ -96,7 +103,7 @@ def record(
     output.result({"number": number, "device": device, "digest": made.digest}, f"{number}  {device}  {made.digest}", as_json=as_json)
 
 
-def _der(file: Path) -> bytes:
+def der_of(file: Path) -> bytes:
     from ca.der import pem
     from ca.errors import Malformed
 
