@@ -106,9 +106,8 @@ class Accounts:
         changed = account
         if "contact" in payload:
             changed = replace(changed, contact=messages.read_contact(payload["contact"]))
-        if "status" in payload:
-            if payload["status"] != AccountStatus.deactivated.value:
-                raise Problem("malformed", "An account's status can be set to deactivated only (RFC 8555 7.3.6).")
+        if payload.get("status") == AccountStatus.deactivated.value:
+            # Any other status is passed over as well: clients send the whole account back.
             changed = replace(changed, status=AccountStatus.deactivated)
         if changed != account and not self._store.change_account(changed, was=account):
             raise Problem("unauthorized", "The account was changed at the same time.", status=409)

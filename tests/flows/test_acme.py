@@ -191,8 +191,11 @@ def test_accounts_are_found_again_and_list_their_orders(client: Client) -> None:
     assert (found.status_code, found.headers["Location"]) == (200, client.kid)
     orders = client.post(found.json["orders"])
     assert orders.json["orders"] == [first.headers["Location"]]
-    changed = client.post(str(client.kid), {"contact": ["mailto:ops@fleet.test"], "orders": "ignored"})
-    assert changed.json["contact"] == ["mailto:ops@fleet.test"]
+    # 7.3.2: "The server MUST ignore any updates to" what it does not let clients change; some send the whole account back.
+    whole = {**found.json, "contact": ["mailto:ops@fleet.test"], "orders": "ignored", "termsOfServiceAgreed": False, "other": [7]}
+    for status in ("valid", "revoked", "invalid", 7, None):
+        changed = client.post(str(client.kid), {**whole, "status": status})
+        assert (changed.status_code, changed.json["contact"], changed.json["status"]) == (200, ["mailto:ops@fleet.test"], "valid")
 
 
 # ---- Revocation (RFC 8555 7.6) --------------------------------------------------------------------------------------

@@ -633,8 +633,6 @@ REFUSED: list[Refusal] = [
     ("7.3.4: a token for another profile", _bound(_eab(), profile="device"), 403, "unauthorized"),
     ("7.3.4: crit", _bound(_eab(header={"crit": ["x"]})), 400, "malformed"),
     # 7.3.2, 7.3.6 changes of accounts
-    ("7.3.6: a status but deactivated", lambda s: s.client.post(str(s.client.kid), {"status": "valid"}), 400, "malformed"),
-    ("7.3.6: revoked is not a client's to say", lambda s: s.client.post(str(s.client.kid), {"status": "revoked"}), 400, "malformed"),
     ("7.3.2: contact is no list", lambda s: s.client.post(str(s.client.kid), {"contact": "x"}), 400, "malformed"),
     ("7.3.2: a contact that is none", lambda s: s.client.post(str(s.client.kid), {"contact": ["mailto:x"]}), 400, "invalidContact"),
     ("7.3.2: the payload is no object", lambda s: s.client.post(str(s.client.kid), b"7"), 400, "malformed"),
