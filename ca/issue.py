@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ca import approvals, lineage
+from ca import approvals, hardware, lineage
 from ca.allowances import Allowances
 from ca.der.certificate import assemble
 from ca.der.csr import Csr, read_csr
@@ -56,9 +56,10 @@ from ca.model import (
 )
 from ca.ports import Chance, Clock, Failpoint, Ledger, Overtaken, SigningKey, Writing
 from ca.rules import approval, evidence, grant, leaf, renewal, testimony
+from ca.rules.attestation.tpm import Proof, prove
 from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
-from ca.rules.device_life import fits
+from ca.rules.device_life import as_shown, fits
 from ca.rules.issuers import Ability, check_ability, newest
 from ca.rules.lint.certificate import lint
 from ca.rules.reread import verify_signed
@@ -87,6 +88,8 @@ class Prepared:
     claim: evidence.Claim
     key: Digest
     """The request key."""
+    proof: Proof | None = None
+    """What a TPM proved of the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +209,10 @@ class Issuing:
     def prepare(self, request: IssueRequest, peer: Peer) -> Prepared:
         """Read and verify the evidence. Who may not bring it at all is refused before anything is parsed."""
         claim = evidence.claim(evidence.Verb.issue, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now())
-        return Prepared(request, claim, evidence.request_key(claim, request.csr))
+        shown, proof = request.attestation, None
+        if shown is not None:
+            proof = prove(shown, self._policy.attesting.makers, key=self._serial_check, now=self._clock.now())
+        return Prepared(request, claim, evidence.request_key(claim, request.csr), proof)
 
     def issue(self, requests: Sequence[tuple[IssueRequest, Peer]]) -> list[Issued | FleetcaError]:
         """All of it for a batch, one step after the other. Each request has its own outcome, in its place."""
@@ -374,6 +380,7 @@ class Issuing:
             operator=self._operator(tx, item, record),
             now=approval.evidence_time(waited, now=now),
             orders=tx.renewal_orders,
+            hardware=hardware.owner(tx, item.proof, csr) if claim.kind is EvidenceKind.hardware else None,
             shift=tx.find_shift(claim.shift) if claim.unit is not None else None,
             listed=tx.find_unit(claim.shift, claim.unit.number) if claim.unit is not None else None,
         )
@@ -387,8 +394,11 @@ class Issuing:
         profile = policy.profile(given.profile)
         issuer = self._issuer(given.issuer, Ability.sign_status if profile.status is StatusKind.nocheck else Ability.issue, now=now)
         check_key_algorithm(profile, csr.algorithm)
+        judged = hardware.judged(tx, given, profile, asked=asked, found=claim, proof=item.proof, csr=csr, now=now)
+        given = replace(given, verdict=judged.verdict)
         if profile.roots_of_trust or profile.safety_class is not None:
-            fits(tx.device_facts(given.device), profile, now=now)
+            facts = judged.facts if judged.looked else tx.device_facts(given.device)
+            fits(as_shown(facts, given.verdict), profile, now=now)
         self._allowances.spend(claim.peer.role, now=now)
         waits = approvals.required(tx, waited, given, profile, csr, request=approved, now=now)
         if waits is not None:
@@ -398,6 +408,11 @@ class Issuing:
         elif device.state is not DeviceState.active:
             said += lineage.moved(tx, device, DeviceState.active, given, reason="certified", now=now)
         self._claim_key(tx, csr, given, profile, now=now)
+        if item.proof is not None:
+            said += hardware.use_challenge(tx, item.proof.ticket, item.key, then=approval.evidence_time(waited, now=now), now=now)
+        if judged.keep is not None:
+            current = Device(given.device, given.tenant, DeviceState.active, now if device is None else device.created)
+            said += lineage.anchored(tx, current, judged.facts, judged.keep, given, now=now)
         if given.token is not None:
             tx.use_token(given.token, request_key=asked.token_for or item.key, now=now)
         if record is not None and given.parent is not None:

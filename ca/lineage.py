@@ -8,12 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from ca.errors import FleetcaError
+from ca.errors import Conflict, FleetcaError
 from ca.model import (
+    Anchor,
     Certificate,
     CertificateRef,
     CertificateState,
     Device,
+    DeviceChange,
+    DeviceFacts,
     DeviceState,
     Digest,
     EvidenceKind,
@@ -35,7 +38,7 @@ from ca.model import (
     ValidatedNames,
 )
 from ca.ports import Ledger, Writing
-from ca.rules import evidence, grant, leaf, renewal, testimony
+from ca.rules import device_life, evidence, grant, leaf, renewal, testimony
 from ca.rules.device_life import channel, move
 from ca.rules.revocation import change as change_of
 from ca.witness import Witness
@@ -269,6 +272,44 @@ def moved(
     tx.change_device(change)
     tx.append_leaf(leaf.device_change(known, change))
     return (testimony.DeviceMoved(known, change),)
+
+
+def anchored(
+    tx: Writing, device: Device, known: DeviceFacts | None, anchor: Anchor, by: Grant, *, now: UnixTime
+) -> tuple[testimony.Record, ...]:
+    """A device is known by a key of its hardware from now on, and that key is no other device's, for ever (P9).
+
+    Raises:
+        Conflict: it is another's (`hardware-of-another-device`).
+    """
+    claim_anchor(tx, anchor, device)
+    before = known or DeviceFacts()
+    facts = device_life.anchored(before, anchor)
+    told = device_life.difference(before, facts)
+    way = channel(by.role, by.evidence)
+    change = DeviceChange(device.id, device.state, device.state, now, told, by.actor, way, by.evidence_digest.hex())
+    tx.set_device_facts(device.id, facts)
+    tx.append_leaf(leaf.device_facts(device.id, facts, at=now))
+    tx.change_device(change)
+    tx.append_leaf(leaf.device_change(device, change))
+    return (testimony.DeviceMoved(device, change, facts),)
+
+
+def claim_anchor(tx: Writing, anchor: Anchor, device: Device) -> None:
+    """Bind a key of hardware to a device.
+
+    Raises:
+        Conflict: it is another's (`hardware-of-another-device`).
+    """
+    try:
+        tx.claim_key(anchor.spki_sha256, device.id, now=anchor.at)
+    except Conflict:
+        raise Conflict(
+            "hardware-of-another-device",
+            "This hardware is another device's.",
+            why=f"Key sha256:{anchor.spki_sha256.hex()[:16]} ({anchor.kind.value}) stands on its record.",
+            fix="Look who it is: fleetca certificates list --key SHA256. A board is one device, for ever.",
+        ) from None
 
 
 def withdraw(tx: Writing, tokens: Iterable[Token], *, actor: str, now: UnixTime) -> tuple[tuple[Token, ...], tuple[testimony.Record, ...]]:

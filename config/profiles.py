@@ -51,6 +51,7 @@ class ProfileForm(Form):
     renewed_by: Literal["protocol", "service", "ceremony"] | None = None
     anchors_by: Several[Literal["pins", "est", "update", "ceremony", "settings"]] | None = None
     roots_of_trust: Several[Literal["se", "tpm", "tee", "puf"]] | None = None
+    attestation: Several[Literal["tpm", "se", "idevid"]] | None = None
     safety_class: Literal["A", "B", "C"] | None = None
     minimum_protection: Literal["memory", "file", "quorum", "module", "hardware"] | None = None
     server_keygen: bool | None = None

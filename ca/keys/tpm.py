@@ -16,7 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
@@ -47,6 +47,9 @@ _FIRST: Final = 0x81000000
 _LAST: Final = 0x817FFFFF
 _MOST: Final = 254
 _SHORTEST: Final = 16
+
+
+_Said = TypeVar("_Said")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,14 @@ class TpmKey:
             KeyUnavailable, Broken: as `sign`.
         """
         return released_digest(self._signed(digest), digest, spki=self._spki, name=self._name)
+
+    def certified(self, act: Callable[[tpm.Channel, int, bytes], _Said]) -> _Said:
+        """Do something that takes its handle and password (`ca.keys.tpm_attest`).
+
+        Raises:
+            KeyUnavailable: as `sign`.
+        """
+        return self._store.use_password(self._name, lambda channel, auth: act(channel, self._handle, auth))
 
     def _signed(self, digest: bytes) -> bytes:
         said = self._store.use_password(self._name, lambda channel, auth: tpm.sign(channel, self._handle, digest, auth))
@@ -265,7 +276,12 @@ class TpmKeyStore:
         )
         return Destruction(name, ability, proof)
 
-    def use_password(self, name: KeyName, act: Callable[[tpm.Channel, bytes], tpm.Reader]) -> tpm.Reader:
+    @property
+    def device(self) -> str:
+        """Which TPM."""
+        return self._device
+
+    def use_password(self, name: KeyName, act: Callable[[tpm.Channel, bytes], _Said]) -> _Said:
         """Do something that the key's password allows; the password is tried once."""
         with self._lock, tpm.conversation(self._device) as channel:
             if self._refused:

@@ -1,4 +1,4 @@
-"""The few commands of a TPM 2.0 that a signing key needs, as octets, and the ways to a TPM. Ring 3. Knows no key store.
+"""The few commands of a TPM 2.0 that a signing key and its attestation need, as octets, and the ways to a TPM. Ring 3. Knows no key store.
 
 Structures and numbers are those of the TPM 2.0 Library, parts 2 and 3 (1.59); each function names its command. Sessions are passwords: on
 this path, from this process through the kernel to the chip of the same machine, whoever could listen could also ask. Why these few hundred
@@ -18,13 +18,20 @@ from typing import Final, Protocol
 from ca.errors import KeyUnavailable
 
 OWNER: Final = 0x40000001
+ENDORSEMENT: Final = 0x4000000B
 NULL_HIERARCHY: Final = 0x40000007
-_PASSWORD: Final = 0x40000009
+PASSWORD: Final = 0x40000009
 _NO_SESSIONS: Final = 0x8001
 _SESSIONS: Final = 0x8002
 _HASHCHECK: Final = 0x8024
 
 EVICT_CONTROL: Final = 0x120
+ACTIVATE_CREDENTIAL: Final = 0x147
+CERTIFY: Final = 0x148
+NV_READ: Final = 0x14E
+POLICY_SECRET: Final = 0x151
+NV_READ_PUBLIC: Final = 0x169
+START_AUTH_SESSION: Final = 0x176
 CREATE_PRIMARY: Final = 0x131
 CREATE: Final = 0x153
 LOAD: Final = 0x157
@@ -48,6 +55,10 @@ _BUSY: Final = frozenset({0x922, 0x908, 0x90A, 0x920, 0x923})
 """RETRY, YIELDED, TESTING, NV_RATE, NV_UNAVAILABLE: the same command may succeed a moment later."""
 _TRIES: Final = 5
 _LARGEST: Final = 4096
+_AUTHREAD: Final = 1 << 18
+"""TPMA_NV, part 2, 13.4."""
+_NV_PIECE: Final = 512
+"""Octets that every TPM gives at once (TPM_PT_NV_BUFFER_MAX is at least that)."""
 
 
 class TpmError(Exception):
@@ -165,6 +176,7 @@ def run(
     parameters: bytes = b"",
     *,
     auth: bytes | None = None,
+    more: tuple[tuple[int, bytes], ...] = (),
     returns_handle: bool = False,
 ) -> tuple[int, Reader]:
     """One command; the handle that it returned (0 for none), and its parameters.
@@ -175,6 +187,7 @@ def run(
         handles: of the objects it is about.
         parameters: as octets.
         auth: the password of the first handle; None where the command has no session.
+        more: of each handle after it that wants one, a session and its password: `PASSWORD`, or a policy session and nothing.
         returns_handle: whether its answer begins with one.
 
     Raises:
@@ -183,8 +196,8 @@ def run(
     """
     body = b"".join(struct.pack(">I", handle) for handle in handles)
     if auth is not None:
-        session = struct.pack(">I", _PASSWORD) + sized(b"") + b"\x01" + sized(auth)
-        body += struct.pack(">I", len(session)) + session
+        sessions = b"".join(struct.pack(">I", each) + sized(b"") + b"\x01" + sized(secret) for each, secret in ((PASSWORD, auth), *more))
+        body += struct.pack(">I", len(sessions)) + sessions
     body += parameters
     command = struct.pack(">HII", _NO_SESSIONS if auth is None else _SESSIONS, 10 + len(body), code) + body
     outcome = 0
@@ -206,10 +219,10 @@ def run(
 # ---- Commands -----------------------------------------------------------------------------------------------------------
 
 
-def create_primary(channel: Channel, public: bytes) -> int:
-    """TPM2_CreatePrimary in the owner's hierarchy, whose password is empty; the object's handle."""
+def create_primary(channel: Channel, public: bytes, *, hierarchy: int = OWNER) -> int:
+    """TPM2_CreatePrimary in a hierarchy whose password is empty; the object's handle."""
     parameters = _sensitive(b"") + sized(public) + sized(b"") + struct.pack(">I", 0)
-    handle, _ = run(channel, CREATE_PRIMARY, (OWNER,), parameters, auth=b"", returns_handle=True)
+    handle, _ = run(channel, CREATE_PRIMARY, (hierarchy,), parameters, auth=b"", returns_handle=True)
     return handle
 
 
@@ -247,6 +260,56 @@ def sign(channel: Channel, handle: int, digest: bytes, auth: bytes) -> Reader:
     ticket = struct.pack(">HI", _HASHCHECK, NULL_HIERARCHY) + sized(b"")
     _, answer = run(channel, SIGN, (handle,), sized(digest) + struct.pack(">H", 0x0010) + ticket, auth=auth)
     return answer
+
+
+def certify(channel: Channel, handle: int, auth: bytes, signer: int, qualifying: bytes) -> tuple[bytes, bytes]:
+    """TPM2_Certify with a signer without password; the TPMS_ATTEST, and the TPMT_SIGNATURE over it."""
+    parameters = sized(qualifying) + struct.pack(">H", 0x0010)
+    _, answer = run(channel, CERTIFY, (handle, signer), parameters, auth=auth, more=((PASSWORD, b""),))
+    attest = answer.sized()
+    begins = answer.at
+    scheme, _ = answer.number(2), answer.number(2)
+    for _ in range(2 if scheme == 0x0018 else 1):
+        answer.sized()
+    return attest, answer.octets[begins : answer.at]
+
+
+def activate_credential(channel: Channel, attester: int, endorsement: int, *, session: int | None, blob: bytes, seed: bytes) -> bytes:
+    """TPM2_ActivateCredential: what was in the credential. `session`: a policy session that lets us use the endorsement key; None: no password does."""
+    with_key = (PASSWORD, b"") if session is None else (session, b"")
+    _, answer = run(channel, ACTIVATE_CREDENTIAL, (attester, endorsement), sized(blob) + sized(seed), auth=b"", more=(with_key,))
+    return answer.sized()
+
+
+def endorsement_session(channel: Channel) -> int:
+    """TPM2_StartAuthSession and TPM2_PolicySecret: what an endorsement key's policy asks for (TCG EK Credential Profile, B.3); to be flushed."""
+    # A policy session without HMAC: its nonces protect nothing, and the caller's is any of the least length.
+    parameters = sized(bytes(16)) + sized(b"") + struct.pack(">BHH", 1, 0x0010, 0x000B)
+    session, _ = run(channel, START_AUTH_SESSION, (NULL_HIERARCHY, NULL_HIERARCHY), parameters, returns_handle=True)
+    run(channel, POLICY_SECRET, (ENDORSEMENT, session), sized(b"") * 3 + struct.pack(">I", 0), auth=b"")
+    return session
+
+
+def nv_read(channel: Channel, index: int) -> bytes | None:
+    """TPM2_NV_ReadPublic and TPM2_NV_Read: what lies under an NV index, as its owner or anybody; None where there is nothing."""
+    try:
+        _, answer = run(channel, NV_READ_PUBLIC, (index,))
+    except TpmError as error:
+        if error.code == RC_HANDLE:
+            return None
+        raise
+    area = Reader(answer.sized())
+    area.take(6)
+    attributes = area.number(4)
+    area.sized()
+    size = area.number(2)
+    by = index if attributes & _AUTHREAD else OWNER
+    octets = b""
+    while len(octets) < size:
+        step = min(_NV_PIECE, size - len(octets))
+        _, answer = run(channel, NV_READ, (by, index), struct.pack(">HH", step, len(octets)), auth=b"")
+        octets += answer.sized()
+    return octets
 
 
 def handles(channel: Channel, first: int, count: int) -> list[int]:

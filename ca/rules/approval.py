@@ -23,7 +23,7 @@ MOST_WAITING: Final = 16
 RETRY_AFTER: Final = 60
 """Seconds after which to ask again."""
 LONGEST_REASON: Final = 200
-_FIRST: Final = frozenset({EvidenceKind.token, EvidenceKind.manufacturer, EvidenceKind.validated})
+_FIRST: Final = frozenset({EvidenceKind.token, EvidenceKind.manufacturer, EvidenceKind.validated, EvidenceKind.hardware})
 
 
 def subject(found: Claim, request: Digest) -> Digest:

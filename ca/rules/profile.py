@@ -20,6 +20,7 @@ from ca.errors import Misconfigured
 from ca.model import (
     AlgorithmName,
     AnchorsBy,
+    AttestationKind,
     Digest,
     NameKind,
     OnSuperseded,
@@ -91,6 +92,7 @@ def accept(
     renewed_by: str | None = None,
     anchors_by: Sequence[str] | None = None,
     roots_of_trust: Sequence[str] = (),
+    attestation: Sequence[str] = (),
     safety_class: str | None = None,
     minimum_protection: str = "memory",
     server_keygen: bool = False,
@@ -140,6 +142,7 @@ def accept(
         renewed_by=_choice(name, "renewed_by", RenewedBy, way),
         anchors_by=tuple(_choice(name, "anchors_by", AnchorsBy, word) for word in anchors),
         roots_of_trust=tuple(_choice(name, "roots_of_trust", RootOfTrust, word) for word in roots_of_trust),
+        attestation=tuple(_choice(name, "attestation", AttestationKind, word) for word in attestation),
         safety_class=None if safety_class is None else _choice(name, "safety_class", SafetyClass, safety_class),
         minimum_protection=_protection(name, minimum_protection),
         server_keygen=server_keygen,

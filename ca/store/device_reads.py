@@ -9,16 +9,20 @@ from typing import Any
 import sqlalchemy as sa
 
 from ca.model import (
+    Anchor,
+    AttestationKind,
     DeviceChange,
     DeviceEvent,
     DeviceFacts,
     DeviceId,
     DeviceState,
+    Digest,
     Reason,
     RootOfTrust,
     SafetyClass,
     UnixTime,
 )
+from ca.rules import leaf
 from ca.store import rows
 from ca.store import tables as t
 from ca.store.reads import PAGE, Reads, paged, param
@@ -63,7 +67,7 @@ FIRST = 1 << 62
 
 
 def facts_of(row: Row) -> DeviceFacts:
-    _, root, justification, ends, safety_class, batch, owner = row
+    _, root, justification, ends, safety_class, batch, owner, anchors = row
     return DeviceFacts(
         root_of_trust=None if root is None else RootOfTrust(root),
         justification=justification,
@@ -71,7 +75,17 @@ def facts_of(row: Row) -> DeviceFacts:
         safety_class=None if safety_class is None else SafetyClass(safety_class),
         batch=batch,
         owner=owner,
+        anchors=anchors_of(anchors),
     )
+
+
+def anchors_of(text: str) -> tuple[Anchor, ...]:
+    if text == "[]":
+        return ()
+    found = [
+        (AttestationKind(one["kind"]), Digest(bytes.fromhex(one["spki_sha256"])), one["source"], one["at"]) for one in json.loads(text)
+    ]
+    return tuple(Anchor(*one) for one in found)
 
 
 def row_of_facts(device: DeviceId, facts: DeviceFacts) -> dict[str, Any]:
@@ -83,6 +97,7 @@ def row_of_facts(device: DeviceId, facts: DeviceFacts) -> dict[str, Any]:
         "safety_class": None if facts.safety_class is None else facts.safety_class.value,
         "batch": facts.batch,
         "owner": facts.owner,
+        "anchors": json.dumps(leaf.anchors_of(facts.anchors)),
     }
 
 
@@ -157,8 +172,10 @@ def _of_certificate(row: Row) -> Iterator[DeviceEvent]:
     given = json.loads(grant)
     channel, key, name = f"{given.get('role', '')}/{given.get('evidence', '')}", bytes(request).hex(), _name(row)
     what = "renewed" if given.get("parent") else "certified"
+    verdict = given.get("verdict")
+    vouched = f"; {verdict['rule']}: {verdict['words']}" if verdict else ""
     yield DeviceEvent(intended if issued is None else issued, what if issued is not None else "certificate begun",
-                      f"{name}, profile {profile}", actor, channel, key)  # fmt: skip
+                      f"{name}, profile {profile}{vouched}", actor, channel, key)  # fmt: skip
     for at, word in ((voided, "certificate given up"), (delivered, "delivered"), (used, "first used"), (superseded, "superseded"),
                      (clone, "spoke though its place was taken")):  # fmt: skip
         if at is not None:

@@ -227,6 +227,11 @@ class IssuanceWrites(Writes):
             raise key_of_another()
         return False
 
+    def owner_of_key(self, spki_sha256: Digest) -> DeviceId | None:
+        """The device that a public key is bound to."""
+        row = self._first(OWNER_OF_KEY, {"spki_sha256": spki_sha256})
+        return None if row is None else DeviceId(row[0])
+
     # ---- intents and results
 
     def reserve(self, intent: Intent, *, tenant: str, revocable: bool, leaf: Digest) -> None:

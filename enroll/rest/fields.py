@@ -204,6 +204,18 @@ def octets(name: str, *, about: str, required: bool = True) -> Field:
     return Field(name, read, {"type": "string", "contentEncoding": "base64", "description": about}, required)
 
 
+def several_octets(name: str, *, most: int, about: str) -> Field:
+    """A list of octets, each as base64."""
+
+    def read(value: object, where: str) -> tuple[bytes, ...]:
+        if not isinstance(value, list) or not 0 < len(value) <= most or not all(isinstance(one, str) for one in value):
+            raise wrong(where, f"a list of 1 to {most} base64 strings")
+        return tuple(read_base64(one, where) for one in value)
+
+    items = {"type": "string", "contentEncoding": "base64"}
+    return Field(name, read, {"type": "array", "items": items, "minItems": 1, "maxItems": most, "description": about})
+
+
 def read_base64(value: str, where: str) -> bytes:
     try:
         return base64.b64decode(value.encode("ascii"), validate=True)

@@ -62,8 +62,7 @@ class Prompt:
 
     def _request(self, target: bytes, body: bytes, peer: bytes | None) -> IssueRequest:
         if target == ENROLL:
-            members = messages.read_body(body, messages.ENROLL)
-            return self._enrolment.enrolling(token=members["token"], csr=members["csr"])
+            return self._enrolment.enrolling(messages.read_body(body, messages.ENROLL))
         return self._enrolment.renewing(certificate=peer, members=messages.read_body(body, messages.RENEW))
 
     def _reply(self, target: bytes, tell: Tell, outcome: Granted | Exception) -> None:

@@ -26,9 +26,10 @@ from typing import Any, Final
 from ca.der.algorithms import ALGORITHMS
 from ca.errors import Conflict, FleetcaError, KeyUnavailable, Malformed, Misconfigured, NotFound, StoreUnavailable
 from ca.model import UnixTime
-from ca.ports import Chance
+from ca.ports import Chance, SigningKey
 from fleetca.agent.pairs import Slots
 from fleetca.agent.stores import REHEARSAL, KeyFiles, Keys, inside
+from fleetca.client import Client
 from fleetca.folder import make_folder, put_new, replace_file, sync_folder
 
 SETTINGS: Final = "agent.toml"
@@ -61,6 +62,10 @@ class Setup:
     """Its label."""
     device: str = ""
     """Of a TPM; empty: /dev/tpmrm0."""
+    attest: bool = False
+    """The TPM vouches for every key that a certificate is asked for."""
+    endorsement: str = ""
+    """PEM file with the TPM's endorsement certificate and those above it, where the TPM has none itself."""
     proxy: str = ""
     """Empty: HTTPS_PROXY and NO_PROXY decide; `none`: none."""
     owner: str = ""
@@ -199,13 +204,32 @@ class Identity:
 
     def _keys(self, setup: Setup) -> Keys:
         file = Path(setup.passphrase_file) if setup.passphrase_file else self.folder / PASSPHRASE
-        if not setup.key_store:
+        if not setup.key_store and not setup.attest:
             return KeyFiles(None if setup.plain else self._passphrase(file))
         if setup.key_store not in {"pkcs11", "tpm"} or setup.plain or setup.by == "tls":
             why = "A key that stays in a pkcs11 or tpm store is no plain file, and signs messages: TLS takes files only."
             raise Misconfigured("bad-key-store", "These settings name no place for keys.", why=why, fix="docs/how-to/agent.md shows each.")
+        if setup.attest and setup.key_store != "tpm":
+            raise Misconfigured(
+                "bad-key-store",
+                "These settings name no place for keys.",
+                why="Only a TPM attests the keys in it.",
+                fix="Give --key tpm with --attest. A secure element's keys are known by its maker's manifest: --known.",
+            )
         said = {name: getattr(setup, name) for name in ("key_name", "module", "token", "device")}
         return inside(setup.key_store, said, self._passphrase(file) if setup.passphrase_file else None)
+
+    def attest(self) -> Callable[[Client, SigningKey], Mapping[str, Any]] | None:
+        """Who vouches for new keys; None: nobody does.
+
+        Raises:
+            Malformed: the file with the endorsement certificate cannot be read.
+        """
+        if not self.setup.attest:
+            return None
+        from fleetca.agent.attesting import Attesting  # noqa: PLC0415 - most devices have no TPM
+
+        return Attesting.of(self.setup.device, self.setup.endorsement)
 
     def forget(self) -> None:
         """Remove every key of this identity, and all pairs.

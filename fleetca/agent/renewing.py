@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -34,7 +34,9 @@ from fleetca.folder import put_new
 
 NO_TLS: Final = "ml-dsa"
 """Algorithms whose names begin so cannot speak in TLS here (OpenSSL 3.0); their keys sign messages."""
-_SPENT: Final = frozenset({"key-used-before", "request-differs", "request-spent", "message-out-of-time", "message-replayed"})
+_SPENT: Final = frozenset(
+    {"key-used-before", "request-differs", "request-spent", "message-out-of-time", "message-replayed", "challenge-expired"}
+)
 """What the service says to a kept request that can have no answer any more."""
 
 
@@ -70,6 +72,8 @@ class Hand:
     clock: Clock
     chance: Chance
     failpoint: Failpoint = field(default=_nothing)
+    attest: Callable[[Client, SigningKey], Mapping[str, Any]] | None = None
+    """Has the device's TPM vouch for a new key (`fleetca.agent.attesting`); None: nobody does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +137,10 @@ def confirm(pair: Place, service: Service, *, by: By, hand: Hand) -> By:
     return by
 
 
-def enrol(pair: Place, service: Service, *, token: str | None, algorithm: AlgorithmName, hand: Hand) -> Mapping[str, Any]:
-    """Put a first pair in place for a one-time token; an earlier run that was stopped goes on with its own key and needs none.
+def enrol(
+    pair: Place, service: Service, *, token: str | None, algorithm: AlgorithmName, hand: Hand, known: bool = False
+) -> Mapping[str, Any]:
+    """Put a first pair in place for a one-time token, or as a device that is known by its hardware; an earlier run that was stopped goes on with its own key and needs none.
 
     Raises:
         Refused: the service does not enrol it; nothing is left behind.
@@ -145,12 +151,14 @@ def enrol(pair: Place, service: Service, *, token: str | None, algorithm: Algori
         return {}
     body = kept_request(pair)
     if body is None or (token is not None and body.get("token") != token):
-        if token is None:
+        if token is None and not known:
             raise Malformed("token-required", "A one-time enrolment token is required.", fix="Give --token-file FILE.")
         pair.forget()
         new = pair.make_next_key(algorithm)
         hand.failpoint("agent.after-key")
-        body = {"token": token, "csr": base64.b64encode(_csr(new)).decode()}
+        who = {"token": token} if token is not None else {"known_by": "hardware"}
+        vouched = {} if hand.attest is None else {"attestation": _attested(service, new, hand=hand)}
+        body = {**who, "csr": base64.b64encode(_csr(new)).decode(), **vouched}
         put_new(pair.request, json.dumps(body).encode(), mode=0o600)
     hand.failpoint("agent.after-request")
     client = open_client(service)
@@ -198,7 +206,7 @@ def _ask(pair: Place, service: Service, old: CertificateFacts, key: SigningKey, 
     client = open_client(service, None if by is By.message else pair)
     try:
         kept = kept_request(pair)
-        if kept is not None and ("message" in kept) == (by is By.message) and "token" not in kept:
+        if kept is not None and ("message" in kept) == (by is By.message) and not kept.keys() & {"token", "known_by"}:
             try:
                 return client.post("/v1/renew", kept)
             except Refused as error:
@@ -206,10 +214,20 @@ def _ask(pair: Place, service: Service, old: CertificateFacts, key: SigningKey, 
                     raise
         pair.forget()
         try:
-            return client.post("/v1/renew", _new_request(pair, client, old, key, by=by, hand=hand))
+            return client.post("/v1/renew", _new_request(pair, service, client, old, key, by=by, hand=hand))
         except Refused:
             pair.forget()  # it would be refused again
             raise
+    finally:
+        client.close()
+
+
+def _attested(service: Service, new: SigningKey, *, hand: Hand) -> Mapping[str, Any]:
+    """On a connection of its own, as nobody: a challenge is anybody's to ask for."""
+    assert hand.attest is not None, "asked for where it is"
+    client = open_client(service)
+    try:
+        return hand.attest(client, new)
     finally:
         client.close()
 
@@ -219,7 +237,9 @@ def _csr(key: SigningKey) -> bytes:
     return assemble(asked, key.algorithm, key.sign(asked))
 
 
-def _new_request(pair: Place, client: Client, old: CertificateFacts, key: SigningKey, *, by: By, hand: Hand) -> Mapping[str, Any]:
+def _new_request(
+    pair: Place, service: Service, client: Client, old: CertificateFacts, key: SigningKey, *, by: By, hand: Hand
+) -> Mapping[str, Any]:
     """A new key and the request for it, both on disk before anything is sent."""
     new = pair.make_next_key(key.algorithm)
     hand.failpoint("agent.after-key")
@@ -228,6 +248,8 @@ def _new_request(pair: Place, client: Client, old: CertificateFacts, key: Signin
         body: dict[str, Any] = {"message": message_body(client, old, key, Act.renew, hand=hand, csr=csr)}
     else:
         body = {"csr": base64.b64encode(csr).decode()}
+    if hand.attest is not None:
+        body["attestation"] = _attested(service, new, hand=hand)
     put_new(pair.request, json.dumps(body).encode(), mode=0o600)
     hand.failpoint("agent.after-request")
     return body

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -49,7 +49,7 @@ class Agent:
     """Works on one identity, under its lock."""
 
     def __init__(self, identity: Identity, hand: Hand, *, version: str) -> None:
-        self._identity, self._hand, self._version = identity, hand, version
+        self._identity, self._hand, self._version = identity, replace(hand, attest=identity.attest()), version
         setup = identity.setup
         self._by = By(setup.by)
         self._slots = identity.slots
@@ -62,14 +62,16 @@ class Agent:
 
     # ---- Enrolling --------------------------------------------------------------------------------------------------
 
-    def enrol(self, token: str | None) -> Outcome:
-        """Get a first certificate; or go on where an earlier run stopped."""
+    def enrol(self, token: str | None, *, known: bool = False) -> Outcome:
+        """Get a first certificate; or go on where an earlier run stopped. `known`: without a token, by the hardware that is on record."""
         setup, slots = self._identity.setup, self._slots
         if slots.number:
             return Outcome("nothing", read_pair(slots)[0], self.next_at())
         self._keep_reserve()
         answer = self._in_time(
-            lambda: renewing.enrol(slots, self._service, token=token, algorithm=AlgorithmName(setup.algorithm), hand=self._hand)
+            lambda: renewing.enrol(
+                slots, self._service, token=token, algorithm=AlgorithmName(setup.algorithm), hand=self._hand, known=known
+            )
         )
         self._memory = Memory(device=str(answer.get("device", "")), profile=str(answer.get("profile", "")))
         facts = read_pair(slots)[0]
@@ -292,7 +294,7 @@ class Agent:
     def _learn_time(self, facts: CertificateFacts | None) -> None:
         then = service_time(self._service, floor=0 if facts is None else facts.not_before)
         base: Clock = self._hand.clock
-        self._hand = Hand(Shifted(base, then - base.now()), self._hand.chance, self._hand.failpoint)
+        self._hand = replace(self._hand, clock=Shifted(base, then - base.now()))
         self._service = Service(self._service.url, self._service.root, self._service.proxy, unchecked_time=True)
 
     def _keep_reserve(self) -> None:

@@ -69,6 +69,13 @@ def _folder(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(dir_okay=False, path_type=Path),
     help="What seals the key; absent: one that is made in the folder. A token's PIN.",
 )
+@click.option("--attest", is_flag=True, help="Have the TPM vouch for this key and every later one; for profiles that ask for it.")
+@click.option(
+    "--endorsement",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The TPM's endorsement certificate and those above it (PEM), where the TPM itself has none.",
+)
+@click.option("--known", is_flag=True, help="No token: the TPM, or the key of the secure element, is on the device's record.")
 @click.option("--owner", default="", help="The user whom key and certificate shall belong to.")
 @click.option("--proxy", default="", help="http://HOST:PORT, or none; absent: HTTPS_PROXY and NO_PROXY.")
 @click.option("--by", type=click.Choice(["auto", "tls", "message"]), default="auto", show_default=True, help="How the key speaks.")
@@ -86,6 +93,9 @@ def enrol(
     token: str,
     device: str,
     passphrase_file: Path | None,
+    attest: bool,
+    endorsement: Path | None,
+    known: bool,
     owner: str,
     proxy: str,
     by: str,
@@ -111,6 +121,8 @@ def enrol(
             token=token,
             device=device,
             passphrase_file=str(passphrase_file.absolute()) if passphrase_file else "",
+            attest=attest,
+            endorsement=str(endorsement.absolute()) if endorsement else "",
             proxy=proxy,
             owner=owner,
             by=by,
@@ -120,7 +132,7 @@ def enrol(
         identity.set_up(setup, trust=trust)
     with identity.locked():
         worker = _agent(identity)
-        done = worker.enrol(_token(token_file))
+        done = worker.enrol(_token(token_file), known=known)
         if done.answer and identity.setup.plain and not done.answer.get("plain_key_file", False):
             identity.forget()
             raise Denied(

@@ -27,6 +27,7 @@ from ca.model import (
     Approval,
     ApprovalDecision,
     Certificate,
+    ChallengeRequest,
     ConfirmRequest,
     CreatedToken,
     Issued,
@@ -41,6 +42,7 @@ from ca.model import (
     Token,
     TokenRequest,
 )
+from ca.model import Challenge as TpmChallenge
 from ca.rules import token as token_rule
 from ca.rules.caps import Caps, Validated
 from ca.rules.chains import climb
@@ -114,6 +116,9 @@ class DirectSigner:
     def bind_account(self, asked: AccountBinding, /) -> Token:
         self._enter("bind_account")
         return self.world.tokens.bind(asked, self.world.peer(Role.enroll))
+
+    def challenge_tpm(self, asked: ChallengeRequest, /) -> TpmChallenge:
+        return self.world.challenging.challenge(asked, self.world.peer(Role.enroll))
 
     def ping(self) -> bool:
         self._enter("ping")
