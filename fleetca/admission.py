@@ -176,6 +176,11 @@ class Entrance:
             self._open = False
             self._loop.remove_reader(self._listener.fileno())
 
+    async def settle(self, seconds: float) -> None:
+        """Wait until everybody who was accepted has entered or was turned away, but not for longer."""
+        if self._entering:
+            await asyncio.wait(self._entering, timeout=seconds)
+
     async def wait_closed(self) -> None:
         """There is nothing to wait for."""
 

@@ -29,8 +29,8 @@ CHUNK_SHARE: Final = 8
 """Octets of framing that one octet of a chunked body may cost: one alone in a chunk costs five."""
 PIPELINED: Final = 32
 """Requests that may wait on one connection behind the one that is answered."""
-LAST_SECONDS = 1.0
-"""How long a stopping process waits for the request of a connection that it has accepted."""
+LAST_SECONDS = 2.0
+"""How long a stopping process waits for the handshake, and then for the request, of a connection that it has accepted."""
 STALLED_SECONDS = 20.0
 """A connection whose reader took nothing of what waits for it in that time is closed."""
 
@@ -240,7 +240,7 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.seat is not None and not self._answering():
             self.seat.idle()
-        if self._watch is None and not self.transport.is_closing():
+        if self._watch is None:  # also where it closes once all is read
             self._look_again(self.transport.get_write_buffer_size())
 
     def _look_again(self, waiting: int) -> None:

@@ -121,6 +121,15 @@ class Server(uvicorn.Server):
         gc.set_threshold(GARBAGE)
         self._ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, once those have entered whose handshake is under way: it knows nothing of them, and would hang up."""
+        entrances: list[Any] = self.servers
+        for entrance in entrances:
+            entrance.close()
+        for entrance in entrances:
+            await entrance.settle(protocol.LAST_SECONDS)
+        await super().shutdown(sockets)
+
     def _entrance(self, listener: socket.socket) -> Entrance:
         local = listener.family == socket.AF_UNIX
         context = None if local else self.config.ssl

@@ -35,11 +35,16 @@ def address(running: tuple[Address, server.Server]) -> Address:
     return running[0]
 
 
-@pytest.fixture
-def short_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For those who wait until the server loses patience; the others have their time, on a busy machine too."""
-    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.5)
-    monkeypatch.setattr(protocol, "STALLED_SECONDS", 0.3)
+def lose_patience(made: server.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on: who was to be heard has been heard, however busy the machine. Done in the loop, between two of its callbacks."""
+    done = threading.Event()
+
+    def now() -> None:
+        monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.2)
+        done.set()
+
+    made.in_loop(now)
+    assert done.wait(60)
 
 
 @pytest.fixture
@@ -50,6 +55,7 @@ def running() -> Iterator[tuple[Address, server.Server]]:
     app.add_url_rule("/big", "big", lambda: bytes(BIG))
     app.add_url_rule("/length", "length", lambda: str(len(request.get_data())), methods=["POST"])
     listener = listening_socket("127.0.0.1:0", setting="test")
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # so that what is not read waits in the server, on every system
     ready = threading.Event()
     made = make_server(app, threads=2, ready=ready.set)
     thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
@@ -150,42 +156,67 @@ def test_R22_many_requests_on_one_connection_wait_their_turn_up_to_a_limit(addre
         assert _all(connection).count(b"200 OK") <= PIPELINED + 1
 
 
-@pytest.mark.usefixtures("short_of_time")
-def test_R22_an_empty_line_does_not_keep_an_idle_connection_open(address: Address) -> None:
+def test_R22_an_empty_line_does_not_keep_an_idle_connection_open(
+    running: tuple[Address, server.Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, made = running
     with _connected(address) as connection:
         connection.sendall(b"GET /headers HTTP/1.1\r\n\r\n")
         assert b"200 OK" in connection.recv(65536)
+        lose_patience(made, monkeypatch)
         connection.sendall(b"\r\n")
         assert _all(connection) == b""
 
 
-@pytest.mark.usefixtures("short_of_time")
-def test_R22_an_answer_that_nobody_reads_ends_its_connection(address: Address) -> None:
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(address)
-        connection.settimeout(60)
-        connection.sendall(b"GET /big HTTP/1.1\r\n\r\n")
-        threading.Event().wait(1.5)
+def _asks_for_much(address: Address, *, last: bool = True) -> socket.socket:
+    """Somebody whose system takes little of an answer before it is read.
+
+    Args:
+        last: it is the last request of this connection.
+    """
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(address)
+    connection.settimeout(60)
+    connection.sendall(b"GET /big HTTP/1.1\r\n" + (b"Connection: close\r\n\r\n" if last else b"\r\n"))
+    return connection
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["that would stay open", "that is to close after it"])
+def test_R22_an_answer_that_nobody_reads_ends_its_connection(
+    running: tuple[Address, server.Server], monkeypatch: pytest.MonkeyPatch, last: bool
+) -> None:
+    monkeypatch.setattr(protocol, "STALLED_SECONDS", 0.3)
+    address, made = running
+    with _asks_for_much(address, last=last) as connection:
+        _until(lambda: made.server_state.total_requests == 1)
+        _until(lambda: len(made.room) == 0)
         assert len(_all(connection)) < BIG
 
 
 def test_an_answer_that_is_read_slowly_arrives_whole(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes longer than nothing at all may be taken."""
-    monkeypatch.setattr(protocol, "STALLED_SECONDS", 3.0)
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(address)
-        connection.settimeout(60)
-        connection.sendall(b"GET /big HTTP/1.1\r\nConnection: close\r\n\r\n")
-        got = 0
+    """Each time the server looks, something of what waited has been taken; who reads as slowly as that may take for ever."""
+    looks: list[tuple[protocol.Protocol, int]] = []
+    monkeypatch.setattr(protocol.Protocol, "_look_again", lambda self, waiting: looks.append((self, waiting)))
+    with _asks_for_much(address) as connection:
+        _until(lambda: bool(looks))
+        got, turns = 0, 0
         while part := connection.recv(1 << 18):
             got += len(part)
-            threading.Event().wait(0.01)
+            one, waiting = looks[-1]
+            if waiting and one.transport.get_write_buffer_size() < waiting:
+                # Now the time is over after which it looks again.
+                one.loop.call_soon_threadsafe(one._unread, waiting)
+                turns += 1
+                _until(lambda before=turns: len(looks) > before)  # type: ignore[misc]
         assert got > BIG
+        assert turns > 10
 
 
-def test_a_server_that_stops_answers_who_has_connected_already(running: tuple[Address, server.Server]) -> None:
+def test_a_server_that_stops_answers_who_has_connected_already(
+    running: tuple[Address, server.Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "LAST_SECONDS", 60.0)
     address, stopping = running
     with _connected(address) as fresh, _connected(address) as kept, _connected(address) as half:
         kept.sendall(b"GET /headers HTTP/1.1\r\n\r\n")
@@ -281,18 +312,21 @@ def test_the_lane_answers_what_is_for_it_and_the_application_the_rest(
     assert b"connection: close" in answers[-1]
 
 
-@pytest.mark.usefixtures("short_of_time")
-def test_a_lane_that_thinks_keeps_its_connection_and_the_others_go_on(laned: tuple[Address, server.Server], counter: Counter) -> None:
+def test_a_lane_that_thinks_keeps_its_connection_and_the_others_go_on(
+    laned: tuple[Address, server.Server], counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Longer than a request may take to arrive: that clock has stopped."""
     counter.hold = True
     with _connected(laned[0]) as thinking, _connected(laned[0]) as other, _connected(laned[0]) as gone:
+        _until(lambda: len(laned[1].server_state.connections) == 3)
+        lose_patience(laned[1], monkeypatch)
         thinking.sendall(_post(b"x") + _post(b"?", LAST))
         gone.sendall(_post(b"y"))
         _until(lambda: len(counter.waiting) == 2)
         gone.close()
         other.sendall(_post(b"?", LAST))
         assert b"application 1" in _all(other)
-        threading.Event().wait(1.0)
+        threading.Event().wait(1.0)  # five times as long
         for answer in counter.waiting:
             laned[1].in_loop(answer, 201, [], b"thought")
         said = _all(thinking)
@@ -349,6 +383,7 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Address, server.S
     """A TLS server with few seats, in which nobody has to wait long to be put out."""
     many_descriptors()
     monkeypatch.setattr("fleetca.admission.PATIENCE", 0.1)
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 600)  # nobody leaves for having been silent
     app = Flask("crowded")
     app.add_url_rule("/hello", "hello", lambda: "hello")
     slow = threading.Event()
@@ -487,8 +522,24 @@ def test_the_idlest_connection_gives_way_and_one_that_is_answered_does_not(crowd
         assert len(running.room) <= SEATS
 
 
-def test_a_server_without_descriptors_goes_on_with_those_it_has(crowded: tuple[Address, server.Server]) -> None:
+def test_a_server_that_stops_answers_whose_handshake_is_under_way(
+    crowded: tuple[Address, server.Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "LAST_SECONDS", 60.0)
+    address, stopping = crowded
+    with socket.create_connection(address, timeout=60) as raw:
+        _until(lambda: len(stopping.room) == 1)
+        stopping.stop()
+        threading.Event().wait(0.5)  # longer than it takes to stop where nobody is there
+        with ssl.create_default_context(cadata=CERTIFICATE.decode()).wrap_socket(raw, server_hostname="localhost") as late:
+            assert b"connection: close" in _get(late, "/hello")
+
+
+def test_a_server_without_descriptors_goes_on_with_those_it_has(
+    crowded: tuple[Address, server.Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody can be accepted for a while, and then again."""
+    monkeypatch.setattr("fleetca.admission.PATIENCE", 3600.0)  # or whoever is kept gives way, as soon as the machine is slow
     address, _ = crowded
     with _tls(address) as kept, ExitStack() as stack:
         assert b"hello" in _get(kept, "/hello")
