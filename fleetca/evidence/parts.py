@@ -21,7 +21,9 @@ from ca.ports import RecordFiles
 from ca.rules import cbom, key_life, transcript
 from ca.rules.leaf import canonical, facts_of
 from ca.store.reading import Reading
+from config.mappings import read_mappings
 from config.settings import Settings
+from fleetca import forms
 from fleetca.evidence import redaction, segment, verify
 from fleetca.evidence.redaction import Redaction
 from fleetca.evidence.segment import Segment
@@ -293,15 +295,20 @@ def requirements(source: Source) -> Iterator[File]:
         source.absent.append(
             "the matrix of requirements, tests and results: give the one of the release (scripts/trace --json) with --matrix"
         )
-        return
+    else:
+        yield "10-requirements/matrix.json", document(_matrix(source))
+
+
+def _matrix(source: Source) -> list[Mapping[str, Any]]:
+    if source.matrix is None:
+        return []
     try:
         rows = json.loads(source.matrix.read_bytes())
-        told = [{key: row[key] for key in ("id", "says", "tests", "negative", "reason", "result", "links")} for row in rows]
+        return [{key: row[key] for key in ("id", "says", "tests", "negative", "reason", "result", "links")} for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Malformed(
             "bad-matrix", f"{source.matrix} is no matrix of requirements.", why=str(error), fix="Make it: scripts/trace --json"
         ) from None
-    yield "10-requirements/matrix.json", document(told)
 
 
 def drills(source: Source) -> Iterator[File]:
@@ -313,8 +320,23 @@ def drills(source: Source) -> Iterator[File]:
 
 
 def mappings(source: Source) -> Iterator[File]:
-    source.absent.append("mapping files")
-    yield from ()
+    """Each framework's clauses with our requirements and the parts of this pack; with the matrix also whether their tests passed."""
+    results = {str(row["id"]): str(row["result"]) for row in _matrix(source)}
+    with forms.our_errors():
+        found = read_mappings()
+    for mapping in found:
+        rows = [
+            {
+                "id": row.id,
+                "asks": row.asks,
+                "requirements": {one: results.get(one, "not told") for one in row.requirements},
+                "parts": list(row.parts),
+                "note": row.note,
+            }
+            for row in mapping.rows
+        ]
+        yield f"12-mappings/{mapping.name}.json", document({"title": mapping.title, "edition": mapping.edition, "rows": rows})
+    source.absent.append("mappings as OSCAL documents, and to WebTrust: each is a JSON document of our own")
 
 
 def findings(source: Source) -> Iterator[File]:

@@ -30,7 +30,7 @@ def test_the_top_level_names_are_exactly_ours(names: list[str]) -> None:
 
 
 def test_what_is_shipped_as_data_is_inside(names: list[str]) -> None:
-    for folder in ("config/profiles", "config/ceremonies"):
+    for folder in ("config/profiles", "config/ceremonies", "config/mappings"):
         here = {str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("*.toml")}
         assert here
         assert here <= set(names)
