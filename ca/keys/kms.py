@@ -29,6 +29,8 @@ T = TypeVar("T")
 _LONGEST_RAW: Final = 4096
 _WAIT_DAYS: Final = 7
 _ALIAS: Final = "alias/"
+_MAKING: Final = "fleetca-making"
+"""The tag of a key that has no alias yet: which one it will get."""
 _SPECS: Final = {
     AlgorithmName("p256"): ("ECC_NIST_P256", "ECDSA_SHA_256"),
     AlgorithmName("p384"): ("ECC_NIST_P384", "ECDSA_SHA_384"),
@@ -136,7 +138,8 @@ class KmsKeyStore:
     def generate(self, name: KeyName, algorithm: AlgorithmName) -> KmsKey:
         """Have KMS make a key and give it its alias.
 
-        A crash in between leaves a key without an alias, which its description names; nothing uses it.
+        A crash in between leaves a key that nobody has had, with a tag that says whose it was to be: it is found by that and taken up. The tag goes
+        when the alias is there, so that a key which lost its alias later is never taken for one of these.
 
         Raises:
             Unacceptable: `store-lacks-algorithm`.
@@ -148,19 +151,47 @@ class KmsKeyStore:
             raise Misconfigured("kms-names-keys", "KMS gives ids itself; a key is made under an alias.", fix="Write awskms:alias/NAME.")
         if self._target(name) is not None:
             raise _exists(name)
-        spec, _ = _SPECS[algorithm]
-        made = _asked(
-            lambda: self._client.create_key(KeyUsage="SIGN_VERIFY", KeySpec=spec, Description=f"fleetca {name}", Origin="AWS_KMS"), name
-        )
-        arn = made["KeyMetadata"]["Arn"]
+        key_id = self._left_behind(name, algorithm) or self._create(name, algorithm)
         try:
-            self._client.create_alias(AliasName=_ALIAS + name, TargetKeyId=made["KeyMetadata"]["KeyId"])
+            self._client.create_alias(AliasName=_ALIAS + name, TargetKeyId=key_id)
         except ClientError as error:
-            _asked(lambda: self._client.schedule_key_deletion(KeyId=arn, PendingWindowInDays=_WAIT_DAYS), name)
+            if self._target(name) != key_id:  # else somebody took up what we made just now
+                _asked(lambda: self._client.schedule_key_deletion(KeyId=key_id, PendingWindowInDays=_WAIT_DAYS), name)
             if _code(error) == "AlreadyExistsException":
                 raise _exists(name) from None
             raise _named(error, name) from None
+        _asked(lambda: self._client.untag_resource(KeyId=key_id, TagKeys=[_MAKING]), name)
         return self.open(name)
+
+    def _create(self, name: KeyName, algorithm: AlgorithmName) -> str:
+        spec, _ = _SPECS[algorithm]
+        made = _asked(
+            lambda: self._client.create_key(
+                KeyUsage="SIGN_VERIFY",
+                KeySpec=spec,
+                Description=f"fleetca {name}",
+                Origin="AWS_KMS",
+                Tags=[{"TagKey": _MAKING, "TagValue": str(name)}],
+            ),
+            name,
+        )
+        return str(made["KeyMetadata"]["KeyId"])
+
+    def _left_behind(self, name: KeyName, algorithm: AlgorithmName) -> str | None:
+        """The key that a crash of `generate` left for this very alias."""
+        named = {target for _, target in self._aliases()}
+        pages = _asked(lambda: list(self._client.get_paginator("list_keys").paginate()), name)
+        for key_id in (each["KeyId"] for page in pages for each in page["Keys"] if each["KeyId"] not in named):
+            try:
+                tags = self._client.list_resource_tags(KeyId=key_id)["Tags"]
+            except ClientError:
+                continue  # somebody else's, which we may not look at
+            if {"TagKey": _MAKING, "TagValue": str(name)} not in tags:
+                continue
+            said = _asked(lambda found=key_id: self._client.describe_key(KeyId=found), name)["KeyMetadata"]  # type: ignore[misc]
+            if said["KeyState"] == "Enabled" and said["KeySpec"] == _SPECS[algorithm][0] and said["Origin"] == "AWS_KMS":
+                return str(key_id)
+        return None
 
     def names(self) -> Sequence[KeyName]:
         """All aliases of signing keys that we can use, sorted."""

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ca.der.algorithms import load_public_key, verify
-from ca.errors import Broken, FleetcaError, KeyUnavailable, Misconfigured
+from ca.errors import Broken, Conflict, FleetcaError, KeyUnavailable, Misconfigured
 from ca.keys.kms import KmsKeyStore
 from ca.model import AlgorithmName, KeyName
 from tests.fakes.kms import REGION, kms
@@ -131,3 +131,84 @@ def test_what_kms_refuses_is_said_in_our_words(said: str, code: str, monkeypatch
 def test_an_address_where_nobody_answers_is_said() -> None:
     store = KmsKeyStore(REGION, endpoint="http://127.0.0.1:1")
     refused("kms-unreachable", lambda: store.open(NAME))
+
+
+class Died(BaseException):
+    """A kill -9."""
+
+
+def die_at(store: KmsKeyStore, call: str, monkeypatch: pytest.MonkeyPatch, *, after: bool = False) -> None:
+    honest = getattr(store._client, call)
+
+    def dying(**given: Any) -> None:
+        if after:
+            honest(**given)
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._client, call, dying)
+        with pytest.raises(Died):
+            store.generate(NAME, P256)
+
+
+def ids(client: Any) -> set[str]:
+    return {each["KeyId"] for each in client.list_keys()["Keys"]}
+
+
+def test_R32_a_key_without_its_alias_is_taken_up_by_the_next_try(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    die_at(KmsKeyStore(REGION), "create_alias", monkeypatch)
+    (left,) = ids(client)
+    # Of another alias, or of another kind, it is not.
+    KmsKeyStore(REGION).generate(KeyName("other"), P256)
+    with monkeypatch.context() as patch:
+        patch.setattr("ca.keys.kms._SPECS", {**kms_specs(), AlgorithmName("p256"): kms_specs()[AlgorithmName("p384")]})
+        assert KmsKeyStore(REGION)._left_behind(NAME, P256) is None
+    key = KmsKeyStore(REGION).generate(NAME, P256)
+    assert key._arn.endswith(left)
+    assert len(ids(client)) == 2
+    assert client.list_resource_tags(KeyId=left)["Tags"] == []
+
+
+def kms_specs() -> dict[AlgorithmName, tuple[str, str]]:
+    from ca.keys import kms as adapter
+
+    return dict(adapter._SPECS)
+
+
+def test_a_key_that_was_had_and_lost_its_alias_is_no_new_one(client: Any) -> None:
+    before = KmsKeyStore(REGION).generate(NAME, P256)
+    client.delete_alias(AliasName="alias/issuing")
+    assert KmsKeyStore(REGION).generate(NAME, P256).spki != before.spki
+
+
+def test_a_key_left_behind_that_is_disabled_is_not_taken_up(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    die_at(KmsKeyStore(REGION), "create_alias", monkeypatch)
+    (left,) = ids(client)
+    client.disable_key(KeyId=left)
+    assert not KmsKeyStore(REGION).generate(NAME, P256)._arn.endswith(left)
+
+
+def test_who_was_overtaken_by_another_alias_leaves_no_key_and_by_ones_own_no_deletion(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = KmsKeyStore(REGION)
+    honest = store._client.create_alias
+
+    def overtaken(target: Callable[[str], str]) -> None:
+        def late(**given: Any) -> None:
+            client.create_alias(AliasName=given["AliasName"], TargetKeyId=target(given["TargetKeyId"]))
+            honest(**given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store._client, "create_alias", late)
+            with pytest.raises(Conflict) as caught:
+                store.generate(NAME, P256)
+            assert caught.value.code == "key-exists"
+
+    foreign = client.create_key(KeyUsage="SIGN_VERIFY", KeySpec="ECC_NIST_P256")["KeyMetadata"]["KeyId"]
+    overtaken(lambda _: foreign)
+    states = {each: client.describe_key(KeyId=each)["KeyMetadata"]["KeyState"] for each in ids(client)}
+    assert states.pop(foreign) == "Enabled"
+    assert list(states.values()) == ["PendingDeletion"]
+    client.delete_alias(AliasName="alias/issuing")
+    # Another process found the key that we have just made, and was first to name it: it is that one's now.
+    overtaken(lambda ours: ours)
+    KmsKeyStore(REGION).open(NAME).sign(b"x")
