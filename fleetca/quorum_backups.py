@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import syslog
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -28,6 +31,8 @@ from ca.rules import key_life, transcript
 from ca.rules.leaf import canonical
 from config.settings import Settings
 from fleetca.folder import make_folder, put_new
+
+log = structlog.get_logger()
 
 MANIFEST: Final = "MANIFEST.json"
 _DRILL: Final = b"fleetca restore drill v1\0"
@@ -49,13 +54,17 @@ def make(paths: Sequence[Path], out: Path, quorum: Quorum, *, settings: Settings
     """Encrypt files and folders to a quorum.
 
     Raises:
-        Denied: a private key is among them that is no CA's (`escrow-refused`), or that is not sealed (`plaintext-key`); nothing was written.
+        Denied: a private key is among them that is no CA's (`escrow-refused`), or that is not sealed (`plaintext-key`); nothing was written, and the attempt is logged.
         Misconfigured: a path is not there, or nothing is in them.
         Conflict: `out` exists.
     """
     files = list(_files(paths))
     for path, _ in files:
-        _judge(path, settings)
+        try:
+            _judge(path, settings)
+        except Denied as error:
+            _refused(error, path)
+            raise
     members: list[Member] = []
     with tempfile.TemporaryFile(dir=out.absolute().parent) as sealed:
         sealing = Sealing(cast("BinaryIO", sealed), quorum, of=of, now=now)
@@ -106,6 +115,16 @@ def _judge(path: Path, settings: Settings | None) -> None:
             fix="Leave it out, or seal it.",
         )
     key_life.check_escrow(_purpose(path, settings), name=str(path))
+
+
+def _refused(error: Denied, file: Path) -> None:
+    """Whoever tries to copy a signing key leaves a trace that is not theirs: the system's log, beside the line on stderr (REQ-KEY-014)."""
+    facts = {"requirement": "REQ-KEY-014", "code": error.code, "file": str(file.absolute()), "uid": os.getuid()}
+    log.warning("escrow-refused", **facts)
+    # Says nothing and does no harm where nobody listens.
+    syslog.openlog("fleetca", syslog.LOG_PID, syslog.LOG_AUTHPRIV)
+    syslog.syslog(syslog.LOG_WARNING, json.dumps({"event": "escrow-refused", **facts}))
+    syslog.closelog()
 
 
 def _purpose(path: Path, settings: Settings | None) -> KeyPurpose | None:

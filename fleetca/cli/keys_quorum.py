@@ -150,7 +150,9 @@ def backup(paths: tuple[Path, ...], quorum_file: Path, out: Path, of: str, setti
     from ca.system import SystemClock
     from fleetca import quorum_backups
     from fleetca.forms import read_settings
+    from fleetca.process import write_log_lines
 
+    write_log_lines("keys-backup")
     if out.exists():
         raise Conflict("output-exists", f"{out} exists already.", fix="Choose another file.")
     found = _read(quorum_file)

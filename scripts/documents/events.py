@@ -66,6 +66,7 @@ MEANINGS: Final = {
     "connections-capped": "The system allows fewer open files than `connections` needs; so many are had.",
     "handshake-refused": "A TLS client was turned away, and why: expired, foreign or look-alike certificate, old protocol.",
     "sequencer-failed": "The record is not published further; issuing goes on. Said once until it changes.",
+    "escrow-refused": "Somebody wanted a backup of a signing key that nobody may have a copy of; also in the system's log (authpriv), with who.",
     "crew-lost": "Processes start more slowly: the one that others are copies of is gone. The next reload makes a new one.",
     "presigned": "The publisher went through all certificates; `signed` answers were due and lie in the spool.",
     "presign-failed": "Answers are not signed ahead; those that were hold until their nextUpdate. Said once until it changes.",

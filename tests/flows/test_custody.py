@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import syslog
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +17,7 @@ from cryptography import x509
 
 from ca.der.algorithms import load_public_key, verify
 from ca.errors import Denied, KeyUnavailable, Misconfigured
+from ca.model import Quorum
 from ca.system import SystemChance, SystemClock
 from fleetca import ceremonies, deployment, forms, quorum_backups
 from tests.running import command
@@ -164,6 +167,26 @@ def test_no_key_of_an_operator_or_device_is_backed_up(room: Path, tmp_path: Path
         assert done.returncode == 5, done.stderr
         assert "[escrow-refused]" in done.stderr
         assert not (tmp_path / "out").exists()
+        line = json.loads(done.stderr.splitlines()[0])
+        assert (line["process"], line["event"], line["requirement"]) == ("keys-backup", "escrow-refused", "REQ-KEY-014")
+        assert line["file"].endswith(".key")
+
+
+@pytest.mark.req("REQ-KEY-014")
+def test_who_wants_a_copy_of_a_signing_key_stands_in_the_systems_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, object]] = []
+    monkeypatch.setattr("syslog.syslog", lambda level, text: said.append({"level": level, **json.loads(text)}))
+    sealed, plain = tmp_path / "device.key", tmp_path / "plain.key"
+    sealed.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+    plain.write_text("-----BEGIN PRIVATE KEY-----\n")
+    quorum = Quorum("q", 1, 2, ("A", "B"), b"", b"", 0)
+    for path, code in ((sealed, "escrow-refused"), (plain, "plaintext-key")):
+        with pytest.raises(Denied) as refused:
+            quorum_backups.make([path], tmp_path / "out", quorum, settings=None, of="", now=0)
+        assert refused.value.code == code
+        told = {"level": syslog.LOG_WARNING, "event": "escrow-refused", "requirement": "REQ-KEY-014", "code": code, "file": str(path)}
+        assert said.pop() == {**told, "uid": os.getuid()}
+    assert said == []
 
 
 def test_an_issuing_key_is_backed_up_when_the_settings_say_that_it_is_one(room: Path, tmp_path: Path) -> None:
