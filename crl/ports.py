@@ -53,6 +53,16 @@ class Reading(Protocol):
         """The rows that CRLs are made of, in number order; shard 0 has those of all shards."""
         ...
 
+    def listed_entries(
+        self, issuer: IssuerId, shard: int, *, after: ChangeNumber, as_of: ChangeNumber, expired_before: UnixTime, limit: int
+    ) -> tuple[ChangeNumber, bytes, Sequence[str]] | None:
+        """Of those changes the ones that list somebody whose notAfter is at or after `expired_before`, in number order, at most `limit`: the last one's
+        number, their serials of 20 octets one after the other, and of each `REVOKED_AT:REASON:INVALID_FROM`. None where there is none.
+
+        Those that were changed again since are among them.
+        """
+        ...
+
     def replaced(self, first: ChangeNumber, last: ChangeNumber, *, as_of: ChangeNumber) -> Collection[ChangeNumber]:
         """Those of the changes from `first` to `last` that, as of a change, were not any more their certificate's latest."""
         ...

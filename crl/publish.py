@@ -15,7 +15,7 @@ on the next look. A pause anywhere, of any length, ends in a lost lease, a fence
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,7 +24,6 @@ from shutil import copyfileobj
 from ca.errors import Broken, Conflict, Denied, FleetcaError, NotFound
 from ca.model import (
     CertificateRef,
-    ChangeNumber,
     CrlIntent,
     CrlNumber,
     Digest,
@@ -54,7 +53,6 @@ _RECENT = 1000
 """Changes of all shards among which the latest of this one are looked for first."""
 """Certificates of each CRL whose own octets are looked at: the youngest it lists."""
 AUDIT_EVERY = 86400
-_PAGE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,12 +246,12 @@ class Publisher:
         held = None if self._refusals is None else self._refusals.held(scope.name)
         if held is None or self._refusals is None or held.over != look.visible.version:
             return None
-        names = []
+        answering = []
         for statement in self._refusals.statements(scope.name):
             record = self._reading.find_by_der_digest(Digest(sha256(statement.certificate).digest()))
             name = operator_of(record.device) if record is not None else None
             with suppress(Denied):
-                names.append(
+                answering.append(
                     override.answers(
                         statement,
                         deployment=self._deployment,
@@ -264,7 +262,7 @@ class Publisher:
                         now=self._clock.now(),
                     )
                 )
-        return held if override.enough(names) else None
+        return held if override.enough(answering) else None
 
     def _put_answered(self, scope: Scope, lease: Lease, look: _Look, held: Refused, *, above: CrlNumber) -> Head:
         assert self._refusals is not None
@@ -356,8 +354,7 @@ class Publisher:
         return elements.Recorded(
             lambda: reading.crl_entries(issuer, scope.shard, as_of=intent.as_of, expired_before=until),
             fits=fits,
-            pages=lambda: pages(reading, scope, as_of=intent.as_of),
-            expired_before=until,
+            pages=lambda: elements.pages(reading, issuer, scope.shard, as_of=intent.as_of, expired_before=until),
         )
 
     def _kept(self, scope: Scope, intent: CrlIntent, until: UnixTime, tally: Tally) -> AbstractContextManager[gate.Wanted]:
@@ -413,14 +410,6 @@ class _Departed:
     def __call__(self, serial: Serial) -> Revocation | None:
         found = self._reading.status_of(self._issuer, serial)
         return found[1] if found else None
-
-
-def pages(reading: Reading, scope: Scope, *, as_of: ChangeNumber) -> Iterator[elements.Page]:
-    """The changes that a CRL is made of, each page with those of them that count no longer."""
-    after = 0
-    while rows := reading.listed_changes(scope.issuer.id, scope.shard, after=after, as_of=as_of, limit=_PAGE):
-        after = rows[-1][0]
-        yield rows, reading.replaced(rows[0][0], after, as_of=as_of)
 
 
 def _outcome(scope: Scope, result: Result, cause: Cause | None, head: Head | None) -> Outcome:

@@ -42,6 +42,10 @@ class Reading(Protocol):
         self, issuer: IssuerId, shard: int, *, after: ChangeNumber, as_of: ChangeNumber, limit: int
     ) -> Sequence[ListedChange]: ...
 
+    def listed_entries(
+        self, issuer: IssuerId, shard: int, *, after: ChangeNumber, as_of: ChangeNumber, expired_before: UnixTime, limit: int
+    ) -> tuple[ChangeNumber, bytes, Sequence[str]] | None: ...
+
     def replaced(self, first: ChangeNumber, last: ChangeNumber, *, as_of: ChangeNumber) -> Collection[ChangeNumber]: ...
 
     def crl_entries(self, issuer: IssuerId, shard: int, *, as_of: ChangeNumber, expired_before: UnixTime) -> Iterator[CrlEntry]: ...
@@ -174,7 +178,11 @@ class Tally:
         state = self._known()
         if self._begun_here:
             return True
-        recorded = elements.Recorded(self.entries, fits=self._fits, pages=self._pages, expired_before=self._expired_before)
+
+        def pages() -> Iterator[elements.Page]:
+            return elements.pages(self._reading, self._issuer, self._shard, as_of=state.up_to, expired_before=self._expired_before)
+
+        recorded = elements.Recorded(self.entries, fits=self._fits, pages=pages)
         with self.opened() as kept:
             same = _same(kept.octets(), recorded.octets())
         if not same:
@@ -185,12 +193,6 @@ class Tally:
         """Begin anew."""
         (self._folder / "MANIFEST").unlink(missing_ok=True)
         self._state, self._begun_here = None, False
-
-    def _pages(self) -> Iterator[elements.Page]:
-        after, as_of = 0, self._known().up_to
-        while rows := self._reading.listed_changes(self._issuer, self._shard, after=after, as_of=as_of, limit=_PAGE):
-            after = rows[-1][0]
-            yield rows, self._reading.replaced(rows[0][0], after, as_of=as_of)
 
     # ---- inside
 

@@ -12,6 +12,9 @@ from typing import Any, TypeAlias, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from ca.model import (
     Certificate,
@@ -125,6 +128,58 @@ LISTED_CHANGES_OF_SHARD = (
     .order_by(_r.change)
     .limit(param("limit"))
 )
+
+
+class _Hexadecimal(FunctionElement[str]):
+    """Octets as text, which both databases can join."""
+
+    inherit_cache = True
+
+
+@compiles(_Hexadecimal, "sqlite")
+def _hex(element: _Hexadecimal, compiler: SQLCompiler, **more: Any) -> str:
+    return f"hex({compiler.process(element.clauses, **more)})"
+
+
+@compiles(_Hexadecimal, "postgresql")
+def _encode(element: _Hexadecimal, compiler: SQLCompiler, **more: Any) -> str:
+    return f"encode({compiler.process(element.clauses, **more)}, 'hex')"
+
+
+class _Words(FunctionElement[str]):
+    """The texts of all rows, a space between two of them."""
+
+    inherit_cache = True
+
+
+@compiles(_Words, "sqlite")
+def _group_concat(element: _Words, compiler: SQLCompiler, **more: Any) -> str:
+    return f"group_concat({compiler.process(element.clauses, **more)}, ' ')"
+
+
+@compiles(_Words, "postgresql")
+def _string_agg(element: _Words, compiler: SQLCompiler, **more: Any) -> str:
+    return f"string_agg({compiler.process(element.clauses, **more)}, ' ')"
+
+
+def _joined(changes: sa.Select[*tuple[Any, ...]]) -> Statement:
+    """What entries show, joined in the database: one row for thousands, where making a row of each would cost the most.
+
+    Both databases join in the order of the subquery, which its limit keeps; were it another, the gate would refuse every CRL.
+    """
+    listed = (
+        changes.with_only_columns(_r.change, _r.serial, _r.reason, _r.revoked_at, _r.invalid_from)
+        .where(_r.reason != sa.literal_column(str(int(Reason.removeFromCRL))), _r.not_after >= param("expired_before"))
+        .subquery()
+    )
+    c, colon = listed.c, sa.literal_column("':'", sa.Text())
+    invalid_from = sa.func.coalesce(sa.cast(c.invalid_from, sa.Text()), sa.literal_column("''", sa.Text()))
+    shown = sa.cast(c.revoked_at, sa.Text()).concat(colon).concat(sa.cast(c.reason, sa.Text())).concat(colon).concat(invalid_from)
+    return sa.select(sa.func.max(c.change), _Words(_Hexadecimal(c.serial)), _Words(shown))
+
+
+LISTED_ENTRIES = _joined(LISTED_CHANGES)
+LISTED_ENTRIES_OF_SHARD = _joined(LISTED_CHANGES_OF_SHARD)
 REPLACED = sa.select(_r.replaces).where(
     sa.text("replaces IS NOT NULL"), _r.replaces >= param("first"), _r.replaces <= param("last"), _r.change <= param("as_of")
 )
@@ -238,6 +293,19 @@ class Reads(ABC):
         if shard == 0:
             return cast("Sequence[ListedChange]", self._all(LISTED_CHANGES, asked))
         return cast("Sequence[ListedChange]", self._all(LISTED_CHANGES_OF_SHARD, asked | {"shard": shard}))
+
+    def listed_entries(
+        self, issuer: IssuerId, shard: int, *, after: ChangeNumber, as_of: ChangeNumber, expired_before: UnixTime, limit: int
+    ) -> tuple[ChangeNumber, bytes, Sequence[str]] | None:
+        """Of those changes the ones that list somebody whose notAfter is at or after `expired_before`, in number order, at most `limit`: the last one's
+        number, their serials of 20 octets one after the other, and of each `REVOKED_AT:REASON:INVALID_FROM`. None where there is none.
+
+        Those that were changed again since are among them.
+        """
+        asked = {"issuer": issuer, "after": after, "as_of": as_of, "expired_before": expired_before, "limit": limit}
+        statement = LISTED_ENTRIES if shard == 0 else LISTED_ENTRIES_OF_SHARD
+        last, serials, shown = rows.only(self._all(statement, asked if shard == 0 else asked | {"shard": shard}))
+        return None if last is None else (last, bytes.fromhex(serials), shown.split(" "))
 
     def replaced(self, first: ChangeNumber, last: ChangeNumber, *, as_of: ChangeNumber) -> frozenset[ChangeNumber]:
         """Those of the changes from `first` to `last` that, as of a change, were not any more their certificate's latest."""

@@ -6,27 +6,29 @@ entries of the record, each in the form that `crl.rules.anatomy` takes for right
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from ca.errors import Broken
-from ca.model import ChangeNumber, CrlEntry, ListedChange, Reason, UnixTime
+from ca.model import ChangeNumber, CrlEntry, IssuerId, ListedChange, Reason, UnixTime
 
 _YEAR_2050: Final = 2524608000
 _PIECE: Final = 4096
 _KEPT: Final = 10_000
-_RELEASED: Final = int(Reason.removeFromCRL)
-_SHORTEST: Final = b"\x01"
-_LONGEST: Final = b"\x80"
-"""Between them: 20 octets with the sign bit clear, the form of every serial number of ours."""
+_PAGE: Final = 4000
+"""Entries that stay in a processor's own memory from the database to here."""
+_SERIAL: Final = struct.Struct("20s")
 _REASON: Final = bytes.fromhex("300a0603551d1504030a01")
 _INVALID: Final = bytes.fromhex("30180603551d180411180f")
 
 
-Page: TypeAlias = tuple[Sequence[ListedChange], Collection[ChangeNumber]]
+Page: TypeAlias = tuple[bytes, Sequence[str]]
+"""Serial numbers of 20 octets each, one after the other, and for each what its entry shows beside it: `REVOKED_AT:REASON:INVALID_FROM`, the last one
+empty where it is not known. Not a row each: making those in the driver would take as long as all the rest."""
 
 
 def element(serial: int, revoked_at: UnixTime, reason: int, invalid_from: UnixTime | None) -> bytes:
@@ -37,10 +39,15 @@ def element(serial: int, revoked_at: UnixTime, reason: int, invalid_from: UnixTi
 
 
 def _rest(revoked_at: UnixTime, reason: int, invalid_from: UnixTime | None) -> bytes:
+    return _when(revoked_at) + _said(reason, invalid_from)
+
+
+@lru_cache(maxsize=1024)
+def _when(revoked_at: UnixTime) -> bytes:
+    """A Time. Revocations come in bursts, of one second and several reasons."""
     day, second = divmod(revoked_at, 86400)
     minute, second = divmod(second, 60)
-    clock = b"%02d%02d%02dZ" % (minute // 60, minute % 60, second)
-    return _day(day) + clock + _said(reason, invalid_from)
+    return _day(day) + b"%02d%02d%02dZ" % (minute // 60, minute % 60, second)
 
 
 @lru_cache(maxsize=1024)
@@ -64,9 +71,7 @@ class Recorded:
     Args:
         entries: gives them from the start each time it is called, oldest change first.
         fits: whether a certificate of that serial number may stand in this CRL; None: all may.
-        pages: the same as rows, where there may be millions: pages of the changes that CRLs are made of, each with those of its changes that count
-            no longer.
-        expired_before: of rows: what ended before that second is not listed.
+        pages: the same, where there may be millions.
     """
 
     def __init__(
@@ -75,9 +80,8 @@ class Recorded:
         *,
         fits: Callable[[int], bool] | None = None,
         pages: Callable[[], Iterator[Page]] | None = None,
-        expired_before: UnixTime = 0,
     ) -> None:
-        self._entries, self._fits, self._pages, self._expired_before = entries, fits, pages, expired_before
+        self._entries, self._fits, self._pages = entries, fits, pages
         self.latest: UnixTime = 0
         """The latest date among them, once all octets were given."""
         self.count = 0
@@ -111,46 +115,77 @@ class Recorded:
 
     def _octets_of(self, pages: Iterator[Page]) -> Iterator[bytes]:
         """As `element`, in one expression a page: this runs a million times a CRL."""
-        rests, fits, until = _Rests(), self._fits, self._expired_before
-        for rows, gone in pages:
-            if gone:
-                rows = [row for row in rows if row[0] not in gone]  # noqa: PLW2901 - the same page without what counts no longer
-            serials = [row[2] for row in rows]
+        rests, fits = _Rests(), self._fits
+        for serials, rows in pages:
             if fits is not None:
-                for serial in serials:
+                for (serial,) in _SERIAL.iter_unpack(serials):
                     if not fits(int.from_bytes(serial, "big")):
                         raise misplaced(int.from_bytes(serial, "big"))
-            if serials and min(serials) >= _SHORTEST and max(serials) < _LONGEST:
+            firsts = serials[:: _SERIAL.size]
+            if firsts.isascii() and 0 not in firsts:
+                # 20 octets with the sign bit clear: the form of every serial number of ours.
                 piece = [
-                    (rest := rests[revoked_at, reason, invalid_from])[0] + serial + rest[1]
-                    for _, _, serial, reason, revoked_at, not_after, invalid_from, _ in rows
-                    if not_after >= until and reason != _RELEASED
+                    (rest := rests[row])[0] + serial + rest[1] for (serial,), row in zip(_SERIAL.iter_unpack(serials), rows, strict=True)
                 ]
             else:
                 # Imported data has serial numbers of every legal length.
                 piece = [
-                    element(int.from_bytes(serial, "big"), revoked_at, reason, invalid_from)
-                    for _, _, serial, reason, revoked_at, not_after, invalid_from, _ in rows
-                    if not_after >= until and reason != _RELEASED
+                    element(int.from_bytes(serial, "big"), *rests.read(row))
+                    for (serial,), row in zip(_SERIAL.iter_unpack(serials), rows, strict=True)
                 ]
-                rests.latest = max([rests.latest, *(row[4] for row in rows)])
             self.count += len(piece)
             self.latest = rests.latest
             yield b"".join(piece)
 
 
-class _Rests(dict[tuple[UnixTime, int, "UnixTime | None"], tuple[bytes, bytes]]):
+class _Rests(dict[str, tuple[bytes, bytes]]):
     """What stands around a serial number of 20 octets, made once for the same date, reason and invalidityDate."""
 
     latest: UnixTime = 0
 
-    def __missing__(self, key: tuple[UnixTime, int, UnixTime | None]) -> tuple[bytes, bytes]:
+    def __missing__(self, row: str) -> tuple[bytes, bytes]:
         if len(self) > _KEPT:
             self.clear()
-        rest = _rest(*key)
-        self.latest = max(self.latest, key[0])
-        made = self[key] = (bytes((0x30, 22 + len(rest), 0x02, 20)), rest)
+        rest = _rest(*self.read(row))
+        made = self[row] = (bytes((0x30, 22 + len(rest), 0x02, 20)), rest)
         return made
+
+    def read(self, row: str) -> tuple[UnixTime, int, UnixTime | None]:
+        """Revoked at, reason, invalid from."""
+        revoked_at, reason, invalid_from = row.split(":")
+        at = int(revoked_at)
+        self.latest = max(self.latest, at)
+        return at, int(reason), int(invalid_from) if invalid_from else None
+
+
+class Listing(Protocol):
+    """The record."""
+
+    def listed_entries(
+        self, issuer: IssuerId, shard: int, *, after: ChangeNumber, as_of: ChangeNumber, expired_before: UnixTime, limit: int
+    ) -> tuple[ChangeNumber, bytes, Sequence[str]] | None: ...
+
+    def listed_changes(
+        self, issuer: IssuerId, shard: int, *, after: ChangeNumber, as_of: ChangeNumber, limit: int
+    ) -> Sequence[ListedChange]: ...
+
+    def replaced(self, first: ChangeNumber, last: ChangeNumber, *, as_of: ChangeNumber) -> Collection[ChangeNumber]: ...
+
+
+def pages(reading: Listing, issuer: IssuerId, shard: int, *, as_of: ChangeNumber, expired_before: UnixTime) -> Iterator[Page]:
+    """All that a CRL of that moment lists. Where some were changed again since, that stretch is read row by row."""
+    after = 0
+    while page := reading.listed_entries(issuer, shard, after=after, as_of=as_of, expired_before=expired_before, limit=_PAGE):
+        last, serials, rows = page
+        if gone := reading.replaced(after + 1, last, as_of=as_of):
+            kept: list[ListedChange] = []
+            while changes := reading.listed_changes(issuer, shard, after=after, as_of=last, limit=_PAGE):
+                after = changes[-1][0]
+                kept += [one for one in changes if one[0] not in gone and one[3] != Reason.removeFromCRL and one[5] >= expired_before]
+            serials = b"".join([one[2] for one in kept])
+            rows = [f"{one[4]}:{one[3]}:{'' if one[6] is None else one[6]}" for one in kept]
+        after = last
+        yield serials, rows
 
 
 def misplaced(serial: int) -> Broken:

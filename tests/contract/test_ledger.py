@@ -40,6 +40,7 @@ from ca.model import (
 )
 from ca.store.engine import Store
 from ca.store.ledger import SqlWriting
+from crl.rules import elements
 from tests.fakes.devices import moved
 from tests.fakes.intents import ISSUER, NOW, WEEK, digest, intent, ref_of, token
 
@@ -527,6 +528,13 @@ def test_P6_a_crl_lists_what_is_revoked_as_of_a_change_in_the_order_of_changes(s
         for as_of, expected in enumerate(history):
             entries = list(store.reading.crl_entries(ISSUER, 0, expired_before=0, as_of=as_of))
             assert [entry.serial for entry in entries] == [refs[number].serial for number in expected], (page, as_of)
+            monkeypatch.setattr(elements, "_PAGE", page)
+            for until in (0, NOW + 300):
+                entries = list(store.reading.crl_entries(ISSUER, 0, expired_before=until, as_of=as_of))
+                joined = elements.pages(store.reading, ISSUER, 0, as_of=as_of, expired_before=until)
+                recorded = elements.Recorded(lambda: (), pages=lambda pages=joined: pages)  # type: ignore[misc]
+                assert b"".join(recorded.octets()) == b"".join(elements.Recorded(lambda rows=entries: rows).octets())  # type: ignore[misc]
+                assert recorded.count == len(entries)
         with store.ledger.writing() as writing:
             latest = list(writing.crl_entries(ISSUER, 0, expired_before=NOW + 300))
         assert {entry.serial for entry in latest} == {refs[number].serial for number in (3, 4, 5, 7)}

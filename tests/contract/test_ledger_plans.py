@@ -38,14 +38,19 @@ from ca.model import (
     LogLeaf,
     MessageEvidence,
     OperatorName,
+    ProfileName,
     Proposal,
     Reason,
+    RecordSeal,
     RenewalOrder,
     Serial,
+    Shift,
     Standing,
     Statement,
+    Station,
     StatusChange,
     TenantId,
+    WipeReceipt,
 )
 from ca.store.database import Database
 from ca.store.engine import Store, open_store
@@ -186,6 +191,10 @@ def a_ref(store: Store) -> tuple[CertificateRef, Digest]:
     return page[0].ref, page[0].request_key
 
 
+def a_shift() -> Shift:
+    return Shift(1, DEFAULT_TENANT, "line-3", digest(), OperatorName("ada"), ProfileName("device"), ISSUER, 9, NOW, NOW, NOW, digest())
+
+
 def ask_everything(store: Store) -> set[str]:
     """Call every question a reader has; their names."""
     reading = store.reading
@@ -232,6 +241,12 @@ def ask_everything(store: Store) -> set[str]:
         "leaves": (50_000, 256),
         "leaf_count": (),
         "last_checkpoint": (),
+        "find_station": ("line-3",),
+        "stations": (),
+        "find_shift": (1,),
+        "find_shift_of": (digest(),),
+        "last_shift": (),
+        "find_wipe": (DeviceId("pump-5"),),
     }
     for name, arguments in calls.items():
         getattr(reading, name)(*arguments)
@@ -239,6 +254,11 @@ def ask_everything(store: Store) -> set[str]:
     reading.proposals(tenant=DEFAULT_TENANT, after=(NOW, digest()), limit=20)
     reading.waiting_approvals_of(DeviceId("pump-5"), now=NOW, limit=20)
     reading.latest_of(DeviceId("pump-5"), limit=20)
+    reading.find_unit(1, 1)
+    reading.shifts(before=99, limit=20)
+    reading.count_shift(a_shift())
+    reading.record_seals("line-3", above=0, limit=20)
+    reading.unwiped(after="", limit=20)
     reading.clones(since=0, limit=20)
     reading.exceptions_ended(now=NOW, limit=20)
     reading.device_events(DeviceId("pump-5"), limit=20)
@@ -284,6 +304,11 @@ def ask_everything(store: Store) -> set[str]:
     return {
         *calls,
         *walks,
+        "find_unit",
+        "shifts",
+        "count_shift",
+        "record_seals",
+        "unwiped",
         "clones",
         "latest_of",
         "waiting_approvals",
@@ -361,6 +386,11 @@ def write_everything(store: Store) -> set[str]:
         ("consume_message", (digest(),), {"now": NOW}),
         ("append_leaf", (LogLeaf(b"{}"),), {}),
         ("write_leaves", (), {}),
+        ("set_station", (Station("line-3", DEFAULT_TENANT, b"", NOW),), {}),
+        ("set_shift", (a_shift(),), {}),
+        ("set_units", (1, {1: digest()}), {}),
+        ("set_record_seal", (RecordSeal("line-3", 1, "", ISSUER, NOW),), {}),
+        ("add_wipe", (WipeReceipt(DeviceId("pump-5"), DEFAULT_TENANT, b"", NOW, "ada"), DEFAULT_TENANT), {}),
         ("assign_indexes", ([SOME],), {"start": SOME - 500}),
         ("record_checkpoint", (Checkpoint("demo", 5, digest(), b"note"),), {"now": NOW}),
     ]
@@ -368,7 +398,8 @@ def write_everything(store: Store) -> set[str]:
         for name, arguments, named in calls:
             with contextlib.suppress(FleetcaError), writing.savepoint():
                 getattr(writing, name)(*arguments, **named)
-        with writing.foreseeing(requests=[digest()], certificates=[ref], tokens=[fresh.hash], keys=[digest()]):
+        units = [(1, 1, DeviceId("pump-5"))]
+        with writing.foreseeing(requests=[digest()], certificates=[ref], tokens=[fresh.hash], keys=[digest()], units=units):
             pass
         raise KeyboardInterrupt
     return {name for name, _, _ in calls} | {"foreseeing"}

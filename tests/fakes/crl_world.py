@@ -229,6 +229,19 @@ class World:
             ).fetchall()
         return [(row[0], 0, bytes.fromhex(row[1]), row[2], row[3], row[4], None, row[7]) for row in rows]
 
+    def listed_entries(
+        self, issuer: IssuerId, shard: int, *, after: int, as_of: int, expired_before: int, limit: int
+    ) -> tuple[int, bytes, Sequence[str]] | None:
+        with self.transaction() as db:
+            rows = db.execute(
+                "SELECT * FROM revocation WHERE issuer = ? AND listed AND change > ? AND change <= ?"
+                " AND reason <> 8 AND not_after >= ? ORDER BY change LIMIT ?",
+                (issuer, after, as_of, expired_before, limit),
+            ).fetchall()
+        if not rows:
+            return None
+        return rows[-1][0], b"".join(bytes.fromhex(row[1]) for row in rows), [f"{row[3]}:{row[2]}:" for row in rows]
+
     def replaced(self, first: int, last: int, *, as_of: int) -> frozenset[int]:
         with self.transaction() as db:
             rows = db.execute(
