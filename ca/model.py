@@ -747,6 +747,8 @@ class EvidenceKind(Enum):
     binding = "binding"
     hardware = "hardware"
     unit = "unit"
+    approval = "approval"
+    """Two persons approved it. Nobody brings it: the signer finds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -759,6 +761,18 @@ class Verdict:
     """Which facts, for people."""
     anchor: Digest
     """The key of the device's hardware that it rests on."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedKey:
+    """Why the key of one certificate counted as attested."""
+
+    ref: CertificateRef
+    profile: ProfileName
+    at: UnixTime
+    """When that was decided."""
+    verdict: Verdict | None
+    """None: nothing was asked or shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -861,6 +875,18 @@ class Challenge:
 
 
 @dataclass(frozen=True, slots=True)
+class MassPart:
+    """One request of a mass revocation: which place its certificates have in the list that was approved (RFC 9162 2.1.3)."""
+
+    root: Digest
+    """Over the requests of the whole list."""
+    requests: int
+    certificates: int
+    index: int
+    proof: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RevokeRequest:
     """Exactly one of `target` and `device`. Without either, presented evidence revokes itself."""
 
@@ -872,6 +898,8 @@ class RevokeRequest:
     """invalidityDate, where it is known."""
     others: tuple[CertificateRef, ...] = ()
     """Certificates beside `target`: all of them or none. Only local evidence of operators names any."""
+    part: MassPart | None = None
+    """Where two persons approved a list that these certificates are a part of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -1212,10 +1240,12 @@ class Demand:
     Args:
         acts: what needs two persons, beside what always does.
         approvers: how many others approve.
+        mass_revocation: more changes of status by operators within an hour are a mass revocation.
     """
 
     acts: frozenset[GraveAct] = frozenset()
     approvers: int = 1
+    mass_revocation: int = 100
 
 
 class ProposalState(Enum):

@@ -367,6 +367,10 @@ class Writing(Protocol):
         """All that were ever made for exactly this, what ends first first."""
         ...
 
+    def count_in_period(self, name: str, *, period: int, amount: int) -> int:
+        """Add to a counter that begins anew with each period; what it has then."""
+        ...
+
     def put_proposal(self, proposal: Proposal) -> None:
         """The proposal as it is from now on."""
         ...

@@ -6,28 +6,33 @@ Opens no key and needs none (P4); a new issuer's is opened when the signer start
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from contextlib import suppress
 from typing import Final
 
 from ca.der.certificate import read_certificate
-from ca.errors import Conflict, Denied, Unacceptable
+from ca.errors import Conflict, Denied, Unacceptable, Unavailable
 from ca.lineage import Issuers
-from ca.model import Issuer, Peer, Role
+from ca.model import DEFAULT_TENANT, GraveAct, Issuer, Peer, Role
 from ca.ports import Clock, Ledger, Writing
-from ca.rules import leaf, transcript
+from ca.rules import leaf, testimony, transcript
+from ca.rules import two_persons as rule
 from ca.rules.ceremony import REHEARSAL_UNIT
 from ca.rules.ceremony_check import Verified, check
 from ca.rules.certificate import issuer_from_certificate
 from ca.rules.clock import trusted
 from ca.rules.issuers import signed_by
+from ca.two_persons import TwoPersons
+from ca.witness import Witness
 
 ISSUERS: Final = frozenset(("root", "intermediate", "rekey"))
 """Kinds of outputs that are issuers of a deployment."""
 
 
 class RecordingCeremonies:
-    def __init__(self, *, ledger: Ledger, issuers: Issuers, clock: Clock) -> None:
+    def __init__(self, *, ledger: Ledger, issuers: Issuers, clock: Clock, two_persons: TwoPersons, witness: Witness) -> None:
         self._ledger, self._issuers, self._clock = ledger, issuers, clock
+        self._two_persons, self._witness = two_persons, witness
 
     def record(self, files: Mapping[str, bytes], peer: Peer) -> str:
         """Write down that the outputs of a ceremony are here; its name. The same one again is harmless.
@@ -36,7 +41,7 @@ class RecordingCeremonies:
             files: the transcript, the sheet and every output, by name.
 
         Raises:
-            Denied: who asks is no operator of this machine.
+            Denied: who asks is no operator of this machine, or two persons must approve a new CA (`two-persons-needed`).
             Unacceptable: it does not hold (see `ca.rules.ceremony_check`), or was a rehearsal.
             Conflict: it made another certificate for an issuer that is at work here (`issuer-changed`), or an issuer that nothing connects
                 with those (`issuer-not-here`).
@@ -57,8 +62,37 @@ class RecordingCeremonies:
         _check_connected(verified, list(self._issuers.by_id.values()))
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
-            remember(tx, verified, now=now)
+            said: tuple[testimony.Record, ...] = ()
+            if not remember(tx, verified, now=now) and new_issuers(verified, known):
+                said = approved(tx, self._two_persons, verified, actor=f"role:{peer.role.value}@{peer.uid}", now=now)
+        self._witness.later(said)
+        with suppress(Unavailable):
+            # Committed already.
+            self._witness.settle()
         return verified.name
+
+
+def new_issuers(verified: Verified, known: Container[str]) -> bool:
+    """Did the ceremony make a CA certificate that is new here?"""
+    return any(output.kind in ISSUERS and output.act not in known for output in verified.outputs)
+
+
+def approved(tx: Writing, two_persons: TwoPersons, verified: Verified, *, actor: str, now: int) -> tuple[testimony.Record, ...]:
+    """Use up the approval of a ceremony that brings a new CA, where the settings want one.
+
+    Raises:
+        Denied: there is none.
+    """
+    if not two_persons.demanded(GraveAct.ca_certificate):
+        return ()
+    return two_persons.take(
+        tx, GraveAct.ca_certificate, subject_of(verified), tenant=DEFAULT_TENANT, actor=actor, channel="operator/local", now=now
+    )[1]
+
+
+def subject_of(verified: Verified) -> str:
+    """What is approved: the ceremony, whose transcript names every output by its hash."""
+    return rule.subject(GraveAct.ca_certificate, transcript_sha256=verified.transcript_sha256.hex())
 
 
 def _check_connected(verified: Verified, connected: list[Issuer]) -> None:

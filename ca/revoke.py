@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ca import lineage
 from ca.allowances import Allowances
-from ca.errors import Busy, FleetcaError, NotFound, Unavailable
+from ca.errors import Busy, Denied, FleetcaError, NotFound, Unavailable
 from ca.issue import no_failpoint
 from ca.lineage import Issuers
 from ca.model import (
@@ -21,6 +21,8 @@ from ca.model import (
     CertificateRef,
     CertificateState,
     DeviceId,
+    EvidenceKind,
+    GraveAct,
     Peer,
     Profile,
     ProfileName,
@@ -31,9 +33,10 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Clock, Failpoint, Ledger, Writing
-from ca.rules import device_life, evidence, grant, testimony
+from ca.rules import device_life, evidence, grant, mass_revocation, testimony
 from ca.rules.clock import trusted
 from ca.rules.revocation import PASSING
+from ca.two_persons import TwoPersons
 from ca.witness import Witness
 
 Revoked = tuple[Revocation, ...]
@@ -58,9 +61,11 @@ class Revoking:
         issuers: Issuers,
         policy: grant.Policy,
         clock: Clock,
+        two_persons: TwoPersons,
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._ledger, self._witness, self._issuers, self._policy = ledger, witness, issuers, policy
+        self._two_persons = two_persons
         self._clock, self._failpoint = clock, failpoint
         self._allowances = Allowances(policy.caps_of, "revocations")
 
@@ -140,6 +145,16 @@ class Revoking:
             now=now,
         )
         made: list[Revocation] = []
+        part = mass_revocation.belongs(request)
+        if part is not None:
+            subject = mass_revocation.subject_of(part, request.reason, request.invalid_from)
+            way = device_life.channel(by.role, by.evidence)
+            done, told = self._two_persons.take(
+                tx, GraveAct.mass_revocation, subject, tenant=by.tenant, actor=by.actor, channel=way, now=now
+            )
+            said += told
+            by = replace(by, evidence=EvidenceKind.approval, evidence_digest=done.request)
+        before = len(said)
         if by.device is not None:
             made += self._device(tx, by.device, by, said, now=now)
             if said and item.claim.message is not None:
@@ -154,11 +169,37 @@ class Revoking:
                 said.append(testimony.MessageUsed(item.claim.digest, now))
             made += changes
             said += records
+        if part is not None and len(said) > before:
+            # What was released since must not be held again by a repeat.
+            once = mass_revocation.once(by.evidence_digest, part)
+            tx.consume_message(once, now=now)
+            said.append(testimony.MessageUsed(once, now))
+        elif part is None:
+            self._count(tx, by, sum(isinstance(one, testimony.Changed) for one in said), now=now)
         if said:
             # What changes nothing costs nothing: a repeated request finds what it made, at any rate.
             for _ in by.targets or (by.device,):
                 self._allowances.spend(item.claim.peer.role, now=now)
         return tuple(made)
+
+    def _count(self, tx: Writing, by: RevocationGrant, changes: int, *, now: UnixTime) -> None:
+        """What operators change without two persons, in this hour.
+
+        Raises:
+            Denied: it is more than one person may (`two-persons-needed`).
+        """
+        by_operator = by.actor.startswith(("operator:", "role:operator@"))
+        if not changes or not by_operator or not self._two_persons.demanded(GraveAct.mass_revocation):
+            return
+        most = self._two_persons.demand.mass_revocation
+        total = tx.count_in_period(mass_revocation.counter(by.tenant), period=now // mass_revocation.HOUR, amount=changes)
+        if total > most:
+            raise Denied(
+                "two-persons-needed",
+                f"One person alone revokes no more than {most} certificates an hour.",
+                why=f"With these it would be {total}.",
+                fix="Ask for the whole list: fleetca approvals request mass-revocation --query ... ; another person approves it.",
+            )
 
     def _targets(self, tx: Writing, by: RevocationGrant) -> Sequence[Certificate]:
         """The certificates as they are under the locks of their devices, which are taken in one order by everybody who takes several."""

@@ -32,7 +32,6 @@ from ca.model import (
     IssuerId,
     ListedChange,
     MessageEvidence,
-    OperatorName,
     Peer,
     Reason,
     Role,
@@ -287,13 +286,13 @@ class CrlSigning:
             intent = tx.find_crl_intent(name, shard, number)
             if intent is None:
                 raise NotFound("crl-unknown", f"There is no CRL {number} of {name} on record.")
-            names: list[OperatorName] = []
+            answering: list[override.Answering] = []
             for statement in statements:
                 record = tx.find_by_der_digest(Digest(hashlib.sha256(statement.certificate).digest()))
                 operator = None if record is None else operator_of(record.device)
                 found = None if operator is None else tx.find_operator(operator)
                 with suppress(Denied):
-                    names.append(
+                    answering.append(
                         override.answers(
                             statement,
                             deployment=self._deployment,
@@ -304,9 +303,12 @@ class CrlSigning:
                             now=now,
                         )
                     )
-            if not override.enough(names):
-                raise Denied("override-refused", f"{override.NEEDED} operators must answer for it.", why=f"{len(set(names))} do.")
-            tx.append_leaf(leaf.crl_override(name, shard=shard, tbs_sha256=intent.tbs_sha256, operators=sorted(set(names)), at=now))
+            names = sorted({one.name for one in answering})
+            if not override.enough(answering):
+                raise Denied(
+                    "override-refused", f"{override.NEEDED} persons must answer for it, each with their own key.", why=f"{len(names)} do."
+                )
+            tx.append_leaf(leaf.crl_override(name, shard=shard, tbs_sha256=intent.tbs_sha256, operators=names, at=now))
 
     def _issuer(self, name: IssuerId, peer: Peer) -> tuple[Issuer, SigningKey]:
         if peer.role is not Role.publisher:

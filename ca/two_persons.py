@@ -117,29 +117,36 @@ class TwoPersons:
         Raises:
             Denied: there is none that counts; the text says how to go on.
         """
+        done = self.find(tx, act, subject, tenant=tenant, now=now)
+        said: list[testimony.Record] = []
+        if done.state is not ProposalState.used:
+            done = rule.used(done, now=now)
+            _put(tx, done, said, actor=actor, person="", channel=channel, message=None, now=now)
+        return done, tuple(said)
+
+    def find(self, tx: Writing, act: GraveAct, subject: str, *, tenant: TenantId, now: UnixTime) -> Proposal:
+        """The approval of exactly this, verified from what was signed. Changes nothing.
+
+        Of an act that is done in parts, one that was begun goes on (`ca.rules.two_persons.IN_PARTS`).
+
+        Raises:
+            Denied: as `take`.
+        """
+        wanted = {ProposalState.approved} | ({ProposalState.used} if act in rule.IN_PARTS else set())
         found = [one for one in tx.proposals_of(act, subject) if one.tenant == tenant]
         refused: FleetcaError | None = None
         for one in found:
-            if one.state is not ProposalState.approved or now >= one.expires:
+            if one.state not in wanted or now >= one.expires:
                 continue
             try:
-                self.judge(tx, one, now=now)
+                rule.counted(
+                    one, lambda said: self._hand(tx, said), deployment=self._policy.deployment, approvers=self.demand.approvers, now=now
+                )
             except FleetcaError as error:
                 refused = error
                 continue
-            said: list[testimony.Record] = []
-            done = rule.used(one, now=now)
-            _put(tx, done, said, actor=actor, person="", channel=channel, message=None, now=now)
-            return done, tuple(said)
+            return one
         raise refused or rule.missing(act, found, [each for each in tx.operators() if each.tenant == tenant], now=now)
-
-    def judge(self, tx: Writing, found: Proposal, *, now: UnixTime) -> None:
-        """Verify an approval from what was signed.
-
-        Raises:
-            Denied: it does not count.
-        """
-        rule.counted(found, lambda one: self._hand(tx, one), deployment=self._policy.deployment, approvers=self.demand.approvers, now=now)
 
     def at_load(self) -> Sequence[FleetcaError]:
         """Operators on record whose roles exclude each other: they may do nothing, and are named."""

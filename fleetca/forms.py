@@ -194,7 +194,8 @@ def _caps(setting: CapsForm | None, own_names: frozenset[Name]) -> Caps:
 
 def demand(settings: Settings) -> Demand:
     """Which acts need two persons."""
-    return Demand(frozenset(map(GraveAct, settings.approvals.two_persons)), settings.approvals.approvers)
+    said = settings.approvals
+    return Demand(frozenset(map(GraveAct, said.two_persons)), said.approvers, said.mass_revocation)
 
 
 def names(texts: Sequence[str]) -> tuple[Name, ...]:

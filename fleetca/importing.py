@@ -29,6 +29,7 @@ from ca.model import (
     DEFAULT_TENANT,
     DeviceId,
     Digest,
+    GraveAct,
     Issued,
     Issuer,
     IssueRequest,
@@ -42,13 +43,14 @@ from ca.model import (
 from ca.operators import Operators
 from ca.outlets.directory import DirectoryOutlet
 from ca.ports import Chance, Clock, SigningKey
-from ca.record_ceremony import ISSUERS, refuse_rehearsal, remember
+from ca.record_ceremony import ISSUERS, approved, new_issuers, refuse_rehearsal, remember, subject_of
 from ca.rules import grant, leaf, transcript
 from ca.rules.ceremony_check import Output, Verified
 from ca.signer.alone import SignerLock
 from ca.signer.client import SignerClient
 from ca.store.engine import Store, migrate, open_store
 from ca.store.file_journal import FileJournal
+from ca.two_persons import TwoPersons
 from ca.witness import Witness
 from config.settings import IssuerSetting, Settings
 from crl.adopt import AHEAD, adopt, waiting
@@ -176,6 +178,7 @@ def _import(
 ) -> Imported:
     now = clock.now()
     keys = _matching_keys(settings, issuers)
+    _check_approved(settings, verified, issuers, clock=clock)
     placed = [_place_certificate(settings.issuer(issuer.id).certificate, issuer) for issuer in issuers]
     placed += [_place_crl(settings, output, issuers, now=now) for output in verified.outputs if output.is_crl]
     placed += [_place_beside(settings, output) for output in verified.outputs if output.kind in _BESIDE]
@@ -184,7 +187,7 @@ def _import(
     migrate_protocols(url)
     store = open_store(url)
     try:
-        known = _record(store, issuers, verified, now=now)
+        known = _record(store, settings, issuers, verified, clock=clock, now=now)
         written = _certify_operators(settings, store, issuers, keys, clock=clock, chance=chance)
     finally:
         store.close()
@@ -379,15 +382,63 @@ def _issuer_of(output: Output, issuers: Sequence[Issuer]) -> Issuer:
 # ---- Record -------------------------------------------------------------------------------------------------------------
 
 
-def _record(store: Store, issuers: Sequence[Issuer], verified: Verified, *, now: UnixTime) -> bool:
+def _record(store: Store, settings: Settings, issuers: Sequence[Issuer], verified: Verified, *, clock: Clock, now: UnixTime) -> bool:
     """Write it down; True where this very transcript is on record."""
     known = {issuer.id for issuer in store.reading.issuers()}
+    witness = Witness(FileJournal(settings.signer.journal))
     with store.ledger.writing() as tx:
         for issuer in issuers:
             tx.add_issuer(issuer)
             if issuer.id not in known:
                 tx.append_leaf(leaf.issuer(issuer, at=now))
-        return remember(tx, verified, now=now)
+        before = remember(tx, verified, now=now)
+        if known and not before and new_issuers(verified, known):
+            two_persons = _two_persons(settings, store, issuers, clock)
+            witness.later(approved(tx, two_persons, verified, actor=f"uid:{os.getuid()}", now=now))
+    witness.settle()
+    return before
+
+
+def _check_approved(settings: Settings, verified: Verified, issuers: Sequence[Issuer], *, clock: Clock) -> None:
+    """Before anything is placed: a CA that joins others here has the approval of two persons, where the settings want that.
+
+    The first import has no operators yet; its ceremony had its witnesses.
+    """
+    if GraveAct.ca_certificate.value not in settings.approvals.two_persons:
+        return
+    url = forms.store_url(settings)
+    migrate(url)
+    store = open_store(url)
+    try:
+        known = {issuer.id for issuer in store.reading.issuers()}
+        if not known or not new_issuers(verified, known):
+            return
+        two_persons = _two_persons(settings, store, issuers, clock)
+        with store.ledger.writing() as tx:
+            two_persons.find(tx, GraveAct.ca_certificate, subject_of(verified), tenant=DEFAULT_TENANT, now=clock.now())
+    finally:
+        store.close()
+
+
+def _two_persons(settings: Settings, store: Store, issuers: Sequence[Issuer], clock: Clock) -> TwoPersons:
+    return TwoPersons(
+        ledger=store.ledger,
+        witness=Witness(FileJournal(settings.signer.journal)),
+        issuers=Issuers(issuers),
+        policy=_policy(settings),
+        clock=clock,
+        demand=forms.demand(settings),
+    )
+
+
+def _policy(settings: Settings) -> grant.Policy:
+    return grant.Policy(
+        deployment=settings.deployment.name,
+        tenant=DEFAULT_TENANT,
+        default_issuer=IssuerId(settings.profiles.default_issuer),
+        profiles=forms.profiles(settings),
+        caps={},
+    )
 
 
 # ---- Operators ----------------------------------------------------------------------------------------------------------
@@ -414,13 +465,7 @@ def _certify_operators(
         witness=witness,
         keys=keys,
         issuers=Issuers(issuers),
-        policy=grant.Policy(
-            deployment=settings.deployment.name,
-            tenant=DEFAULT_TENANT,
-            default_issuer=IssuerId(settings.profiles.default_issuer),
-            profiles=forms.profiles(settings),
-            caps={},
-        ),
+        policy=_policy(settings),
         clock=clock,
         chance=chance,
         serial_check=forms.serial_check_key(settings),

@@ -132,9 +132,17 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
             serial_check=forms.serial_check_key(settings),
             failpoint=points,
         )
-        revoking = Revoking(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, failpoint=points)
         two_persons = TwoPersons(
             ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, demand=forms.demand(settings)
+        )
+        revoking = Revoking(
+            ledger=store.ledger,
+            witness=witness,
+            issuers=issuers,
+            policy=rules,
+            clock=clock,
+            two_persons=two_persons,
+            failpoint=points,
         )
         yield SignerParts(
             verbs=Verbs(
@@ -167,6 +175,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     clock=clock,
                     lifetime=settings.crl.lifetime,
                     delta_lifetime=settings.crl.delta_lifetime,
+                    deployment=settings.deployment.name,
                     failpoint=points,
                 ),
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
@@ -175,7 +184,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                 provisioning=Provisioning(
                     ledger=store.ledger, witness=witness, keys=keys, issuers=issuers, policy=rules, clock=clock, failpoint=points
                 ),
-                ceremonies=RecordingCeremonies(ledger=store.ledger, issuers=issuers, clock=clock),
+                ceremonies=RecordingCeremonies(ledger=store.ledger, issuers=issuers, clock=clock, two_persons=two_persons, witness=witness),
                 questions=Questions(
                     reading=store.reading,
                     policy=rules,

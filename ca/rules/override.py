@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 from ca.der.algorithms import cached_public_key, verify
@@ -21,6 +23,15 @@ from ca.rules.grant import OPERATOR, operator_of
 CONTEXT: Final = b"fleetca crl override v1\0"
 NEEDED: Final = 2
 WINDOW: Final = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Who answers, and the key that signed (SubjectPublicKeyInfo)."""
+
+    name: OperatorName
+    person: str
+    key: bytes
 
 
 def payload(*, deployment: str, crl: str, tbs_sha256: Digest, at: UnixTime) -> bytes:
@@ -38,7 +49,7 @@ def answers(
     record: Certificate | None,
     operator: Operator | None,
     now: UnixTime,
-) -> OperatorName:
+) -> Answering:
     """Whose statement this is.
 
     Raises:
@@ -58,21 +69,22 @@ def answers(
         name = operator_of(record.device)
         if name is None or record.profile != OPERATOR or operator is None or operator.name != name:
             raise _refused("Its key is not an operator's.")
-        if Power.revoke not in powers_of(operator):
-            raise _refused("The operator has not the power to revoke.")
-        verify(cached_public_key(read_certificate(statement.certificate).spki), statement.signature, CONTEXT + statement.payload)
+        if not powers_of(operator) & {Power.revoke, Power.authorize}:
+            raise _refused("The operator has neither the power to revoke nor that to approve.")
+        key = read_certificate(statement.certificate).spki
+        verify(cached_public_key(key), statement.signature, CONTEXT + statement.payload)
     except (ValueError, KeyError, TypeError):
         raise _refused("It cannot be read.") from None
     except Denied:
         raise
     except (FleetcaError, Malformed) as error:
         raise _refused(error.what) from None
-    return name
+    return Answering(name, operator.who, key)
 
 
-def enough(names: Sequence[OperatorName]) -> bool:
-    """Whether so many different people answer for it."""
-    return len(set(names)) >= NEEDED
+def enough(answering: Sequence[Answering]) -> bool:
+    """Whether different people with different keys answer for it."""
+    return any(one.person.casefold() != other.person.casefold() and one.key != other.key for one, other in combinations(answering, 2))
 
 
 def _refused(why: str) -> Denied:

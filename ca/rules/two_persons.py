@@ -37,6 +37,8 @@ from ca.rules.window import date
 
 ALWAYS: Final = frozenset({GraveAct.revive})
 """What needs two persons whatever the settings say."""
+IN_PARTS: Final = frozenset({GraveAct.mass_revocation})
+"""What is done by many requests, each of which counts once."""
 SHORTEST: Final = 60
 LONGEST: Final = 30 * 86400
 """Seconds from a proposal's signing to its end."""

@@ -27,6 +27,7 @@ from ca.model import (
     KnownHardware,
     LocalEvidence,
     ManufacturerCertificate,
+    MassPart,
     MessageEvidence,
     Name,
     Outline,
@@ -296,11 +297,13 @@ def write_revoke(asked: RevokeRequest) -> dict[str, Any]:
         body["invalid_from"] = asked.invalid_from
     if asked.others:
         body["others"] = [write_ref(ref) for ref in asked.others]
+    if asked.part is not None:
+        body["part"] = forms.write(asked.part)
     return body
 
 
 def read_revoke(body: Mapping[str, Any], peer: Peer) -> RevokeRequest:
-    _only(body, required=frozenset({"evidence", "reason"}), optional=frozenset({"target", "device", "invalid_from", "others"}))
+    _only(body, required=frozenset({"evidence", "reason"}), optional=frozenset({"target", "device", "invalid_from", "others", "part"}))
     reason: Reason = ids.reason_named(forms.read(str, body["reason"]))
     return RevokeRequest(
         evidence=read_evidence(body["evidence"], peer),
@@ -309,6 +312,7 @@ def read_revoke(body: Mapping[str, Any], peer: Peer) -> RevokeRequest:
         device=_device(body),
         invalid_from=forms.read(int, body["invalid_from"]) if "invalid_from" in body else None,
         others=_others(body),
+        part=forms.read(MassPart, body["part"]) if "part" in body else None,
     )
 
 

@@ -33,6 +33,12 @@ SET_HIGH_TIME = sa.update(t.counters).where(_k.name == param("the_name")).values
 RAISE_HIGH_TIME = sa.update(t.counters).where(_k.name == param("the_name"), _k.value < param("now")).values(value=param("now"))
 NEXT_NUMBERS = sa.update(t.counters).where(_k.name == param("the_name")).values(value=_k.value + param("count")).returning(_k.value)
 # One above the greater of what was handed out and the caller's floor. The first of a scope makes the row.
+# A period and its count in one number; the later period wins.
+_period = insert(t.counters).values(name=param("name"), value=param("base") + param("amount"))
+COUNT_IN_PERIOD = _period.on_conflict_do_update(
+    index_elements=["name"],
+    set_={"value": sa.case((_k.value >= param("base"), _k.value), else_=param("base")) + param("amount")},
+).returning(_k.value)
 _new_number = insert(t.counters).values(name=param("name"), value=param("floor") + sa.literal_column("1"))
 NEXT_NUMBER_ABOVE = _new_number.on_conflict_do_update(
     index_elements=["name"],
@@ -76,6 +82,11 @@ class StatusWrites(Writes):
     def set_high_time(self, now: UnixTime) -> None:
         """Also back: for a person who knows that an earlier clock was wrong."""
         self._change(SET_HIGH_TIME, {"the_name": t.HIGH_TIME, "now": now})
+
+    def count_in_period(self, name: str, *, period: int, amount: int) -> int:
+        """Add to a counter that begins anew with each period; what it has then. A clock that went back counts on."""
+        ((value,),) = self._all(COUNT_IN_PERIOD, {"name": name, "base": period << 32, "amount": amount})
+        return int(value) & 0xFFFFFFFF
 
     def add_revocation(
         self,

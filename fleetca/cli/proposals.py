@@ -46,6 +46,49 @@ def revive(device: str, **common: Any) -> None:
     _ask(GraveAct.revive, {"device": ids.device_id(device)}, **common)
 
 
+@request.command(
+    "ca-certificate",
+    help="That the outputs of a ceremony in FOLDER, which make a new CA, may be imported. Done by: fleetca import FOLDER",
+)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@_options
+def ca_certificate(folder: str, **common: Any) -> None:
+    from hashlib import sha256
+    from pathlib import Path
+
+    from ca.model import GraveAct
+    from ca.rules import transcript
+
+    digest = sha256(Path(folder, transcript.FILE).read_bytes()).hexdigest()
+    _ask(GraveAct.ca_certificate, {"transcript_sha256": digest}, **common)
+
+
+@request.command(
+    "mass-revocation",
+    help="That every issued certificate for which all conditions hold now may be revoked. They are written to a new file, LIST, which the other person"
+    " reads; done by: fleetca revoke --list LIST",
+)
+@click.option("--query", multiple=True, required=True, metavar="KEY=VALUE", help="As for fleetca revoke; may be repeated.")
+@click.option("--list", "file", required=True, metavar="LIST", help="Where the certificates are written, ISSUER/SERIAL in each line.")
+@click.option(
+    "--why", "code", required=True, metavar="REASON", help="The reason in the CRL (RFC 5280, section 5.3.1), such as keyCompromise."
+)
+@_options
+def mass_revocation(query: tuple[str, ...], file: str, code: str, **common: Any) -> None:
+    from ca.model import GraveAct
+    from ca.rules import ids, mass_revocation
+    from fleetca.cli import revoke_query
+
+    reason = ids.reason_named(code)
+    with reach.signer(common["settings"]) as (_, signer):
+        refs = revoke_query.matching(signer, query)
+    planned = mass_revocation.Planned(refs)
+    reach.write_new(file, "".join(f"{ref}\n" for ref in refs).encode())
+    exact = json.loads(mass_revocation.subject_of(planned.part(0), reason, None))
+    _ask(GraveAct.mass_revocation, exact, **common)
+    output.note(f"{len(refs)} certificates are in {file}. Give it to the other person; then: fleetca revoke --list {file} --reason {code}")
+
+
 def _ask(
     act: GraveAct,
     exact: dict[str, object],

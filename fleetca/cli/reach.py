@@ -166,17 +166,17 @@ def reference_in(file: str, client: SignerClient) -> CertificateRef:
 # ---- Files ----------------------------------------------------------------------------------------------------------
 
 
-def read(file: str) -> bytes:
+def read(file: str, *, most: int = 1 << 20) -> bytes:
     """The octets of a file; `-` is stdin.
 
     Raises:
         Malformed: it cannot be read.
     """
     if file == "-":
-        return sys.stdin.buffer.read(1 << 20)
+        return sys.stdin.buffer.read(most)
     try:
         with Path(file).open("rb") as stream:
-            return stream.read(1 << 20)
+            return stream.read(most)
     except OSError as error:
         raise Malformed("unreadable-file", f"{file} cannot be read.", why=f"{error.strerror}.") from None
 

@@ -21,6 +21,9 @@ from fleetca.cli import output, reach
 @click.option("--reason", type=click.Choice([reason.name for reason in Reason]), required=True, help="Why (RFC 5280, section 5.3.1).")
 @click.option("--invalid-since", metavar="TIME", help="When the key was lost, where that is known (invalidityDate): 2026-11-22T06:43:00Z.")
 @click.option("--query", multiple=True, metavar="KEY=VALUE", help="Every issued certificate for which all of these hold; see --plan.")
+@click.option(
+    "--list", "names", metavar="FILE", help="Every certificate that FILE names, as two persons approved: fleetca approvals request."
+)
 @click.option("--plan", is_flag=True, help="With --query: show what would be revoked, what it costs and who goes dark; revoke nothing.")
 @click.option("--wave", type=click.IntRange(1), default=1000, show_default=True, help="With --query: so many, then a pause.")
 @click.option("--pause", type=click.FloatRange(0), default=0.0, show_default=True, help="With --query: seconds between waves.")
@@ -37,6 +40,7 @@ def revoke(
     reason: str,
     invalid_since: str | None,
     query: tuple[str, ...],
+    names: str | None,
     plan: bool,
     wave: int,
     pause: float,
@@ -49,6 +53,12 @@ def revoke(
     from enroll.rest.messages import render_revoked
 
     since = None if invalid_since is None else reach.moment(invalid_since, reach.now())
+    if names is not None:
+        from fleetca.cli import revoke_query
+
+        if query or serial or file or device:
+            raise click.UsageError("--list names all certificates.")
+        return revoke_query.run_list(settings, names, reason=reason, since=since, as_json=as_json)
     if query:
         from fleetca.cli import revoke_query
 

@@ -76,6 +76,52 @@ def run(
     return output.FINDINGS if failed else 0
 
 
+def matching(signer: SignerClient, query: Sequence[str]) -> list[CertificateRef]:
+    """What a query means now.
+
+    Raises:
+        NotFound: nothing (`nothing-matches`).
+    """
+    from ca.errors import NotFound
+
+    now = reach.now()
+    asked, profile = _asked(query, now)
+    found = [one.ref for one in _found(signer, asked, profile, now)]
+    if not found:
+        raise NotFound("nothing-matches", "No issued certificate matches.")
+    return found
+
+
+def run_list(settings: str, file: str, *, reason: str, since: UnixTime | None, as_json: bool) -> int:
+    """Revoke what a list names that two persons approved. What is revoked already is left so: a run that was cut off is begun again."""
+    from ca.errors import FleetcaError
+    from ca.model import Reason, RevokeRequest
+    from ca.rules import mass_revocation
+
+    lines = reach.read(file, most=256 << 20).decode("ascii", "replace").split()
+    planned = mass_revocation.Planned([reach.reference(line, issuer="") for line in lines])
+    done = 0
+    failed: list[tuple[int, str]] = []
+    with reach.signer(settings) as (_, signer):
+        for index, refs in enumerate(planned.requests):
+            asked = RevokeRequest(
+                signer.local, Reason[reason], target=refs[0], invalid_from=since, others=refs[1:], part=planned.part(index)
+            )
+            try:
+                signer.revoke(asked)
+            except FleetcaError as error:
+                if not done and not failed:
+                    raise
+                failed.append((index, error.code))
+            else:
+                done += len(refs)
+                output.note(f"{done} of {planned.certificates} revoked.")
+    output.result({"certificates": planned.certificates, "revoked": done, "failed": failed}, f"{done} revoked.", as_json=as_json)
+    for index, code in failed:
+        output.note(f"Request {index + 1} of {len(planned.requests)}: {code}")
+    return output.FINDINGS if failed else 0
+
+
 def _asked(query: Sequence[str], now: UnixTime) -> tuple[CertificateQuery, str | None]:
     words: dict[str, str | None] = {"state": "issued"}
     for one in query:

@@ -55,6 +55,7 @@ from ca.store.engine import open_store
 from ca.store.entries import EntryFiles
 from ca.store.file_journal import FileJournal
 from ca.system import SystemChance
+from ca.two_persons import TwoPersons
 from ca.witness import Witness
 from crl import model as crl_model
 from crl.adopt import adopt, take_over, waiting
@@ -187,7 +188,7 @@ class Decade:
         shared: dict[str, Any] = {"ledger": self.store.ledger, "issuers": self.issuers, "clock": self.clock, "witness": self.witness}
         policy = Policy("decade", DEFAULT_TENANT, IssuerId("issuing-1"), cast("Any", profiles()), {})
         self.issuing = Issuing(**shared, keys=keys, policy=policy, chance=SystemChance(), serial_check=CHECK_KEY)
-        self.revoking = Revoking(**shared, policy=policy)
+        self.revoking = Revoking(**shared, policy=policy, two_persons=TwoPersons(**shared, policy=policy))
         self.crl_signing = CrlSigning(
             **shared,
             keys=keys,

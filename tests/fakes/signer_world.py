@@ -203,13 +203,13 @@ class World:
             serial_check=CHECK_KEY,
             failpoint=self.failpoint,
         )
-        self.revoking = Revoking(**shared, witness=self.witness, failpoint=self.failpoint)
+        self.two_persons = TwoPersons(**shared, witness=self.witness, demand=self.demand)
+        self.revoking = Revoking(**shared, witness=self.witness, two_persons=self.two_persons, failpoint=self.failpoint)
         self.tokens = Tokens(**shared, witness=self.witness, chance=SystemChance(), secret=CHECK_KEY)
         self.ordering = Ordering(**shared, witness=self.witness)
         self.confirming = Confirming(**shared, witness=self.witness)
         self.superseding = Superseding(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
         self.operators = Operators(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
-        self.two_persons = TwoPersons(**shared, witness=self.witness, demand=self.demand)
         self.approving = Approving(**shared, witness=self.witness, two_persons=self.two_persons)
         self.reviving = Reviving(ledger=ledger, witness=self.witness, two_persons=self.two_persons, clock=self.clock)
         self.challenging = Challenging(policy=self.policy, clock=self.clock, chance=SystemChance(), secret=CHECK_KEY)
@@ -262,7 +262,9 @@ class World:
             two_persons=self.two_persons,
             reviving=self.reviving,
             provisioning=self.provisioning,
-            ceremonies=RecordingCeremonies(ledger=self.store.ledger, issuers=self.issuers, clock=self.clock),
+            ceremonies=RecordingCeremonies(
+                ledger=self.store.ledger, issuers=self.issuers, clock=self.clock, two_persons=self.two_persons, witness=self.witness
+            ),
             questions=Questions(
                 reading=self.store.reading,
                 policy=self.policy,

@@ -554,8 +554,9 @@ def say(scene: Scene, pair: Keypair, **changes: Any) -> None:
 def test_P6_only_two_operators_by_their_signatures_over_its_digest_put_out_what_the_gate_refused(tmp_path: Path) -> None:
     scene = Scene(tmp_path, CrlPlan())
     ada, bob, eve = (
-        scene.world.operator(name, *roles) for name, roles in (("ada", ("admin",)), ("bob", ("revoker",)), ("eve", ("auditor",)))
+        scene.world.operator(name, *roles) for name, roles in (("ada", ("admin",)), ("bob", ("security-officer",)), ("eve", ("auditor",)))
     )
+    twin = scene.world.operator("ada-2", "revoker", person="Ada")
     device = scene.world.enrol("thief")
     forgetful(scene)
 
@@ -568,6 +569,7 @@ def test_P6_only_two_operators_by_their_signatures_over_its_digest_put_out_what_
     still_refused()
     say(scene, ada)  # twice is one person
     say(scene, eve)  # may not revoke
+    say(scene, twin)  # is ada too
     say(scene, device)  # is nobody
     say(scene, bob, crl="other.crl")
     say(scene, bob, tbs_sha256=bytes(32))
@@ -578,5 +580,5 @@ def test_P6_only_two_operators_by_their_signatures_over_its_digest_put_out_what_
     assert outcome.result is Result.published
     assert len(scene.serials("issuing.crl")) == 2
     (leaf,) = scene.world.leaves("crl-override")
-    assert leaf["operators"] == ["ada", "bob"]
+    assert leaf["operators"] == ["ada", "ada-2", "bob"]
     assert scene.refusals.held("issuing.crl") is None
