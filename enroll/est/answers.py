@@ -49,6 +49,8 @@ def refusal(error: FleetcaError, request_id: str) -> Reply:
         return Reply(500, WORDS, b"The service failed; nothing was released.\n", (), error.code, facts)
     # RFC 7030 3.2.3, RFC 9110 15.5.2: a 401 says what would do.
     unknown = isinstance(error, Unauthenticated)
-    words = " ".join(part for part in (str(error), error.fix) if part)
     headers = (("WWW-Authenticate", CHALLENGE),) if unknown else ()
-    return Reply(401 if unknown else status, WORDS, f"{words}\n".encode(), headers, error.code, facts)
+    words = " ".join(part for part in (str(error), error.fix) if part)
+    # Who has shown nothing yet is asked (RFC 9110 11.6.1), which is no error: clients, Bouncy Castle's among them, read no body there.
+    body = b"" if error.code == "token-required" else f"{words}\n".encode()
+    return Reply(401 if unknown else status, WORDS, body, headers, error.code, facts)

@@ -366,6 +366,8 @@ def test_nobody_gets_in_without_evidence(est: Est, operation: str, words: list[s
     assert answer.status == (401 if operation == "simplereenroll" and status == 401 else status)
     assert answer.type.startswith("text/plain")
     assert (answer.status == 401) is ("www-authenticate: basic" in answer.headers.lower())
+    # Who has shown nothing is asked and not told: Bouncy Castle's client takes a body there for a stream that broke off.
+    assert bool(answer.body) is not (operation == "simpleenroll" and not words)
 
 
 @pytest.mark.parametrize(
