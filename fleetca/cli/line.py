@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fleetca.cli import line_bring, line_station, output, reach
+from fleetca.cli import line_bring, line_inject, line_station, output, reach
 
 if TYPE_CHECKING:
     from ca.rules.provisioning import Record
@@ -23,7 +23,8 @@ def line() -> None:
 
 
 for command in (
-    line_station.setup, line_station.station, line_station.login, line_station.logout, line_station.unit, line_station.collect,
+    line_station.setup, line_station.station, line_station.login, line_station.logout, line_station.unit, line_inject.inject,
+    line_station.collect,
     line_bring.reconcile, line_bring.batch, line_bring.shifts, line_bring.verify,
 ):  # fmt: skip
     line.add_command(command)

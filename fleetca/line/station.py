@@ -25,7 +25,7 @@ from ca.der import pem
 from ca.errors import Conflict, Denied, Malformed, NotFound
 from ca.keys.memory import MemoryKey, make_private_key
 from ca.keys.sealed_file import seal, unseal
-from ca.model import AlgorithmName, Digest, IssuerId, KeyName, OperatorName, ProfileName, Shift, TenantId, UnixTime
+from ca.model import AlgorithmName, DeviceId, Digest, IssuerId, KeyName, OperatorName, ProfileName, Shift, TenantId, UnixTime
 from ca.rules import line
 from ca.rules.line import Unit
 from fleetca.folder import make_folder, put_new, understood
@@ -181,9 +181,7 @@ class Station:
             made: list[Unit] = []
             for one in units:
                 if one.device in known:
-                    raise Denied(
-                        "unit-locked", f"The unit {one.device} was provisioned already at this station.", why="A unit is provisioned once."
-                    )
+                    raise _locked(one.device)
                 known.add(one.device)
                 count += 1
                 # A clock that was set back by a little must not stop the line.
@@ -198,9 +196,26 @@ class Station:
                 append(at.path, text + line.seal(at.quota, count, head, key.sign) + b"\n", at=at.size)
         return made
 
+    def check(self, devices: Iterable[str], *, now: UnixTime) -> None:
+        """Whether units of these names could be put on record now.
+
+        Raises:
+            Denied, Unacceptable: as `add`.
+        """
+        at = self.current()
+        known = self.devices()
+        for place, device in enumerate(devices, 1):
+            if device in known:
+                raise _locked(device)
+            line.within(Unit(at.count + place, DeviceId(device), b"", now), at.shift, before=at.last)
+
     def devices(self, *, but: Path | None = None) -> set[str]:
         """Every unit of every shift, or of all but one."""
         return {device for file in self.files() if file != but for device in read_shift(file).devices}
+
+
+def _locked(device: str) -> Denied:
+    return Denied("unit-locked", f"The unit {device} was provisioned already at this station.", why="A unit is provisioned once.")
 
 
 def read_shift(path: Path) -> ShiftFile:
