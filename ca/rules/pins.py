@@ -24,7 +24,7 @@ from ca.model import Digest, UnixTime
 CONTEXT: Final = b"fleetca pins v1\0"
 LONGEST: Final = 256 * 1024
 MOST: Final = 64
-_FIELDS: Final = {"deployment", "seq", "current", "next", "not_before", "retire_after", "anchors"}
+_FIELDS: Final = {"deployment", "seq", "current", "next", "not_before", "retire_after", "expires", "anchors"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class PinSet:
     """From then on nothing that this set does not name is trusted."""
     anchors: tuple[bytes, ...]
     """Root certificates (DER): of every current key, and of those next ones that have one."""
+    expires: UnixTime | None = None
+    """From then on it is no longer taken from a carrier as the newest: somebody may keep a newer one away. What took it over before keeps it."""
 
     @property
     def pins(self) -> frozenset[Digest]:
@@ -78,6 +80,7 @@ def write_set(pins: PinSet) -> bytes:
         "next": [pin.hex() for pin in pins.next],
         "not_before": pins.not_before,
         "retire_after": pins.retire_after,
+        "expires": pins.expires,
         "anchors": [base64.b64encode(der).decode() for der in pins.anchors],
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
@@ -116,7 +119,7 @@ def read_set(payload: bytes) -> PinSet:
         document: Mapping[str, Any] = json.loads(payload)
         if not isinstance(document, dict) or set(document) != _FIELDS:
             raise ValueError("its fields are others")
-        numbers = [document[name] for name in ("seq", "not_before", "retire_after")]
+        numbers = [document[name] for name in ("seq", "not_before", "retire_after")] + [document["expires"] or 0]
         if not isinstance(document["deployment"], str) or not all(type(one) is int and 0 <= one < 2**53 for one in numbers):
             raise ValueError("a field has another type")
         pins = PinSet(
@@ -127,6 +130,7 @@ def read_set(payload: bytes) -> PinSet:
             not_before=numbers[1],
             retire_after=numbers[2],
             anchors=tuple(base64.b64decode(one, validate=True) for one in document["anchors"]),
+            expires=document["expires"],
         )
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
         raise _bad(str(error)) from None
@@ -142,6 +146,8 @@ def check(pins: PinSet) -> None:
     """
     if not pins.current or pins.seq < 1:
         raise _bad("It names no current key, or its sequence number is not positive.")
+    if pins.expires is not None and pins.expires <= pins.not_before:
+        raise _bad("It ends before it begins.")
     if not set(pins.next) - set(pins.current):
         raise Malformed(
             "pins-without-backup", "The pin set has no backup.", why="If the current key is lost, nobody could be told of another one.",

@@ -6,6 +6,7 @@ The new trust is in place before the set is remembered: a crash between them has
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ca.der import pem
 from ca.errors import FleetcaError, NotFound
 from ca.model import UnixTime
 from ca.rules import pins
+from ca.rules.anchor_bundle import Bundle, Told, judge
 from fleetca.agent.identity import PINS, Identity
 from fleetca.agent.renewing import Service
 from fleetca.client import Client
@@ -54,6 +56,21 @@ def refresh(identity: Identity, service: Service, *, now: UnixTime, believed: bo
         _replace(identity.folder / PINS, pins.write_sets([signed]))
         changed = True
     return changed
+
+
+def take(identity: Identity, bundle: Bundle, *, numbers: Mapping[bytes, int], now: UnixTime) -> Told:
+    """Take over what an update system brought (REQ-KEY-044). No network; the caller holds the identity's lock.
+
+    Raises:
+        Denied, Malformed, Unacceptable: it does not count (`ca.rules.anchor_bundle.judge`); what is trusted stays.
+    """
+    last = known(identity)
+    before = tuple(pem.ders_of(identity.trust.read_bytes(), pem.CERTIFICATE))
+    told = judge(bundle, anchors=before, known=last, numbers=numbers, now=now)
+    if told.steps:
+        _replace(identity.trust, "".join(pem.pem(pem.CERTIFICATE, der) for der in told.anchors).encode())
+        _replace(identity.folder / PINS, pins.write_sets([told.steps[-1][0]]))
+    return told
 
 
 def retire(identity: Identity, *, now: UnixTime) -> None:

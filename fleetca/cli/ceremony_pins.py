@@ -22,6 +22,9 @@ from fleetca.cli import output, prompts
     "--next", "following", required=True, multiple=True, help="A root to come (PEM file), or a backup key's SHA-256 in hexadecimal."
 )
 @click.option("--retire-after", default="90d", show_default=True, help="In how much time roots that are not named are trusted no more.")
+@click.option(
+    "--expires", default="730d", show_default=True, help="In how much time update systems may no longer hand it out as the newest."
+)
 @click.option("--before", type=click.Path(dir_okay=False, path_type=Path), help="The file of the sets so far.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The new file.")
 @output.json_option
@@ -33,6 +36,7 @@ def pins(
     current: tuple[Path, ...],
     following: tuple[str, ...],
     retire_after: str,
+    expires: str,
     before: Path | None,
     out: Path,
     as_json: bool,
@@ -42,7 +46,6 @@ def pins(
     from ca.model import Digest, KeyName
     from ca.rules import pins as rule
     from ca.system import SystemClock
-    from config.strict import duration
     from fleetca.agent.pairs import first_certificate, read_octets
     from fleetca.folder import put_new
 
@@ -57,10 +60,7 @@ def pins(
             coming.append(rule.pin_of(roots[-1]))
         else:
             coming.append(Digest(_digest(one)))
-    try:
-        seconds = duration(retire_after)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--retire-after") from None
+    seconds, ends = _seconds(retire_after, "--retire-after"), _seconds(expires, "--expires")
     found = rule.PinSet(
         deployment=deployment,
         seq=1 if last is None else last.seq + 1,
@@ -69,6 +69,7 @@ def pins(
         not_before=now,
         retire_after=now + seconds,
         anchors=tuple(roots),
+        expires=now + ends,
     )
     payload = rule.write_set(found)
     secret = prompts.passphrase(f"the key {key}", file=passphrase_file, descriptor=passphrase_fd, twice=False)
@@ -84,9 +85,19 @@ def pins(
         "current": [pin.hex() for pin in found.current],
         "next": [pin.hex() for pin in found.next],
         "retire_after": output.iso(found.retire_after),
+        "expires": output.iso(now + ends),
     }
     output.result(document, str(out), as_json=as_json)
     output.note(f"Set {found.seq}, signed. Publish it: copy {out} to the place that enroll.pins names.")
+
+
+def _seconds(text: str, option: str) -> int:
+    from config.strict import duration
+
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 def _digest(text: str) -> bytes:

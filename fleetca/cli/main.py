@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "migrate": ("fleetca.cli.migrate", "migrate", "Bring the database to this version's tables."),
     "ocsp": ("fleetca.cli.ocsp", "ocsp", "Sign OCSP answers ahead, as a spool or as files."),
     "operators": ("fleetca.cli.operators", "operators", "Add and list operators."),
+    "pins": ("fleetca.cli.pins", "pins", "Trust anchors for update systems, verified on the device without a network."),
     "process": ("fleetca.cli.process", "process", "Run one process of a deployment (for systemd and containers)."),
     "profiles": ("fleetca.cli.profiles", "profiles", "List and show certificate profiles."),
     "recover": ("fleetca.cli.recover", "recover", "Classify what a crash left unfinished."),
