@@ -5,6 +5,8 @@ for the next one) or is being answered. With all seats taken a newcomer gets the
 never had an answer, then, unless strangers have half of the seats, among those who are kept alive. Nobody who is being answered gives way, and
 nobody who has come this very second, or a fleet that comes all at once would push itself out. When nobody gives way the newcomer is closed at once.
 
+What came with a connection may be all that it will ever ask. Where that can be answered at once, the connection is over before anybody needs a seat.
+
 One address whose strangers fill more than half of the seats has no such second when another comes, and gets new ones for old ones of its own only.
 """
 
@@ -15,7 +17,7 @@ import resource
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
@@ -29,6 +31,8 @@ OTHER_FILES: Final = 256
 """Descriptors that a process needs beside its connections."""
 AT_ONCE: Final = 64
 """Connections taken before anything else gets its turn."""
+FIRST: Final = 4096
+"""Octets that are looked at before a connection has a seat."""
 PAUSE: Final = 0.1
 """Seconds until the next try to accept, once the system had no descriptor to give."""
 SAY_AGAIN: Final = 60.0
@@ -146,7 +150,8 @@ class Entrance:
     Args:
         factory: makes the protocol of a connection that has that seat.
         context: for TLS.
-        handshake: seconds that a TLS handshake may take.
+        handshake: seconds that a TLS handshake may take, and the end of an answer that did not fit into the system's buffer.
+        at_once: the whole response for the octets that came with a connection, after which it is closed; None: they are read the usual way.
     """
 
     def __init__(
@@ -157,8 +162,10 @@ class Entrance:
         *,
         context: ssl.SSLContext | None,
         handshake: float,
+        at_once: Callable[[bytes], bytes | None] | None = None,
     ) -> None:
         self._listener, self._room, self._factory, self._context = listener, room, factory, context
+        self._at_once, self._patience = at_once, handshake
         self._more: dict[str, Any] = {} if context is None else {"ssl": context, "ssl_handshake_timeout": handshake}
         self._loop = asyncio.get_running_loop()
         self._entering: set[asyncio.Task[None]] = set()
@@ -195,6 +202,8 @@ class Entrance:
                 self._loop.remove_reader(self._listener.fileno())
                 self._loop.call_later(PAUSE, self._listen)
                 return
+            if self._at_once is not None and self._answered(connection, self._at_once):
+                continue
             seat = self._room.enter(connection, str(peer[0]) if isinstance(peer, tuple) else "")
             if seat is None:
                 connection.close()
@@ -202,9 +211,40 @@ class Entrance:
             connection.setblocking(False)
             if self._over_ip:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self._loop.create_task(self._enter(connection, seat))
-            self._entering.add(task)
-            task.add_done_callback(self._entering.discard)
+            self._go_on(self._enter(connection, seat))
+
+    def _answered(self, connection: socket.socket, at_once: Callable[[bytes], bytes | None]) -> bool:
+        """Whether what came with a connection was all of it; then it has its answer, and is closed. Until that is known nothing is taken from it."""
+        try:
+            data = connection.recv(FIRST, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+            octets = at_once(data) if data else None
+            if octets is None:
+                return False
+            connection.recv(len(data), socket.MSG_DONTWAIT)  # closing a connection with octets unread would be a reset
+            # With the word that there is more, the end of the connection leaves in the same segment as the answer.
+            sent = connection.send(octets, socket.MSG_DONTWAIT | socket.MSG_MORE)
+        except BlockingIOError:
+            return False
+        except OSError:  # it is gone already
+            connection.close()
+            return True
+        if sent < len(octets):
+            self._go_on(self._finish(connection, octets[sent:]))
+        else:
+            connection.close()
+        return True
+
+    async def _finish(self, connection: socket.socket, rest: bytes) -> None:
+        connection.setblocking(False)
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(self._patience):
+                await self._loop.sock_sendall(connection, rest)
+        connection.close()
+
+    def _go_on(self, entering: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(entering)
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
 
     async def _enter(self, connection: socket.socket, seat: Seat) -> None:
         try:

@@ -12,12 +12,15 @@ octets the next time, on any connection, and the parser is not asked: the same o
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
 from math import inf
 from typing import Any, ClassVar, Final, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
+from uvicorn.server import ServerState
 
 from fleetca import protocol
 
@@ -35,10 +38,23 @@ _BATCH: Final = 64 * 1024
 _IDLE: Final = 0.1
 """Seconds by which a connection may have had its last answer later than its seat knows."""
 _END: Final = b"\r\n\r\n"
+_VERSION: Final = len(b" HTTP/1.1")
+_CLOSES: Final = b"connection: close\r\n\r\n"
 # Headers that make a difference to more than keep-alive: what carries one is for Flask to answer.
 _TELLING: Final = frozenset((b"expect", b"transfer-encoding", b"if-none-match", b"upgrade"))
 
-Ready = tuple[bytes, bytes]
+_REPEATED: Final = 2048
+"""Requests of one second that are recognised whole when they come again within it."""
+
+Ready = tuple[bytes, bytes, str | None]
+
+
+class Repeats(Protocol):
+    """What was sent in one second; replaced by who gives the answers once they may have changed."""
+
+    second: int
+    sent: dict[bytes, tuple[bytes, str]]
+    last: dict[bytes, tuple[bytes, str]]
 
 
 class Front(Protocol):
@@ -56,7 +72,7 @@ class Front(Protocol):
 
     @property
     def posts(self) -> bytes:
-        """The request line of a POST."""
+        """The request line of a POST, up to the version."""
         ...
 
     @property
@@ -69,8 +85,23 @@ class Front(Protocol):
         """Header lines and body for when too many wait."""
         ...
 
+    @property
+    def repeats(self) -> Repeats:
+        """What may be sent again in its second: whole requests, and the response with what it is counted as."""
+        ...
+
+    @property
+    def now(self) -> Callable[[], int]:
+        """The second that it is."""
+        ...
+
+    @property
+    def counted(self) -> Counter[str]:
+        """Answers given, by what they are counted as."""
+        ...
+
     def post(self, body: bytes) -> Ready | None:
-        """Header lines and body of a response with HTTP 200, or None: ask Flask."""
+        """Header lines and body of a response with HTTP 200, and what it is counted as if it may be repeated; or None: ask Flask."""
         ...
 
     def get(self, target: bytes) -> Ready | None:
@@ -92,14 +123,19 @@ class Finished(protocol.Protocol):
     _limit = inf
     """When what the connection is to do next is late. One timer looks at it: arming one for each request would cost more than an answer."""
     _timer: asyncio.TimerHandle | None = None
+    _seen = 0.0
+    """Until then the seat knows well enough when its connection was answered."""
+    _ready = False
+    """Nothing of this connection is under way: what comes next may be answered by itself. Found out by `_recognised`, over with anything else."""
     _between = True
     """No message has begun that is not read to its end."""
     _came = b""
     """What is being parsed, where it begins between two messages."""
     _dated: ClassVar[tuple[object, bytes]] = (None, b"")
     """Status line and the server's own headers, as of the second that they are for; shared by all connections."""
-    _lines: ClassVar[dict[bytes, int]] = {}
-    """Header lines, from the end of the request line to the empty one, that the parser found to ask for an answer only -> octets of the body."""
+    _lines: ClassVar[dict[bytes, tuple[int, bool]]] = {}
+    """Version and header lines, from behind the target to the empty line, that the parser found to ask for an answer only -> octets of the body, and
+    whether the connection lasts."""
 
     # ---- Time ---------------------------------------------------------------------------------------------------
 
@@ -135,6 +171,16 @@ class Finished(protocol.Protocol):
         self._arm()
 
     def data_received(self, data: bytes) -> None:
+        if self._ready:
+            front = self.front
+            repeats = front.repeats
+            again = repeats.sent.get(data)
+            if again is not None and front.now() == repeats.second:
+                octets, outcome = again
+                self.transport.write(octets)
+                front.counted[outcome] += 1
+                self._served()
+                return
         if not self._between:
             super().data_received(data)
             return
@@ -148,49 +194,99 @@ class Finished(protocol.Protocol):
         """Answer the requests at the beginning that are recognised by their octets; what is left."""
         if self._answering() or self.pipeline or self._last or self.flow.write_paused or self.transport.is_closing():
             return data
-        front, known, lines = self.front, self._lines, self._first_lines()
-        out: list[bytes] = []
-        at = size = answers = 0
-        whole = len(data)
-        while at < whole and size < _BATCH:
-            first = data.find(b"\r\n", at)
-            end = data.find(_END, first) + 4
-            octets = known.get(data[first:end])
-            if octets is None or end + octets > whole:
-                break
-            if data[at:first] == front.posts:
-                ready = front.post(data[end : end + octets])
-            elif octets == 0 and data.startswith(front.gets, at) and data.startswith(b" HTTP/1.1", first - 9):
-                ready = front.get(data[at + 4 : first - 9])
-            else:
-                break
-            if ready is None:
-                break
-            head, body = ready
-            out += (lines, head, b"\r\n", body)
-            at, size, answers = end + octets, size + len(body), answers + 1
-        if not answers:
-            return data
-        self.transport.write(b"".join(out))
-        self.server_state.total_requests += answers
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
-        self._arm()
-        if self.seat is not None and (not self.seat.known or self._limit - self.seat.since > protocol.REQUEST_SECONDS + _IDLE):
-            self.seat.idle()
+        self._ready = True
+        repeats, lines = self.front.repeats, self._first_lines(self.server_state)
+        out: list[bytes] = []
+        at = size = answers = 0
+        whole, lasts, repeated = len(data), True, None
+        while lasts and at < whole and size < _BATCH:
+            found = self._answer_to(data, at)
+            if found is None:
+                break
+            (head, body, repeated), at, lasts = found
+            out += (lines, head, b"\r\n" if lasts else _CLOSES, body)
+            size, answers = size + len(body), answers + 1
+        if not answers:
+            return data
+        octets = b"".join(out)
+        self.transport.write(octets)
+        if not lasts:
+            self._disarm()
+            self.transport.close()
+            return b""
+        if repeated is not None and answers == 1 and at == whole and len(repeats.sent) < _REPEATED:
+            repeats.sent[data] = octets, repeated
+        self._served()
         return data[at:] if at < whole else b""
 
-    def _remember(self) -> None:
+    @classmethod
+    def _answer_to(cls, data: bytes, at: int, *, last: bool = False) -> tuple[Ready, int, bool] | None:
+        """The answer to the request that begins there, where it ends, and whether the connection lasts; None where it is not recognised.
+
+        Args:
+            last: only if it is the last of its connection, and nothing comes behind it.
+        """
+        first = data.find(b"\r\n", at)
+        end = data.find(_END, first) + 4
+        known = cls._lines.get(data[first - _VERSION : end])
+        if known is None:
+            return None
+        octets, lasts = known
+        stop, front = end + octets, cls.front
+        if stop > len(data) or (last and (lasts or stop < len(data))):
+            return None
+        if data[at : first - _VERSION] == front.posts:
+            ready = front.post(data[end:stop])
+        elif octets == 0 and data.startswith(front.gets, at):
+            ready = front.get(data[at + 4 : first - _VERSION])
+        else:
+            return None
+        return None if ready is None else (ready, stop, lasts)
+
+    @classmethod
+    def at_once(cls, state: ServerState, data: bytes) -> bytes | None:
+        """The response for a connection of which no more is known than the octets that came with it: where they are one whole request, recognised,
+        and its last. None: it goes the usual way."""
+        front = cls.front
+        repeats = front.repeats
+        again = repeats.last.get(data)
+        if again is not None and front.now() == repeats.second:
+            octets, outcome = again
+            front.counted[outcome] += 1
+            return octets
+        found = cls._answer_to(data, 0, last=True)
+        if found is None:
+            return None
+        (head, body, repeated), _, _ = found
+        octets = b"".join((cls._first_lines(state), head, _CLOSES, body))
+        if repeated is not None and len(repeats.last) < _REPEATED:
+            repeats.last[data] = octets, repeated
+        return octets
+
+    def _served(self) -> None:
+        moment = self.loop.time()
+        self._limit = moment + protocol.REQUEST_SECONDS
+        if moment > self._seen:
+            self._seen = moment + _IDLE
+            if self.seat is not None:
+                self.seat.idle()
+
+    def _remember(self, *, lasts: bool) -> None:
         """The parser has read one message and nothing else, and it was answered here: its header lines are known from now on."""
         came = self._came
         first = came.find(b"\r\n")
         end = came.find(_END, first) + 4
-        if first < 0 or end < 4 or end - first > _LINES or len(came) != end + len(self._octets):
+        if first < _VERSION or end < 4 or end - first > _LINES or len(came) != end + len(self._octets):
             return
-        if came[:first] == self.front.posts or (came.startswith(self.front.gets) and came[:first].endswith(b" HTTP/1.1")):
+        target = came[: first - _VERSION]
+        if (target == self.front.posts or target.startswith(self.front.gets)) and came.startswith(
+            (b" HTTP/1.1", b" HTTP/1.0"), first - _VERSION
+        ):
             if len(self._lines) >= _LINES:
                 self._lines.clear()
-            self._lines[came[first:end]] = len(self._octets)
+            self._lines[came[first - _VERSION : end]] = len(self._octets), lasts
 
     def on_message_begin(self) -> None:
         # What uvicorn prepares here is prepared once somebody needs it (`_hand_over`).
@@ -198,7 +294,7 @@ class Finished(protocol.Protocol):
         self.headers = []
         self.expect_100_continue = False
         self._framing, self._headed, self._plain, self._octets = 0, False, True, b""
-        self._between = False
+        self._between = self._ready = False
         self._arm()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -270,21 +366,23 @@ class Finished(protocol.Protocol):
 
     # ---- Writing ------------------------------------------------------------------------------------------------
 
-    def _send(self, head: bytes, body: bytes) -> None:
+    def _send(self, head: bytes, body: bytes, _: str | None) -> None:
         parser: Any = self.parser
-        lasts = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not self._last
-        self.transport.write(b"".join((self._first_lines(), head, b"\r\n" if lasts else b"connection: close\r\n\r\n", body)))
+        lasts = parser.should_keep_alive() and parser.get_http_version() != "1.0"
+        if self._came:
+            self._remember(lasts=lasts)
+        lasts = lasts and not self._last
+        self.transport.write(b"".join((self._first_lines(self.server_state), head, b"\r\n" if lasts else _CLOSES, body)))
         self.server_state.total_requests += 1
         if lasts:
             self._arm()  # from here on it is idle
-            if self._came:
-                self._remember()
         else:
             self._disarm()
             self.transport.close()
 
-    def _first_lines(self) -> bytes:
-        own = self.server_state.default_headers
+    @staticmethod
+    def _first_lines(state: ServerState) -> bytes:
+        own = state.default_headers
         seen, lines = Finished._dated
         if seen is not own:
             lines = STATUS_LINE[200] + b"".join(name + b": " + value + b"\r\n" for name, value in own)
@@ -292,6 +390,7 @@ class Finished(protocol.Protocol):
         return lines
 
     def pause_writing(self) -> None:
+        self._ready = False
         super().pause_writing()
         self.flow.pause_reading()
         if self._watch is None:
@@ -302,7 +401,12 @@ class Finished(protocol.Protocol):
         if not self.pipeline:
             self.flow.resume_reading()
 
+    def shutdown(self) -> None:
+        self._ready = False
+        super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._ready = False
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)

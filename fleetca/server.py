@@ -133,7 +133,16 @@ class Server(uvicorn.Server):
     def _entrance(self, listener: socket.socket) -> Entrance:
         local = listener.family == socket.AF_UNIX
         context = None if local else self.config.ssl
-        return Entrance(listener, self.room, partial(self._protocol, local=local), context=context, handshake=protocol.REQUEST_SECONDS)
+        # Who speaks first over TLS is not the client's HTTP.
+        at_once = None if local or context is not None else getattr(self.config.http_protocol_class, "at_once", None)
+        return Entrance(
+            listener,
+            self.room,
+            partial(self._protocol, local=local),
+            context=context,
+            handshake=protocol.REQUEST_SECONDS,
+            at_once=at_once and partial(at_once, self.server_state),
+        )
 
     def _protocol(self, seat: Seat, *, local: bool) -> asyncio.Protocol:
         make: Any = self.config.http_protocol_class

@@ -24,8 +24,8 @@ from ocsp.seats import Seat
 
 _log = logging.getLogger("fleetca.ocsp")
 
-Ready = tuple[bytes, bytes]
-"""Header lines and body of a response with HTTP 200."""
+Ready = tuple[bytes, bytes, str | None]
+"""Header lines and body of a response with HTTP 200, and what it is counted as where it may be repeated in the same second (`Front.repeats`)."""
 
 QUICK: Final = frozenset(map(AlgorithmName, ("p256", "ed25519")))
 """Keys that sign in some ten microseconds; others would hold everybody up and sign in threads."""
@@ -35,6 +35,19 @@ _TARGETS = 20_000
 """So many GET targets are remembered with the CertID that they mean."""
 _DUE = 10_000
 """So many due answers are remembered as asked for."""
+
+
+class Repeats:
+    """What was sent for the same octets in the same second, kept by who sends it; over once a second or a change has gone by."""
+
+    __slots__ = ("last", "second", "sent")
+
+    def __init__(self, second: UnixTime) -> None:
+        self.second = second
+        self.sent: dict[bytes, tuple[bytes, str]] = {}
+        """Octets of a request -> octets of the response, and what it is counted as."""
+        self.last: dict[bytes, tuple[bytes, str]] = {}
+        """The same for requests that are the last of their connection."""
 
 
 class _Hand:
@@ -73,13 +86,16 @@ class Front:
         self._due: dict[bytes, UnixTime] = {}
         self.path: Final = policy.path.encode()
         self.below: Final = self.path + b"/"
-        self.posts: Final = b"POST " + self.path + b" HTTP/1.1"
+        self.posts: Final = b"POST " + self.path
         self.gets: Final = b"GET " + self.below
         error = http.error(ResponseStatus.tryLater)
-        self.later: Final[Ready] = (http.lines(error.headers), error.body)
+        self.later: Final[Ready] = (http.lines(error.headers), error.body, None)
         malformed = http.error(ResponseStatus.malformedRequest)
-        self._malformed: Final[Ready] = (http.lines(malformed.headers), malformed.body)
+        self._malformed: Final[Ready] = (http.lines(malformed.headers), malformed.body, None)
         """For when too many wait already."""
+        self.now: Final = clock.now
+        self.repeats = Repeats(-1)
+        """Whoever adds to it takes it before asking for the answer: then nothing that a change has ended since can come into the next one."""
         self.counted: Final = Counter[str]()
         """Answers given here, by outcome."""
 
@@ -139,8 +155,14 @@ class Front:
             return None
         self.counted[finished.outcome] += 1
         if now > finished.plain_until:
-            return self._shorter(certificate_id, finished, now), finished.body
-        return finished.head, finished.body
+            return self._shorter(certificate_id, finished, now), finished.body, None
+        if self.repeats.second != now:
+            self.repeats = Repeats(now)
+        return finished.head, finished.body, finished.outcome if fresh else None
+
+    def forget(self) -> None:
+        """Repeat nothing: answers have just been taken out of the working set. Called by the one who hears of changes."""
+        self.repeats = Repeats(-1)
 
     def _goes_on(self, certificate_id: bytes, finished: Finished, now: UnixTime) -> bool:
         """Whether an answer that should be made anew is given meanwhile: to all but one request a second, which has it made."""
@@ -182,7 +204,7 @@ class Front:
         if signed is None:
             return None
         self.counted[finished.outcome] += 1
-        return b"content-type: application/ocsp-response\r\ncontent-length: %d\r\ncache-control: no-store\r\n" % len(signed), signed
+        return b"content-type: application/ocsp-response\r\ncontent-length: %d\r\ncache-control: no-store\r\n" % len(signed), signed, None
 
     def _signed(self, hand: _Hand, body: bytes, asked: tuple[bytes, bytes], status: Status, now: UnixTime) -> bytes | None:
         certificate_id, nonce = asked

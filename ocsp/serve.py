@@ -256,6 +256,7 @@ class ResponderService:
         if self._check is not None and self._spool is not None:
             self._is_ours = self._check.is_ours if self._spool.proven() == self._check.mark else None
         self._listening_since = self._clock.now()
+        before, _ = self._working.heard()
         try:
             self._listen()
             self._deaf = False
@@ -264,6 +265,8 @@ class ResponderService:
             raise
         finally:
             self._listening_since = None
+            if self._working.heard()[0] != before:  # also where only some of the changes could be read
+                self.front.forget()
 
     def _listen(self) -> None:
         now = self._clock.now()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import resource
 import socket
+import struct
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from fleetca import admission
-from fleetca.admission import PATIENCE, Room, Seat
+from fleetca.admission import PATIENCE, Entrance, Room, Seat
 
 GOOD, BAD = "192.0.2.1", "203.0.113.9"
 
@@ -190,3 +195,139 @@ def test_where_the_limit_may_not_be_raised_there_are_fewer_seats(monkeypatch: py
     monkeypatch.setattr(admission.resource, "getrlimit", lambda _: (1024, 4096))
     monkeypatch.setattr(admission.resource, "setrlimit", refuse)
     assert admission.room_for(1000) == 1024 - admission.OTHER_FILES
+
+
+# ---- What came with a connection ----------------------------------------------------------------------------------------
+
+
+class Listener(asyncio.Protocol):
+    """What a connection that was let in says."""
+
+    def __init__(self) -> None:
+        self.made, self.came = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.made.set()
+
+    def data_received(self, data: bytes) -> None:
+        self.came.set_result(data)
+
+
+class Door:
+    """An entrance whose clients have connected, and said what they had to say, before it opens."""
+
+    def __init__(self, *clients: bytes, send_buffer: int | None = None) -> None:
+        self.listener = socket.socket()
+        if send_buffer is not None:
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(10)
+        self.clients = [socket.create_connection(self.listener.getsockname(), timeout=60) for _ in clients]
+        for client, octets in zip(self.clients, clients, strict=True):
+            client.sendall(octets)
+        self.shown: list[bytes] = []
+        self.let_in: list[Listener] = []
+
+    def open(self, answer: bytes | None, *, patience: float = 60) -> Entrance:
+        def at_once(data: bytes) -> bytes | None:
+            self.shown.append(data)
+            return answer
+
+        def factory(seat: Seat) -> asyncio.Protocol:
+            del seat
+            self.let_in.append(Listener())
+            return self.let_in[-1]
+
+        self.room = Room(10, time=asyncio.get_running_loop().time)
+        return Entrance(self.listener, self.room, factory, context=None, handshake=patience, at_once=at_once)
+
+    def close(self) -> None:
+        for one in (self.listener, *self.clients):
+            one.close()
+
+
+def heard(client: socket.socket) -> bytes:
+    got = b""
+    while part := client.recv(65536):
+        got += part
+    return got
+
+
+def test_who_has_said_all_of_it_is_answered_and_takes_no_seat() -> None:
+    door = Door(b"one", b"two", b"three")
+
+    async def serve() -> None:
+        entrance = door.open(b"answer")
+        assert [await asyncio.to_thread(heard, client) for client in door.clients] == [b"answer"] * 3
+        entrance.close()
+        assert (door.let_in, len(door.room)) == ([], 0)
+
+    asyncio.run(serve())
+    assert sorted(door.shown) == [b"one", b"three", b"two"]
+    door.close()
+
+
+def test_who_is_not_answered_at_once_is_read_as_if_nobody_had_looked() -> None:
+    door = Door(b"half of it", b"")
+
+    async def serve() -> None:
+        entrance = door.open(None)
+        while len(door.let_in) < 2:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
+        for one in door.let_in:
+            await one.made.wait()
+        assert door.shown == [b"half of it"], "who said nothing is not shown"
+        assert len(door.room) == 2
+        done, _ = await asyncio.wait([one.came for one in door.let_in], timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        assert [one.result() for one in done] == [b"half of it"]
+        for one in door.let_in:
+            one.transport.close()
+        entrance.close()
+
+    asyncio.run(serve())
+    door.close()
+
+
+def test_an_answer_that_does_not_fit_into_the_system_is_sent_to_its_end() -> None:
+    door = Door(b"ask", send_buffer=4096)
+    answer = random.Random(1).randbytes(4_000_000)
+
+    async def serve() -> None:
+        entrance = door.open(answer)
+        assert await asyncio.to_thread(heard, door.clients[0]) == answer
+        entrance.close()
+
+    asyncio.run(serve())
+    door.close()
+
+
+def test_R22_an_answer_that_nobody_reads_is_given_up() -> None:
+    door = Door(b"ask", send_buffer=4096)
+
+    async def serve() -> None:
+        entrance = door.open(bytes(64_000_000), patience=0.2)
+        while not door.shown or entrance._entering:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
+        entrance.close()
+
+    asyncio.run(serve())
+    with suppress(ConnectionResetError):
+        assert len(heard(door.clients[0])) < 64_000_000
+    door.close()
+
+
+def test_who_has_gone_before_the_answer_harms_nobody() -> None:
+    door = Door(b"ask", b"ask", b"ask")
+    door.clients[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    door.clients[0].close()  # a reset
+    door.clients[1].close()
+
+    async def serve() -> None:
+        entrance = door.open(b"answer")
+        assert await asyncio.to_thread(heard, door.clients[2]) == b"answer"
+        entrance.close()
+        assert len(door.room) == 0
+
+    asyncio.run(serve())
+    door.close()
