@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -103,7 +102,7 @@ class Ours(measure.Worker):
     def rss(self) -> float:
         return float(self.ask({"do": "rss"})["rss"])
 
-    def check(self) -> int:
+    def check(self, folder: str = "public") -> int:
         """Every entry of every CRL, read by another parser, beside what was put on record, in its order. How many there are."""
         public = x509.load_pem_x509_certificate(self.place.with_suffix(".pem").read_bytes()).public_key()
         by_shard: dict[int, list[Any]] = {number: [] for number in range(1, self.shards + 1)}
@@ -111,7 +110,7 @@ class Ours(measure.Worker):
             by_shard[row[1]].append(row)
         found = 0
         for shard in range(self.shards + 1):
-            octets = (self.folder / "public" / (f"issuing.{shard}.crl" if shard else "issuing.crl")).read_bytes()
+            octets = (self.folder / folder / (f"issuing.{shard}.crl" if shard else "issuing.crl")).read_bytes()
             read = x509.load_der_x509_crl(octets)
             assert read.is_signature_valid(public)  # type: ignore[arg-type]
             wanted = by_shard[shard] if shard else revoked_rows(self.count, self.now, shards=self.shards)
@@ -180,13 +179,8 @@ class Rivals:
         return self._run("cryptography", [sys.executable, "-c", program, self.folder, self.place], out)
 
     def _run(self, name: str, command: list[Any], out: Path, *, stdout: Path | None = None) -> float:
-        began = time.perf_counter()
-        with (stdout or Path(os.devnull)).open("wb") as sink:
-            done = subprocess.Popen([str(part) for part in command], stdout=sink, stderr=subprocess.DEVNULL)
-            _, status, usage = os.wait4(done.pid, 0)
-        seconds = time.perf_counter() - began
-        assert status == 0, name
-        self.rss[name] = usage.ru_maxrss / 1024
+        ran = measure.alone(*command, stdout=stdout or Path(os.devnull))
+        self.rss[name] = ran.memory
         if name not in self.checked:
             self.checked.add(name)
             octets = out.read_bytes()
@@ -200,7 +194,7 @@ class Rivals:
             ):
                 assert entry.serial_number == int.from_bytes(number, "big")
                 assert name != "openssl" or int(entry.revocation_date_utc.timestamp()) == at
-        return seconds
+        return ran.seconds
 
 
 def rows(*, quick: bool, missing: list[str]) -> Iterator[dict[str, Any]]:
@@ -223,7 +217,7 @@ def beside_rivals(folder: Path, many: int, now: int, *, place: Path, rounds: int
     ours = Ours(folder / "ours", many, now)
     for how in ("record", "tally"):
         ours.seconds(how)  # what is kept between CRLs is made at the first one
-    assert ours.check() == many
+    assert ours.check() == ours.check("record") == many
     names = [name for name in ("openssl", "cfssl") if shutil.which(name)]
     missing += [f"{name}: it is not installed" for name in ("openssl", "cfssl") if name not in names]
     runners: dict[str, Callable[[], float]] = {"record": lambda: ours.seconds("record"), "limit": ours.limit}
@@ -253,6 +247,8 @@ def beside_rivals(folder: Path, many: int, now: int, *, place: Path, rounds: int
     yield beside(kept, figures["tally"], "limit: SHA-256, write, fsync", figures["limit"], 4)
     yield beside(f"{label}: the gate and the put alone", gates, "limit: SHA-256, write, fsync", figures["limit"], 3)
     yield beside(f"{label}, peak memory of signer and publisher in one process", [ours.rss()], "limit of 150 MiB", [150.0], 1, unit="MiB")
+    if "openssl" in names:
+        yield beside(f"{label}, peak memory", [ours.rss()], "openssl ca -gencrl", [rivals.rss["openssl"]], 1 / 3, unit="MiB")
     theirs = [rivals.cryptography()]
     yield beside(kept, [min(figures["tally"])], "cryptography's builder, one list at once", theirs, 1 / 15)
     again = []

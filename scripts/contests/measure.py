@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 JUDGES = ROOT / ".judges"
@@ -77,6 +77,37 @@ def rival_python(name: str) -> Path | None:
         return None
     stamp.touch()
     return python
+
+
+_RUNNER = """
+import json, os, subprocess, sys, time
+with open(sys.argv[1], "wb") as sink:
+    began = time.perf_counter()
+    process = subprocess.Popen(sys.argv[2:], stdout=sink, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+print(json.dumps([os.waitstatus_to_exitcode(status), seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+"""
+"""A process inherits the high-water mark of whoever started it, so that has to be a small one."""
+
+
+class Run(NamedTuple):
+    """One run of a program that ended well."""
+
+    seconds: float
+    processor: float
+    """Seconds of processor time, of itself and of those it waited for."""
+    memory: float
+    """MiB at its largest."""
+
+
+def alone(*command: str | Path, stdout: Path = Path(os.devnull)) -> Run:
+    """Run a program to its end."""
+    runner = [sys.executable, "-I", "-S", "-c", _RUNNER, str(stdout), *map(str, command)]
+    code, *spent = json.loads(subprocess.run(runner, capture_output=True, text=True, check=True).stdout)
+    if code != 0:
+        raise RuntimeError(f"{command[0]} ended with {code}")
+    return Run(*spent)
 
 
 class Worker:

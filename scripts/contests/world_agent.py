@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from measure import interleave, row
+import measure
 
 
 def _identity(folder: Path) -> None:
@@ -57,22 +55,10 @@ def _identity(folder: Path) -> None:
     )
 
 
-_RUNNER = """
-import json, os, subprocess, sys
-process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-_, status, used = os.wait4(process.pid, 0)
-print(json.dumps([os.waitstatus_to_exitcode(status), (used.ru_utime + used.ru_stime) * 1000, used.ru_maxrss / 1024]))
-"""
-"""A process inherits the high-water mark of whoever started it, so that has to be a small one."""
-
-
 def _wake(command: Sequence[str | Path]) -> tuple[float, float]:
     """Milliseconds of processor time, and MiB of memory at most, of one run that ends well."""
-    runner = [sys.executable, "-I", "-S", "-c", _RUNNER, *map(str, command)]
-    code, spent, memory = json.loads(subprocess.run(runner, capture_output=True, text=True, check=True).stdout)
-    if code != 0:
-        raise RuntimeError(f"{command[0]} ended with {code}")
-    return spent, memory
+    ran = measure.alone(*command)
+    return ran.processor * 1000, ran.memory
 
 
 def rows(*, quick: bool, missing: list[str]) -> Iterator[dict[str, Any]]:
@@ -89,7 +75,9 @@ def rows(*, quick: bool, missing: list[str]) -> Iterator[dict[str, Any]]:
         theirs = [certbot, "renew", "-q", *(part for kind in ("config", "work", "logs") for part in (f"--{kind}-dir", folder / kind))]
         for command in (ours, theirs):
             _wake(command)  # byte-compiled, and in the disk's cache
-        figures: list[list[tuple[float, float]]] = interleave(3 if quick else 15, lambda: _wake(ours), lambda: _wake(theirs))  # type: ignore[arg-type,return-value]
+        figures: list[list[tuple[float, float]]] = measure.interleave(3 if quick else 15, lambda: _wake(ours), lambda: _wake(theirs))  # type: ignore[arg-type,return-value]
     for at, contest, unit in ((0, "agent: processor time of a wake-up with nothing due", "ms"), (1, "agent: memory of a wake-up", "MiB")):
         mine, their = ([one[at] for one in figure] for figure in figures)
-        yield row(contest=contest, rival="certbot renew, no certificate", ours=mine, theirs=their, target=1.0, better="lower", unit=unit)
+        yield measure.row(
+            contest=contest, rival="certbot renew, no certificate", ours=mine, theirs=their, target=1.0, better="lower", unit=unit
+        )

@@ -97,7 +97,7 @@ class World:
         issuer = issuer_from_certificate(
             certificate, id="issuing", key=KeyName("issuing"), crl_url="http://status.example/crl/issuing.crl", crls=CrlPlan(shards=shards)
         )
-        self.issuer, self.outlet, clock = issuer, DirectoryOutlet(folder / "public"), SystemClock()
+        self.issuer, clock = issuer, SystemClock()
         crls = CrlSigning(
             ledger=self.store.ledger, reading=self.store.reading, bodies=EntryFiles(folder / "entries", self.store.reading),
             witness=Witness(FileJournal(folder / "journal")), keys={issuer.id: key}, issuers=Issuers([issuer]), clock=clock, lifetime=86400,
@@ -105,11 +105,14 @@ class World:
         crls.settle_shards()
         self.signer = LocalSigner(crls)
         shared: dict[str, Any] = {
-            "reading": self.store.reading, "leases": self.store.ledger, "signer": self.signer, "outlet": self.outlet, "clock": clock,
+            "reading": self.store.reading, "leases": self.store.ledger, "signer": self.signer, "clock": clock,
             "failpoint": no_failpoint, "policy": Policy(interval=3600, nudge=0, lifetime=86400), "holder": "bench",
         }  # fmt: skip
-        self.by_record = Publisher(**shared)
-        self.by_tally = Publisher(**shared, tallies=TallyFolder(folder / "tally", self.store.reading))
+        # Each goes on from its own last CRL, as a publisher does that runs.
+        self.by_record = Publisher(**shared, outlet=DirectoryOutlet(folder / "record"))
+        self.by_tally = Publisher(
+            **shared, outlet=DirectoryOutlet(folder / "public"), tallies=TallyFolder(folder / "tally", self.store.reading)
+        )
 
     def publish(self, how: str, shard: int | None = 0) -> dict[str, Any]:
         publisher = self.by_tally if how == "tally" else self.by_record
