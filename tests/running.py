@@ -226,16 +226,26 @@ def _bases() -> Iterator[int]:
     return itertools.cycle((*mine[start:], *mine[:start]))
 
 
+_OURS: dict[int, socket.socket] = {}
+"""The bases that this process has given out. Each has a name that the system gives once, until we end: other runs on this machine stay off them."""
+
+
 def free_ports() -> int:
     """A port base with free ports (base, base + 1, base + 2, base + 80, base + 443), another one each time."""
     for base in itertools.islice(_bases(), len(BASES)):
+        claim = _OURS.get(base) or socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
+            if base not in _OURS:
+                claim.bind(f"\0fleetca-tests-{base}")
             for port in (base, base + 1, base + 2, base + 80, base + 443):
                 with socket.socket() as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind(("127.0.0.1", port))
         except OSError:
+            if base not in _OURS:
+                claim.close()
             continue
+        _OURS[base] = claim
         return base
     raise AssertionError("no free ports")
 
@@ -293,10 +303,7 @@ main()
 
 @dataclass
 class Apart:
-    """The processes of a deployment, each started and ended by the test.
-
-    `offset` is added to what their clocks say.
-    """
+    """The processes of a deployment, each started and ended by the test, each with a clock of its own that the test sets."""
 
     file: Path
     logs: Path
@@ -305,7 +312,6 @@ class Apart:
     def __post_init__(self) -> None:
         self.settings: Settings = forms.read_settings(self.file)
         self.logs.mkdir(parents=True, exist_ok=True)
-        self._offset = self.logs / "clock"
         self.set_clock(0)
         self.root = self.settings.issuer("root").certificate
         self.issuing = self.settings.issuer("issuing").certificate
@@ -313,10 +319,19 @@ class Apart:
         self.crl_url = f"{self.settings.status.url}/crl/issuing.crl"
         self.context = tls(self.root)
 
-    def set_clock(self, offset: int) -> None:
-        fresh = self._offset.with_suffix(".new")
-        fresh.write_text(str(offset))
-        fresh.replace(self._offset)
+    def set_clock(self, offset: int, *roles: str) -> None:
+        """Add so many seconds to what the clocks of these processes say, of all without a name.
+
+        Whoever signs while its clock is ahead has work on record from then on that is later than the right time, and refuses to go on: so where
+        that is not what a test is about, the signer's clock stays as it is.
+        """
+        for role in roles or (*ROLES, "presigner"):
+            fresh = self._clock(role).with_suffix(".new")
+            fresh.write_text(str(offset))
+            fresh.replace(self._clock(role))
+
+    def _clock(self, role: str) -> Path:
+        return self.logs / f"{role}.clock"
 
     def start(self, *roles: str) -> None:
         """Start processes and wait until each says that it is ready."""
@@ -325,7 +340,7 @@ class Apart:
             ready, told = os.pipe()
             with (self.logs / f"{role}.log").open("ab") as log:
                 self.processes[role] = subprocess.Popen(
-                    [sys.executable, "-c", CLOCK, self._offset, "process", role, "--settings", self.file, "--ready-fd", str(told)],
+                    [sys.executable, "-c", CLOCK, self._clock(role), "process", role, "--settings", self.file, "--ready-fd", str(told)],
                     pass_fds=[told], stdin=subprocess.DEVNULL, stderr=log, cwd=ROOT,
                 )  # fmt: skip
             os.close(told)

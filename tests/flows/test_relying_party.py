@@ -481,7 +481,10 @@ def nasty() -> Iterator[Callable[[Callable[[socket.socket], object]], str]]:
                         try:
                             asked = b""
                             while not asked.endswith(b"\r\n\r\nx"):  # head and body come one after the other
-                                asked += line.recv(65536)
+                                part = line.recv(65536)
+                                if not part:
+                                    raise ConnectionResetError
+                                asked += part
                             behave(line)
                         except OSError:
                             pass

@@ -111,7 +111,7 @@ from ca.signer.client import SignerClient
 plan = json.load(sys.stdin)
 
 def hello(role):
-    client = SignerClient(plan["socket"], Role(role), timeout=5)
+    client = SignerClient(plan["socket"], Role(role), timeout=60)
     try:
         client.health()
     finally:

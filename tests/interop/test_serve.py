@@ -220,6 +220,13 @@ def holds(pid: int, secret: bytes) -> bool:
     return False
 
 
+def opened(pid: int) -> Iterator[str]:
+    """What a process has open; it goes on opening and closing meanwhile."""
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            yield str(entry.readlink())
+
+
 def test_P3_a_copy_holds_its_own_secrets_and_no_others(tmp_path: Path) -> None:
     """Each process is a copy of one that loaded the code, the signer aside. Neither finds in it what is for another."""
     need("root")
@@ -232,7 +239,7 @@ def test_P3_a_copy_holds_its_own_secrets_and_no_others(tmp_path: Path) -> None:
     with serving(file, tmp_path / "serve.log", **environment) as running:
         processes = running.children() | {"mould": running.mould()}
         found = {(role, name) for role, pid in processes.items() for name, secret in secrets.items() if holds(pid, secret.encode())}
-        open_files = {(role, str(entry.readlink())) for role, pid in processes.items() for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        open_files = {(role, name) for role, pid in processes.items() for name in opened(pid)}
     assert ("signer", "issuing") in found, "or this test looks in the wrong places"
     assert found <= {("signer", "issuing"), ("publisher", "log")}
     assert not {(role, name) for role, name in open_files if name.startswith("/memfd:")}
@@ -244,6 +251,7 @@ def test_a_dead_mould_costs_time_and_nothing_else(served: Served) -> None:
     for role in ("status", "publisher"):
         os.kill(before[role], signal.SIGKILL)
     served.after("crew-lost", count=0)
+    eventually(lambda: not {before[role] for role in ("status", "publisher")} & set(served.children().values()))
     after = eventually(lambda: (now := served.children()).keys() == before.keys() and now)
     assert {name for name in before if before[name] != after[name]} == {"status", "publisher"}
     eventually(lambda: served.works("without-a-mould"))
