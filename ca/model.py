@@ -764,6 +764,37 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class ManifestImport:
+    """Entries of a maker's manifest of secure elements, for the record."""
+
+    manifest: Digest
+    """SHA-256 of the whole file."""
+    signer: bytes
+    """The certificate of who signed it, DER: believed because an operator says so."""
+    prefix: str
+    """What the ids of its devices begin with; the element's serial number follows."""
+    first: int
+    """The place of the first of `entries` in the file, from 1 on."""
+    entries: tuple[str, ...]
+    """As they stand in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestOutcome:
+    """What became of one entry."""
+
+    number: int
+    state: str
+    """`recorded`, `known` (it was on record before) or `refused`."""
+    unique_id: str
+    """Of a refused one: what it says of itself, unverified."""
+    code: str
+    """Why it was refused."""
+    words: str
+    """Of a refused one: the same for people; else the device's id."""
+
+
+@dataclass(frozen=True, slots=True)
 class JudgedKey:
     """Why the key of one certificate counted as attested."""
 

@@ -19,6 +19,7 @@ from ca.confirm import Confirming
 from ca.describe import Describing
 from ca.errors import Conflict, FleetcaError, StoreUnavailable
 from ca.hardware import Challenging
+from ca.import_manifest import ImportingManifests
 from ca.issue import Issuing
 from ca.key_life import KeyLife
 from ca.lineage import Issuers
@@ -180,6 +181,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                 ),
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 describing=Describing(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
+                manifests=ImportingManifests(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 challenging=Challenging(policy=rules, clock=clock, chance=chance, secret=forms.serial_check_key(settings)),
                 provisioning=Provisioning(
                     ledger=store.ledger, witness=witness, keys=keys, issuers=issuers, policy=rules, clock=clock, failpoint=points

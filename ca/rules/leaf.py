@@ -338,6 +338,13 @@ def anchors_of(anchors: Sequence[Anchor]) -> list[dict[str, Any]]:
     return [{"kind": one.kind.value, "spki_sha256": one.spki_sha256.hex(), "source": one.source, "at": one.at} for one in anchors]
 
 
+def manifest_refused(*, manifest: Digest, number: int, entry: Digest, code: str, actor: str, at: UnixTime) -> LogLeaf:
+    """An entry of a maker's manifest of secure elements was refused."""
+    return _leaf(
+        "manifest-refused", at, manifest_sha256=manifest.hex(), number=number, entry_sha256=entry.hex(), code=code, actor=actor
+    )
+
+
 def device_change(known: Device, change: DeviceChange) -> LogLeaf:
     """A device is in another state, or something else was said of it."""
     return _leaf(

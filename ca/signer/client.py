@@ -39,9 +39,12 @@ from ca.model import (
     Issuer,
     IssueRequest,
     IssuerId,
+    JudgedKey,
     KeyChange,
     KeyRecord,
     LocalEvidence,
+    ManifestImport,
+    ManifestOutcome,
     MessageEvidence,
     Operator,
     OperatorName,
@@ -277,6 +280,14 @@ class SignerClient:
         """What was said of a device; None where nothing was."""
         told = self._ask("device-facts", {"device": device})
         return None if told is None else forms.read(DeviceFacts, told)
+
+    def import_manifest(self, asked: ManifestImport) -> tuple[ManifestOutcome, ...]:
+        """Take entries of a maker's manifest of secure elements onto the record; what became of each."""
+        return forms.read(tuple[ManifestOutcome, ...], self._ask("import-manifest", forms.write(asked)))
+
+    def judged_keys(self, device: DeviceId) -> tuple[JudgedKey, ...]:
+        """Why the keys of a device's newest certificates counted as attested, newest first."""
+        return forms.read(tuple[JudgedKey, ...], self._ask("judged-keys", {"device": device}))
 
     def device_events(self, device: DeviceId, *, before: int | None = None) -> tuple[tuple[DeviceEvent, ...], int | None]:
         """What happened to a device, unsorted: a page, and the mark of the next one."""

@@ -24,6 +24,7 @@ from ca.model import (
     HeldKey,
     Issuer,
     IssuerId,
+    JudgedKey,
     KeyChange,
     KeyRecord,
     Operator,
@@ -75,6 +76,8 @@ class Reading(Protocol):
 
     def device_facts(self, device: DeviceId) -> DeviceFacts | None: ...
 
+    def judged_keys(self, device: DeviceId, *, limit: int) -> Sequence[JudgedKey]: ...
+
     def device_events(
         self, device: DeviceId, *, before: int | None = None, limit: int = 100
     ) -> tuple[Sequence[DeviceEvent], int | None]: ...
@@ -116,6 +119,7 @@ class Questions:
             "outlines",
             "devices",
             "device-facts",
+            "judged-keys",
             "device-events",
             "tokens",
             "approvals",
@@ -152,6 +156,7 @@ class Questions:
             "outlines": self._outlines,
             "devices": self._devices,
             "device-facts": lambda body: self._reading.device_facts(self._device(body).id),
+            "judged-keys": lambda body: tuple(self._reading.judged_keys(self._device(body).id, limit=LARGEST_PAGE)),
             "device-events": self._events,
             "tokens": self._tokens,
             "approvals": self._approvals,

@@ -19,12 +19,14 @@ from ca.confirm import Confirming
 from ca.describe import Describing
 from ca.errors import Broken, Contested, Denied, FleetcaError, NotFound, Unavailable
 from ca.hardware import Challenging
+from ca.import_manifest import REFUSED, ImportingManifests
 from ca.issue import Issuing, Prepared
 from ca.model import (
     DEFAULT_TENANT,
     ChallengeRequest,
     DeviceDescription,
     Issued,
+    ManifestImport,
     MessageEvidence,
     OperatorName,
     Peer,
@@ -71,6 +73,7 @@ class Verbs:
     describing: Describing
     provisioning: Provisioning
     challenging: Challenging
+    manifests: ImportingManifests
     ceremonies: RecordingCeremonies
     questions: Questions
 
@@ -121,6 +124,7 @@ class SignerServer:
             "disable-operator": self._disable_operator,
             "describe-device": self._describe_device,
             "challenge-tpm": self._challenge_tpm,
+            "import-manifest": self._import_manifest,
             "record-ceremony": self._record_ceremony,
             **LineDesk(verbs.provisioning, desk, self._log).handlers,
             "health": self._health,
@@ -373,6 +377,15 @@ class SignerServer:
         device, facts = self._desk.do(lambda: self._verbs.describing.describe(said, peer))
         self._log.info("device-described", role=peer.role.value, uid=peer.uid, device=device.id, state=device.state.value)
         return {"device": forms.write(device), "facts": forms.write(facts)}
+
+    def _import_manifest(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        asked = forms.read(ManifestImport, _plain(body))
+        told = self._desk.do(lambda: self._verbs.manifests.take(asked, peer))
+        refused = [one.number for one in told if one.state == REFUSED]
+        self._log.info("manifest-entries", uid=peer.uid, manifest=asked.manifest.hex()[:16], first=asked.first, taken=len(told) - len(refused))
+        if refused:
+            self._log.warning("manifest-entries-refused", uid=peer.uid, manifest=asked.manifest.hex()[:16], numbers=refused)
+        return told
 
     def _challenge_tpm(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         # Not at the desk: it asks the database nothing, and nothing is kept of it.

@@ -17,10 +17,13 @@ from ca.model import (
     DeviceId,
     DeviceState,
     Digest,
+    JudgedKey,
+    ProfileName,
     Reason,
     RootOfTrust,
     SafetyClass,
     UnixTime,
+    Verdict,
 )
 from ca.rules import leaf
 from ca.store import rows
@@ -122,6 +125,11 @@ class DeviceReads(Reads):
         for row in paged(lambda last: self._all(EVERY_FACTS, {"device": "" if last is None else last[0]})):
             yield DeviceId(row[0]), facts_of(row)
 
+    def judged_keys(self, device: DeviceId, *, limit: int) -> Sequence[JudgedKey]:
+        """Why the keys of a device's newest certificates counted as attested, newest first."""
+        found = self._all(HISTORY_OF_CERTIFICATES, {"device": device, "before": FIRST, "limit": limit})
+        return [JudgedKey(rows.ref_of(row[1], row[2]), ProfileName(row[3]), row[7], verdict_of(row[5])) for row in found]
+
     def device_events(self, device: DeviceId, *, before: int | None = None, limit: int = 100) -> tuple[Sequence[DeviceEvent], int | None]:
         """What happened to a device's newest certificates and, on the first page, to the device and to tokens nobody used; unsorted.
 
@@ -146,6 +154,13 @@ class DeviceReads(Reads):
                 events.append(_of_revocation(row, told))
                 change = told[-1]
         return events, found[-1][0] if len(found) == limit else None
+
+
+def verdict_of(grant: str) -> Verdict | None:
+    found = json.loads(grant).get("verdict")
+    if found is None:
+        return None
+    return Verdict(AttestationKind(found["kind"]), found["rule"], found["words"], Digest(bytes.fromhex(found["anchor"])))
 
 
 def _of_change(change: DeviceChange) -> DeviceEvent:

@@ -14,7 +14,7 @@ from fleetca.cli import output, reach
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ca.model import DeviceEvent, DeviceFacts, DeviceId, Reason, Revocation
+    from ca.model import DeviceEvent, DeviceFacts, DeviceId, Reason, Revocation, Verdict
     from ca.signer.client import SignerClient
 
 ENDS = ("cessationOfOperation", "keyCompromise", "privilegeWithdrawn", "affiliationChanged", "unspecified")
@@ -193,6 +193,7 @@ def facts_of(facts: DeviceFacts | None) -> Sequence[tuple[str, str]]:
         ("safety class", None if facts.safety_class is None else facts.safety_class.value),
         ("batch", facts.batch),
         ("owner", facts.owner),
+        *((f"{one.kind.value} key", f"sha256:{one.spki_sha256.hex()} ({one.source})") for one in facts.anchors),
     )
     return [(name, value) for name, value in pairs if value]
 
@@ -202,6 +203,51 @@ def document_of(facts: DeviceFacts | None) -> dict[str, str | None]:
     said = {name.replace(" ", "_"): value for name, value in facts_of(facts)}
     names = ("root_of_trust", "justification", "exception_until", "safety_class", "batch", "owner")
     return {name: said.get(name) for name in names}
+
+
+def anchors_of(facts: DeviceFacts | None) -> list[dict[str, str]]:
+    """The keys of a device's hardware, for programs."""
+    return [
+        {"kind": one.kind.value, "spki_sha256": one.spki_sha256.hex(), "source": one.source, "since": output.iso(one.at)}
+        for one in (() if facts is None else facts.anchors)
+    ]
+
+
+@click.command(
+    help="Why the keys of the device ID counted as attested: the keys of its hardware that are on record, and for each of its newest certificates the"
+    " rule that held, and the facts."
+)
+@click.argument("id_", metavar="ID")
+@output.settings_option
+@output.json_option
+def explain(id_: str, settings: str, as_json: bool) -> None:
+    from ca.rules import ids
+
+    device = ids.device_id(id_)
+    with reach.signer(settings) as (_, signer):
+        facts, judged = signer.device_facts(device), signer.judged_keys(device)
+    document = {
+        "device": device,
+        "anchors": anchors_of(facts),
+        "certificates": [
+            {"certificate": str(one.ref), "profile": one.profile, "at": output.iso(one.at), "attestation": verdict_document(one.verdict)}
+            for one in judged
+        ],
+    }
+    lines = [f"{one['kind']} key sha256:{one['spki_sha256']}, by {one['source']}, since {one['since']}" for one in anchors_of(facts)]
+    for one in judged:
+        said = "Nothing was asked, and nothing shown." if one.verdict is None else f"{one.verdict.rule}: {one.verdict.words}"
+        lines += ["", f"{one.ref}, profile {one.profile}, {output.iso(one.at)}", f"  {said}"]
+    output.result(document, "\n".join(lines), as_json=as_json)
+    if not lines:
+        output.note(f"{device} has no certificate, and no key of its hardware is known.")
+
+
+def verdict_document(verdict: Verdict | None) -> dict[str, str] | None:
+    """A verdict, for programs."""
+    if verdict is None:
+        return None
+    return {"kind": verdict.kind.value, "rule": verdict.rule, "words": verdict.words, "anchor": verdict.anchor.hex()}
 
 
 def _asked(signer: SignerClient, device: DeviceId, reason: Reason) -> Sequence[Revocation]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fleetca.cli import device_life, fleet_health, output, reach
+from fleetca.cli import device_life, fleet_health, manifests, output, reach
 
 
 @click.group(help="List, show and search devices.")
@@ -13,7 +13,8 @@ def devices() -> None:
 
 
 devices.add_command(fleet_health.health)
-for command in (device_life.describe, device_life.quarantine, device_life.release, device_life.retire, device_life.revive, device_life.timeline):
+devices.add_command(manifests.import_manifest)
+for command in (device_life.describe, device_life.quarantine, device_life.release, device_life.retire, device_life.revive, device_life.timeline, device_life.explain):
     devices.add_command(command)
 
 _STATES = click.Choice(["blank", "provisioned", "active", "quarantined", "retired"])
@@ -54,6 +55,7 @@ def show(id_: str, settings: str, as_json: bool) -> None:
         found, _ = signer.devices(device=wanted, limit=1)
         rows, cursor = signer.certificates(CertificateQuery(device=wanted, limit=reach.PAGE))
         said = signer.device_facts(wanted) if found else None
+        judged = {one.ref: one.verdict for one in signer.judged_keys(wanted)} if found else {}
     if not found:
         raise NotFound("device-unknown", f"There is no device {wanted}.", fix="List them: fleetca devices list")
     device = found[0]
@@ -61,14 +63,21 @@ def show(id_: str, settings: str, as_json: bool) -> None:
         (("device", device.id), ("state", device.state.value), ("since", output.iso(device.created)), *device_life.facts_of(said))
     )
     if rows:
-        shown = [(f"{row.ref}", reach.state_of(row, now), row.profile, output.distance(row.not_after, now)) for row in rows]
-        text += "\n\n" + reach.table(("CERTIFICATE", "STATE", "PROFILE", "EXPIRES"), shown)
+        rules = {ref: "" if verdict is None else verdict.rule for ref, verdict in judged.items()}
+        shown = [
+            (f"{row.ref}", reach.state_of(row, now), row.profile, output.distance(row.not_after, now), rules.get(row.ref, "")) for row in rows
+        ]
+        text += "\n\n" + reach.table(("CERTIFICATE", "STATE", "PROFILE", "EXPIRES", "ATTESTED"), shown)
     document = {
         "device": device.id,
         "state": device.state.value,
         "created": output.iso(device.created),
         **device_life.document_of(said),
-        "certificates": [render_certificate(row, now=now, with_octets=False) for row in rows],
+        "anchors": device_life.anchors_of(said),
+        "certificates": [
+            {**render_certificate(row, now=now, with_octets=False), "attestation": device_life.verdict_document(judged.get(row.ref))}
+            for row in rows
+        ],
         "next": cursor,
     }
     output.result(document, text, as_json=as_json)

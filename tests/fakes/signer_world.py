@@ -20,6 +20,7 @@ from ca.confirm import Confirming
 from ca.describe import Describing
 from ca.errors import FleetcaError
 from ca.hardware import Challenging
+from ca.import_manifest import ImportingManifests
 from ca.issue import Issuing, no_failpoint
 from ca.keys.memory import MemoryKey, make_private_key
 from ca.lineage import Issuers
@@ -212,6 +213,7 @@ class World:
         self.operators = Operators(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.approving = Approving(**shared, witness=self.witness, two_persons=self.two_persons)
         self.reviving = Reviving(ledger=ledger, witness=self.witness, two_persons=self.two_persons, clock=self.clock)
+        self.manifests = ImportingManifests(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.challenging = Challenging(policy=self.policy, clock=self.clock, chance=SystemChance(), secret=CHECK_KEY)
         self.describing = Describing(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.provisioning = Provisioning(**shared, witness=self.witness, keys={ISSUING: self.key}, failpoint=self.failpoint)
@@ -258,6 +260,7 @@ class World:
             operators=self.operators,
             describing=self.describing,
             challenging=self.challenging,
+            manifests=self.manifests,
             approving=self.approving,
             two_persons=self.two_persons,
             reviving=self.reviving,

@@ -262,6 +262,7 @@ CHANGING = {"enroll", "renew", "confirm", "revoke", "issue", "createToken", *(f"
 
 MAY: dict[str, set[str]] = {
     "enroll": {"a token by Bearer"},
+    "challengeTpm": set(),  # whose TPM a trusted maker endorsed; who that is stands in test_attestation.py
     "renew": {"a device", "a message to renew by a device"},
     "confirm": {
         "a device",

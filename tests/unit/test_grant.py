@@ -50,7 +50,7 @@ def policy(**caps: Caps) -> Policy:
 
 EXPECTED = {
     Verb.issue: {
-        Role.enroll: {"token", "presented", "message", "local", "validated", "manufacturer"},
+        Role.enroll: {"token", "presented", "message", "local", "validated", "manufacturer", "hardware"},
         Role.status: {"local"},
         Role.publisher: {"local"},
         Role.operator: {"local", "message"},
