@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "audit": ("fleetca.cli.audit", "audit", "Show and verify the tamper-evident record."),
     "ceremony": ("fleetca.cli.ceremony", "ceremony", "Make root and issuing certificates offline."),
     "certificates": ("fleetca.cli.certificates", "certificates", "List, show and search certificates."),
+    "checklist": ("fleetca.cli.checklist", "checklist", "Answer the boxes of auditors' checklists from the deployment as it is."),
     "crl": ("fleetca.cli.crl", "crl", "Show, compare, verify, ask for and fetch CRLs."),
     "demo": ("fleetca.cli.demo", "demo", "Make a whole PKI on loopback, check it, serve it."),
     "devices": ("fleetca.cli.devices", "devices", "List, show and search devices."),
@@ -68,7 +69,10 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fleetca", prog_name="fleetca")
-def fleetca() -> None:
+@click.option(
+    "--tenant", envvar="FLEETCA_TENANT", metavar="NAME", help="Whose things are listed, shown and added; the house's when absent."
+)
+def fleetca(tenant: str | None) -> None:
     """A private PKI for fleets of devices.
 
     Start with `fleetca demo`; for a real deployment, `fleetca init`.
