@@ -22,7 +22,9 @@ _PIXELS = 4
 
 def read(picture: Path) -> list[str]:
     """What zbar sees."""
-    done = subprocess.run([need("zbarimg"), "--quiet", "--raw", picture], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [need("zbarimg"), "--quiet", "--raw", "-Sdisable", "-Sqrcode.enable", picture], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
