@@ -25,6 +25,8 @@ _PACKAGES = {
     "softhsm2-util": "softhsm2",
     "pkcs11-tool": "opensc",
     "swtpm": "swtpm",
+    "swtpm_setup": "swtpm-tools",
+    "swtpm_localca": "swtpm-tools",
     "tpm2_readpublic": "tpm2-tools",
     "ip": "iproute2",
     "pdftotext": "poppler-utils",

@@ -63,3 +63,42 @@ def swtpm(folder: Path) -> Iterator[SoftTpm]:
         yield made
     finally:
         made.stop()
+
+
+@dataclass(frozen=True)
+class TpmCa:
+    """The CA of a maker of software TPMs, with a root above it, as swtpm_setup makes it."""
+
+    folder: Path
+
+    def endorse(self, state: Path) -> None:
+        """Make a TPM whose NV memory holds endorsement certificates (RSA-2048 and P-384)."""
+        state.mkdir(parents=True)
+        setup, ca = self.folder / "setup.conf", self.folder / "ca.conf"
+        issued = self.folder / "ca"
+        names = {
+            "statedir": issued,
+            "signingkey": issued / "signkey.pem",
+            "issuercert": issued / "issuercert.pem",
+            "certserial": issued / "serial",
+        }
+        ca.write_text("".join(f"{name} = {path}\n" for name, path in names.items()))
+        options = self.folder / "ca.options"
+        options.write_text("--platform-manufacturer Fleet\n--platform-version 1\n--platform-model Board\n")
+        lines = (
+            f"create_certs_tool = {need('swtpm_localca')}",
+            f"create_certs_tool_config = {ca}",
+            f"create_certs_tool_options = {options}",
+        )
+        setup.write_text("\n".join((*lines, "active_pcr_banks = sha256", "")))
+        command = [need("swtpm_setup"), "--tpm2", "--tpmstate", str(state), "--create-ek-cert", "--config", str(setup), "--overwrite"]
+        for _ in range(3):  # it waits for a TPM of its own, and not for long
+            made = subprocess.run(command, capture_output=True, text=True, check=False)
+            if made.returncode == 0:
+                return
+        raise AssertionError(made.stdout + made.stderr)
+
+    @property
+    def certificates(self) -> list[Path]:
+        """The CA and its root (PEM)."""
+        return [self.folder / "ca" / name for name in ("issuercert.pem", "swtpm-localca-rootca-cert.pem")]
