@@ -6,6 +6,7 @@ Everything that can be said from the octets is said before the key is loaded, so
 - RSA: 2^16 < e < 2^256 and odd (FIPS 186-5 5.4 (e)), an odd modulus without small factors, whose primes are not close (Fermat),
   and without the fingerprint of CVE-2017-15361 (ROCA);
 - EC: a point on its curve (cryptography checks it; there is no cofactor to abuse on the curves of the table);
+- none of the keys that stand in examples of standards, or in tests of everybody (`known_keys`);
 - Ed25519: canonical, and none of the points of small order, for which anybody can make signatures.
 
 A key has one encoding here: the certificate gets the canonical SubjectPublicKeyInfo, so that one key cannot pass as two (P9).
@@ -24,6 +25,7 @@ from ca.der import reader
 from ca.der.algorithms import ALGORITHMS, Algorithm, PublicKey, algorithm_of, load_public_key
 from ca.errors import Malformed, Unacceptable
 from ca.model import Digest
+from ca.rules.known_keys import KNOWN
 
 NEW_KEY: Final = "Make a new key, for example: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out device.key"
 
@@ -75,7 +77,7 @@ def accepted_key(spki: bytes) -> AcceptedKey:
 
     Raises:
         Malformed: it cannot be read (`bad-public-key`).
-        Unacceptable: a kind or size that is not in the table (`key-type`), or a key that is not safe (`weak-key`).
+        Unacceptable: a kind or size that is not in the table (`key-type`), a key that is not safe (`weak-key`), or one of an example (`known-key`).
     """
     try:
         kind, parameters, content = _parts(spki)
@@ -92,7 +94,11 @@ def accepted_key(spki: bytes) -> AcceptedKey:
     key = load_public_key(spki)
     algorithm = algorithm_of(key)
     canonical: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return AcceptedKey(canonical, Digest(sha256(canonical).digest()), key, algorithm)
+    digest = Digest(sha256(canonical).digest())
+    known = KNOWN.get(digest.hex())
+    if known is not None:
+        raise Unacceptable("known-key", "Everybody has the private half of this key.", why=f"It is {known}.", fix=NEW_KEY)
+    return AcceptedKey(canonical, digest, key, algorithm)
 
 
 def _parts(spki: bytes) -> tuple[str, bytes, bytes]:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from ca.errors import Denied, FleetcaError, KeyUnavailable, StoreUnavailable
 from ca.keys.memory import MemoryKey
@@ -345,6 +346,19 @@ def test_a_unit_is_provisioned_once_and_a_key_serves_one_unit_for_ever(line: Lin
 
 def read_records_of(station: Station) -> list[provisioning.Record]:
     return bringing.read_records(station.records)[0]
+
+
+@pytest.mark.req("REQ-KEY-051", "REQ-KEY-013")
+def test_a_key_that_everybody_has_gets_no_certificate(line: Line, world: World) -> None:
+    line.login(count=9)
+    pairs = [Keypair(), Keypair("ed25519"), Keypair(), Keypair()]
+    pairs[0].private = ec.derive_private_key(1, ec.SECP256R1())
+    pairs[1].private = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32))
+    pairs[2].private, pairs[2].kind = rsa.generate_private_key(65537, 1024), "rsa-3072"
+    line.make("SN-1", "SN-2", "SN-3", "SN-4", pairs=pairs)
+    assert line.reconcile().certified == 1
+    assert [one.get("refused") for one in bringing.answers(line.file.answers)] == ["known-key", "known-key", "weak-key", None]
+    assert code_of(lambda: world.enrol("pump-1", pair=pairs[0])) == "known-key", "by every other way too"
 
 
 @pytest.mark.req("REQ-KEY-041")
