@@ -34,6 +34,8 @@ from enroll.ports import Reader
 
 JOSE: Final = "application/jose+json"
 PEM_CHAIN: Final = "application/pem-certificate-chain"
+LOOK_AGAIN: Final = 3
+"""Seconds. Some clients count from the Date of the answer, which may be two seconds old when they have it; what is over by then they choke on."""
 _log = structlog.stdlib.get_logger("fleetca.acme")
 
 
@@ -223,7 +225,7 @@ class _Answers:
         answer = _json(messages.render_order(at, order, asker.directory, replaces=replaces), status)
         answer.headers["Location"] = at.order(order)
         if order.status is OrderStatus.processing:
-            answer.headers["Retry-After"] = str(order.look_again)
+            answer.headers["Retry-After"] = str(max(LOOK_AGAIN, order.look_again))
         return answer
 
     def authorization(self, at: Addresses, asker: Asker, id_: str) -> Response:
@@ -272,9 +274,9 @@ def _json(document: Mapping[str, Any], status: int = 200) -> Response:
 
 
 def _soon(answer: Response, *, pending: bool) -> Response:
-    """RFC 8555 7.5.1, 8.2: when to look again at what is not decided. Those who are not told wait for seconds."""
+    """RFC 8555 7.5.1, 8.2: when to look again at what is not decided."""
     if pending:
-        answer.headers["Retry-After"] = "1"
+        answer.headers["Retry-After"] = str(LOOK_AGAIN)
     return answer
 
 

@@ -198,6 +198,13 @@ def test_accounts_are_found_again_and_list_their_orders(client: Client) -> None:
         assert (changed.status_code, changed.json["contact"], changed.json["status"]) == (200, ["mailto:ops@fleet.test"], "valid")
 
 
+def test_what_is_pending_says_when_to_look_again_even_to_who_counts_from_an_old_date(client: Client) -> None:
+    """acme4j adds it to Date, whole seconds of a header that is up to a second old, and fails where that is over."""
+    order = client.order("gw-1.device.test")
+    pending = client.post(order.json["authorizations"][0])
+    assert (pending.json["status"], pending.headers["Retry-After"]) == ("pending", "3")
+
+
 # ---- Revocation (RFC 8555 7.6) --------------------------------------------------------------------------------------
 
 
