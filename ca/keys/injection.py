@@ -12,35 +12,20 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
-from cryptography.hazmat.primitives.keywrap import aes_key_wrap
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca.der import writer
 from ca.der.algorithms import ALGORITHMS
 from ca.der.request import request_info
 from ca.errors import Unacceptable
+from ca.keys import cms
 from ca.keys.memory import MemoryKey, make_private_key
 from ca.model import AlgorithmName, KeyName
 from ca.ports import SigningKey
 from ca.rules.wrap import check_value, wrap
-
-_DATA: Final = "1.2.840.113549.1.7.1"
-_AUTH_ENVELOPED: Final = "1.2.840.113549.1.9.16.1.23"
-_AES256_GCM: Final = "2.16.840.1.101.3.4.1.46"
-_AES256_WRAP: Final = "2.16.840.1.101.3.4.1.45"
-_SHA256: Final = "2.16.840.1.101.3.4.2.1"
-_OAEP: Final = "1.2.840.113549.1.1.7"
-_MGF1: Final = "1.2.840.113549.1.1.8"
-_ECDH_SHA256: Final = "1.3.132.1.11.1"
-_EC_KEY: Final = "1.2.840.10045.2.1"
-SMALLEST_RSA: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,54 +109,7 @@ class CertifiedTransport:
         Raises:
             Unacceptable: a kind of key that nothing can be encrypted to, or a weak one (`transport-weak`).
         """
-        found = x509.load_der_x509_certificate(self.certificate)
-        public = found.public_key()
-        content, nonce = AESGCM.generate_key(256), AESGCM.generate_key(128)[:12]
-        try:
-            if isinstance(public, rsa.RSAPublicKey) and public.key_size >= SMALLEST_RSA:
-                recipient = _by_oaep(found, public, content)
-            elif isinstance(public, ec.EllipticCurvePublicKey) and public.curve.key_size >= 256:
-                recipient = _by_ecdh(found, public, content)
-            else:
-                raise Unacceptable(
-                    "transport-weak", "Nothing is encrypted to a key of that kind or size.", why="RSA-2048, P-256 and above are taken."
-                )
-            sealed = AESGCM(content).encrypt(nonce, key, None)
-        finally:
-            overwrite(content)
-        algorithm = writer.sequence(writer.oid(_AES256_GCM), writer.sequence(writer.octet_string(nonce), writer.integer(16)))
-        inner = writer.sequence(writer.oid(_DATA), algorithm, writer.implicit(0, sealed[:-16]))
-        body = writer.sequence(writer.integer(0), writer.tlv(0x31, recipient), inner, writer.octet_string(sealed[-16:]))
-        return writer.sequence(writer.oid(_AUTH_ENVELOPED), writer.explicit(0, body))
-
-
-def _recipient(found: x509.Certificate) -> bytes:
-    return writer.sequence(found.issuer.public_bytes(), writer.integer(found.serial_number))
-
-
-def _by_oaep(found: x509.Certificate, public: rsa.RSAPublicKey, content: bytes) -> bytes:
-    sha256 = writer.sequence(writer.oid(_SHA256), writer.NULL)
-    parameters = writer.sequence(writer.explicit(0, sha256), writer.explicit(1, writer.sequence(writer.oid(_MGF1), sha256)))
-    wrapped = public.encrypt(content, padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None))
-    return writer.sequence(
-        writer.integer(0), _recipient(found), writer.sequence(writer.oid(_OAEP), parameters), writer.octet_string(wrapped)
-    )
-
-
-def _by_ecdh(found: x509.Certificate, public: ec.EllipticCurvePublicKey, content: bytes) -> bytes:
-    ephemeral = ec.generate_private_key(public.curve)
-    wrapping = writer.sequence(writer.oid(_AES256_WRAP))
-    shared_info = writer.sequence(wrapping, writer.explicit(2, writer.octet_string((256).to_bytes(4, "big"))))
-    shared = ephemeral.exchange(ec.ECDH(), public)
-    key = X963KDF(hashes.SHA256(), 32, shared_info).derive(shared)
-    wrapped = aes_key_wrap(key, content)
-    overwrite(shared)
-    overwrite(key)
-    point = ephemeral.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    originator = writer.tlv(0xA1, writer.sequence(writer.oid(_EC_KEY)) + writer.bit_string(point))
-    keys = writer.sequence(writer.sequence(_recipient(found), writer.octet_string(wrapped)))
-    agreement = writer.sequence(writer.oid(_ECDH_SHA256), wrapping)
-    return writer.tlv(0xA1, writer.integer(3) + writer.explicit(0, originator) + agreement + keys)
+        return cms.write(key, [cms.Certified(self.certificate)])
 
 
 def make(algorithm: AlgorithmName, transport: Transport) -> Injected:

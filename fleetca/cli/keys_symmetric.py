@@ -15,6 +15,7 @@ from fleetca.cli import output, reach
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ca.keys.cms import Shared
     from ca.rules.group_keys import Epoch
 
 _KEY = click.Path(dir_okay=False, path_type=Path)
@@ -69,32 +70,103 @@ def derive(secret: Path, salt: str, label: str, device: str, role: str, epoch: i
     )
 
 
-@click.command(help="Wrap the key in KEY under the one in --under: AES-KWP (RFC 5649), or AES-KW (RFC 3394) with --unpadded.")
+@click.command(
+    help="Wrap the key in KEY under the one in --under: AES-KWP (RFC 5649), or AES-KW (RFC 3394) with --unpadded. Or in CMS: to certificates with --to, and"
+    " with --cms under the one in --under, as openssl cms -decrypt reads it."
+)
 @click.argument("key", type=_KEY)
-@click.option("--under", required=True, type=_KEY, help="The wrapping key.")
+@click.option("--under", type=_KEY, help="The wrapping key.")
 @click.option("--unpadded", is_flag=True, help="AES-KW.")
+@click.option(
+    "--to", "certificates", multiple=True, type=_KEY, help="CMS, for the holder of this certificate (RSA or EC). May be repeated."
+)
+@click.option("--cms", "in_cms", is_flag=True, help="CMS, under the key in --under.")
+@click.option(
+    "--cbc", is_flag=True, help="CMS EnvelopedData with AES-CBC, for what cannot read AES-GCM: nothing shows that it was changed."
+)
 @click.option("--out", required=True, type=_KEY, help="Where the wrapped key goes; must not exist.")
 @output.json_option
-def wrap(key: Path, under: Path, unpadded: bool, out: Path, as_json: bool) -> None:
+def wrap(
+    key: Path, under: Path | None, unpadded: bool, certificates: tuple[Path, ...], in_cms: bool, cbc: bool, out: Path, as_json: bool
+) -> None:
+    from ca.keys import cms
     from ca.rules import wrap as wraps
 
-    octets, parent = secret_key(key), secret_key(under)
-    reach.write_new(str(out), wraps.wrap(octets, parent, padded=not unpadded))
+    octets = secret_key(key)
+    parent = None if under is None else secret_key(under)
+    if certificates or in_cms:
+        if unpadded or (in_cms and parent is None) or (not in_cms and parent is not None):
+            raise click.UsageError("In CMS, give --to, or --cms with --under; --unpadded is not for it.")
+        to: list[cms.Certified | cms.Shared] = [cms.Certified(_one_certificate(path)) for path in certificates]
+        to += [] if parent is None else [_shared(parent)]
+        reach.write_new(str(out), cms.write(octets, to, authenticated=not cbc))
+    elif parent is None or cbc:
+        raise click.UsageError("Give --under or --to; --cbc is for CMS.")
+    else:
+        reach.write_new(str(out), wraps.wrap(octets, parent, padded=not unpadded))
     check = wraps.check_value(octets) if len(octets) in wraps.SIZES else None
-    document = {"file": str(out), "check": check, "under": wraps.check_value(parent)}
-    output.result(document, f"{out}: check value {check or '-'}, under {document['under']}", as_json=as_json)
+    document = {"file": str(out), "check": check, "under": None if parent is None else wraps.check_value(parent)}
+    output.result(document, f"{out}: check value {check or '-'}, under {document['under'] or 'certificates'}", as_json=as_json)
 
 
-@click.command(help="Unwrap the key in WRAPPED, and write it to --out.")
+def _shared(key: bytes) -> Shared:
+    """An AES key in CMS is called by its check value."""
+    from ca.keys import cms
+    from ca.rules import wrap as wraps
+
+    return cms.Shared(key, bytes.fromhex(wraps.check_value(key)))
+
+
+def _one_certificate(path: Path) -> bytes:
+    from ca.errors import Malformed
+
+    found = _certificates(reach.read(str(path)))
+    if not found:
+        raise Malformed("bad-certificate", f"{path} holds no certificate.", fix="Give a PEM or DER file.")
+    return found[0]
+
+
+@click.command(
+    help="Unwrap the key in WRAPPED, and write it to --out. CMS is opened with --cms and --under, or with --key and --certificate."
+)
 @click.argument("wrapped", type=_KEY)
-@click.option("--under", required=True, type=_KEY, help="The key that it was wrapped under.")
+@click.option("--under", type=_KEY, help="The key that it was wrapped under.")
 @click.option("--unpadded", is_flag=True, help="AES-KW.")
+@click.option("--cms", "in_cms", is_flag=True, help="It is CMS, under the key in --under.")
+@click.option("--key", type=_KEY, help="CMS: the private key, PKCS#8 under a passphrase (PEM).")
+@click.option("--key-passphrase-file", type=_KEY, help="What unlocks it (mode 0600).")
+@click.option("--certificate", type=_KEY, help="CMS: its certificate.")
 @click.option("--check", metavar="HEX", help="The check value that it must have.")
 @click.option("--out", required=True, type=_KEY, help="Where it goes (0600); must not exist.")
-def unwrap(wrapped: Path, under: Path, unpadded: bool, check: str | None, out: Path) -> None:
+def unwrap(
+    wrapped: Path,
+    under: Path | None,
+    unpadded: bool,
+    in_cms: bool,
+    key: Path | None,
+    key_passphrase_file: Path | None,
+    certificate: Path | None,
+    check: str | None,
+    out: Path,
+) -> None:
+    from ca.errors import Unauthenticated
+    from ca.keys import cms
+    from ca.keys.sealed_file import unseal
     from ca.rules import wrap as wraps
 
-    _write(out, wraps.unwrap(reach.read(str(wrapped)), secret_key(under), padded=not unpadded, check=check))
+    octets = reach.read(str(wrapped))
+    if key is not None and key_passphrase_file is not None and certificate is not None and under is None:
+        private = unseal(reach.read(str(key)), _secret(key_passphrase_file), what=str(key))
+        found = cms.read(octets, cms.Opener(private, _one_certificate(certificate)))
+    elif under is None or key is not None or certificate is not None or (in_cms and unpadded):
+        raise click.UsageError("Give --under, or --key with --key-passphrase-file and --certificate.")
+    elif in_cms:
+        found = cms.read(octets, _shared(secret_key(under)))
+    else:
+        found = wraps.unwrap(octets, secret_key(under), padded=not unpadded, check=check)
+    if check is not None and wraps.check_value(found) != check.lower():
+        raise Unauthenticated("wrong-key", "The unwrapped key is not the one that was meant.", why="Its check value is another.")
+    _write(out, found)
 
 
 @click.command(
