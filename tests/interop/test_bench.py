@@ -68,6 +68,12 @@ def test_the_contest_of_enrolling_runs_and_shows_what_a_renewal_is_made_of(tmp_p
     assert "django-ca" in words
 
 
+def test_the_contest_of_the_line_runs_and_every_unit_has_its_certificate(tmp_path: Path) -> None:
+    result = bench("line", tmp_path)
+    assert [row.keys() for row in result["rows"]] == [FIELDS, FIELDS]
+    assert all(row["unit"] == "certificates/s" and row["target"] == 0.9 for row in result["rows"])
+
+
 def test_the_contest_of_crls_runs_and_every_output_was_read_entry_by_entry(tmp_path: Path) -> None:
     for part in ("openssl", "cfssl"):
         need(part)
