@@ -64,7 +64,7 @@ def server(records: dict[tuple[str, str], list[str]], *, silent: bool = False) -
     sock.close()
 
 
-def prober(address: str, *, seconds: float = 2.0) -> NetworkProber:
+def prober(address: str, *, seconds: float = 30.0) -> NetworkProber:
     return NetworkProber(reach=Reach(resolver=DnsResolver([address], seconds=seconds), monotonic=time.monotonic))
 
 
@@ -106,7 +106,7 @@ def test_a_server_that_is_silent_is_not_waited_for_long() -> None:
 
 def test_addresses_come_from_the_resolver_of_the_settings_and_are_judged() -> None:
     with server({("gw.device.test", "A"): ["127.0.0.1", "10.0.0.1"], ("gw.device.test", "AAAA"): ["fd00::1"]}) as (address, _):
-        reach = Reach(resolver=DnsResolver([address]), monotonic=time.monotonic)
+        reach = Reach(resolver=DnsResolver([address], seconds=30.0), monotonic=time.monotonic)
         assert reach.addresses("gw.device.test", ("127.0.0.0/8",)) == ["127.0.0.1"]
         with pytest.raises(Problem, match="network"):
             reach.addresses("gw.device.test", ("192.0.2.0/24",))

@@ -193,6 +193,7 @@ class House:
             "authority": self.world.issuer.key_identifier.hex(),
             "id_": next((ids[word] for word in words if word in ids), ""),
             "certificate": "AAAA.AQ",
+            "request": "00" * 32,
         }
         if "acme" in words and "certificate" in words:
             parts |= {"issuer": certificate[-2], "serial": certificate[-1]}
