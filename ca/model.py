@@ -174,6 +174,8 @@ class KeyPurpose(Enum):
     responder = "responder"
     serial_check = "serial-check"
     """The symmetric key of the check values in serial numbers."""
+    nonces = "nonces"
+    """A symmetric key that the workers of the protocols share: it authenticates the nonces that they give."""
     key_wrapping = "key-wrapping"
     """The key that custodians share."""
 
@@ -238,6 +240,29 @@ class HeldKey:
     spki: bytes | None
     facts: tuple[tuple[str, str], ...] = ()
     """What the store says of it, word by word: `sensitive`, `fixedTPM` ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHeld:
+    """A store that the settings name, and all that it says it holds."""
+
+    store: StoreAbility
+    places: tuple[str, ...]
+    """Every key of the settings that led to it, as `KeyRecord.place` has it."""
+    keys: tuple[HeldKey, ...] = ()
+    trouble: str = ""
+    """Why it could not be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPlace:
+    """Where the settings say that a key rests."""
+
+    name: KeyName
+    store: str
+    place: str
+    protection: Protection
+    origin: KeyOrigin
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ certificates say, for it opens neither (P3, P4).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ca.errors import FleetcaError
 from ca.key_life import OFFLINE
@@ -19,6 +19,7 @@ from ca.model import (
     IssuerId,
     KeyName,
     KeyOrigin,
+    KeyPlace,
     KeyPurpose,
     KeyRecord,
     KeyState,
@@ -28,8 +29,10 @@ from ca.model import (
 )
 from ca.ports import SigningKey
 from ca.rules import note, serial
+from ca.store.database import Database
 from config.key_uris import KeyReference
 from config.settings import Settings
+from enroll.store.secrets import secrets as enroll_secrets
 from fleetca import forms
 
 # Where the store cannot be asked: who may open the log's key is another process.
@@ -102,6 +105,45 @@ def _of_serial_check(settings: Settings, *, now: UnixTime) -> KeyRecord:
         period_ends=None,
         changed=now,
     )
+
+
+def secrets(settings: Settings) -> Callable[[UnixTime], Sequence[KeyRecord]]:
+    """The symmetric keys that the workers of the protocols share, as their rows say: whoever asks hears of those in force now."""
+
+    def found(now: UnixTime) -> Sequence[KeyRecord]:
+        database = Database(forms.store_url(settings), writes=False)
+        try:
+            rows = enroll_secrets(database, now=now)
+        finally:
+            database.dispose()
+        return [
+            KeyRecord(
+                spki_sha256=Digest(hashlib.sha256(b"fleetca enroll secret v1\0" + secret.value).digest()),
+                tenant=DEFAULT_TENANT,
+                name=KeyName(secret.name),
+                purpose=KeyPurpose.nonces,
+                origin=KeyOrigin.process,
+                algorithm=AlgorithmName("hmac-sha256"),
+                spki=b"",
+                store="database",
+                place="enroll_secrets",
+                protection=None,
+                owner=f"deployment {settings.deployment.name}",
+                state=KeyState.active,
+                created=secret.created,
+                period_ends=secret.ends,
+                changed=secret.created,
+            )
+            for secret in rows
+        ]
+
+    return found
+
+
+def responder(settings: Settings) -> KeyPlace | None:
+    """Where the one responder key rests, if the settings name one."""
+    key = settings.ocsp.responder_key
+    return None if key is None else KeyPlace(KeyName(key.name), key.scheme, key.text, _BY_SCHEME[key.scheme], _origin(key))
 
 
 def _of_issuer(settings: Settings, issuer: Issuer, ability: StoreAbility | None, *, now: UnixTime) -> KeyRecord:

@@ -1,4 +1,4 @@
-"""Does the inventory say what the stores hold? Compares what the signer's stores enumerate with the records. Pure."""
+"""Does the inventory say what the stores hold? Compares what the stores of the settings enumerate with the records. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ca.model import KeyPurpose, KeyRecord, KeyState, UnixTime
+from ca.model import KeyRecord, KeyState, UnixTime
 from ca.rules import key_life
 
 _MUST = {
@@ -36,24 +36,27 @@ def compare(records: Sequence[KeyRecord], stores: Sequence[Mapping[str, Any]], *
     """
     findings: list[Finding] = []
     by_spki = {record.spki_sha256: record for record in records}
-    by_name = {(record.store, str(record.name)): record for record in records}
     seen: set[bytes] = set()
     for store in stores:
+        # A sealed file says nothing of its key: its name, in the place that the inventory has, is all there is to go by.
+        by_name = {str(record.name): record for record in records if record.store == store["kind"] and record.spki_sha256 not in seen}
+        by_name |= {str(record.name): record for record in records if record.place in store["places"]}
         for key in store["keys"]:
             digest = hashlib.sha256(base64.b64decode(key["spki"])).digest() if key["spki"] else None
-            # A sealed file says nothing of its key; its name is all there is to go by.
-            record = by_spki.get(digest) if digest else by_name.get((store["kind"], key["name"]))  # type: ignore[call-overload]
+            record = by_spki.get(digest) if digest else by_name.get(key["name"])  # type: ignore[call-overload]
             findings += _judge(store, key, record)
             if record is not None:
                 seen.add(record.spki_sha256)
-    kinds = {store["kind"] for store in stores}
+    unasked = {store["kind"] for store in stores if store["trouble"]}
+    kinds = {store["kind"] for store in stores} - unasked
+    asked = {place for store in stores if not store["trouble"] for place in store["places"]}
     for record in records:
-        ours = record.store in kinds and record.purpose is KeyPurpose.issuing_ca
+        ours = record.store in kinds or (record.store in unasked and record.place in asked)
         if ours and record.spki_sha256 not in seen and record.state is not KeyState.destroyed:
             findings.append(
                 Finding(
                     record.name,
-                    f"It is {record.state.value} in the inventory, and no store of the signer holds it.",
+                    f"It is {record.state.value} in the inventory, and no store that the settings name holds it.",
                     "Find out where it went; a key that is lost is compromised: fleetca keys change NAME compromised",
                 )
             )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ca.errors import KeyUnavailable, Misconfigured
+from ca.errors import FleetcaError, KeyUnavailable, Misconfigured
 from ca.key_life import KeyLife
-from ca.model import DEFAULT_TENANT, HeldKey, IssuerId, KeyName, Profile, ProfileName, StoreAbility
+from ca.model import DEFAULT_TENANT, IssuerId, KeyName, Profile, ProfileName, Protection, StoreAbility, StoreHeld
 from ca.ports import KeyStore, SigningKey
 from ca.rules.key_policy import check_protection
 from ca.signer.alone import SignerLock
@@ -31,14 +31,34 @@ class Opened:
     to_come: Mapping[IssuerId, SigningKey]
     """Keys that wait for their certificates; those that cannot be had are no reason not to work."""
 
-    def held(self) -> Sequence[tuple[StoreAbility, Sequence[HeldKey]]]:
-        """Every store once, and all that it holds."""
-        found: dict[str, tuple[StoreAbility, Sequence[HeldKey]]] = {}
-        for name, store in self.stores.items():
-            ability = self.abilities[name]
-            if ability.about not in found:
-                found[ability.about] = (ability, store.held())
-        return list(found.values())
+
+def holding(settings: Settings, found: Opened) -> Callable[[], Sequence[StoreHeld]]:
+    """Asks every store that the settings name, each once, for all that it holds. One that cannot be asked says why: the log's and the responder's may
+    belong to another user. Stores are opened once, so that nobody logs in to a token again and again."""
+    stores: dict[str, KeyStore] = {}
+    named = [(setting.key, setting.passphrase) for setting in settings.issuers if setting.key is not None]
+    named += [(settings.log.key, settings.log.passphrase)]
+    if settings.ocsp.responder_key is not None:
+        named += [(settings.ocsp.responder_key, settings.ocsp.responder_passphrase)]
+    for setting in settings.issuers:
+        if setting.key is not None and IssuerId(setting.id) in found.stores:
+            stores[setting.key.text] = found.stores[IssuerId(setting.id)]
+
+    def ask() -> Sequence[StoreHeld]:
+        said: dict[str, StoreHeld] = {}
+        for key, secret in named:
+            about = key.text
+            try:
+                store = stores.get(key.text) or stores.setdefault(key.text, forms.key_store(key, secret)[0])
+                ability = store.ability()
+                about = ability.about
+                asked = said.get(about) or StoreHeld(ability, (), tuple(store.held()))
+            except (FleetcaError, OSError) as error:
+                asked = StoreHeld(StoreAbility(key.scheme, frozenset(), Protection.memory, about), (), trouble=str(error))
+            said[about] = replace(asked, places=(*asked.places, key.text))
+        return list(said.values())
+
+    return ask
 
 
 def opened(settings: Settings) -> Opened:

@@ -52,7 +52,7 @@ from ca.witness import Witness
 from config.settings import Settings
 from fleetca import forms, key_inventory
 from fleetca.failpoints import failpoint
-from fleetca.key_wiring import life, opened
+from fleetca.key_wiring import holding, life, opened
 from fleetca.process import Process
 
 log = structlog.get_logger()
@@ -194,7 +194,9 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     keys=frozenset(keys),
                     roots=frozenset(issuer.id for issuer in issuers.by_id.values() if issuer.parent is None),
                     clock=clock,
-                    held=found.held,
+                    held=holding(settings, found),
+                    secrets=key_inventory.secrets(settings),
+                    responder=key_inventory.responder(settings),
                 ),
             ),
             desk=Desk(issuing=issuing, revoking=revoking, witness=witness, checker=checker, batch=settings.signer.batch, log=log),

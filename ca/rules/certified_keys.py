@@ -18,6 +18,7 @@ from ca.model import (
     KeyChange,
     KeyName,
     KeyOrigin,
+    KeyPlace,
     KeyPurpose,
     KeyRecord,
     KeyState,
@@ -29,13 +30,26 @@ from ca.rules import renewal
 from ca.rules.grant import ENROLL_DEVICE, RESPONDER_DEVICE, operator_of
 
 
-def records(certificates: Iterable[Certificate], *, now: UnixTime) -> list[KeyRecord]:
-    """One record for each key of ours among them; a key that several issuers certified is one key."""
+def records(certificates: Iterable[Certificate], *, now: UnixTime, responder: KeyPlace | None = None) -> list[KeyRecord]:
+    """One record for each key of ours among them; a key that several issuers certified is one key.
+
+    Args:
+        responder: where the one responder key rests; None: each process makes its own in memory.
+    """
     found: dict[Digest, KeyRecord] = {}
     for certificate in certificates:
         made = _record(certificate, now=now)
         if made is None:
             continue
+        if made.purpose is KeyPurpose.responder and responder is not None:
+            made = replace(
+                made,
+                name=responder.name,
+                store=responder.store,
+                place=responder.place,
+                protection=responder.protection,
+                origin=responder.origin,
+            )
         before = found.get(made.spki_sha256)
         if before is not None:
             assert before.period_ends is not None, "all of these end"

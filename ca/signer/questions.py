@@ -21,11 +21,11 @@ from ca.model import (
     DeviceId,
     DeviceState,
     Digest,
-    HeldKey,
     Issuer,
     IssuerId,
     JudgedKey,
     KeyChange,
+    KeyPlace,
     KeyRecord,
     Operator,
     Outline,
@@ -34,13 +34,13 @@ from ca.model import (
     Shift,
     ShiftCount,
     Station,
-    StoreAbility,
+    StoreHeld,
     TenantId,
     Token,
     UnixTime,
 )
 from ca.ports import Clock
-from ca.rules import certified_keys, forms, grant, ids
+from ca.rules import certified_keys, forms, grant, ids, key_life
 from ca.rules.two_persons import not_found
 from ca.signer import messages
 from ca.witness import Witness
@@ -146,9 +146,12 @@ class Questions:
         keys: frozenset[IssuerId],
         roots: frozenset[IssuerId],
         clock: Clock,
-        held: Callable[[], Sequence[tuple[StoreAbility, Sequence[HeldKey]]]] = tuple,
+        held: Callable[[], Sequence[StoreHeld]] = tuple,
+        secrets: Callable[[UnixTime], Sequence[KeyRecord]] = lambda _: (),
+        responder: KeyPlace | None = None,
     ) -> None:
         self._reading, self._policy, self._witness, self._keys, self._clock, self._held = reading, policy, witness, keys, clock, held
+        self._secrets, self._responder = secrets, responder
         self._roots = roots
         self._answers: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
             "certificates": self._certificates,
@@ -170,7 +173,7 @@ class Questions:
             "shifts": self._shifts,
             "keys": lambda _: self._key_records(),
             "key": lambda body: self._key_changes(Digest(forms.read(bytes, body.get("spki_sha256")))),
-            "keys-held": lambda _: [_held(store, keys) for store, keys in self._held()],
+            "keys-held": lambda _: [_held(each) for each in self._held()],
         }
 
     def ask(self, name: str, body: Mapping[str, Any]) -> Any:
@@ -194,10 +197,13 @@ class Questions:
         devices = [grant.ENROLL_DEVICE, grant.RESPONDER_DEVICE]
         devices += [DeviceId(f"{grant.OPERATOR_DEVICE}{operator.name}") for operator in self._reading.operators()]
         live = [one for device in devices for one in self._all_of(CertificateQuery(device=device, expires_after=now, limit=100))]
-        return [*kept, *(record for record in certified_keys.records(live, now=now) if record.spki_sha256 not in known)]
+        certified = certified_keys.records(live, now=now, responder=self._responder)
+        return [*kept, *(record for record in certified if record.spki_sha256 not in known), *self._secrets(now)]
 
     def _key_changes(self, key: Digest) -> Sequence[KeyChange]:
-        return self._reading.key_changes(key) or certified_keys.changes(self._all_of(CertificateQuery(spki_sha256=key, limit=100)))
+        found = self._reading.key_changes(key) or certified_keys.changes(self._all_of(CertificateQuery(spki_sha256=key, limit=100)))
+        secret = next((record for record in self._secrets(self._clock.now()) if record.spki_sha256 == key), None)
+        return found if secret is None else [key_life.begin(secret, reason="made by the first who needed it", actor=secret.owner)]
 
     def _all_of(self, query: CertificateQuery) -> list[Certificate]:
         found: list[Certificate] = []
@@ -310,13 +316,15 @@ def _token_place(cursor: str) -> tuple[DeviceId, Digest]:
     return ids.device_id(device), Digest(bytes.fromhex(ids.hash_beginning(digest, whole=True)))
 
 
-def _held(store: StoreAbility, keys: Sequence[HeldKey]) -> dict[str, Any]:
+def _held(found: StoreHeld) -> dict[str, Any]:
     return {
-        "kind": store.kind,
-        "about": store.about,
-        "protection": store.protection.name,
-        "algorithms": sorted(store.algorithms),
-        "keys": [{"name": key.name, "algorithm": key.algorithm, "spki": key.spki, "facts": dict(key.facts)} for key in keys],
+        "kind": found.store.kind,
+        "about": found.store.about,
+        "protection": found.store.protection.name,
+        "algorithms": sorted(found.store.algorithms),
+        "places": list(found.places),
+        "trouble": found.trouble,
+        "keys": [{"name": key.name, "algorithm": key.algorithm, "spki": key.spki, "facts": dict(key.facts)} for key in found.keys],
     }
 
 

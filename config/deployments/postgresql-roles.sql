@@ -63,7 +63,7 @@ GRANT INSERT ON checkpoints TO "fleetca-publisher";
 \endif
 SELECT to_regclass('acme_accounts') IS NOT NULL AS protocols \gset
 \if :protocols
-GRANT SELECT, INSERT ON enroll_secrets TO "fleetca-enroll";
+GRANT SELECT, INSERT, DELETE ON enroll_secrets TO "fleetca-enroll";
 GRANT SELECT, INSERT, UPDATE, DELETE ON acme_nonces, acme_accounts, acme_orders, acme_authorizations, acme_failures TO "fleetca-enroll";
 GRANT SELECT, INSERT, UPDATE ON agent_reports TO "fleetca-enroll";
 \endif

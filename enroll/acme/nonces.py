@@ -1,5 +1,6 @@
 """Nonces that several workers share (RFC 8555 6.5). Making one writes nothing; using one writes one row, which whoever comes second finds.
 
+The key of the MAC is a secret of the workers, another one every year, made when the first nonce needs it and dropped when the last that it made is over.
 A nonce is 16 random octets, one that says whether a trial may refuse it, the second it was made in, and a MAC over all: so nobody fills a table by asking for nonces, and one that was
 never handed out costs no question to the database.
 """
@@ -18,6 +19,8 @@ from enroll.acme.ports import Protocols
 
 LIFETIME: Final = 3600
 SECRET: Final = "acme-nonces"
+PERIOD: Final = 365 * 86400
+"""How long one key makes nonces: SP 800-57 part 1, 5.3.6 has at most two years for a key that authenticates."""
 _RANDOM: Final = 16
 _TIME: Final = 6
 _TRIED: Final = b"\x01"
@@ -33,12 +36,15 @@ class Nonces:
 
     def __init__(self, *, store: Protocols, clock: Clock, chance: Chance, refuse: float = 0.0) -> None:
         self._store, self._clock, self._chance, self._refuse = store, clock, chance, refuse
-        self._key: bytes | None = None
+        self._keys: dict[int, bytes] = {}
 
     def _mac(self, body: bytes) -> bytes:
-        if self._key is None:
-            self._key = self._store.secret(SECRET, self._chance.octets(32))
-        return hmac.new(self._key, body, hashlib.sha256).digest()[:_MAC]
+        """By the key of the year that the nonce was made in, so that all workers change it at once."""
+        year = int.from_bytes(body[_RANDOM + 1 :], "big") // PERIOD
+        if year not in self._keys:
+            ends = (year + 1) * PERIOD + LIFETIME + 60
+            self._keys[year] = self._store.secret(f"{SECRET}-{year}", self._chance.octets(32), now=self._clock.now(), ends=ends)
+        return hmac.new(self._keys[year], body, hashlib.sha256).digest()[:_MAC]
 
     def make(self, *, tried: bool = False) -> str:
         """A fresh nonce.
@@ -58,7 +64,8 @@ class Nonces:
         octets = jws.decode(text, "nonce")
         body, mac = octets[: _RANDOM + 1 + _TIME], octets[_RANDOM + 1 + _TIME :]
         made, now = int.from_bytes(body[_RANDOM + 1 :], "big"), self._clock.now()
-        if not hmac.compare_digest(mac, self._mac(body)) or not made - 60 <= now < made + LIFETIME:
+        # Its time first: nobody has keys made for years that they think of.
+        if not made - 60 <= now < made + LIFETIME or not hmac.compare_digest(mac, self._mac(body)):
             raise _bad("It is not one of ours, or too old.")
         if (
             self._refuse

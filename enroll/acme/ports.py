@@ -18,8 +18,8 @@ class Protocols(Protocol):
         StoreUnavailable: it cannot be read or written now.
     """
 
-    def secret(self, name: str, made: bytes, /) -> bytes:
-        """The secret of that name, the same for every worker; `made` becomes it where there is none."""
+    def secret(self, name: str, made: bytes, /, *, now: UnixTime, ends: UnixTime) -> bytes:
+        """The secret of that name, the same for every worker; `made` becomes it where there is none. After `ends` it is dropped."""
         ...
 
     def use_nonce(self, value: bytes, *, expires: UnixTime, now: UnixTime) -> bool:

@@ -99,6 +99,7 @@ FAILURES_SINCE = (
     sa.select(t.failures.c.at).where(t.failures.c.account == param("account"), t.failures.c.at >= param("since")).order_by(t.failures.c.at)
 )
 FORGET = (
+    (sa.delete(t.secrets).where(t.secrets.c.ends < param("now")), 0),
     (sa.delete(t.nonces).where(t.nonces.c.expires < param("now")), 0),
     (sa.delete(t.failures).where(t.failures.c.at < param("now")), KEPT),
     (sa.delete(t.orders).where(_o.expires < param("now"), _o.certificate.is_(None)), KEPT),
@@ -114,11 +115,11 @@ class AcmeStore:
 
     # ---- Secrets and nonces -----------------------------------------------------------------------------------------
 
-    def secret(self, name: str, made: bytes, /) -> bytes:
+    def secret(self, name: str, made: bytes, /, *, now: UnixTime, ends: UnixTime) -> bytes:
         def work(cursor: Cursor) -> bytes:
             found = cursor.first(FIND_SECRET, {"name": name})
             if found is None:
-                cursor.change(ADD_SECRET, {"name": name, "value": made})
+                cursor.change(ADD_SECRET, {"name": name, "value": made, "created": now, "ends": ends})
             return made if found is None else bytes(found[0])
 
         found = self._first(FIND_SECRET, {"name": name})

@@ -20,6 +20,8 @@ secrets = sa.Table(
     metadata,
     sa.Column("name", TEXT, primary_key=True),
     sa.Column("value", OCTETS, nullable=False),
+    sa.Column("created", NUMBER, nullable=False),
+    sa.Column("ends", NUMBER, nullable=False),
 )
 
 nonces = sa.Table(

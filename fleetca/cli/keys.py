@@ -66,12 +66,16 @@ def check(settings: str, as_json: bool) -> int:
         records, stores = signer.key_records(), signer.keys_held()
     findings = compare(records, stores, now=reach.now())
     held = sum(len(each["keys"]) for each in stores)
+    not_asked = [{"store": each["about"], "why": each["trouble"]} for each in stores if each["trouble"]]
     document = {
         "records": len(records),
         "held": held,
+        "stores": [each["about"] for each in stores if not each["trouble"]],
+        "not_asked": not_asked,
         "findings": [{"key": each.key, "what": each.what, "fix": each.fix} for each in findings],
     }
-    lines = [f"{len(records)} keys in the inventory, {held} in {len(stores)} stores of the signer; {len(findings)} findings."]
+    lines = [f"{len(records)} keys in the inventory, {held} in {len(stores) - len(not_asked)} stores; {len(findings)} findings."]
+    lines += [f"  {each['store']} could not be asked: {each['why']}" for each in not_asked]
     lines += [f"  {each.key}: {each.what}\n    fix: {each.fix}" for each in findings]
     output.result(document, "\n".join(lines), as_json=as_json)
     return output.FINDINGS if findings else 0

@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 
 from ca.errors import Conflict
 from ca.model import CertificateRef, DeviceId, Digest, IssuerId, Serial
-from ca.store.database import migrating_engine, parsed
+from ca.store.database import Database, migrating_engine, parsed
 from ca.store.engine import migrate as migrate_authority
 from ca.store.engine import revision
 from enroll.acme.model import (
@@ -32,6 +32,7 @@ from enroll.acme.model import (
 )
 from enroll.store.acme import KEPT, AcmeStore
 from enroll.store.engine import migrate
+from enroll.store.secrets import secrets
 from enroll.store.tables import metadata
 from enroll.store.transactions import Transactions
 
@@ -191,7 +192,8 @@ def test_a_nonce_is_used_once_by_two_workers_at_once(store: AcmeStore, url: str)
 
         with ThreadPoolExecutor(8) as pool:
             assert sorted(pool.map(use, range(8))) == [False] * 7 + [True]
-    assert workers[0].secret("x", b"1" * 32) == workers[1].secret("x", b"2" * 32) == b"1" * 32
+    made = [worker.secret("x", octets, now=NOW, ends=NOW + 1) for worker, octets in zip(workers, (b"1" * 32, b"2" * 32), strict=True)]
+    assert made == [b"1" * 32] * 2
     other.close()
 
 
@@ -206,6 +208,19 @@ def test_what_is_over_for_long_is_forgotten_and_certificates_are_not(store: Acme
     assert store.find_order(order(1).id) is None and store.find_order(order(2).id) is not None
     assert store.find_authorization(authorization(1).id) is None and not store.failures_since(account().id, 0)
     assert store.use_nonce(bytes(16), expires=NOW, now=NOW)
+
+
+@pytest.mark.req("REQ-KEY-097")
+def test_a_secret_ends_on_its_day(store: AcmeStore, url: str) -> None:
+    store.secret("x", b"1" * 32, now=NOW, ends=NOW + 60)
+    database = Database(url, writes=False)
+    for now, left in ((NOW, 1), (NOW + 60, 1), (NOW + 61, 0)):
+        assert [(one.name, one.created, one.ends) for one in secrets(database, now=now)] == [("x", NOW, NOW + 60)] * left
+    database.dispose()
+    store.forget(now=NOW + 60)
+    assert store.secret("x", b"2" * 32, now=NOW + 60, ends=NOW + 120) == b"1" * 32
+    store.forget(now=NOW + 61)
+    assert store.secret("x", b"2" * 32, now=NOW + 61, ends=NOW + 120) == b"2" * 32
 
 
 def test_a_failure_inside_leaves_nothing(store: AcmeStore) -> None:

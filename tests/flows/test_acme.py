@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import ipaddress
 import itertools
 import json
@@ -17,9 +19,11 @@ from ca.keys.memory import make_private_key
 from ca.model import AlgorithmName, IssueRequest, Name, NameKind, TokenEvidence, ValidatedNames
 from ca.system import SystemChance
 from enroll.acme.model import ChallengeKind, Limits, Problem
-from enroll.acme.nonces import Nonces
+from enroll.acme.nonces import LIFETIME, PERIOD, Nonces
 from enroll.acme.renewal_info import write_id
 from enroll.gate import Gate
+from enroll.store.secrets import LIVE
+from enroll.store.transactions import Transactions
 from tests.fakes.acme import BASE, AccountKey, AcmeWorld, Client, b64, csr_for, jws
 from tests.fakes.signer_world import Keypair
 
@@ -370,6 +374,33 @@ def test_nonces_are_used_once_by_whichever_worker(tmp_path: Path) -> None:
     answers = [client.post(str(client.kid), header=lambda h: h | {"nonce": nonce}) for _ in range(2)]
     assert [one.status_code for one in answers] == [200, 400]
     assert answers[1].json["type"].endswith(":badNonce") and answers[1].headers["Replay-Nonce"] != nonce
+    acme.close()
+
+
+@pytest.mark.req("REQ-KEY-097")
+def test_another_key_makes_nonces_each_year_and_none_is_made_for_a_year_that_somebody_thinks_of(tmp_path: Path) -> None:
+    acme = AcmeWorld(tmp_path)
+    acme.world.clock.at = (acme.world.clock.at // PERIOD + 1) * PERIOD - 1
+
+    def names() -> list[str]:
+        with contextlib.closing(Transactions(f"sqlite:///{tmp_path / 'fleetca.db'}")) as rows:
+            return sorted(name for name, *_ in rows.read(LIVE, {"now": 0}))
+
+    year = acme.world.clock.at // PERIOD
+    one, other = (Nonces(store=acme.store, clock=acme.world.clock, chance=SystemChance()) for _ in range(2))
+    late = one.make()
+    assert names() == [f"acme-nonces-{year}"]
+    acme.world.clock.at += 10
+    assert one.make() != late
+    assert names() == [f"acme-nonces-{year}", f"acme-nonces-{year + 1}"]
+    other.use(late)  # made by the key of its own year
+    far = base64.urlsafe_b64encode(bytes(17) + (50 * PERIOD).to_bytes(6, "big") + bytes(16)).rstrip(b"=").decode()
+    with pytest.raises(Problem):
+        other.use(far)
+    assert len(names()) == 2
+    acme.world.clock.at += LIFETIME + 60
+    acme.store.forget(now=acme.world.clock.at)
+    assert names() == [f"acme-nonces-{year + 1}"]
     acme.close()
 
 

@@ -12,7 +12,11 @@ import pytest
 from ca.model import MessageEvidence
 from ca.rules import destruction
 from ca.rules.message import signed_octets
+from ca.system import SystemClock
+from enroll.store.acme import AcmeStore
+from enroll.store.transactions import Transactions
 from fleetca import forms
+from fleetca.cli.output import iso
 from tests.interop import judges
 from tests.running import Apart, apart, command, make_deployment
 
@@ -57,7 +61,8 @@ def test_every_key_of_the_settings_is_in_the_inventory(deployment: Path, signer:
 
 @pytest.mark.req("REQ-KEY-097")
 def test_the_stores_hold_what_the_inventory_says_and_a_stray_key_is_found(deployment: Path, signer: Apart) -> None:
-    assert said(deployment, "check")["findings"] == []
+    checked = said(deployment, "check")
+    assert (checked["findings"], checked["not_asked"], len(checked["stores"])) == ([], [], 1)
     stray = deployment.parent / "keys/stray.key"
     stray.write_bytes((deployment.parent / "keys/log.key").read_bytes())
     try:
@@ -65,6 +70,34 @@ def test_the_stores_hold_what_the_inventory_says_and_a_stray_key_is_found(deploy
         assert finding["key"] == "stray"
     finally:
         stray.unlink()
+
+
+@pytest.mark.req("REQ-KEY-097")
+def test_what_the_workers_of_the_protocols_share_is_a_key_like_others(deployment: Path, signer: Apart, tmp_path: Path) -> None:
+    now = SystemClock().now()
+    transactions = Transactions(forms.store_url(forms.read_settings(deployment)))
+    AcmeStore(transactions).secret("acme-nonces-57", b"s" * 32, now=now - 5, ends=now + 3600)
+    try:
+        (found,) = (each for each in said(deployment, "list")["keys"] if each["purpose"] == "nonces")
+        assert (found["name"], found["algorithm"], found["state"], found["store"]) == (
+            "acme-nonces-57",
+            "hmac-sha256",
+            "active",
+            "database",
+        )
+        assert found["owner"].startswith("deployment ")
+        assert found["period_ends"] == iso(now + 3600)
+        assert [change["after"] for change in said(deployment, "show", "acme-nonces-57")["changes"]] == ["active"]
+        assert said(deployment, "check")["findings"] == []
+        bill = command("keys", "export", "--settings", deployment).stdout
+        assert judges.cyclonedx(bill) == ""
+        (key,) = (each for each in json.loads(bill)["components"] if each["name"] == "acme-nonces-57")
+        assert key["cryptoProperties"]["relatedCryptoMaterialProperties"]["type"] == "secret-key"
+        assert "ssssssss" not in bill
+        assert (b"s" * 32).hex() not in bill
+    finally:
+        AcmeStore(transactions).forget(now=now + 3601)
+        transactions.close()
 
 
 @pytest.mark.req("REQ-KEY-097")

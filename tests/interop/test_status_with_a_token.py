@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,30 @@ def test_status_is_signed_by_the_key_on_the_token_and_by_no_other(fleet: Apart, 
     assert "never extractable" in hsm.inspect(LABEL, "--list-objects", "--type", "privkey")
     health = ask(f"{fleet.settings.status.url}/healthz").json
     assert (health["status"], health["responders"], health["missing"]) == ("ok", [], []), "no key in the status process"
+
+
+@pytest.mark.req("REQ-KEY-097")
+def test_the_inventory_knows_the_key_on_the_token_and_finds_one_beside_it(fleet: Apart, hsm: SoftHsm) -> None:
+    def checked() -> list[dict[str, str]]:
+        said = json.loads(fleet.cli("keys", "check").stdout)
+        assert said["not_asked"] == []
+        assert any("SoftHSM" in each for each in said["stores"])
+        found: list[dict[str, str]] = said["findings"]
+        return found
+
+    eventually(lambda: not checked())  # until it is certified
+    listed = {each["purpose"]: each for each in json.loads(fleet.cli("keys", "list").stdout)["keys"]}
+    assert (listed["responder"]["name"], listed["responder"]["store"], listed["responder"]["protection"]) == (
+        "responder",
+        "pkcs11",
+        "module",
+    )
+    hsm.inspect(LABEL, "--keypairgen", "--key-type", "EC:prime256v1", "--label", "stray", "--id", "77")
+    try:
+        assert [each["key"] for each in checked()] == ["stray"]
+    finally:
+        for kind in ("privkey", "pubkey"):
+            hsm.inspect(LABEL, "--delete-object", "--type", kind, "--label", "stray")
 
 
 def test_P5_what_was_never_issued_is_unauthorized_and_a_revocation_shows(fleet: Apart, tmp_path: Path) -> None:

@@ -268,14 +268,42 @@ def held(**change: object) -> dict[str, object]:
     }
 
 
-def store(*keys: dict[str, object]) -> list[dict[str, object]]:
-    return [{"kind": "pkcs11", "about": "a token", "protection": "module", "algorithms": ["p256"], "keys": list(keys)}]
+def store(*keys: dict[str, object], **change: object) -> list[dict[str, object]]:
+    usual = {"kind": "pkcs11", "about": "a token", "protection": "module", "algorithms": ["p256"], "places": [RECORD.place], "trouble": ""}
+    return [{**usual, "keys": list(keys), **change}]
 
 
 KNOWN = replace(RECORD, spki_sha256=Digest(__import__("hashlib").sha256(b"spki").digest()))
+SEALED = replace(RECORD, store="sealed", place="sealed:a/issuing.key")
+
+
+def sealed(folder: str, key: dict[str, object]) -> list[dict[str, object]]:
+    return store(key, kind="sealed", about=folder, places=[f"sealed:{folder}/issuing.key"])
+
+
 REALITY = [
     pytest.param([KNOWN], store(held()), [], id="all is as it says"),
-    pytest.param([KNOWN], store(), ["no store of the signer holds it"], id="a key is gone"),
+    pytest.param([KNOWN], store(), ["no store that the settings name holds it"], id="a key is gone"),
+    pytest.param(
+        [KNOWN], store(places=["pkcs11:token=b"]), ["no store that the settings name holds it"], id="a key is gone, and so is its setting"
+    ),
+    pytest.param(
+        [replace(KNOWN, purpose=KeyPurpose.log)], store(), ["no store that the settings name holds it"], id="the log's key is gone"
+    ),
+    pytest.param(
+        [replace(KNOWN, purpose=KeyPurpose.responder)],
+        store(),
+        ["no store that the settings name holds it"],
+        id="the responder's key is gone",
+    ),
+    pytest.param([KNOWN], store(trouble="The PIN is wrong."), [], id="a store that could not be asked says nothing"),
+    pytest.param([SEALED], sealed("a", held(spki=None)), [], id="a sealed key is known by place and name"),
+    pytest.param(
+        [SEALED],
+        [*sealed("a", held(spki=None)), *sealed("b", held(spki=None))],
+        ["does not know it"],
+        id="its name in another folder is another key",
+    ),
     pytest.param([], store(held()), ["does not know it"], id="a key is nobody's"),
     pytest.param([replace(KNOWN, state=S.destroyed)], store(held()), ["was destroyed"], id="a destroyed key is there"),
     pytest.param([KNOWN], store(held(facts={"extractable": "True"})), ["does not keep it closed"], id="a key can be taken out"),

@@ -24,6 +24,8 @@ def upgrade() -> None:
         "enroll_secrets",
         sa.Column("name", TEXT, primary_key=True),
         sa.Column("value", OCTETS, nullable=False),
+        sa.Column("created", NUMBER, nullable=False),
+        sa.Column("ends", NUMBER, nullable=False),
     )
     op.create_table(
         "acme_nonces",
