@@ -17,17 +17,17 @@ from ca.model import (
     EvidenceKind,
     Peer,
     Role,
-    TenantId,
 )
 from ca.ports import Clock, Ledger
-from ca.rules import device_life, forms, ids, leaf, testimony
+from ca.rules import device_life, forms, grant, ids, leaf, testimony
 from ca.rules.clock import trusted
+from ca.rules.tenancy import within_quota
 from ca.witness import Witness
 
 
 class Describing:
-    def __init__(self, *, ledger: Ledger, witness: Witness, tenant: TenantId, clock: Clock) -> None:
-        self._ledger, self._witness, self._tenant, self._clock = ledger, witness, tenant, clock
+    def __init__(self, *, ledger: Ledger, witness: Witness, policy: grant.Policy, clock: Clock) -> None:
+        self._ledger, self._witness, self._policy, self._clock = ledger, witness, policy, clock
 
     def describe(self, said: DeviceDescription, peer: Peer) -> tuple[Device, DeviceFacts]:
         """The device, and all that is said of it now. Repeating is harmless.
@@ -52,10 +52,13 @@ class Describing:
                 heard.append(testimony.DeviceMoved(known, change, facts))
 
             device = tx.lock_device(said.device)
-            if device is not None and device.tenant != self._tenant:
+            if device is not None and device.tenant != self._policy.owner(said.device):
                 raise NotFound("no-such-device", "There is no such device.", why=f"{said.device} is not on record.")
             if device is None:
-                device = Device(said.device, self._tenant, DeviceState.blank, now)
+                tenant = self._policy.tenant_of(said.device)
+                if tenant is not None and tenant.most_devices is not None:
+                    within_quota(tenant, tx.count_devices(tenant.id, most=tenant.most_devices))
+                device = Device(said.device, self._policy.owner(said.device), DeviceState.blank, now)
                 tx.add_device(device)
                 step(DeviceChange(device.id, None, DeviceState.blank, now, "registered", actor, way, request), device)
             device_life.describable(device)

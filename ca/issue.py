@@ -52,11 +52,13 @@ from ca.model import (
     Profile,
     Serial,
     StatusKind,
+    TenantId,
     UnixTime,
 )
 from ca.ports import Chance, Clock, Failpoint, Ledger, Overtaken, SigningKey, Writing
 from ca.rules import approval, evidence, grant, leaf, renewal, testimony
 from ca.rules.attestation.tpm import Proof, prove
+from ca.rules.caps import Allowance, spend
 from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
 from ca.rules.device_life import as_shown, fits
@@ -64,6 +66,7 @@ from ca.rules.issuers import Ability, check_ability, newest
 from ca.rules.lint.certificate import lint
 from ca.rules.reread import verify_signed
 from ca.rules.serial import RANDOM_OCTETS, make_serial
+from ca.rules.tenancy import within_quota
 from ca.witness import Witness
 
 SERIAL_TRIES = 3
@@ -195,7 +198,9 @@ class Issuing:
         self._current = policy
         self._failpoint = failpoint
         self._allowances = Allowances(policy.caps_of, "certificates")
-        self._approving = any(profile.approval_within for profile in policy.profiles.values())
+        self._tenant_rates: dict[TenantId, Allowance] = {}
+        profiles = [*policy.profiles.values(), *(profile for one in policy.tenants.values() for profile in one.profiles.values())]
+        self._approving = any(profile.approval_within for profile in profiles)
 
     def announce(self) -> None:
         """Say on the record which keys were opened. Asked for when the signer starts; signs nothing, so it needs no trusted clock."""
@@ -205,6 +210,10 @@ class Issuing:
                 tx.append_leaf(leaf.key_event(name, event="opened", algorithm=key.algorithm, spki_sha256=digest, at=self._clock.now()))
 
     # ---- Before the transaction -------------------------------------------------------------------------------------
+
+    @property
+    def policy(self) -> grant.Policy:
+        return self._policy
 
     def prepare(self, request: IssueRequest, peer: Peer) -> Prepared:
         """Read and verify the evidence. Who may not bring it at all is refused before anything is parsed."""
@@ -370,6 +379,7 @@ class Issuing:
         record = self._issuers.record_of(claim, tx)
         approved = approval.subject(claim, item.key)
         waited = tx.find_approval(approved) if self._approving else None
+        operator = self._operator(tx, item, record)
         asked = grant.asked_for(
             claim,
             item.request,
@@ -377,13 +387,14 @@ class Issuing:
             key=item.key,
             token=tx.find_token(claim.token) if claim.token is not None else None,
             record=record,
-            operator=self._operator(tx, item, record),
+            operator=operator,
             now=approval.evidence_time(waited, now=now),
             orders=tx.renewal_orders,
             hardware=hardware.owner(tx, item.proof, csr) if claim.kind is EvidenceKind.hardware else None,
             shift=tx.find_shift(claim.shift) if claim.unit is not None else None,
             listed=tx.find_unit(claim.shift, claim.unit.number) if claim.unit is not None else None,
         )
+        policy = self._policy_for(policy, asked.device, operator, now=now)
         device = tx.lock_device(asked.device)
         if claim.unit is not None and device is not None:
             grant.unlocked(device, tx.latest_of(device.id, limit=1))
@@ -400,6 +411,7 @@ class Issuing:
             facts = judged.facts if judged.looked else tx.device_facts(given.device)
             fits(as_shown(facts, given.verdict), profile, now=now)
         self._allowances.spend(claim.peer.role, now=now)
+        self._spend_quota(tx, given, new=device is None, now=now)
         waits = approvals.required(tx, waited, given, profile, csr, request=approved, now=now)
         if waits is not None:
             return waits
@@ -431,6 +443,34 @@ class Issuing:
         if current != self._current.default_issuer:
             self._current = replace(self._policy, default_issuer=current)
         return self._current
+
+    def _policy_for(self, policy: grant.Policy, device: DeviceId, operator: Operator | None, *, now: UnixTime) -> grant.Policy:
+        """The policy of the tenant whose device it is; of an operator's certificate, of the operator's."""
+        if not self._policy.tenants:
+            return policy
+        own = grant.operator_of(device) is not None and operator is not None
+        found = policy.seen_by(operator.tenant) if own and operator is not None else policy.of(device)
+        if found is policy:
+            return policy
+        if own:
+            # An operator's certificate is of the house's profile.
+            found = replace(found, profiles=policy.profiles)
+        return replace(found, default_issuer=newest(self._issuers.by_id, found.default_issuer, now=now))
+
+    def _spend_quota(self, tx: Writing, given: Grant, *, new: bool, now: UnixTime) -> None:
+        """What a tenant may have at most.
+
+        Raises:
+            Busy: `over-quota`, `over-rate`.
+        """
+        tenant = self._policy.tenant_of(given.device)
+        if tenant is None:
+            return
+        if new and tenant.most_devices is not None:
+            within_quota(tenant, tx.count_devices(tenant.id, most=tenant.most_devices))
+        if tenant.per_minute is not None:
+            before = self._tenant_rates.get(tenant.id)
+            self._tenant_rates[tenant.id] = spend(before, per_minute=tenant.per_minute, now=now, what="certificates of this tenant")
 
     def _issuer(self, name: IssuerId, wanted: Ability, *, now: UnixTime) -> Issuer:
         issuer = self._issuers.by_id.get(name)

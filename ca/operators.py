@@ -19,11 +19,12 @@ class Operators:
     def __init__(self, *, ledger: Ledger, witness: Witness, tenant: TenantId, clock: Clock) -> None:
         self._ledger, self._witness, self._tenant, self._clock = ledger, witness, tenant, clock
 
-    def add(self, name: OperatorName, roles: Sequence[str], peer: Peer, *, person: str = "") -> Operator:
+    def add(self, name: OperatorName, roles: Sequence[str], peer: Peer, *, person: str = "", tenant: TenantId | None = None) -> Operator:
         """A new operator; the same one again is harmless.
 
         Args:
             person: who acts under this name, where that is not what the name says.
+            tenant: whose operator; None: the house's.
 
         Raises:
             Malformed: a role that does not exist, or a person that cannot be shown (`bad-person`).
@@ -44,7 +45,7 @@ class Operators:
             )
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
-            operator = Operator(name, self._tenant, tuple(dict.fromkeys(roles)), now, None, person)
+            operator = Operator(name, tenant or self._tenant, tuple(dict.fromkeys(roles)), now, None, person)
             found = tx.find_operator(name)
             if found is not None:
                 if found != replace(operator, created=found.created):

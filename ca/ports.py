@@ -367,6 +367,10 @@ class Writing(Protocol):
         """All that were ever made for exactly this, what ends first first."""
         ...
 
+    def count_devices(self, tenant: TenantId, *, most: int) -> int:
+        """How many devices of a tenant are on record; no more are counted than `most`."""
+        ...
+
     def count_in_period(self, name: str, *, period: int, amount: int) -> int:
         """Add to a counter that begins anew with each period; what it has then."""
         ...

@@ -8,9 +8,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ca.errors import Denied, NotFound, Unavailable
-from ca.model import Device, DeviceId, DeviceState, EvidenceKind, GraveAct, Peer, Role, TenantId
+from ca.model import Device, DeviceId, DeviceState, EvidenceKind, GraveAct, Peer, Role
 from ca.ports import Clock, Ledger
-from ca.rules import device_life, ids, leaf, testimony
+from ca.rules import device_life, grant, ids, leaf, testimony
 from ca.rules import two_persons as rule
 from ca.rules.clock import trusted
 from ca.two_persons import TwoPersons
@@ -18,10 +18,10 @@ from ca.witness import Witness
 
 
 class Reviving:
-    def __init__(self, *, ledger: Ledger, witness: Witness, two_persons: TwoPersons, clock: Clock) -> None:
-        self._ledger, self._witness, self._two_persons, self._clock = ledger, witness, two_persons, clock
+    def __init__(self, *, ledger: Ledger, witness: Witness, two_persons: TwoPersons, policy: grant.Policy, clock: Clock) -> None:
+        self._ledger, self._witness, self._two_persons, self._policy, self._clock = ledger, witness, two_persons, policy, clock
 
-    def revive(self, name: DeviceId, peer: Peer, *, tenant: TenantId) -> Device:
+    def revive(self, name: DeviceId, peer: Peer) -> Device:
         """The device, blank again. One that is blank already is left so.
 
         Raises:
@@ -33,6 +33,7 @@ class Reviving:
             raise Denied("not-allowed", f"Role {peer.role.value} revives nothing.")
         ids.device_id(name)
         actor, way = f"role:{peer.role.value}@{peer.uid}", device_life.channel(peer.role, EvidenceKind.local)
+        tenant = self._policy.owner(name)
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             device = tx.lock_device(name)

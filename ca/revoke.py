@@ -227,7 +227,7 @@ class Revoking:
         """The device as a whole: into quarantine with a hold, out of it with a release, retired with any other reason."""
         device = tx.lock_device(name)
         tokens = tx.outstanding_tokens(name, now=now)
-        if device is None and tokens:
+        if device is None and tokens and self._policy.owner(name) == by.tenant:
             raise NotFound(
                 "no-such-device",
                 "There is no such device yet.",

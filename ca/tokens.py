@@ -39,7 +39,7 @@ class Tokens:
             evidence.Verb.create_token, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now()
         )
         lifetime = rule.accepted_lifetime(request.lifetime)
-        grant.judge_names(self._policy.profile(request.profile), request.names)
+        grant.judge_names(self._policy.of(request.device).profile(request.profile), request.names)
         text = rule.token_text(self._chance.octets(rule.RANDOM_OCTETS))
         try:
             token = self._make(claim, request, text, lifetime)
@@ -112,11 +112,12 @@ class Tokens:
             if claim.message is not None:
                 tx.consume_message(claim.digest, now=now)
             device = tx.lock_device(request.device)
-            if device is not None and renewal.enrolling(device).tenant != self._policy.tenant:
+            tenant = self._policy.owner(request.device)
+            if device is not None and renewal.enrolling(device).tenant != tenant:
                 raise Denied("device-of-another-tenant", "There is no such device.")
             token = Token(
                 hash=rule.token_hash(text),
-                tenant=self._policy.tenant,
+                tenant=tenant,
                 device=request.device,
                 profile=request.profile,
                 names=request.names,

@@ -559,6 +559,24 @@ class Approvals(Form):
     )
 
 
+class TenantSetting(Form):
+    """A customer or a division whose devices, operators and issuer are its own. It may have less than the house, never more."""
+
+    name: ShortName = Field(description="Its short name; stands in `{tenant}` of profiles.")
+    prefix: Annotated[str, BeforeValidator(_prefix)] = Field(
+        description="What the ids of its devices begin with, like `acme:`. Every id that begins so is its own, and no other."
+    )
+    issuer: ShortName = Field(description="The issuer that signs for it, and for nobody else; where it has a successor, that one.")
+    profiles: Several[ShortName] = Field(min_length=1, description="The profiles it may have.")
+    lifetime: Duration | None = Field(None, description="The lifetime of its certificates, where it is shorter than the profile's.")
+    algorithms: Several[ResponderAlgorithm] = Field((), description="The kinds of keys it may have, of those that the profile allows.")
+    approval_within: Duration | None = Field(
+        None, description="Its first certificates wait so long for an operator's approval; where the profile has that too, no longer."
+    )
+    devices: int | None = Field(None, ge=1, description="At most so many devices on record. Absent: no limit.")
+    per_minute: int | None = Field(None, ge=1, description="At most so many certificates in a minute. Absent: no limit.")
+
+
 class Settings(Form):
     """A deployment."""
 
@@ -575,6 +593,7 @@ class Settings(Form):
     ocsp: Ocsp
     crl: Crl
     approvals: Approvals
+    tenants: Several[TenantSetting] = Field(())
     log: Log
 
     _file: Path = PrivateAttr(default=Path())

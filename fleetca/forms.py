@@ -16,13 +16,31 @@ from urllib.parse import quote
 
 from ca.der import pem
 from ca.errors import FleetcaError, KeyUnavailable, Malformed, Misconfigured
-from ca.model import CrlContents, CrlPlan, Demand, GraveAct, Issuer, IssuerId, KeyName, Name, NameKind, Profile, ProfileName, Role, UnixTime
+from ca.model import (
+    DEFAULT_TENANT,
+    AlgorithmName,
+    CrlContents,
+    CrlPlan,
+    Demand,
+    GraveAct,
+    Issuer,
+    IssuerId,
+    KeyName,
+    Name,
+    NameKind,
+    Profile,
+    ProfileName,
+    Role,
+    TenantId,
+    UnixTime,
+)
 from ca.ports import KeyStore
 from ca.rules.caps import Attesting, Caps, Manufacturer, TpmMaker, Validated
 from ca.rules.certificate import issuer_from_certificate
 from ca.rules.issuers import arranged, with_successors
 from ca.rules.manufacturer import may_sign
 from ca.rules.profile import accept
+from ca.rules.tenancy import Tenant, checked, narrowed
 from config.errors import ConfigurationError, SecretUnavailable
 from config.key_uris import KeyReference, KmsKey, SealedKey, TokenKey, TpmKey
 from config.profiles import ProfileForm, read_profiles
@@ -198,6 +216,52 @@ def demand(settings: Settings) -> Demand:
     return Demand(frozenset(map(GraveAct, said.two_persons)), said.approvers, said.mass_revocation)
 
 
+def tenants(settings: Settings) -> Mapping[str, Tenant]:
+    """The tenants by prefix, with the profiles they have.
+
+    Raises:
+        Misconfigured: two clash (`tenant-clash`), one names what there is not (`tenant-unknown`), or would widen a profile (`tenant-loosens`).
+    """
+    if not settings.tenants:
+        return {}
+    house = profiles(settings)
+    succeeding = {one.succeeds for one in settings.issuers if one.succeeds is not None}
+    found = []
+    for one in settings.tenants:
+        with _naming(settings.file, f"tenants {one.name}"):
+            if one.issuer not in {issuer.id for issuer in settings.issuers} or one.issuer == settings.profiles.default_issuer:
+                raise Misconfigured("tenant-unknown", f"{one.issuer} is no issuer that could be this tenant's own.")
+            if settings.issuer(one.issuer).key is None and one.issuer not in succeeding:
+                raise Misconfigured("tenant-unknown", f"The issuer {one.issuer} has no key here.")
+            unknown = sorted(set(one.profiles) - set(house))
+            if unknown:
+                raise Misconfigured("tenant-unknown", f"There is no profile {unknown[0]}.")
+            own = {
+                name: narrowed(
+                    house[name],
+                    lifetime=one.lifetime,
+                    algorithms=[AlgorithmName(each) for each in one.algorithms],
+                    approval_within=one.approval_within,
+                )
+                for name in map(ProfileName, one.profiles)
+            }
+            found.append(Tenant(TenantId(one.name), one.prefix, IssuerId(one.issuer), own, one.devices, one.per_minute))
+    with _naming(settings.file, "tenants"):
+        return checked(found)
+
+
+def issuer_owners(settings: Settings) -> Mapping[IssuerId, TenantId]:
+    """Whose issuers are that are not the house's: those that tenants name, and what takes their place."""
+    found = {IssuerId(one.issuer): TenantId(one.name) for one in settings.tenants}
+    for _ in settings.issuers if found else ():
+        found |= {
+            IssuerId(one.id): found[IssuerId(one.succeeds)]
+            for one in settings.issuers
+            if one.succeeds is not None and IssuerId(one.succeeds) in found
+        }
+    return found
+
+
 def names(texts: Sequence[str]) -> tuple[Name, ...]:
     """Names of a service: IP literals are addresses, everything else is DNS."""
     return tuple(Name(NameKind.ip if _is_ip(text) else NameKind.dns, text) for text in texts)
@@ -336,6 +400,7 @@ def issuers(settings: Settings, certificates: Mapping[str, bytes] | None = None)
         Misconfigured: a certificate is absent or wrong, or a root has a key here (P4).
     """
     found: list[Issuer] = []
+    owners = issuer_owners(settings)
     successors: dict[IssuerId, tuple[IssuerId, UnixTime]] = {}
     for number, setting in enumerate(settings.issuers, start=1):
         if setting.to_come if certificates is None else setting.id not in certificates:
@@ -349,6 +414,7 @@ def issuers(settings: Settings, certificates: Mapping[str, bytes] | None = None)
                 issuer_from_certificate(
                     certificate_file(setting.certificate, key=key) if certificates is None else certificates[setting.id],
                     id=setting.id,
+                    tenant=owners.get(IssuerId(setting.id), DEFAULT_TENANT),
                     key=KeyName(setting.key.name) if setting.key else None,
                     crl_url=f"{settings.status.url}/crl/{setting.id}.crl",
                     ocsp_url=f"{settings.status.url}/ocsp",

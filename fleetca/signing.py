@@ -69,6 +69,8 @@ def policy(settings: Settings) -> grant.Policy:
         default_issuer=IssuerId(settings.profiles.default_issuer),
         profiles=forms.profiles(settings),
         caps=forms.caps(settings),
+        tenants=forms.tenants(settings),
+        owners=forms.issuer_owners(settings),
         attesting=forms.attesting(settings),
     )
 
@@ -163,7 +165,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, two_persons=two_persons
                 ),
                 two_persons=two_persons,
-                reviving=Reviving(ledger=store.ledger, witness=witness, two_persons=two_persons, clock=clock),
+                reviving=Reviving(ledger=store.ledger, witness=witness, two_persons=two_persons, policy=rules, clock=clock),
                 confirming=Confirming(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
                 superseding=Superseding(ledger=store.ledger, witness=witness, policy=rules, clock=clock),
                 crls=CrlSigning(
@@ -180,7 +182,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     failpoint=points,
                 ),
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
-                describing=Describing(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
+                describing=Describing(ledger=store.ledger, witness=witness, policy=rules, clock=clock),
                 manifests=ImportingManifests(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 challenging=Challenging(policy=rules, clock=clock, chance=chance, secret=forms.serial_check_key(settings)),
                 provisioning=Provisioning(

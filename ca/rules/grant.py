@@ -11,11 +11,13 @@ another device, makes no tokens and revokes nobody else. A signed message is bou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from ca.errors import Denied, Malformed, NotFound, Unacceptable, Unauthenticated
 from ca.model import (
+    DEFAULT_TENANT,
     OWN_SERVICES,
     ApprovalDecision,
     Certificate,
@@ -53,6 +55,7 @@ from ca.rules.caps import NO_CAPS, Attesting, Caps, Power, Validated, conflict, 
 from ca.rules.evidence import Claim, Verb
 from ca.rules.message import Act
 from ca.rules.revocation import FOR_ONESELF
+from ca.rules.tenancy import Tenant, prefix_of, unknown
 
 SERVICE: Final = ProfileName("service")
 RESPONDER: Final = ProfileName("ocsp-responder")
@@ -82,6 +85,37 @@ class Policy:
     profiles: Mapping[ProfileName, Profile]
     caps: Mapping[Role, Caps]
     attesting: Attesting = Attesting()
+    tenants: Mapping[str, Tenant] = field(default_factory=lambda: MappingProxyType({}))
+    """By prefix of their device ids."""
+    owners: Mapping[IssuerId, TenantId] = field(default_factory=lambda: MappingProxyType({}))
+    """Whose an issuer is, where it is not the house's."""
+
+    def tenant_of(self, device: DeviceId) -> Tenant | None:
+        """The tenant that owns a device id; None: the house."""
+        return self.tenants.get(prefix_of(device)) if self.tenants else None
+
+    def owner(self, device: DeviceId) -> TenantId:
+        """Whose a device id is, on record or not."""
+        found = self.tenant_of(device)
+        return self.tenant if found is None else found.id
+
+    def of(self, device: DeviceId) -> Policy:
+        """The policy as it is for this device: that of its tenant."""
+        found = self.tenant_of(device)
+        return self if found is None else self.seen_by(found.id)
+
+    def seen_by(self, tenant: TenantId) -> Policy:
+        """The policy of a tenant.
+
+        Raises:
+            NotFound: there is no such tenant (`no-such-tenant`).
+        """
+        if tenant == self.tenant:
+            return self
+        for one in self.tenants.values():
+            if one.id == tenant:
+                return replace(self, tenant=one.id, default_issuer=one.issuer, profiles=one.profiles)
+        raise unknown(tenant)
 
     def caps_of(self, role: Role) -> Caps:
         return self.caps.get(role, NO_CAPS)
@@ -113,7 +147,8 @@ class Asked:
     device: DeviceId
     profile: ProfileName
     names: tuple[Name, ...]
-    issuer: IssuerId
+    issuer: IssuerId | None
+    """None: who signs for the device's tenant."""
     actor: str
     parent: CertificateRef | None = None
     token: Digest | None = None
@@ -169,7 +204,7 @@ def asked_for(
         case EvidenceKind.unit:
             asked = _by_unit(found, request, policy, shift, listed=listed, key=key)
         case EvidenceKind.hardware:
-            asked = _by_hardware(found, request, policy, hardware)
+            asked = _by_hardware(request, policy, hardware)
         case _:
             raise Denied("evidence-unknown", "This kind of evidence is not known.")
     return asked
@@ -194,7 +229,7 @@ def _by_token(request: IssueRequest, policy: Policy, token: Token) -> Asked:
         device=token.device,
         profile=token.profile,
         names=token.names,
-        issuer=policy.default_issuer,
+        issuer=None,
         actor=f"device:{token.device}",
         token=token.hash,
     )
@@ -238,12 +273,13 @@ def _by_message(
     if message.device is None or message.profile is None:
         raise Malformed("bad-message", "The signed message must name device and profile.")
     _agree(request, device=message.device, profile=message.profile, names=message.names)
+    _owns(operator, policy, message.device)
     _for_devices(policy, message.device, message.profile)
     return Asked(
         device=message.device,
         profile=message.profile,
         names=message.names,
-        issuer=policy.default_issuer,
+        issuer=None,
         actor=f"operator:{name}",
     )
 
@@ -271,7 +307,7 @@ def _by_validated(found: Claim, request: IssueRequest, policy: Policy, token: To
         device=device,
         profile=said.profile,
         names=said.names,
-        issuer=policy.default_issuer,
+        issuer=None,
         actor=f"account:{said.account}",
         token=said.token,
         token_for=key,
@@ -303,12 +339,10 @@ def _by_manufacturer(found: Claim, request: IssueRequest, policy: Policy, *, now
     _agree(request, device=device, profile=profile, names=())
     _for_devices(policy, device, profile)
     within(caps, device=device, profile=profile)
-    return Asked(
-        device=device, profile=profile, names=(), issuer=policy.default_issuer, actor=f"manufacturer:{maker.name}", factory=maker.name
-    )
+    return Asked(device=device, profile=profile, names=(), issuer=None, actor=f"manufacturer:{maker.name}", factory=maker.name)
 
 
-def _by_hardware(found: Claim, request: IssueRequest, policy: Policy, device: DeviceId | None) -> Asked:
+def _by_hardware(request: IssueRequest, policy: Policy, device: DeviceId | None) -> Asked:
     """A device whose key is on record needs nobody's word: the key itself signed the CSR, or its TPM attested it."""
     if device is None or not policy.attesting.profiles:
         raise Unauthenticated(
@@ -324,8 +358,7 @@ def _by_hardware(found: Claim, request: IssueRequest, policy: Policy, device: De
         )
     _agree(request, device=device, profile=profile, names=())
     _for_devices(policy, device, profile)
-    within(policy.caps_of(found.peer.role), device=device, profile=profile)
-    return Asked(device=device, profile=profile, names=(), issuer=policy.default_issuer, actor=f"device:{device}")
+    return Asked(device=device, profile=profile, names=(), issuer=None, actor=f"device:{device}")
 
 
 def _by_unit(found: Claim, request: IssueRequest, policy: Policy, shift: Shift | None, *, listed: Digest | None, key: Digest) -> Asked:
@@ -348,7 +381,7 @@ def _by_unit(found: Claim, request: IssueRequest, policy: Policy, shift: Shift |
     _agree(request, device=unit.device, profile=shift.profile, names=())
     _for_devices(policy, unit.device, shift.profile)
     actor = f"line:{shift.station}/{shift.operator}"
-    return Asked(device=unit.device, profile=shift.profile, names=(), issuer=policy.default_issuer, actor=actor)
+    return Asked(device=unit.device, profile=shift.profile, names=(), issuer=None, actor=actor)
 
 
 def unlocked(device: Device, latest: Sequence[Certificate]) -> None:
@@ -419,7 +452,7 @@ def _renewal(request: IssueRequest, policy: Policy, own: Certificate, *, renew_f
         device=own.device,
         profile=own.profile,
         names=names,
-        issuer=policy.default_issuer,
+        issuer=None,
         actor=_actor(own),
         parent=own.ref,
     )
@@ -450,7 +483,7 @@ def _own_service(found: Claim, request: IssueRequest, policy: Policy) -> Asked:
             fix="List it under [enroll] names.",
         )
     _agree(_without_names(request), device=ENROLL_DEVICE, profile=SERVICE, names=names)
-    return Asked(device=ENROLL_DEVICE, profile=SERVICE, names=names, issuer=policy.default_issuer, actor=_role_actor(found))
+    return Asked(device=ENROLL_DEVICE, profile=SERVICE, names=names, issuer=None, actor=_role_actor(found))
 
 
 def _own_responder(found: Claim, request: IssueRequest, policy: Policy) -> Asked:
@@ -480,7 +513,7 @@ def _by_local_operator(found: Claim, request: IssueRequest, policy: Policy, oper
         device=request.device,
         profile=request.profile,
         names=request.names,
-        issuer=request.issuer or policy.default_issuer,
+        issuer=request.issuer,
         actor=_role_actor(found),
     )
 
@@ -490,12 +523,24 @@ def _without_names(request: IssueRequest) -> IssueRequest:
 
 
 def _for_devices(policy: Policy, device: DeviceId, profile_name: ProfileName) -> None:
-    """Devices and services only: neither what belongs to ourselves, nor authority over others."""
-    profile = policy.profile(profile_name)
+    """Devices and services only: neither what belongs to ourselves, nor authority over others. Of the profiles that the device's tenant has."""
+    profile = policy.of(device).profile(profile_name)
     if device.startswith(OWN_SERVICES):
         raise Denied("device-reserved", f"Ids that begin with {OWN_SERVICES!r} are our own services.")
     if profile.is_ca or profile.status is StatusKind.nocheck or "OCSPSigning" in profile.extended_key_usage or profile.name == OPERATOR:
         raise Denied("profile-reserved", f"Profile {profile_name!r} is not for devices.")
+
+
+def _owns(operator: Operator | None, policy: Policy, device: DeviceId) -> None:
+    """An operator acts on devices of their own tenant. What is another's is told by its id alone, whether it is there or not.
+
+    Raises:
+        Denied: `device-not-yours`.
+    """
+    if operator is not None and operator.tenant != policy.owner(device):
+        raise Denied(
+            "device-not-yours", "Device ids of that kind are not this operator's.", why="They begin with nothing that is its tenant's."
+        )
 
 
 def operator_of(device: DeviceId) -> OperatorName | None:
@@ -543,7 +588,7 @@ def grant(found: Claim, asked: Asked, policy: Policy, *, device: Device | None, 
         device: None for a device that is not on record yet.
 
     Raises:
-        Denied: `device-retired`, `device-quarantined`, `device-not-active`, `device-of-another-tenant`.
+        Denied: `device-retired`, `device-quarantined`, `device-not-active`, `device-of-another-tenant`, `issuer-not-yours`.
         NotFound: `profile-unknown`.
     """
     profile = policy.profile(asked.profile)
@@ -553,12 +598,15 @@ def grant(found: Claim, asked: Asked, policy: Policy, *, device: Device | None, 
         known = renewal.active(device) if device is None or asked.parent is not None else renewal.enrolling(device)
         if known.tenant != policy.tenant:
             raise Denied("device-of-another-tenant", "There is no such device.")
+    issuer = asked.issuer or policy.default_issuer
+    if not asked.device.startswith(OWN_SERVICES) and policy.owners.get(issuer, DEFAULT_TENANT) != policy.tenant:
+        raise Denied("issuer-not-yours", "The issuer is not that of the device's tenant.", why=f"{issuer!r} signs for another one.")
     return Grant(
         tenant=policy.tenant,
         device=asked.device,
         profile=asked.profile,
         profile_digest=profile.digest,
-        issuer=asked.issuer,
+        issuer=issuer,
         names=asked.names,
         actor=asked.actor,
         role=found.peer.role,
@@ -639,8 +687,13 @@ def revocation(
         raise Malformed("bad-request", f"One request revokes at most {MOST_AT_ONCE} certificates, and none of them twice.")
     if request.invalid_from is not None and not 0 <= request.invalid_from <= now:
         raise Unacceptable("invalid-from-ahead", "A key that was lost was lost before now.", why="The date of the loss lies in the future.")
+    if found.kind is EvidenceKind.local:
+        tenant = policy.owner(request.device) if request.device is not None else policy.tenant if target is None else target.tenant
+    else:
+        # Who speaks for what is another's is told what they would be told if it were not there.
+        tenant = policy.tenant if record is None else record.tenant
     return RevocationGrant(
-        tenant=policy.tenant,
+        tenant=tenant,
         actor=actor,
         role=found.peer.role,
         evidence=found.kind,
@@ -719,6 +772,7 @@ def token(
             said = None if message is None else (message.device, message.profile, message.names, message.lifetime)
             if said != (request.device, request.profile, request.names, request.lifetime):
                 raise Unauthenticated("message-for-another-act", "The signed message asks for another token.")
+            _owns(operator, policy, request.device)
         case _:
             raise Denied("evidence-unknown", "This kind of evidence makes no tokens.")
     _for_devices(policy, request.device, request.profile)

@@ -82,12 +82,14 @@ class SignerClient:
         socket_path: where the signer listens.
         role: the role to speak in; the signer checks it against this process's user id.
         timeout: seconds to wait for an answer.
+        tenant: whose things questions are about; None: the house's.
     """
 
-    def __init__(self, socket_path: str | Path, role: Role, *, timeout: float = 30.0) -> None:
+    def __init__(self, socket_path: str | Path, role: Role, *, timeout: float = 30.0, tenant: str | None = None) -> None:
         self._path = Path(socket_path)
         self._role = role
         self._timeout = timeout
+        self._tenant = tenant
         self._idle: list[socket.socket] = []
         self._lock = threading.Lock()
 
@@ -183,7 +185,9 @@ class SignerClient:
     # ---- Operators (role operator) ----------------------------------------------------------------------------------
 
     def add_operator(self, name: OperatorName, roles: Sequence[str], *, person: str = "") -> Operator:
-        return forms.read(Operator, self._ask("add-operator", {"name": name, "roles": list(roles), "person": person}))
+        return forms.read(
+            Operator, self._ask("add-operator", {"name": name, "roles": list(roles), "person": person, "tenant": self._tenant})
+        )
 
     def revive_device(self, device: DeviceId) -> Device:
         """Let the id of a retired device come back, blank, as two persons approved."""
@@ -237,83 +241,83 @@ class SignerClient:
 
     def certificates(self, query: CertificateQuery) -> tuple[tuple[Certificate, ...], str | None]:
         """A page of certificates, and the cursor of the next one."""
-        page = self._ask("certificates", forms.write(query))
+        page = self._question("certificates", forms.write(query))
         return forms.read(tuple[Certificate, ...], page["rows"]), page["next"]
 
     def outlines(self, query: CertificateQuery) -> tuple[tuple[Outline, ...], str | None]:
         """As `certificates`, in up to 1000 short rows a page."""
-        page = self._ask("outlines", forms.write(query))
+        page = self._question("outlines", forms.write(query))
         return tuple(map(messages.read_outline, page["rows"])), page["next"]
 
     def certificate(self, ref: CertificateRef) -> Certificate:
-        return forms.read(Certificate, self._ask("certificate", messages.write_ref(ref)))
+        return forms.read(Certificate, self._question("certificate", messages.write_ref(ref)))
 
     def devices(
         self, *, device: str | None = None, state: DeviceState | None = None, after: str | None = None, limit: int = 50
     ) -> tuple[tuple[Device, ...], str | None]:
         """A page of devices, and the cursor of the next one. `device`: an id, or its beginning followed by `*`."""
         asked = {"device": device, "state": forms.write(state), "after": after, "limit": limit}
-        page = self._ask("devices", {key: value for key, value in asked.items() if value is not None})
+        page = self._question("devices", {key: value for key, value in asked.items() if value is not None})
         return forms.read(tuple[Device, ...], page["rows"]), page["next"]
 
     def tokens(self, *, device: DeviceId | None = None, after: str | None = None, limit: int = 50) -> tuple[tuple[Token, ...], str | None]:
         """A page of the tokens that could be used now, and the cursor of the next one; of one device, all of them."""
         asked = {"device": device, "after": after, "limit": limit}
-        page = self._ask("tokens", {key: value for key, value in asked.items() if value is not None})
+        page = self._question("tokens", {key: value for key, value in asked.items() if value is not None})
         return forms.read(tuple[Token, ...], page["rows"]), page["next"]
 
     def approvals(self, *, after: str | None = None, limit: int = 50) -> tuple[tuple[Approval, ...], str | None]:
         """A page of the requests that wait for an operator, and the cursor of the next one."""
-        page = self._ask("approvals", {"limit": limit} if after is None else {"limit": limit, "after": after})
+        page = self._question("approvals", {"limit": limit} if after is None else {"limit": limit, "after": after})
         return forms.read(tuple[Approval, ...], page["rows"]), page["next"]
 
     def proposals(self, *, after: str | None = None, limit: int = 50) -> tuple[tuple[Proposal, ...], str | None]:
         """A page of grave acts that were asked for and are not over, and the cursor of the next one."""
-        page = self._ask("proposals", {"limit": limit} if after is None else {"limit": limit, "after": after})
+        page = self._question("proposals", {"limit": limit} if after is None else {"limit": limit, "after": after})
         return forms.read(tuple[Proposal, ...], page["rows"]), page["next"]
 
     def proposal(self, request: str) -> Proposal:
         """The one whose hash begins with these digits, whatever became of it."""
-        return forms.read(Proposal, self._ask("proposal", {"request": request}))
+        return forms.read(Proposal, self._question("proposal", {"request": request}))
 
     def device_facts(self, device: DeviceId) -> DeviceFacts | None:
         """What was said of a device; None where nothing was."""
-        told = self._ask("device-facts", {"device": device})
+        told = self._question("device-facts", {"device": device})
         return None if told is None else forms.read(DeviceFacts, told)
 
     def import_manifest(self, asked: ManifestImport) -> tuple[ManifestOutcome, ...]:
         """Take entries of a maker's manifest of secure elements onto the record; what became of each."""
-        return forms.read(tuple[ManifestOutcome, ...], self._ask("import-manifest", forms.write(asked)))
+        return forms.read(tuple[ManifestOutcome, ...], self._question("import-manifest", forms.write(asked)))
 
     def judged_keys(self, device: DeviceId) -> tuple[JudgedKey, ...]:
         """Why the keys of a device's newest certificates counted as attested, newest first."""
-        return forms.read(tuple[JudgedKey, ...], self._ask("judged-keys", {"device": device}))
+        return forms.read(tuple[JudgedKey, ...], self._question("judged-keys", {"device": device}))
 
     def device_events(self, device: DeviceId, *, before: int | None = None) -> tuple[tuple[DeviceEvent, ...], int | None]:
         """What happened to a device, unsorted: a page, and the mark of the next one."""
-        page = self._ask("device-events", {"device": device} if before is None else {"device": device, "before": before})
+        page = self._question("device-events", {"device": device} if before is None else {"device": device, "before": before})
         return forms.read(tuple[DeviceEvent, ...], page["rows"]), page["next"]
 
     def issuers(self) -> tuple[Issuer, ...]:
-        return forms.read(tuple[Issuer, ...], self._ask("issuers", {}))
+        return forms.read(tuple[Issuer, ...], self._question("issuers", {}))
 
     def profiles(self) -> tuple[Profile, ...]:
-        return forms.read(tuple[Profile, ...], self._ask("profiles", {}))
+        return forms.read(tuple[Profile, ...], self._question("profiles", {}))
 
     def operators(self) -> tuple[Operator, ...]:
-        return forms.read(tuple[Operator, ...], self._ask("operators", {}))
+        return forms.read(tuple[Operator, ...], self._question("operators", {}))
 
     def key_records(self) -> tuple[KeyRecord, ...]:
         """The inventory of keys."""
-        return forms.read(tuple[KeyRecord, ...], self._ask("keys", {}))
+        return forms.read(tuple[KeyRecord, ...], self._question("keys", {}))
 
     def key_changes(self, spki_sha256: Digest) -> tuple[KeyChange, ...]:
         """What happened to a key, oldest first."""
-        return forms.read(tuple[KeyChange, ...], self._ask("key", {"spki_sha256": forms.write(spki_sha256)}))
+        return forms.read(tuple[KeyChange, ...], self._question("key", {"spki_sha256": forms.write(spki_sha256)}))
 
     def keys_held(self) -> Sequence[Mapping[str, Any]]:
         """The stores that the signer has open, and what they say they hold; `spki` in base64."""
-        found: Sequence[Mapping[str, Any]] = self._ask("keys-held", {})
+        found: Sequence[Mapping[str, Any]] = self._question("keys-held", {})
         return found
 
     def health(self) -> Mapping[str, Any]:
@@ -335,6 +339,9 @@ class SignerClient:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+    def _question(self, verb: str, body: Mapping[str, Any]) -> Any:
+        return self._ask(verb, body if self._tenant is None else {**body, "tenant": self._tenant})
 
     # ---- Connections ------------------------------------------------------------------------------------------------
 

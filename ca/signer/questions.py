@@ -5,9 +5,10 @@ The command line acts through the socket and not through the database, so that o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from ca.errors import NotFound
 from ca.model import (
@@ -47,6 +48,9 @@ from ca.witness import Witness
 
 LARGEST_PAGE: Final = 200
 LARGEST_OUTLINE: Final = 1000
+
+
+_Owned = TypeVar("_Owned", Issuer, Operator, RenewalOrder)
 
 
 class Reading(Protocol):
@@ -153,7 +157,11 @@ class Questions:
         self._reading, self._policy, self._witness, self._keys, self._clock, self._held = reading, policy, witness, keys, clock, held
         self._secrets, self._responder = secrets, responder
         self._roots = roots
-        self._answers: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+        self._tenant: TenantId | None = None
+        self._answers = self._table()
+
+    def _table(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+        return {
             "certificates": self._certificates,
             "certificate": self._certificate,
             "outlines": self._outlines,
@@ -165,10 +173,10 @@ class Questions:
             "approvals": self._approvals,
             "proposals": self._proposals,
             "proposal": self._proposal,
-            "issuers": lambda _: self._reading.issuers(),
+            "issuers": lambda _: self._own(self._reading.issuers()),
             "profiles": lambda _: tuple(self._policy.profiles[name] for name in sorted(self._policy.profiles)),
-            "operators": lambda _: self._reading.operators(),
-            "renewal-orders": lambda _: tuple(self._reading.renewal_orders()),
+            "operators": lambda _: self._own(self._reading.operators()),
+            "renewal-orders": lambda _: self._own(self._reading.renewal_orders()),
             "stations": lambda _: [one for one in self._reading.stations() if one.tenant == self._policy.tenant],
             "shifts": self._shifts,
             "keys": lambda _: self._key_records(),
@@ -177,8 +185,27 @@ class Questions:
         }
 
     def ask(self, name: str, body: Mapping[str, Any]) -> Any:
-        """The answer to a question of `NAMES`."""
-        return forms.write(self._answers[name](body))
+        """The answer to a question of `NAMES`, about the tenant that `tenant` names, or else the house.
+
+        Raises:
+            NotFound: there is no such tenant (`no-such-tenant`).
+        """
+        asked = dict(body)
+        tenant = asked.pop("tenant", None)
+        seen = self if tenant is None else self._seen_by(TenantId(forms.read(str, tenant)))
+        return forms.write(seen._answers[name](asked))  # noqa: SLF001 - the same class
+
+    def _seen_by(self, tenant: TenantId) -> Questions:
+        """The same, for another tenant: the one place where this is chosen."""
+        other = copy.copy(self)
+        other._policy = self._policy.seen_by(tenant)  # noqa: SLF001
+        other._tenant = tenant  # noqa: SLF001
+        other._answers = other._table()  # noqa: SLF001
+        return other
+
+    def _own(self, rows: Iterable[_Owned]) -> tuple[_Owned, ...]:
+        """Those of the tenant that was named; all where none was."""
+        return tuple(row for row in rows if self._tenant is None or row.tenant == self._tenant)
 
     def health(self) -> dict[str, Any]:
         """What the signer says of itself, without asking the database."""
@@ -263,13 +290,17 @@ class Questions:
             raise forms.bad("It takes device, after and limit.")
         limit, now = _limit(body), self._clock.now()
         if "device" in body:
-            found = self._reading.outstanding_tokens(ids.device_id(forms.read(str, body["device"])), now=now)
+            found = [
+                one
+                for one in self._reading.outstanding_tokens(ids.device_id(forms.read(str, body["device"])), now=now)
+                if one.tenant == self._policy.tenant
+            ]
             return {"rows": forms.write(found), "next": None}
         after = _token_place(forms.read(str, body["after"])) if "after" in body else None
-        found = self._reading.waiting_tokens(now=now, after=after, limit=limit + 1)
-        page = found[:limit]
-        more = f"{page[-1].device}/{page[-1].hash.hex()}" if len(found) > limit else None
-        return {"rows": forms.write(page), "next": more}
+        waiting = self._reading.waiting_tokens(now=now, after=after, limit=limit + 1)
+        page = waiting[:limit]
+        more = f"{page[-1].device}/{page[-1].hash.hex()}" if len(waiting) > limit else None
+        return {"rows": forms.write([one for one in page if one.tenant == self._policy.tenant]), "next": more}
 
     def _shifts(self, body: Mapping[str, Any]) -> Any:
         if not body.keys() <= {"before", "limit"}:

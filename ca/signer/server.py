@@ -22,7 +22,6 @@ from ca.hardware import Challenging
 from ca.import_manifest import REFUSED, ImportingManifests
 from ca.issue import Issuing, Prepared
 from ca.model import (
-    DEFAULT_TENANT,
     ChallengeRequest,
     DeviceDescription,
     Issued,
@@ -33,6 +32,7 @@ from ca.model import (
     Proposal,
     ProposalRequest,
     Role,
+    TenantId,
 )
 from ca.operators import Operators
 from ca.order_renewals import Ordering
@@ -318,7 +318,7 @@ class SignerServer:
         if set(body) != {"device"}:
             raise forms.bad("It takes device.")
         name = ids.device_id(forms.read(str, body["device"]))
-        device = self._desk.do(lambda: self._verbs.reviving.revive(name, peer, tenant=DEFAULT_TENANT))
+        device = self._desk.do(lambda: self._verbs.reviving.revive(name, peer))
         self._log.warning("device-revived", role=peer.role.value, uid=peer.uid, device=device.id)
         return device
 
@@ -358,12 +358,13 @@ class SignerServer:
 
     def _add_operator(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         body = _plain(body)
-        if set(body) != {"name", "roles", "person"}:
-            raise forms.bad("It takes name, roles and person.")
+        if set(body) != {"name", "roles", "person", "tenant"}:
+            raise forms.bad("It takes name, roles, person and tenant.")
         name = ids.operator_name(forms.read(str, body["name"]))
         roles = forms.read(tuple[str, ...], body["roles"])
         person = forms.read(str, body["person"])
-        return self._desk.do(lambda: self._verbs.operators.add(name, roles, peer, person=person))
+        tenant = None if body["tenant"] is None else self._verbs.issuing.policy.seen_by(TenantId(forms.read(str, body["tenant"]))).tenant
+        return self._desk.do(lambda: self._verbs.operators.add(name, roles, peer, person=person, tenant=tenant))
 
     def _disable_operator(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         body = _plain(body)
@@ -382,7 +383,9 @@ class SignerServer:
         asked = forms.read(ManifestImport, _plain(body))
         told = self._desk.do(lambda: self._verbs.manifests.take(asked, peer))
         refused = [one.number for one in told if one.state == REFUSED]
-        self._log.info("manifest-entries", uid=peer.uid, manifest=asked.manifest.hex()[:16], first=asked.first, taken=len(told) - len(refused))
+        self._log.info(
+            "manifest-entries", uid=peer.uid, manifest=asked.manifest.hex()[:16], first=asked.first, taken=len(told) - len(refused)
+        )
         if refused:
             self._log.warning("manifest-entries-refused", uid=peer.uid, manifest=asked.manifest.hex()[:16], numbers=refused)
         return told

@@ -22,6 +22,7 @@ from ca.model import (
     Reason,
     RootOfTrust,
     SafetyClass,
+    TenantId,
     UnixTime,
     Verdict,
 )
@@ -66,6 +67,11 @@ TOKENS_UNUSED = sa.select(*_TOKEN).where(sa.text("used_at IS NULL AND revoked_at
 TOKENS_WITHDRAWN = (
     sa.select(*_TOKEN).where(sa.text("used_at IS NULL AND revoked_at IS NOT NULL"), _k.device == param("device")).order_by(_k.hash)
 )
+_d = t.devices.c
+# Along the index of the tenant alone, and no further than the quota.
+COUNTED = sa.select(sa.func.count()).select_from(
+    sa.select(_d.id).where(_d.tenant == param("tenant")).order_by(_d.tenant, _d.id).limit(param("most")).subquery()
+)
 FIRST = 1 << 62
 
 
@@ -105,6 +111,11 @@ def row_of_facts(device: DeviceId, facts: DeviceFacts) -> dict[str, Any]:
 
 
 class DeviceReads(Reads):
+    def count_devices(self, tenant: TenantId, *, most: int) -> int:
+        """How many devices of a tenant are on record; no more are counted than `most`."""
+        ((count,),) = self._all(COUNTED, {"tenant": tenant, "most": most})
+        return int(count)
+
     def device_facts(self, device: DeviceId) -> DeviceFacts | None:
         """What was said of a device; None where nothing was."""
         row = self._first(FIND_FACTS, {"device": device})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleetca.cli import output
+from fleetca.cli import output, reach
 
 if TYPE_CHECKING:
     from ca.audit import Report
@@ -182,6 +182,8 @@ def show(
     from ca import audit as record
     from ca.errors import NotFound
     from ca.log.tiles import TileDirectory
+    from ca.model import TenantId
+    from ca.rules import tenancy
     from ca.rules.note import read_checkpoint
 
     read = None if directory else _settings(settings)
@@ -192,9 +194,14 @@ def show(
     if octets is None:
         raise NotFound("no-log", f"There is no log at {folder}.", why="It has no checkpoint.", fix="Start the deployment: fleetca serve")
     checkpoint = read_checkpoint(octets, trusted)
-    plain = kind is None and text is None
-    first = start if start is not None else max(0, checkpoint.size - limit) if plain else 0
-    wanted = _wanted(record.show(files, start=first, size=checkpoint.size), kind, text)
+    tenant = reach.tenant()
+    plain = kind is None and text is None and tenant is None
+    # A tenant's leaves are told by those before them.
+    first = 0 if tenant is not None else start if start is not None else max(0, checkpoint.size - limit) if plain else 0
+    leaves = record.show(files, start=first, size=checkpoint.size)
+    if tenant is not None:
+        leaves = (one for one in tenancy.view(leaves, TenantId(tenant), _prefix(settings, tenant)) if one[0] >= (start or 0))
+    wanted = _wanted(leaves, kind, text)
     chosen = _first(wanted, limit) if start is not None or plain else _newest(wanted, limit)
     output.result(
         {
@@ -207,6 +214,20 @@ def show(
         "\n".join([f"{folder}: {checkpoint.size} leaves ({checkpoint.origin}), root {checkpoint.root.hex()}", *(map(_line, chosen))]),
         as_json=as_json,
     )
+
+
+def _prefix(settings: str, tenant: str) -> str:
+    """What the tenant's device ids begin with.
+
+    Raises:
+        NotFound: there is no such tenant.
+    """
+    from ca.rules.tenancy import unknown
+
+    for one in _settings(settings).tenants:
+        if one.name == tenant:
+            return one.prefix
+    raise unknown(tenant)
 
 
 _Leaf = tuple[int, dict[str, Any]]

@@ -37,11 +37,18 @@ def signer(settings: str) -> Iterator[tuple[Settings, SignerClient]]:
     from fleetca.forms import read_settings
 
     read = read_settings(Path(settings))
-    client = SignerClient(read.signer.socket, Role.operator)
+    client = SignerClient(read.signer.socket, Role.operator, tenant=tenant())
     try:
         yield read, client
     finally:
         client.close()
+
+
+def tenant() -> str | None:
+    """The tenant that was named in front of the command: `fleetca --tenant NAME devices list`."""
+    context = click.get_current_context(silent=True)
+    found = None if context is None else context.find_root().params.get("tenant")
+    return found if isinstance(found, str) else None
 
 
 # ---- What people type -----------------------------------------------------------------------------------------------

@@ -251,6 +251,7 @@ def ask_everything(store: Store) -> set[str]:
     for name, arguments in calls.items():
         getattr(reading, name)(*arguments)
     reading.waiting_approvals(tenant=DEFAULT_TENANT, now=NOW, limit=20)
+    reading.count_devices(DEFAULT_TENANT, most=20)
     reading.proposals(tenant=DEFAULT_TENANT, after=(NOW, digest()), limit=20)
     reading.waiting_approvals_of(DeviceId("pump-5"), now=NOW, limit=20)
     reading.latest_of(DeviceId("pump-5"), limit=20)
@@ -313,6 +314,7 @@ def ask_everything(store: Store) -> set[str]:
         "latest_of",
         "waiting_approvals",
         "proposals",
+        "count_devices",
         "waiting_approvals_of",
         "exceptions_ended",
         "device_events",
@@ -355,6 +357,7 @@ def write_everything(store: Store) -> set[str]:
         ("age_issuer", (ISSUER,), {"last_ends": NOW, "retired_at": None}),
         ("add_approval", (waits,), {}),
         ("add_approval", (waits,), {}),
+        ("count_in_period", ("operator-revocations:default",), {"period": 5, "amount": 3}),
         ("put_proposal", (grave,), {}),
         ("put_proposal", (grave,), {}),
         ("decide_approval", (replace(waits, state=ApprovalState.approved, decided_at=NOW, decided_by="ada"),), {}),

@@ -46,6 +46,7 @@ from ca.model import Challenge as TpmChallenge
 from ca.rules import token as token_rule
 from ca.rules.caps import Caps, Validated
 from ca.rules.chains import climb
+from ca.rules.tenancy import Tenant
 from ca.system import SystemChance
 from enroll.acme.accounts import Accounts
 from enroll.acme.model import Account, Challenge, ChallengeKind, Directory, Identifier, Limits, Problem
@@ -146,10 +147,17 @@ class AcmeWorld:
     """Everything from the HTTP request to the certificate."""
 
     def __init__(
-        self, folder: Path, *, limits: Limits | None = None, refuse: float = 0.0, url: str | None = None, profiles: Any = None
+        self,
+        folder: Path,
+        *,
+        limits: Limits | None = None,
+        refuse: float = 0.0,
+        url: str | None = None,
+        profiles: Any = None,
+        tenants: tuple[Tenant, ...] = (),
     ) -> None:
         url = url or sqlite_url(folder)
-        self.world = World(folder, url, caps={Role.enroll: CAPS}, profiles=profiles)
+        self.world = World(folder, url, caps={Role.enroll: CAPS}, profiles=profiles, tenants=tenants)
         migrate(url)
         self.transactions = Transactions(url)
         self.store = AcmeStore(self.transactions)
@@ -158,7 +166,7 @@ class AcmeWorld:
         """When a list: validations wait here until the test runs them."""
         self.limits = limits or Limits()
         clock, chance, reader = self.world.clock, SystemChance(), self.world.store.reading
-        issuers = (root(), self.world.issuer)
+        issuers = (root(), self.world.issuer, *self.world.tenant_issuers)
         self.nonces = Nonces(store=self.store, clock=clock, chance=chance, refuse=refuse)
         by_identifier = {issuer.key_identifier: issuer.id for issuer in issuers}
         self.orders = orders = Orders(

@@ -31,6 +31,7 @@ from ca.model import (
     ProfileName,
     Role,
     Serial,
+    TenantId,
 )
 from ca.rules.certificate import draft, draft_ca, issuer_from_certificate
 from ca.rules.serial import make_serial
@@ -119,6 +120,24 @@ def issuing(kind: str = "p256") -> Issuer:
         not_after=NOW + 5 * 365 * DAY - 1 - DAY,
     )
     return with_urls(issuer_from_certificate(signed(made, key("p256", "root")), id="issuing", key=signer.name, parent=IssuerId("root")))
+
+
+@lru_cache
+def issuing_of(tenant: str) -> Issuer:
+    """The issuing CA of a tenant, `TENANT-ca`."""
+    name = f"{tenant}-ca"
+    signer = key("p256", name)
+    made = draft_ca(
+        profile=profile("issuing-ca"),
+        issuer=root(),
+        subject={"organization": "Example", "common_name": f"Issuing CA of {tenant}"},
+        spki=signer.spki,
+        serial=serial(sum(tenant.encode())),
+        not_before=NOW - DAY,
+        not_after=NOW + 5 * 365 * DAY - 1 - DAY,
+    )
+    der = signed(made, key("p256", "root"))
+    return with_urls(issuer_from_certificate(der, id=name, key=signer.name, parent=IssuerId("root"), tenant=TenantId(tenant)))
 
 
 def grant(*, device: str = "pump-17", names: tuple[Name, ...] = (), of: str = "device") -> Grant:

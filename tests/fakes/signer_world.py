@@ -47,6 +47,7 @@ from ca.model import (
     Revocation,
     RevokeRequest,
     Role,
+    TenantId,
     TokenEvidence,
     TokenRequest,
 )
@@ -61,6 +62,7 @@ from ca.revoke import Revoking
 from ca.rules.caps import Attesting, Caps
 from ca.rules.grant import OPERATOR, OPERATOR_DEVICE, Policy
 from ca.rules.message import Act, Message, signed_octets, write_message
+from ca.rules.tenancy import Tenant, checked
 from ca.sign_crl import CrlSigning
 from ca.signer.desk import Desk, Log
 from ca.signer.questions import Questions
@@ -74,7 +76,7 @@ from ca.tokens import Tokens
 from ca.two_persons import TwoPersons
 from ca.witness import Witness
 from fleetca.forms import shipped_profiles
-from tests.fakes.certificates import CHECK_KEY, DAY, HASHES, NOW, issuing, key, root, spki_of
+from tests.fakes.certificates import CHECK_KEY, DAY, HASHES, NOW, issuing, issuing_of, key, root, spki_of
 from tests.fakes.checker import InPlace
 
 UID = 4242
@@ -171,10 +173,11 @@ class World:
         clock: SetClock | None = None,
         failpoint: Callable[[str], None] = no_failpoint,
         profiles: dict[ProfileName, Any] | None = None,
+        tenants: tuple[Tenant, ...] = (),
         attesting: Attesting = Attesting(),  # noqa: B008 - frozen
     ) -> None:
         self.attesting = attesting
-        self.folder, self.url = folder, url
+        self.folder, self.url, self.tenants = folder, url, tenants
         self.clock = clock or SetClock()
         self.caps = caps or {}
         self.kind = kind
@@ -192,14 +195,25 @@ class World:
         self.journal = Journal(self.folder / "issuance.journal")
         self.witness = Witness(self.journal)
         self.issuer = replace(issuing(self.kind), crls=self.plan, crl_url=self.crl_url)
-        self.issuers = Issuers([root(), self.issuer])
-        self.policy = Policy(DEPLOYMENT, DEFAULT_TENANT, ISSUING, self.profiles, self.caps, self.attesting)
+        self.tenant_issuers = [issuing_of(one.id) for one in self.tenants]
+        self.issuers = Issuers([root(), self.issuer, *self.tenant_issuers])
+        keys = {ISSUING: self.key, **{one.id: key("p256", one.id) for one in self.tenant_issuers}}
+        self.policy = Policy(
+            DEPLOYMENT,
+            DEFAULT_TENANT,
+            ISSUING,
+            self.profiles,
+            self.caps,
+            self.attesting,
+            tenants=checked(self.tenants),
+            owners={one.id: one.tenant for one in self.tenant_issuers},
+        )
         ledger = self.store.ledger
         shared = {"ledger": ledger, "issuers": self.issuers, "policy": self.policy, "clock": self.clock}
         self.issuing = Issuing(
             **shared,
             witness=self.witness,
-            keys={ISSUING: self.key},
+            keys=keys,
             chance=SystemChance(),
             serial_check=CHECK_KEY,
             failpoint=self.failpoint,
@@ -212,10 +226,10 @@ class World:
         self.superseding = Superseding(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
         self.operators = Operators(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.approving = Approving(**shared, witness=self.witness, two_persons=self.two_persons)
-        self.reviving = Reviving(ledger=ledger, witness=self.witness, two_persons=self.two_persons, clock=self.clock)
+        self.reviving = Reviving(ledger=ledger, witness=self.witness, two_persons=self.two_persons, policy=self.policy, clock=self.clock)
         self.manifests = ImportingManifests(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.challenging = Challenging(policy=self.policy, clock=self.clock, chance=SystemChance(), secret=CHECK_KEY)
-        self.describing = Describing(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
+        self.describing = Describing(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
         self.provisioning = Provisioning(**shared, witness=self.witness, keys={ISSUING: self.key}, failpoint=self.failpoint)
         self.crls = CrlSigning(
             ledger=ledger,
@@ -322,8 +336,9 @@ class World:
         asked = ConfirmRequest(PresentedCertificate(current.certificate), self.row(successor).ref)
         return self.confirming.confirm(asked, self.peer(Role.enroll))
 
-    def operator(self, name: str = "ada", *roles: str, person: str = "") -> Keypair:
-        self.operators.add(OperatorName(name), roles or ("admin",), self.peer(Role.operator), person=person)
+    def operator(self, name: str = "ada", *roles: str, person: str = "", tenant: str | None = None) -> Keypair:
+        of = None if tenant is None else TenantId(tenant)
+        self.operators.add(OperatorName(name), roles or ("admin",), self.peer(Role.operator), person=person, tenant=of)
         pair = Keypair()
         asked = IssueRequest(pair.csr(), self.local(Role.operator), DeviceId(OPERATOR_DEVICE + name), OPERATOR)
         pair.certificate = der_of(self.issue(asked, Role.operator))

@@ -74,7 +74,7 @@ def answer(world: World, who: Keypair, request: Proposal, *, approve: bool = Tru
 
 
 def revive(world: World, device: str = DEVICE) -> DeviceState:
-    return world.reviving.revive(DeviceId(device), world.peer(Role.operator), tenant=world.policy.tenant).state
+    return world.reviving.revive(DeviceId(device), world.peer(Role.operator)).state
 
 
 def refused(world: World, device: str = DEVICE) -> FleetcaError:
@@ -256,9 +256,9 @@ def test_only_a_retired_device_is_revived_and_only_what_is_exactly_said(world: W
     world.enrol(DEVICE)
     assert refused(world).code == "device-not-retired"
     with pytest.raises(NotFound):
-        world.reviving.revive(DeviceId("nobody"), world.peer(Role.operator), tenant=world.policy.tenant)
+        world.reviving.revive(DeviceId("nobody"), world.peer(Role.operator))
     with pytest.raises(Denied):
-        world.reviving.revive(DEVICE, world.peer(Role.enroll), tenant=world.policy.tenant)
+        world.reviving.revive(DEVICE, world.peer(Role.enroll))
     for subject in ('{"device": "pump-1"}', '{"device":"pump-1","more":1}', "[]", "{", "9" * 5000):
         with pytest.raises(Malformed) as caught:
             ask(world, ada, subject=subject)

@@ -53,7 +53,7 @@ EXPECTED = {
         Role.enroll: {"token", "presented", "message", "local", "validated", "manufacturer", "hardware"},
         Role.status: {"local"},
         Role.publisher: {"local"},
-        Role.operator: {"local", "message"},
+        Role.operator: {"local", "message", "unit"},
     },
     Verb.revoke: {
         Role.enroll: {"presented", "message", "validated"},
@@ -90,6 +90,18 @@ EXPECTED = {
         Role.status: set(),
         Role.publisher: set(),
         Role.operator: {"local", "message"},
+    },
+    Verb.open_shift: {
+        Role.enroll: set(),
+        Role.status: set(),
+        Role.publisher: set(),
+        Role.operator: {"message"},
+    },
+    Verb.propose: {
+        Role.enroll: {"message"},
+        Role.status: set(),
+        Role.publisher: set(),
+        Role.operator: {"message"},
     },
     Verb.confirm: {
         Role.enroll: {"presented", "message"},
