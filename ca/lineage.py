@@ -308,7 +308,7 @@ def claim_anchor(tx: Writing, anchor: Anchor, device: Device) -> None:
             "hardware-of-another-device",
             "This hardware is another device's.",
             why=f"Key sha256:{anchor.spki_sha256.hex()[:16]} ({anchor.kind.value}) stands on its record.",
-            fix="Look who it is: fleetca certificates list --key SHA256. A board is one device, for ever.",
+            fix="Its record says whose it is; a board is one device, for ever.",
         ) from None
 
 

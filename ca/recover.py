@@ -316,7 +316,9 @@ def _device_moved(tx: Writing, record: testimony.DeviceMoved, work: _Work) -> No
     tx.append_leaf(leaf.device_change(record.device, change))
     if record.facts is not None:
         for anchor in record.facts.anchors:
-            tx.claim_key(anchor.spki_sha256, device.id, now=anchor.at)
+            # Another device's by now: what is on record stays.
+            with suppress(Conflict), tx.savepoint():
+                tx.claim_key(anchor.spki_sha256, device.id, now=anchor.at)
         tx.set_device_facts(device.id, record.facts)
         tx.append_leaf(leaf.device_facts(device.id, record.facts, at=change.at))
     work.devices += 1

@@ -25,6 +25,8 @@ MEANINGS: Final = {
     "clone-suspected": "A key spoke for a certificate whose place another had taken by being used: the device's key may have been copied.",
     "housekeeping-waits": "What becomes due by itself could not be written down; the signer tries again in a minute.",
     "token-created": "A one-time token was made; only the beginning of its hash is shown.",
+    "manifest-entries": "Entries of a maker's manifest of secure elements came; `taken` of them are on record.",
+    "manifest-entries-refused": "Entries of such a manifest are not what their maker signed, or of devices that are others'; the command says why.",
     "approval-decided": "An operator decided on a request that waited; only the beginning of its hash is shown.",
     "account-bound": "An account of ACME has a device's one-time token from now on; only the beginning of its hash is shown.",
     "token-revoked": "Unused tokens of a device were withdrawn; the beginnings of their hashes.",

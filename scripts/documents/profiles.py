@@ -79,6 +79,8 @@ def _rows(one: Profile) -> Iterator[tuple[str, str]]:
     yield "other trust anchors", "learned by " + ", ".join(_ANCHORS[way] for way in one.anchors_by)
     if one.is_ca:
         yield "key rests", f"at least in: {one.minimum_protection.name}"
+    if one.attestation:
+        yield "attestation", f"the key is vouched for by {' or '.join(kind.value for kind in one.attestation)}"
     if one.approval_within:
         yield "approval", f"an operator approves each first certificate, within {duration_text(one.approval_within)}"
     if one.server_keygen:

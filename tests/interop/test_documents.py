@@ -127,7 +127,7 @@ def test_the_page_can_be_followed(page: Path, checkout: Path, tmp_path: Path, da
     for tool in ("nginx", "mosquitto", "haproxy"):
         if any(block.startswith(f"{tool} ") or f"\n{tool} " in block for block in blocks(page)):
             need(tool)
-    for tool in ("curl", "lego", "dehydrated", "softhsm2-util", "pkcs11-tool", "swtpm"):
+    for tool in ("curl", "lego", "dehydrated", "softhsm2-util", "pkcs11-tool", "swtpm", "swtpm_setup"):
         if any(re.search(rf"^{tool} ", block, re.MULTILINE) for block in blocks(page)):
             need(tool)
     if any("tpm2_" in block for block in blocks(page)):
