@@ -20,6 +20,7 @@ from ca.store.engine import Store
 from ca.system import SystemClock
 from config.settings import Settings
 from fleetca import forms
+from fleetca.process import settle
 from ocsp import model
 from ocsp.ports import Answers, ResponderKey
 from ocsp.presign import ALL_FORMS, FORMS, Presigning, Progress
@@ -181,12 +182,14 @@ class Presigner:
         Raises:
             Unavailable: database, signer or disk.
         """
+        settle()
         self.seats.renew()
         self.presigning.follow()
         return self.presigning.walk(also=also)
 
     def run(self, stopping: threading.Event) -> None:
         """Follow changes every second, go through all certificates again and again, and sweep files; until told to stop. Never raises."""
+        settle()
         progress = Progress(done=True)
         next_walk = self._clock.monotonic()
         trouble = ""

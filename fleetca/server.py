@@ -7,7 +7,6 @@ thread (docs/adr/0006-servers.md).
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 import ssl
@@ -24,13 +23,12 @@ import uvicorn
 from fleetca import protocol
 from fleetca.admission import Entrance, Room, Seat, room_for
 from fleetca.bridge import Bridge
+from fleetca.process import settle
 from fleetca.protocol import Lane, Protocol
 
 log = structlog.get_logger()
 
 CONNECTIONS: Final = 1000
-GARBAGE: Final = 20_000
-"""Objects made and not freed by count after which the collector looks for circles; a request leaves none."""
 
 
 class _WatchedHandshake(ssl.SSLObject):
@@ -115,10 +113,7 @@ class Server(uvicorn.Server):
         entrances: list[Any] = [self._entrance(listener) for listener in sockets or ()]
         self.servers = entrances
         self.started = True
-        # What is loaded by now stays: the collector need not look through it again for every few hundred requests.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GARBAGE)
+        settle()
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ca.model import AlgorithmName, CertificateRef, ChangeNumber, IssuerId, Reason, Serial, UnixTime
 
@@ -181,9 +181,8 @@ class Finished:
 # ---- The spool ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """One signed answer about one certificate."""
+class Packed(NamedTuple):
+    """One signed answer about one certificate. A tuple: signing ahead makes tens of thousands a second."""
 
     serial: Serial
     form: int

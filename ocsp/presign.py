@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ca.der import writer
-from ca.errors import Unavailable
+from ca.errors import FleetcaError, Unavailable
 from ca.model import CertificateRef, CertificateState, ChangeNumber, Issuer, IssuerId, RollEntry, UnixTime
 from ocsp.model import UNKNOWN, Packed, Policy, SerialCheck, Status, Verdict, Window
 from ocsp.ports import Answers, Clock, Roll, SpoolWriting
@@ -57,8 +57,12 @@ class _Hand:
     seat: Seat
     pieces: Pieces
     envelope: Envelope
-    read: set[tuple[int, Verdict, bool]]
-    """Forms of answers that were read again since this key signs (P11)."""
+    read: dict[tuple[Verdict, bool], set[int]]
+    """Status, and whether with a reason -> forms in which such answers were read again since this key signs (P11)."""
+
+
+_Signed = tuple[_Hand, Packed, bytes, bytes, bool]
+"""Who signed, the answer, its CertID and ResponseData, and whether it is read again before it leaves (P11)."""
 
 
 class Presigning:
@@ -90,8 +94,8 @@ class Presigning:
         self._forms = tuple(forms)
         self._hands: dict[IssuerId, _Hand] = {}
         self._change = spool.change()
-        self._waiting: list[tuple[IssuerId, Packed]] = []
-        """Handed over to `files`, and not yet in the spool: what is in the spool is not signed again before it is due."""
+        self._waiting: list[_Signed] = []
+        """Signed, and nowhere yet: until its page is done. What is alike is done together, since a signature leaves nothing else in the caches."""
         self._newest: int | None = None
         """Up to this row everything was looked at; None before the first walk."""
         self._check = check
@@ -182,7 +186,8 @@ class Presigning:
                 self._newest = entry.row - 1  # it is welcomed once it is issued, with all that come after it
             done, not_done = self._sign_due(entry, as_of=as_of, now=now)
             signed, failed = signed + done, failed + not_done
-        self._deliver()
+        refused = self._deliver()
+        signed, failed = signed - refused, failed + refused
         if not entries and self._newest is None:
             self._newest = progress.row
         if not entries and self._check is not None and self._all_ours:
@@ -211,7 +216,8 @@ class Presigning:
         if entry.ref.issuer not in self._prefixes or not self._matters(entry, now):
             return 0, 0
         status = under(self._policy, entry.ref.issuer, status_of((entry.state, entry.change)))
-        due = [form for form in self._forms if self._is_due(entry.ref, form, status, now)]
+        is_due = self._is_due
+        due = [form for form in self._forms if is_due(entry.ref, form, status, now)]
         signed = self._sign(entry.ref, due, status, as_of=as_of, now=now) if due else 0
         return signed, len(due) - signed
 
@@ -235,45 +241,58 @@ class Presigning:
         window = None if hand is None else hand.pieces.window(status)
         if hand is None or window is None:
             return 0
-        window = _spread(window, ref, now)
+        window, archive, share = _spread(window, ref, now), self._policy.archive, self._policy.reread_share
         number = writer.integer(ref.serial)
-        prefixes_of, key_hash, sign = self._prefixes[ref.issuer], hand.seat.responder.key_hash, hand.seat.key.sign
+        prefixes_of, key_hash, sign, tbs_of = self._prefixes[ref.issuer], hand.seat.responder.key_hash, hand.seat.key.sign, hand.pieces.tbs
+        read, waiting = hand.read.setdefault((status.verdict, bool(status.reason)), set()), self._waiting
         done = 0
         for form in forms:
             octets = writer.tlv(writer.SEQUENCE, prefixes_of[form] + number)
-            tbs = hand.pieces.tbs(octets, status, None)
+            tbs = tbs_of(octets, status, None)
             if tbs is None:
                 continue
-            one = Packed(ref.serial, form, status, now, window, self._policy.archive, as_of, key_hash, sign(tbs))
-            template = (form, status.verdict, bool(status.reason))
-            if (template not in hand.read or chosen(one.signature, self._policy.reread_share)) and not self._reads_back(hand, one, tbs):
-                continue
-            hand.read.add(template)
-            if self._files is None:
-                self._spool.put(ref.issuer, one)
-            else:
-                self._files.put(octets, hand.envelope.response(tbs, one.signature), window)
-                self._waiting.append((ref.issuer, one))
+            signature = sign(tbs)
+            one = Packed(ref.serial, form, status, now, window, archive, as_of, key_hash, signature)
+            again = form not in read or chosen(signature, share)
+            read.add(form)
+            waiting.append((hand, one, octets, tbs, again))
             done += 1
         return done
 
-    def _deliver(self) -> None:
-        """See that files are there, and then that the spool knows; after an error they are due again."""
+    def _deliver(self) -> int:
+        """Read the sample again, see that files are there, and then that the spool knows; what is not in the spool is due again. How many answers
+        were left out."""
         waiting, self._waiting = self._waiting, []
+        wrong = {at for at, signed in enumerate(waiting) if signed[4] and not self._reads_back(signed)}
+        if wrong:
+            waiting = [signed for at, signed in enumerate(waiting) if at not in wrong]
         if self._files is not None and waiting:
+            for hand, one, certificate_id, tbs, _ in waiting:
+                self._files.put(certificate_id, hand.envelope.response(tbs, one.signature), one.window)
             self._files.flush()
-            for issuer, one in waiting:
-                self._spool.put(issuer, one)
+        for hand, one, _, _, _ in waiting:
+            self._spool.put(hand.seat.responder.issuer, one)
+        return len(wrong)
 
-    def _reads_back(self, hand: _Hand, one: Packed, tbs: bytes) -> bool:
-        """Whether an answer says what it should (P11), also when it is put together from its record."""
+    def _reads_back(self, signed: _Signed) -> bool:
+        """Whether an answer says what it should (P11), also when it is put together from its record.
+
+        Raises:
+            Broken: it does not say it.
+        """
+        hand, one, _, tbs, _ = signed
         responder, asked = hand.seat.responder, packed.certificate_id(self._prefixes[hand.seat.responder.issuer][one.form], one.serial)
         body = hand.envelope.response(tbs, one.signature)
-        reread(body, responder, [(asked, one.status)], produced_at=one.produced_at, window=one.window, nonce=None)
-        if packed.body(one, responder, asked) != body:
-            _log.error("a packed answer would not be the one that was signed; it is left out")
-            return False
-        return True
+        try:
+            reread(body, responder, [(asked, one.status)], produced_at=one.produced_at, window=one.window, nonce=None)
+            if packed.body(one, responder, asked) == body:
+                return True
+        except FleetcaError:
+            hand.read.clear()  # nothing of this key counts as read any more
+            raise
+        hand.read.clear()
+        _log.error("a packed answer would not be the one that was signed; it is left out")
+        return False
 
     def _hand(self, issuer: IssuerId, now: UnixTime) -> _Hand | None:
         hand, seat = self._hands.get(issuer), self._seats.current.get(issuer)
@@ -281,7 +300,7 @@ class Presigning:
             return None
         if hand is None or hand.seat is not seat:
             self._spool.add_certificate(issuer, seat.responder.key_hash, seat.responder.certificate)
-            hand = self._hands[issuer] = _Hand(seat, Pieces(seat.responder, self._policy, now=now), Envelope(seat.responder), set())
+            hand = self._hands[issuer] = _Hand(seat, Pieces(seat.responder, self._policy, now=now), Envelope(seat.responder), {})
         elif hand.pieces.now != now:
             hand.pieces = Pieces(seat.responder, self._policy, now=now)
         return hand
@@ -289,7 +308,7 @@ class Presigning:
 
 def _spread(window: Window, ref: CertificateRef, now: UnixTime) -> Window:
     """When it is due again: between a quarter and a half of what is left, at the certificate's own point."""
-    share = freshness.spread(zlib.crc32(ref.serial.to_bytes(20, "big")).to_bytes(4, "big"))
+    share = zlib.crc32(ref.serial.to_bytes(20, "big")) / 0xFFFFFFFF
     return Window(window.this_update, window.next_update, now + int((window.next_update - now) * (0.5 - 0.25 * share)))
 
 

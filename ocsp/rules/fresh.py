@@ -27,7 +27,7 @@ _NONCES: Final = [
 class Pieces:
     """What all fresh answers of one responder in one second have in common."""
 
-    __slots__ = ("_policy", "_responder", "_statuses", "_windows", "now", "produced")
+    __slots__ = ("_last", "_policy", "_responder", "_statuses", "_windows", "now", "produced")
 
     def __init__(self, responder: Responder, policy: Policy, *, now: UnixTime) -> None:
         self.now = now
@@ -35,13 +35,18 @@ class Pieces:
         self._responder, self._policy = responder, policy
         self._statuses: dict[Status, bytes | None] = {}
         self._windows: dict[Status, Window | None] = {}
+        self._last: tuple[Status | None, bytes | None] = (None, None)
+        """The last status and what is said of it: almost all certificates have the very same, and finding a status by its hash costs more."""
 
     def tbs(self, certificate_id: bytes, status: Status, nonce: bytes | None) -> bytes | None:
         """DER ResponseData; None where no time is left to say anything about."""
-        try:
-            said = self._statuses[status]
-        except KeyError:
-            said = self._statuses[status] = self._said(status)
+        last, said = self._last
+        if status is not last:
+            try:
+                said = self._statuses[status]
+            except KeyError:
+                said = self._statuses[status] = self._said(status)
+            self._last = status, said
         if said is None:
             return None
         single = certificate_id + said

@@ -42,13 +42,12 @@ def signature_octets(size: int) -> int:
 
 def pack(one: Packed, size: int) -> bytes:
     """A record of `size` octets."""
-    window = one.window
+    serial, form, status, produced_at, window, archive, as_of, key_hash, signature = one
     octets = _FIELDS.pack(
-        one.form + 1, _VERDICTS.index(one.status.verdict), one.status.reason, 0, one.serial.to_bytes(20, "big"), one.status.since, one.produced_at,
-        window.this_update, window.next_update, window.refresh_at, _NO_ARCHIVE if one.archive is None else one.archive + 1, one.as_of, one.key_hash,
-        len(one.signature),
+        form + 1, _VERDICTS.index(status.verdict), status.reason, 0, serial.to_bytes(20, "big"), status.since, produced_at, window.this_update,
+        window.next_update, window.refresh_at, _NO_ARCHIVE if archive is None else archive + 1, as_of, key_hash, len(signature),
     )  # fmt: skip
-    content = (octets + one.signature).ljust(size - _CHECK.size, b"\0")
+    content = (octets + signature).ljust(size - _CHECK.size, b"\0")
     return content + _CHECK.pack(zlib.crc32(content))
 
 
@@ -59,7 +58,7 @@ def place_of(octets: bytes, slots: int) -> int:
 
 def is_whole(octets: bytes) -> bool:
     """Whether a slot's sum is right."""
-    return not is_empty(octets) and _CHECK.unpack(octets[-_CHECK.size :])[0] == zlib.crc32(octets[: -_CHECK.size])
+    return octets[0] != 0 and octets[-4:] == zlib.crc32(octets[:-4]).to_bytes(4, "big")
 
 
 def is_empty(octets: bytes) -> bool:
@@ -67,7 +66,7 @@ def is_empty(octets: bytes) -> bool:
     return octets[0] == 0
 
 
-def find(table: Table, *, start: int, size: int, slots: int, serial: Serial, form: int) -> int:
+def find(table: Table, start: int, size: int, slots: int, serial: Serial, form: int) -> int:  # noqa: PLR0917  names cost too, a million times
     """Where in a table of records the one of a certificate in a form of CertID stands, or the empty slot where it belongs.
 
     Args:

@@ -39,8 +39,10 @@ _START: Final = 4096
 _FEWEST: Final = 16_384
 """Slots of a new table: 3 MB, and no copying before there are some thousand certificates."""
 _FULL: Final = 0.7
-_MANY: Final = 100_000
-"""Slots from which on a full table is only doubled."""
+_VARIES: Final = 2
+"""Octets by which other signatures of a key may be longer, as ECDSA's are; what is longer all the same gets a table of longer records."""
+_COPIED: Final = 4096
+"""Slots of a growing table that are put together before they are written. Old and new order are nearly the same, so most records find theirs there."""
 _COUNTED: Final = 256
 """After so many new records the head says how many there are; also when all is kept."""
 
@@ -58,13 +60,17 @@ class _Table:
         self.room, self.most = packed.signature_octets(self.size), int(self.slots * _FULL)
         """The longest signature, and how many records before it is full."""
 
-    def slot(self, number: int) -> bytes:
-        start = _START + number * self.size
-        return self._map[start : start + self.size]
+    def whole(self) -> Iterator[bytes]:
+        """Its records, as they lie there; none that is damaged."""
+        size, mapped, is_whole = self.size, self._map, packed.is_whole
+        for start in range(_START, len(mapped), size):
+            octets = mapped[start : start + size]
+            if octets[0] and is_whole(octets):
+                yield octets
 
     def find(self, serial: Serial, form: int) -> int:
         """Where the record of a certificate stands, or belongs."""
-        return packed.find(self._map, start=_START, size=self.size, slots=self.slots, serial=serial, form=form)
+        return packed.find(self._map, _START, self.size, self.slots, serial, form)
 
     def at(self, place: int) -> bytes:
         return self._map[place : place + self.size]
@@ -176,7 +182,7 @@ class SpoolWriter(SpoolReader):
         """
         table = self._tables.get(issuer)
         if table is None or len(one.signature) > table.room or self._filled[issuer] >= table.most:
-            table = self._grow(issuer, table, packed.record_octets(len(one.signature)))
+            table = self._grow(issuer, table, packed.record_octets(len(one.signature) + _VARIES))
         place = table.find(one.serial, one.form)
         new = table.is_free(place)
         try:  # a million times: no context manager
@@ -257,7 +263,7 @@ class SpoolWriter(SpoolReader):
         size = max(size, old.size if old else 0)
         slots = _FEWEST if old is None else old.slots
         if old is not None and self._filled[issuer] >= old.most:
-            slots *= 8 if slots < _MANY else 2
+            slots *= 2
         new = self._folder / f"{issuer}.new"
         with _writing(self._folder):
             descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -266,17 +272,8 @@ class SpoolWriter(SpoolReader):
                 # Space is taken now: a disk that is full later would end us by a signal.
                 os.posix_fallocate(descriptor, 0, _START + size * slots)
                 os.pwrite(descriptor, _HEAD.pack(_MAGIC, size, slots), 0)
-                taken = bytearray(slots)
-                for number in range(old.slots if old else 0):
-                    assert old is not None, "there are slots"
-                    octets = old.slot(number)
-                    if packed.is_whole(octets):
-                        at = packed.place_of(octets, slots)
-                        while taken[at]:
-                            at = at + 1 if at + 1 < slots else 0
-                        taken[at] = 1
-                        os.pwrite(descriptor, octets if size == old.size else _longer(octets, size), _START + at * size)
-                os.pwrite(descriptor, sum(taken).to_bytes(8, "big"), _COUNT.start)
+                copied = 0 if old is None else _copy(old, descriptor, size, slots)
+                os.pwrite(descriptor, copied.to_bytes(8, "big"), _COUNT.start)
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
@@ -284,6 +281,31 @@ class SpoolWriter(SpoolReader):
         table = self._tables[issuer] = _Table(self._folder / f"{issuer}.spool")
         self._open(issuer, table)
         return table
+
+
+def _copy(old: _Table, descriptor: int, size: int, slots: int) -> int:
+    """Bring the whole records of a table into a new file; how many those were."""
+    taken = bytearray(slots)
+    first, part = 0, bytearray(os.pread(descriptor, _COPIED * size, _START))
+    place_of = packed.place_of
+    for octets in old.whole():
+        at = place_of(octets, slots)
+        while taken[at]:
+            at = at + 1 if at + 1 < slots else 0
+        taken[at] = 1
+        if size != old.size:
+            octets = _longer(octets, size)  # noqa: PLW2901  the same record
+        ahead = at - first
+        if _COPIED <= ahead < 2 * _COPIED:
+            os.pwrite(descriptor, part, _START + first * size)
+            first, ahead = at, 0
+            part = bytearray(os.pread(descriptor, min(_COPIED, slots - first) * size, _START + first * size))
+        if 0 <= ahead < _COPIED:
+            part[ahead * size : ahead * size + size] = octets
+        else:  # it went around the end, or lies before the part
+            os.pwrite(descriptor, octets, _START + at * size)
+    os.pwrite(descriptor, part, _START + first * size)
+    return sum(taken)
 
 
 def _longer(octets: bytes, size: int) -> bytes:

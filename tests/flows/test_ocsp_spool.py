@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from cryptography.x509 import ocsp as library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ca.errors import Conflict, StoreUnavailable, Unavailable
+from ca.errors import Broken, Conflict, StoreUnavailable, Unavailable
 from ca.model import CertificateState, IssuerId, Reason, Serial
 from ca.rules.serial import make_serial
 from ocsp.model import Packed, Policy, SerialCheck, Status, Verdict, Window
@@ -120,7 +119,7 @@ def test_a_record_is_read_as_it_was_written_and_a_damaged_one_not_at_all(one: Pa
     octets = packed.pack(one, packed.record_octets(72))
     assert packed.unpack(octets) == one
     table = octets + bytes(len(octets))
-    assert packed.find(table, start=0, size=len(octets), slots=2, serial=one.serial, form=one.form) in {0, len(octets)}
+    assert packed.find(table, 0, len(octets), 2, one.serial, one.form) in {0, len(octets)}
     at = data.draw(st.integers(0, len(octets) - 1))
     damaged = bytearray(octets)
     damaged[at] ^= 1 << data.draw(st.integers(0, 7))
@@ -131,7 +130,7 @@ def test_a_spool_grows_keeps_everything_and_is_found_again(tmp_path: Path, monke
     monkeypatch.setattr("ocsp.spool.packed._FEWEST", 64)
     writer = SpoolWriter(tmp_path)
     base = Packed(Serial(1), 1, Status(Verdict.good), NOW, Window(NOW, NOW + 9, NOW + 5), None, 7, b"k" * 20, b"s" * 70)
-    ones = [replace(base, serial=Serial(many(number)), form=number % 8) for number in range(3000)]
+    ones = [base._replace(serial=Serial(many(number)), form=number % 8) for number in range(3000)]
     early = SpoolReader(tmp_path)
     for one in ones:
         writer.put(ISSUING, one)
@@ -145,7 +144,7 @@ def test_a_spool_grows_keeps_everything_and_is_found_again(tmp_path: Path, monke
         assert reader.get(ISSUING, ones[0].serial, 7) is None
         assert reader.filled() == 3000
     # Longer signatures need longer records.
-    long = replace(base, signature=b"s" * 3309)
+    long = base._replace(signature=b"s" * 3309)
     writer.put(ISSUING, long)
     early.look()
     assert early.get(ISSUING, base.serial, 1) == long
@@ -154,6 +153,29 @@ def test_a_spool_grows_keeps_everything_and_is_found_again(tmp_path: Path, monke
         SpoolWriter(tmp_path)
     writer.close()
     assert SpoolWriter(tmp_path).get(ISSUING, ones[9].serial, ones[9].form) == ones[9]
+
+
+def test_a_table_that_grows_in_parts_keeps_everything_and_drops_what_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts so small that records lie before, in, right behind and far behind the one that is put together."""
+    monkeypatch.setattr("ocsp.spool.packed._FEWEST", 64)
+    monkeypatch.setattr("ocsp.spool.packed._COPIED", 5)
+    writer = SpoolWriter(tmp_path)
+    base = Packed(Serial(1), 1, Status(Verdict.good), NOW, Window(NOW, NOW + 9, NOW + 5), None, 7, b"k" * 20, b"s" * 70)
+    ones = [base._replace(serial=Serial(many(number)), form=number % 4) for number in range(500)]
+    for number, one in enumerate(ones):
+        writer.put(ISSUING, one)
+        assert all(writer.get(ISSUING, earlier.serial, earlier.form) == earlier for earlier in ones[: number + 1 : 7])
+    table = writer._tables[ISSUING]
+    with (tmp_path / f"{ISSUING}.spool").open("r+b") as file:
+        file.seek(table.find(ones[3].serial, ones[3].form) + 50)
+        file.write(b"\xff")
+    size = table.size
+    writer.put(ISSUING, base._replace(signature=b"s" * 200))
+    assert writer._tables[ISSUING].size > size, "longer records"
+    assert [one for one in ones if writer.get(ISSUING, one.serial, one.form) != one] == [ones[3]]
+    writer.tell_counts()
+    assert writer.filled() == 500
+    writer.close()
 
 
 @pytest.mark.parametrize(
@@ -417,6 +439,49 @@ def test_keys_of_every_algorithm_sign_ahead(tmp_path: Path, algorithm: str) -> N
     told = library.load_der_ocsp_response(body)
     assert told.certificate_status is library.OCSPCertStatus.REVOKED
     assert told.certificates[0].public_key() == desk.keys[-1].private.public_key()
+
+
+def test_P11_an_answer_that_does_not_read_back_is_left_out_and_the_next_of_its_form_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world()
+    desk = Desk(world, tmp_path, files=True, policy=Policy(reread_share=0.0))
+    whole, read = packed.body, []
+
+    def wrong_once(one: Packed, *rest: Any) -> bytes:
+        read.append((one.status.verdict, one.form))
+        return b"other octets" if len(read) == 1 else whole(one, *rest)
+
+    monkeypatch.setattr("ocsp.presign.packed.body", wrong_once)
+    progress = desk.walk()
+    assert (progress.signed, progress.failed) == (5, 1)
+    assert len(read) == len(set(read)), "the first of each form"
+    assert desk.spool.filled() == 5
+    assert len([file for file in desk.files.rglob("*") if file.is_file()]) <= 5
+    before = len(read)
+    progress = desk.walk()
+    assert (progress.signed, progress.failed) == (1, 0), "it is due again"
+    assert read[before:] == read[:1], "and read again"
+    assert desk.spool.filled() == 6
+
+
+def test_P11_an_answer_that_says_something_else_ends_the_walk_and_nothing_of_its_page_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world()
+    desk = Desk(world, tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Broken("ocsp-reread", "An OCSP answer does not say what it should.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ocsp.presign.reread", refuse)
+        for _ in range(2):
+            with pytest.raises(Broken):
+                desk.walk()
+        desk.spool.tell_counts()
+        assert desk.spool.filled() == 0
+    assert desk.walk().signed == 6
 
 
 def test_only_delivered_certificates_are_signed_ahead(tmp_path: Path) -> None:
