@@ -1283,8 +1283,6 @@ class GraveAct(Enum):
     """A changed or new profile takes effect."""
     mass_revocation = "mass-revocation"
     """More certificates are revoked at once than one person may."""
-    recover = "recover"
-    """The journal is written back into a database that lost something."""
     revive = "revive"
     """The id of a retired device may enrol again."""
 

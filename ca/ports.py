@@ -41,6 +41,8 @@ from ca.model import (
     OperatorName,
     OutletCopy,
     Placed,
+    Profile,
+    ProfileName,
     Proposal,
     QueuedLeaf,
     Reason,
@@ -365,6 +367,14 @@ class Writing(Protocol):
 
     def proposals_of(self, act: GraveAct, subject: str) -> Sequence[Proposal]:
         """All that were ever made for exactly this, what ends first first."""
+        ...
+
+    def accepted_profiles(self) -> Mapping[ProfileName, Profile]:
+        """The version of each profile that is in force, where two persons approve them."""
+        ...
+
+    def accept_profile(self, profile: Profile) -> None:
+        """This version is in force from now on."""
         ...
 
     def count_devices(self, tenant: TenantId, *, most: int) -> int:

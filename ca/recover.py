@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import islice
 
-from ca import approvals, lineage, provision, two_persons
+from ca import accept_profiles, approvals, lineage, provision, two_persons
 from ca.errors import Conflict, FleetcaError
 from ca.issue import no_failpoint
 from ca.lineage import Issuers
@@ -175,6 +175,8 @@ class Recovery:
                         _operator(tx, record)
                     case testimony.ApprovalDecided():
                         _approval(tx, record)
+                    case testimony.ProfileAccepted():
+                        _profile(tx, record)
                     case testimony.ProposalMoved():
                         _proposal(tx, record)
                     case testimony.CrlIntended():
@@ -185,6 +187,7 @@ class Recovery:
                         | testimony.UnitsTaken()
                         | testimony.RecordsSealed()
                         | testimony.Wiped()
+                        | testimony.WipeOrdered()
                     ):
                         provision.recall(tx, record)
         except Conflict as error:
@@ -383,6 +386,13 @@ def _approval(tx: Writing, record: testimony.ApprovalDecided) -> None:
         tx.append_leaf(leaf.approval(told, channel=record.channel))
     elif found.state is ApprovalState.pending:
         approvals.put(tx, record)
+
+
+def _profile(tx: Writing, record: testimony.ProfileAccepted) -> None:
+    # In the order in which they came into force: the last one stays.
+    found = tx.accepted_profiles().get(record.profile.name)
+    if found is None or found.digest != record.profile.digest:
+        accept_profiles.put(tx, record)
 
 
 _STEPS = (ProposalState.open, ProposalState.approved, ProposalState.refused, ProposalState.withdrawn, ProposalState.used)

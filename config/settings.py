@@ -547,10 +547,10 @@ class Log(Form):
 class Approvals(Form):
     """What one person alone does not do."""
 
-    two_persons: Several[Literal["ca-certificate", "profile", "mass-revocation", "recover"]] = Field(
+    two_persons: Several[Literal["ca-certificate", "profile", "mass-revocation"]] = Field(
         (),
         description="Acts that one operator asks for and another one approves: `ca-certificate` (a ceremony that brings a new CA), `profile` (a new or "
-        "changed profile takes effect), `mass-revocation`, `recover`. Reviving the id of a retired device, and publishing a CRL that the gate refused, "
+        "changed profile takes effect), `mass-revocation`. Reviving the id of a retired device, and publishing a CRL that the gate refused, "
         "always need two persons. `fleetca init` names all of them.",
     )
     approvers: int = Field(1, ge=1, le=5, description="How many others approve, beside who asks.")

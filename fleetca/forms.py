@@ -216,15 +216,19 @@ def demand(settings: Settings) -> Demand:
     return Demand(frozenset(map(GraveAct, said.two_persons)), said.approvers, said.mass_revocation)
 
 
-def tenants(settings: Settings) -> Mapping[str, Tenant]:
+def tenants(settings: Settings, house: Mapping[ProfileName, Profile] | None = None) -> Mapping[str, Tenant]:
     """The tenants by prefix, with the profiles they have.
+
+    Args:
+        house: the profiles in force; None: those of the settings. What a tenant names and is not in force, it does not have.
 
     Raises:
         Misconfigured: two clash (`tenant-clash`), one names what there is not (`tenant-unknown`), or would widen a profile (`tenant-loosens`).
     """
     if not settings.tenants:
         return {}
-    house = profiles(settings)
+    known = profiles(settings)
+    house = known if house is None else house
     succeeding = {one.succeeds for one in settings.issuers if one.succeeds is not None}
     found = []
     for one in settings.tenants:
@@ -233,7 +237,7 @@ def tenants(settings: Settings) -> Mapping[str, Tenant]:
                 raise Misconfigured("tenant-unknown", f"{one.issuer} is no issuer that could be this tenant's own.")
             if settings.issuer(one.issuer).key is None and one.issuer not in succeeding:
                 raise Misconfigured("tenant-unknown", f"The issuer {one.issuer} has no key here.")
-            unknown = sorted(set(one.profiles) - set(house))
+            unknown = sorted(set(one.profiles) - set(known))
             if unknown:
                 raise Misconfigured("tenant-unknown", f"There is no profile {unknown[0]}.")
             own = {
@@ -244,6 +248,7 @@ def tenants(settings: Settings) -> Mapping[str, Tenant]:
                     approval_within=one.approval_within,
                 )
                 for name in map(ProfileName, one.profiles)
+                if name in house
             }
             found.append(Tenant(TenantId(one.name), one.prefix, IssuerId(one.issuer), own, one.devices, one.per_minute))
     with _naming(settings.file, "tenants"):

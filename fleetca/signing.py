@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
+from ca.accept_profiles import AcceptingProfiles
 from ca.adopt import adopt
 from ca.approvals import Approving
 from ca.confirm import Confirming
@@ -48,6 +49,7 @@ from ca.supersede import Superseding
 from ca.system import SystemChance, SystemClock
 from ca.tokens import Tokens
 from ca.two_persons import TwoPersons
+from ca.wipe import Wiping
 from ca.witness import Witness
 from config.settings import Settings
 from fleetca import forms, key_inventory
@@ -124,6 +126,13 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
         _refuse_set_back(settings, store)
         journal = FileJournal(settings.signer.journal)
         witness = Witness(journal)
+        two_persons = TwoPersons(
+            ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, demand=forms.demand(settings)
+        )
+        accepted = AcceptingProfiles(ledger=store.ledger, witness=witness, two_persons=two_persons, clock=clock).settle(rules.profiles)
+        for waits in accepted.waiting:
+            log.warning("profile-waits", profile=waits, fix=f"fleetca approvals request profile {waits}")
+        rules = replace(rules, profiles=accepted.profiles, tenants=forms.tenants(settings, accepted.profiles))
         issuing = Issuing(
             ledger=store.ledger,
             witness=witness,
@@ -134,9 +143,6 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
             chance=chance,
             serial_check=forms.serial_check_key(settings),
             failpoint=points,
-        )
-        two_persons = TwoPersons(
-            ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, demand=forms.demand(settings)
         )
         revoking = Revoking(
             ledger=store.ledger,
@@ -185,6 +191,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                 describing=Describing(ledger=store.ledger, witness=witness, policy=rules, clock=clock),
                 manifests=ImportingManifests(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 challenging=Challenging(policy=rules, clock=clock, chance=chance, secret=forms.serial_check_key(settings)),
+                wiping=Wiping(ledger=store.ledger, witness=witness, keys=keys, issuers=issuers, policy=rules, clock=clock),
                 provisioning=Provisioning(
                     ledger=store.ledger, witness=witness, keys=keys, issuers=issuers, policy=rules, clock=clock, failpoint=points
                 ),

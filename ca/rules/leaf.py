@@ -31,6 +31,7 @@ from ca.model import (
     LogLeaf,
     Name,
     Operator,
+    Profile,
     Proposal,
     RecordSeal,
     RenewalOrder,
@@ -288,6 +289,11 @@ def record_seal(sealed: RecordSeal, *, actor: str) -> LogLeaf:
     return _leaf("record-seal", sealed.at, station=sealed.station, count=sealed.count, last=sealed.last, issuer=sealed.issuer, actor=actor)
 
 
+def wipe_order(device_id: DeviceId, *, order_sha256: str, issuer: IssuerId, actor: str, at: UnixTime) -> LogLeaf:
+    """A retired device may be ordered to wipe its keys."""
+    return _leaf("wipe-order", at, device=device_id, order_sha256=order_sha256, issuer=issuer, actor=actor)
+
+
 def wipe(receipt: WipeReceipt) -> LogLeaf:
     """A retired device said that it wiped its keys."""
     return _leaf("wipe", receipt.at, device=receipt.device, receipt_sha256=hashlib.sha256(receipt.octets).hexdigest(), actor=receipt.actor)
@@ -340,9 +346,7 @@ def anchors_of(anchors: Sequence[Anchor]) -> list[dict[str, Any]]:
 
 def manifest_refused(*, manifest: Digest, number: int, entry: Digest, code: str, actor: str, at: UnixTime) -> LogLeaf:
     """An entry of a maker's manifest of secure elements was refused."""
-    return _leaf(
-        "manifest-refused", at, manifest_sha256=manifest.hex(), number=number, entry_sha256=entry.hex(), code=code, actor=actor
-    )
+    return _leaf("manifest-refused", at, manifest_sha256=manifest.hex(), number=number, entry_sha256=entry.hex(), code=code, actor=actor)
 
 
 def device_change(known: Device, change: DeviceChange) -> LogLeaf:
@@ -390,6 +394,11 @@ def key_state(record: KeyRecord, change: KeyChange) -> LogLeaf:
 def clock(*, before: UnixTime, actor: str, at: UnixTime) -> LogLeaf:
     """A person said that the clock was wrong before and is right now."""
     return _leaf("clock", at, before=before, actor=actor)
+
+
+def profile(accepted: Profile, *, request: str, at: UnixTime) -> LogLeaf:
+    """A version of a profile is in force from here on: the first, or one that two persons approved."""
+    return _leaf("profile", at, name=accepted.name, digest=accepted.digest.hex(), request=request or None)
 
 
 def ceremony(name: str, *, transcript_sha256: Digest, outputs: Mapping[str, str], at: UnixTime) -> LogLeaf:

@@ -26,6 +26,7 @@ from ca.model import (
     KeyChange,
     KeyRecord,
     Operator,
+    Profile,
     Proposal,
     RecordSeal,
     RenewalOrder,
@@ -231,10 +232,30 @@ class RecordsSealed:
 
 
 @dataclass(frozen=True, slots=True)
+class WipeOrdered:
+    """A retired device may be ordered to wipe its keys. Written before the order is signed; a lost database loses nothing by it."""
+
+    device: DeviceId
+    order: str
+    at: UnixTime
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wiped:
     """A retired device sent its wipe receipt."""
 
     receipt: WipeReceipt
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileAccepted:
+    """A version of a profile is in force from here on."""
+
+    profile: Profile
+    request: str
+    """The proposal that two persons signed; empty for the first."""
+    at: UnixTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +283,14 @@ Record: TypeAlias = (
     | OperatorChanged
     | ApprovalDecided
     | ProposalMoved
+    | ProfileAccepted
     | CrlIntended
     | StationKnown
     | ShiftOpened
     | UnitsTaken
     | RecordsSealed
     | Wiped
+    | WipeOrdered
 )
 
 _KINDS: dict[str, type[Any]] = {
@@ -288,12 +311,14 @@ _KINDS: dict[str, type[Any]] = {
     "operator": OperatorChanged,
     "approval": ApprovalDecided,
     "proposal": ProposalMoved,
+    "profile": ProfileAccepted,
     "crl": CrlIntended,
     "station": StationKnown,
     "shift": ShiftOpened,
     "units": UnitsTaken,
     "record-seal": RecordsSealed,
     "wipe": Wiped,
+    "wipe-order": WipeOrdered,
 }
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 

@@ -50,7 +50,6 @@ SUBJECTS: Final[Mapping[GraveAct, frozenset[str]]] = {
     GraveAct.ca_certificate: frozenset({"transcript_sha256"}),
     GraveAct.profile: frozenset({"profile", "digest"}),
     GraveAct.mass_revocation: frozenset({"root", "requests", "certificates", "reason", "invalid_from"}),
-    GraveAct.recover: frozenset({"journal_sha256", "accept_clock"}),
     GraveAct.revive: frozenset({"device"}),
 }
 """The fields of each act's exact request."""

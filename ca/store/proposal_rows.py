@@ -1,14 +1,14 @@
-"""Grave acts that wait for a second person, as they stand in the database. Statements only; what they mean is for `ca.rules.two_persons`."""
+"""Grave acts that wait for a second person, and profiles as two approved them, as they stand in the database. Statements only; what they mean is for `ca.rules.two_persons`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
-from ca.model import Digest, GraveAct, Proposal, TenantId, UnixTime
+from ca.model import Digest, GraveAct, Profile, ProfileName, Proposal, TenantId, UnixTime
 from ca.rules import forms
 from ca.rules.ids import subject_digest
 from ca.store import tables as t
@@ -31,6 +31,11 @@ LISTED = (
 EVERY = sa.select(_p.body).where(_p.request > param("request")).order_by(_p.request).limit(param("limit"))
 _new = insert(t.proposals).values(values_of(t.proposals))
 PUT = _new.on_conflict_do_update(index_elements=["request"], set_={"state": _new.excluded.state, "body": _new.excluded.body})
+
+_w = t.profiles.c
+ACCEPTED = sa.select(_w.body).order_by(_w.name)
+_accepted = insert(t.profiles).values(values_of(t.profiles))
+ACCEPT = _accepted.on_conflict_do_update(index_elements=["name"], set_={"body": _accepted.excluded.body})
 
 
 def proposal_of(row: Row) -> Proposal:
@@ -58,6 +63,11 @@ class ProposalReads(Reads):
         values = {"tenant": tenant, "expires": expires, "request": request, "limit": limit}
         return [proposal_of(row) for row in self._all(LISTED, values)]
 
+    def accepted_profiles(self) -> Mapping[ProfileName, Profile]:
+        """The version of each profile that is in force, where two persons approve them."""
+        found = (forms.read(Profile, orjson.loads(row[0])) for row in self._all(ACCEPTED, {}))
+        return {profile.name: profile for profile in found}
+
     def every_proposal(self) -> Iterator[Proposal]:
         after = b""
         while page := [proposal_of(row) for row in self._all(EVERY, {"request": after, "limit": _PAGE})]:
@@ -69,6 +79,10 @@ class ProposalWrites(Writes, ProposalReads):
     def put_proposal(self, proposal: Proposal) -> None:
         """The proposal as it is from now on."""
         self._change(PUT, _parameters(proposal))
+
+    def accept_profile(self, profile: Profile) -> None:
+        """This version is in force from now on."""
+        self._change(ACCEPT, {"name": profile.name, "body": orjson.dumps(forms.write(profile), option=orjson.OPT_SORT_KEYS).decode()})
 
 
 def _parameters(proposal: Proposal) -> dict[str, Any]:

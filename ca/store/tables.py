@@ -303,6 +303,14 @@ wipe_receipts = sa.Table(
     sqlite_with_rowid=False,
 )
 
+profiles = sa.Table(
+    "profiles",
+    metadata,
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("body", TEXT, nullable=False),  # as JSON
+    sqlite_with_rowid=False,
+)
+
 messages = sa.Table(
     "messages",
     metadata,

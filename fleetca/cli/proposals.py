@@ -64,6 +64,23 @@ def ca_certificate(folder: str, **common: Any) -> None:
 
 
 @request.command(
+    help="That the profile NAME may take effect as the settings have it now. Done by: the signer, when it reads its settings again."
+)
+@click.argument("name")
+@_options
+def profile(name: str, **common: Any) -> None:
+    from ca.model import GraveAct, ProfileName
+    from fleetca import forms
+
+    found = forms.profiles(forms.read_settings(common["settings"])).get(ProfileName(name))
+    if found is None:
+        from ca.errors import NotFound
+
+        raise NotFound("profile-unknown", f"The settings have no profile {name!r}.", fix="List them: fleetca profiles list")
+    _ask(GraveAct.profile, {"profile": found.name, "digest": found.digest.hex()}, **common)
+
+
+@request.command(
     "mass-revocation",
     help="That every issued certificate for which all conditions hold now may be revoked. They are written to a new file, LIST, which the other person"
     " reads; done by: fleetca revoke --list LIST",

@@ -56,6 +56,7 @@ from ca.store.database import Database
 from ca.store.engine import Store, open_store
 from ca.store.ledger import SqlWriting
 from ca.store.reading import Reading
+from fleetca.forms import shipped_profiles
 from tests.databases import Cluster, sqlite_url
 from tests.fakes.devices import moved
 from tests.fakes.intents import ISSUER, NOW, digest, intent, token
@@ -220,6 +221,7 @@ def ask_everything(store: Store) -> set[str]:
         "find_proposal": (digest(),),
         "find_proposal_by_beginning": ("00ff",),
         "proposals_of": (GraveAct.revive, "{}"),
+        "accepted_profiles": (),
         "find_token_by_beginning": (digest()[:16],),
         "find_by_der_digest": (digest(),),
         "find_device": (DeviceId("pump-5"),),
@@ -357,6 +359,7 @@ def write_everything(store: Store) -> set[str]:
         ("age_issuer", (ISSUER,), {"last_ends": NOW, "retired_at": None}),
         ("add_approval", (waits,), {}),
         ("add_approval", (waits,), {}),
+        ("accept_profile", (shipped_profiles()[one.grant.profile],), {}),
         ("count_in_period", ("operator-revocations:default",), {"period": 5, "amount": 3}),
         ("put_proposal", (grave,), {}),
         ("put_proposal", (grave,), {}),

@@ -197,6 +197,12 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "profiles",
+        sa.Column("name", TEXT, primary_key=True),
+        sa.Column("body", TEXT, nullable=False),  # as JSON
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "certificates",
         sa.Column("id", ROW, primary_key=True),
         sa.Column("issuer", TEXT, nullable=False),
