@@ -382,7 +382,13 @@ def _seal(tx: Writing, station: Station, said: testimony.RecordsSealed) -> None:
 
 
 def recall(
-    tx: Writing, said: testimony.StationKnown | testimony.ShiftOpened | testimony.UnitsTaken | testimony.RecordsSealed | testimony.Wiped
+    tx: Writing,
+    said: testimony.StationKnown
+    | testimony.ShiftOpened
+    | testimony.UnitsTaken
+    | testimony.RecordsSealed
+    | testimony.Wiped
+    | testimony.WipeOrdered,
 ) -> None:
     """What the journal tells and the database has forgotten."""
     match said:
@@ -403,3 +409,5 @@ def recall(
         case testimony.Wiped():
             if tx.add_wipe(said.receipt, said.receipt.tenant):
                 tx.append_leaf(leaf.wipe(said.receipt))
+        case testimony.WipeOrdered():
+            pass  # it is a leaf of the log, and no row

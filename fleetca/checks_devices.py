@@ -37,6 +37,24 @@ def clones(patient: Patient) -> Iterator[Verdict]:
         yield ok("No device spoke with two certificates that want the same place.")
 
 
+def unwiped(patient: Patient) -> Iterator[Verdict]:
+    """Retired devices that never said that they wiped their keys."""
+    store = open_store(forms.store_url(patient.settings), readonly=True)
+    try:
+        missing = store.reading.unwiped(after="", limit=MOST)
+    finally:
+        store.close()
+    if missing:
+        shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        yield bad(
+            f"{len(missing) if len(missing) < MOST else f'{MOST} or more'} retired devices sent no wipe receipt.",
+            f"They are {shown}.",
+            "Order the wipe: fleetca devices wipe-order ID --out FILE; list them: fleetca devices unwiped",
+        )
+    else:
+        yield ok("Every retired device that had a certificate sent its wipe receipt.")
+
+
 def exceptions(patient: Patient) -> Iterator[Verdict]:
     """Devices without a root of trust whose justification has ended, and which are not retired."""
     now = patient.clock.now()

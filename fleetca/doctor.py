@@ -32,6 +32,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = 
     ("record", checks_outside.record),
     ("clones", checks_devices.clones),
     ("exceptions", checks_devices.exceptions),
+    ("wipes", checks_devices.unwiped),
 )
 
 

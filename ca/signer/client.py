@@ -66,6 +66,7 @@ from ca.model import (
     Token,
     TokenRequest,
     TokenWithdrawal,
+    WipeReceipt,
 )
 from ca.rules import forms
 from ca.signer import messages
@@ -228,6 +229,18 @@ class SignerClient:
     def seal_records(self, station: str, documents: Sequence[bytes]) -> RecordSeal:
         """Have the next provisioning records of a station countersigned; without any, the last countersignature."""
         return forms.read(RecordSeal, self._ask("seal-records", {"station": station, "records": [each.decode() for each in documents]}))
+
+    def order_wipe(self, device: DeviceId) -> bytes:
+        """The signed order that a retired device wipes its keys by."""
+        return forms.read(bytes, self._ask("order-wipe", {"device": device}))
+
+    def take_wipe(self, receipt: bytes) -> WipeReceipt:
+        """Put a device's wipe receipt on record."""
+        return forms.read(WipeReceipt, self._ask("take-wipe", {"receipt": forms.write(receipt)}))
+
+    def unwiped(self, *, after: str = "", limit: int = 200) -> tuple[DeviceId, ...]:
+        """A page of the retired devices that had a certificate and sent no wipe receipt, by id."""
+        return forms.read(tuple[DeviceId, ...], self._ask("unwiped", {"after": after, "limit": limit}))
 
     def stations(self) -> tuple[Station, ...]:
         return forms.read(tuple[Station, ...], self._ask("stations", {}))

@@ -106,6 +106,8 @@ class Reading(Protocol):
 
     def stations(self) -> Sequence[Station]: ...
 
+    def unwiped(self, *, after: str, limit: int) -> Sequence[DeviceId]: ...
+
     def shifts(self, *, before: int, limit: int) -> Sequence[Shift]: ...
 
     def count_shift(self, shift: Shift) -> ShiftCount: ...
@@ -138,6 +140,7 @@ class Questions:
             "renewal-orders",
             "stations",
             "shifts",
+            "unwiped",
         }
     )
 
@@ -179,6 +182,7 @@ class Questions:
             "renewal-orders": lambda _: self._own(self._reading.renewal_orders()),
             "stations": lambda _: [one for one in self._reading.stations() if one.tenant == self._policy.tenant],
             "shifts": self._shifts,
+            "unwiped": lambda body: self._reading.unwiped(after=forms.read(str, body.get("after")), limit=_limit(body)),
             "keys": lambda _: self._key_records(),
             "key": lambda body: self._key_changes(Digest(forms.read(bytes, body.get("spki_sha256")))),
             "keys-held": lambda _: [_held(each) for each in self._held()],

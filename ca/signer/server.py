@@ -50,6 +50,7 @@ from ca.signer.questions import Questions
 from ca.supersede import Superseding
 from ca.tokens import Tokens
 from ca.two_persons import TwoPersons
+from ca.wipe import Wiping
 
 HOUSEKEEPING: Final = 60.0
 """Seconds between two looks for what became due without anybody asking."""
@@ -72,6 +73,7 @@ class Verbs:
     operators: Operators
     describing: Describing
     provisioning: Provisioning
+    wiping: Wiping
     challenging: Challenging
     manifests: ImportingManifests
     ceremonies: RecordingCeremonies
@@ -123,6 +125,8 @@ class SignerServer:
             "add-operator": self._add_operator,
             "disable-operator": self._disable_operator,
             "describe-device": self._describe_device,
+            "order-wipe": self._order_wipe,
+            "take-wipe": self._take_wipe,
             "challenge-tpm": self._challenge_tpm,
             "import-manifest": self._import_manifest,
             "record-ceremony": self._record_ceremony,
@@ -394,6 +398,18 @@ class SignerServer:
         # Not at the desk: it asks the database nothing, and nothing is kept of it.
         with self._challenge_lock:
             return self._verbs.challenging.challenge(forms.read(ChallengeRequest, _plain(body)), peer)
+
+    def _order_wipe(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        name = ids.device_id(forms.read(str, body.get("device")))
+        made = self._desk.do(lambda: self._verbs.wiping.order(name, peer))
+        self._log.info("wipe-ordered", uid=peer.uid, device=name)
+        return made
+
+    def _take_wipe(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        octets = forms.read(bytes, body.get("receipt"))
+        made = self._desk.do(lambda: self._verbs.wiping.take(octets, peer))
+        self._log.info("wiped", uid=peer.uid, device=made.device)
+        return made
 
     def _record_ceremony(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         files = messages.read_files(_plain(body))

@@ -258,17 +258,27 @@ def status(folder: Path, as_json: bool) -> None:
         sys.exit(output.FINDINGS)
 
 
-@agent.command(help="Remove the identity: its keys, certificates and settings. With --revoke, the service hears of it first.")
+@agent.command(
+    help="Remove the identity: its keys, certificates and settings. With --revoke, the service hears of it first. With --order, on the CA's order: the receipt,"
+    " signed by the key before it went, goes to --receipt; cut off, the same command goes on."
+)
 @_folder
+@click.option("--order", type=click.Path(dir_okay=False, path_type=Path), help="The order to wipe: fleetca devices wipe-order. Asks nothing.")
+@click.option("--receipt", type=click.Path(dir_okay=False, path_type=Path), help="With --order: where the receipt goes, outside of the folder.")
 @click.option("--confirm", metavar="NAME", help="The name of the folder, for those who are not asked.")
 @click.option("--revoke", is_flag=True, help="Revoke the certificate first (cessationOfOperation).")
 @output.json_option
-def wipe(folder: Path, confirm: str | None, revoke: bool, as_json: bool) -> None:
+def wipe(folder: Path, order: Path | None, receipt: Path | None, confirm: str | None, revoke: bool, as_json: bool) -> None:
     import shutil
 
     from fleetca.agent import work
     from fleetca.agent.renewing import Service
 
+    if (order is None) != (receipt is None) or (order is not None and (revoke or confirm is not None)):
+        raise click.UsageError("--order and --receipt go together, and without --revoke and --confirm.")
+    if order is not None and receipt is not None:
+        _wipe_on_order(folder, order, receipt, as_json=as_json)
+        return
     identity = _identity(folder)
     setup = identity.setup
     name = folder.absolute().name
@@ -283,6 +293,24 @@ def wipe(folder: Path, confirm: str | None, revoke: bool, as_json: bool) -> None
         shutil.rmtree(folder)
     output.result({"removed": str(folder)}, "", as_json=as_json)
     output.note(f"{folder} was removed.")
+
+
+def _wipe_on_order(folder: Path, order: Path, receipt: Path, *, as_json: bool) -> None:
+    from importlib.metadata import version
+
+    from ca.errors import Malformed
+    from ca.system import SystemClock
+    from fleetca.agent import wiping
+
+    try:
+        octets = order.read_bytes()
+    except OSError as error:
+        raise Malformed("unreadable-file", f"{order} cannot be read.", why=f"{error.strerror}.") from None
+    identity = _identity(folder)
+    with identity.locked():
+        done = wiping.run(identity, octets, receipt, now=SystemClock().now(), agent=f"fleetca-agent/{version('fleetca')}")
+    output.result({"device": done.device, "keys": list(done.keys), "receipt": str(receipt)}, str(receipt), as_json=as_json)
+    output.note(f"{done.device} has no key any more. Bring the receipt back: fleetca devices wiped {receipt.name}")
 
 
 # ---- What the commands share ----------------------------------------------------------------------------------------

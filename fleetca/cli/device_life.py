@@ -121,6 +121,7 @@ def retire(id_: str, settings: str, reason: str, confirm: str | None, as_json: b
         ended = _asked(signer, device, Reason[reason])
     _show(device, "revoked", ended, as_json=as_json)
     output.note(f"{device} is retired: its id enrols and renews no more.")
+    output.note(f"Let it wipe its keys, and send the receipt: fleetca devices wipe-order {device} --out FILE")
     unlisted = sum(not one.listed for one in ended)
     if unlisted:
         output.note(f"{unlisted} of its certificates carry no revocation information (short-lived): they hold until they expire.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fleetca.cli import device_life, fleet_health, manifests, output, reach
+from fleetca.cli import device_life, device_wipe, fleet_health, manifests, output, reach
 
 
 @click.group(help="List, show and search devices.")
@@ -14,7 +14,18 @@ def devices() -> None:
 
 devices.add_command(fleet_health.health)
 devices.add_command(manifests.import_manifest)
-for command in (device_life.describe, device_life.quarantine, device_life.release, device_life.retire, device_life.revive, device_life.timeline, device_life.explain):
+for command in (
+    device_life.describe,
+    device_life.quarantine,
+    device_life.release,
+    device_life.retire,
+    device_life.revive,
+    device_life.timeline,
+    device_life.explain,
+    device_wipe.wipe_order,
+    device_wipe.wiped,
+    device_wipe.unwiped,
+):
     devices.add_command(command)
 
 _STATES = click.Choice(["blank", "provisioned", "active", "quarantined", "retired"])
@@ -65,7 +76,8 @@ def show(id_: str, settings: str, as_json: bool) -> None:
     if rows:
         rules = {ref: "" if verdict is None else verdict.rule for ref, verdict in judged.items()}
         shown = [
-            (f"{row.ref}", reach.state_of(row, now), row.profile, output.distance(row.not_after, now), rules.get(row.ref, "")) for row in rows
+            (f"{row.ref}", reach.state_of(row, now), row.profile, output.distance(row.not_after, now), rules.get(row.ref, ""))
+            for row in rows
         ]
         text += "\n\n" + reach.table(("CERTIFICATE", "STATE", "PROFILE", "EXPIRES", "ATTESTED"), shown)
     document = {

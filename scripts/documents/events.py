@@ -87,6 +87,8 @@ MEANINGS: Final = {
     "units-taken": "A station's file was judged to its end, and its units stand on record.",
     "units-issued": "Units of a line asked for certificates together: how many asked, how many got a new one, the codes of those that were refused.",
     "records-sealed": "Provisioning records of a station were countersigned.",
+    "wipe-ordered": "A retired device may wipe its keys: the order was signed.",
+    "wiped": "A retired device's wipe receipt was put on record.",
     "issuer-at-work": "The signer found an issuer for the first time and put it on record.",
     "issuer-retired": "All that an issuer signed has ended: nothing is signed for it any more. Destroy its key.",
     "retiring-waits": "Whether issuers are to be retired could not be looked up; the signer tries again in an hour.",

@@ -74,6 +74,7 @@ from ca.supersede import Superseding
 from ca.system import SystemChance, SystemClock
 from ca.tokens import Tokens
 from ca.two_persons import TwoPersons
+from ca.wipe import Wiping
 from ca.witness import Witness
 from fleetca.forms import shipped_profiles
 from tests.fakes.certificates import CHECK_KEY, DAY, HASHES, NOW, issuing, issuing_of, key, root, spki_of
@@ -230,6 +231,7 @@ class World:
         self.manifests = ImportingManifests(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.challenging = Challenging(policy=self.policy, clock=self.clock, chance=SystemChance(), secret=CHECK_KEY)
         self.describing = Describing(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
+        self.wiping = Wiping(**shared, witness=self.witness, keys={ISSUING: self.key})
         self.provisioning = Provisioning(**shared, witness=self.witness, keys={ISSUING: self.key}, failpoint=self.failpoint)
         self.crls = CrlSigning(
             ledger=ledger,
@@ -279,6 +281,7 @@ class World:
             two_persons=self.two_persons,
             reviving=self.reviving,
             provisioning=self.provisioning,
+            wiping=self.wiping,
             ceremonies=RecordingCeremonies(
                 ledger=self.store.ledger, issuers=self.issuers, clock=self.clock, two_persons=self.two_persons, witness=self.witness
             ),
