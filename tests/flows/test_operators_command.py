@@ -71,9 +71,11 @@ def test_an_operator_is_added_certified_and_disabled(base: Path) -> None:
     # Any CSR with a fresh key will do.
     other = deployment.create(base.parent / "another", deployment.Wanted(operator="bob"), chance=SystemChance())
     csr = other.settings.parent / "operators/bob.csr"
-    code, added, _ = run(base, "add", "bob", "--role", "revoker", "--role", "auditor", "--csr", str(csr))
-    assert code == 0
-    assert added["roles"] == ["revoker", "auditor"]
+    code, refused, _ = run(base, "add", "bob", "--role", "revoker", "--role", "auditor", "--csr", str(csr))
+    assert (code, refused["error"]["code"]) == (1, "exclusive-roles")
+    code, added, said = run(base, "add", "bob", "--role", "revoker", "--role", "registrar", "--csr", str(csr))
+    assert code == 0, said
+    assert added["roles"] == ["revoker", "registrar"]
     certificate, issuing = x509.load_pem_x509_certificates(Path(added["certificate"]).read_bytes())
     certificate.verify_directly_issued_by(issuing)
 
