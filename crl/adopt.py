@@ -38,7 +38,7 @@ def adopt(octets: bytes, issuer: Issuer, *, outlet: Outlet, clock: Clock) -> Hea
 
     Raises:
         Unacceptable: it does not pass the gate; the text says what is wrong.
-        Conflict: what is published is as new or newer (`crl-not-newer`), no place to wait is free (`crl-queue-full`), or another writer was
+        Conflict: what is published is as new or newer (`crl-not-newer`), another one that waits has its number (`crl-number-waits`), no place to wait is free (`crl-queue-full`), or another writer was
             faster.
         StoreUnavailable: the outlet cannot be written.
     """
@@ -48,6 +48,7 @@ def adopt(octets: bytes, issuer: Issuer, *, outlet: Outlet, clock: Clock) -> Hea
     if visible.copy is not None and visible.copy.octets == octets:
         return head
     published = visible.head.number if visible.head else 0
+    check_number_free(head, octets, issuer, outlet=outlet, published=published)
     if head.this_update > now + gate.SKEW:
         if head.number > published and not any(one.octets == octets for one in waiting(issuer, outlet=outlet)):
             _put(octets, scope, _free(issuer, outlet, above=published), head, outlet=outlet, now=now)
@@ -62,6 +63,24 @@ def adopt(octets: bytes, issuer: Issuer, *, outlet: Outlet, clock: Clock) -> Hea
         )
     _put(octets, scope, scope.name, head, outlet=outlet, now=now, seen=visible.version)
     return head
+
+
+def check_number_free(head: Head, octets: bytes, issuer: Issuer, *, outlet: Outlet, published: int) -> None:
+    """One number is one CRL. Whose number another one has that waits was made after the wrong one: it should have followed the last that waits. Those
+    that wait would take its place when their time comes, and forget what it revoked (P6).
+
+    Raises:
+        Conflict: the number is taken (`crl-number-waits`).
+    """
+    ahead = [one for one in waiting(issuer, outlet=outlet) if one.head.number > published]
+    if any(one.head.number == head.number and one.octets != octets for one in ahead):
+        last = max(ahead, key=lambda one: one.head.number)
+        raise Conflict(
+            "crl-number-waits",
+            f"The CRL of {issuer.id} has number {head.number}, which another one has that waits for its time.",
+            why="When their time comes, those that wait would take its place, and know nothing of what it revokes.",
+            fix=f"Name the last of them, {last.name} beside the published one, as previous in the sheet, with replaces_pre_dated = true.",
+        )
 
 
 def take_over(issuer: Issuer, *, outlet: Outlet, clock: Clock) -> Head | None:

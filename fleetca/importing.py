@@ -53,7 +53,7 @@ from ca.store.file_journal import FileJournal
 from ca.two_persons import TwoPersons
 from ca.witness import Witness
 from config.settings import IssuerSetting, Settings
-from crl.adopt import AHEAD, adopt, waiting
+from crl.adopt import AHEAD, adopt, check_number_free, waiting
 from crl.model import Scope
 from crl.rules import gate
 from crl.rules.anatomy import InMemory
@@ -110,7 +110,7 @@ def import_ceremony(settings: Settings, folder: Path, *, clock: Clock, chance: C
     Raises:
         Unacceptable: transcript or outputs do not hold, it is a rehearsal (`rehearsal`), or the root is another one (`another-root`).
         Conflict: it was imported already (`ceremony-imported`), another certificate is in place (`issuer-changed`), a newer CRL is
-            (`crl-number-back`), or the signer runs and there is a new issuer (`signer-running`).
+            (`crl-number-back`), another one that waits has its number (`crl-number-waits`), or the signer runs and there is a new issuer (`signer-running`).
         Misconfigured: settings and outputs do not fit together.
         KeyUnavailable, StoreUnavailable: repeat when it is mended; nothing is half done.
     """
@@ -335,6 +335,8 @@ def _place_crl(settings: Settings, output: Output, issuers: Sequence[Issuer], *,
     placed = Placed(f"CRL number {head.number} of {issuer.id}", path, Digest(_sha256(output.der)), head.next_update, here is None)
     if here is not None and here.octets == output.der:
         return placed
+    published = gate.believe(InMemory(here.octets), scope).head.number if here else 0
+    check_number_free(head, output.der, issuer, outlet=outlet, published=published)
     if head.this_update > now + gate.SKEW:
         # Its time will come: the publisher puts it in the place of the one before then.
         waits = any(one.octets == output.der for one in waiting(issuer, outlet=outlet))
@@ -342,7 +344,7 @@ def _place_crl(settings: Settings, output: Output, issuers: Sequence[Issuer], *,
         return Placed(f"CRL number {head.number} of {issuer.id}, for later", path, placed.sha256, head.next_update, not waits)
     # The high-water file also counts CRLs that were taken away again. Its very number may come back: a crash between raising it and putting
     # the file leaves that.
-    highest = max(outlet.high_water(name) - 1, gate.believe(InMemory(here.octets), scope).head.number if here else 0)
+    highest = max(outlet.high_water(name) - 1, published)
     if head.number <= highest:
         raise Conflict(
             "crl-number-back",

@@ -75,6 +75,7 @@ def accept(sheet: Sheet, *, profiles: Mapping[ProfileName, Profile], now: UnixTi
             _inside(act, when, issuers[act.issuer])
         if isinstance(act, RootCrlAct):
             _check_before(act, known)
+            _check_replaces(act, when, now=now)
         if not isinstance(act, RootCrlAct | StatementAct):
             _check_lifetime(act, when, profiles[act.profile])
     return periods
@@ -217,6 +218,17 @@ def _check_before(act: RootCrlAct, known: frozenset[IssuerId]) -> None:
     if act.previous is not None and act.first:
         raise Misconfigured(
             "previous-crl", f"Act {act.id}: it has a CRL before it and says that it is the first.", fix="Take first out, or previous."
+        )
+
+
+def _check_replaces(act: RootCrlAct, when: Period, *, now: UnixTime) -> None:
+    """What takes the place of CRLs that wait may begin before they do, not before the ceremony: the one in force began at some time until now."""
+    if act.replaces_pre_dated and when.start < now:
+        raise Misconfigured(
+            "bad-date",
+            f"Act {act.id} would begin before the ceremony, in the place of CRLs that were dated ahead.",
+            why="The CRL in force may have begun later; a higher number with an earlier date would be taken for the older one.",
+            fix="Leave this_update out: it begins now.",
         )
 
 

@@ -70,7 +70,8 @@ _MEANINGS: Final = {
     "quorum_file": "The `ID.quorum.json` that the shares' act wrote.",
     "reason": "Why; for the record.",
     "replaces": "The `ID.quorum.json` of the set whose place the new one takes: a quorum of it must come.",
-    "replaces_pre_dated": "It takes the place of pre-dated CRLs that were not published: its number is above theirs, its date may be before.",
+    "replaces_pre_dated": "It takes the place of pre-dated CRLs that were not published: its number is above theirs, its date may be before, but not before "
+    "the ceremony's. `previous` is the last of them; an import refuses a number that one of them has.",
     "revoked": "Certificates to add to the entries. See below.",
     "revoked_at": "When (a UTC date).",
     "role": "What they are here.",

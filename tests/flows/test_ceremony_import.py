@@ -63,6 +63,14 @@ def bring(fleet: Path, outputs: Path) -> importing.Imported:
     return importing.import_ceremony(forms.read_settings(fleet / "fleetca.toml"), outputs, clock=SystemClock(), chance=SystemChance())
 
 
+class At:
+    def __init__(self, when: int) -> None:
+        self._when = when
+
+    def now(self) -> int:
+        return self._when
+
+
 CHAIN = """
 [[acts]]
 act = "root-crls"
@@ -133,6 +141,58 @@ def test_a_crl_of_an_emergency_takes_the_place_of_those_that_wait(fleet: Path) -
 
     # Those that wait have lower numbers, and know nothing of the revocation.
     assert take_over(root, outlet=DirectoryOutlet(settings.crl.directory), clock=Later()) is None
+
+
+REPLACING = """
+[[acts]]
+act = "root-crls"
+id = "root-crl"
+issuer = "root"
+previous = "{previous}"
+replaces_pre_dated = true
+count = 6
+each = "45d"
+overlap = "15d"
+[[acts.revoked]]
+serial = "4d"
+revoked_at = 2026-01-01T00:00:00Z
+reason = "cACompromise"
+"""
+
+
+def test_P6_a_chain_that_is_replaced_early_never_comes_back_and_nothing_revoked_is_forgotten(fleet: Path) -> None:
+    bring(fleet, later(fleet, "year", CHAIN))
+    bring(fleet, later(fleet, "early", REPLACING.format(previous="year/root-crl-04.crl")))
+    settings = forms.read_settings(fleet / "fleetca.toml")
+    root = next(issuer for issuer in forms.issuers(settings) if issuer.id == IssuerId("root"))
+    outlet, seen = DirectoryOutlet(settings.crl.directory), []
+    for day in range(0, 190, 5):
+        take_over(root, outlet=outlet, clock=At(SystemClock().now() + day * 86400 + 60))
+        published = x509.load_der_x509_crl((settings.crl.directory / "root.crl").read_bytes())
+        assert [each.serial_number for each in published] == [0x4D]
+        seen.append(published.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number)
+    assert list(dict.fromkeys(seen)) == [6, 7, 8, 9, 10, 11]
+    assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("previous", ["year/root-crl-01.crl", "year/root-crl-03.crl"])
+def test_P6_a_chain_that_follows_another_than_the_last_one_that_waits_is_refused(fleet: Path, previous: str) -> None:
+    bring(fleet, later(fleet, "year", CHAIN))
+    folder = forms.read_settings(fleet / "fleetca.toml").crl.directory
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(Conflict) as caught:
+        bring(fleet, later(fleet, "early", REPLACING.format(previous=previous)))
+    assert caught.value.code == "crl-number-waits"
+    assert "root.3.next.crl" in caught.value.fix
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_takes_the_place_of_waiting_crls_does_not_begin_before_the_ceremony(fleet: Path) -> None:
+    acts = REPLACING.format(previous="root-and-issuing/root-crl.crl").replace("count", "this_update = 2026-02-01T00:00:00Z\ncount")
+    with pytest.raises(Misconfigured) as caught:
+        later(fleet, "early", acts)
+    assert caught.value.code == "bad-date"
+    assert not (fleet / "ceremony/early/transcript.jsonl").exists()
 
 
 BESIDE = """
