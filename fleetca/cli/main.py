@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ocsp": ("fleetca.cli.ocsp", "ocsp", "Sign OCSP answers ahead, as a spool or as files."),
     "operators": ("fleetca.cli.operators", "operators", "Add and list operators."),
     "pins": ("fleetca.cli.pins", "pins", "Trust anchors for update systems, verified on the device without a network."),
+    "policy": ("fleetca.cli.policy", "policy", "Make the policy documents from the settings, and check one that was made."),
     "process": ("fleetca.cli.process", "process", "Run one process of a deployment (for systemd and containers)."),
     "profiles": ("fleetca.cli.profiles", "profiles", "List and show certificate profiles."),
     "recover": ("fleetca.cli.recover", "recover", "Classify what a crash left unfinished."),

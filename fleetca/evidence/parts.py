@@ -24,7 +24,10 @@ from ca.store.reading import Reading
 from config.mappings import read_mappings
 from config.settings import Settings
 from fleetca import forms
+from fleetca.evidence import policy as rules
+from fleetca.evidence import policy_outlines as outlines
 from fleetca.evidence import redaction, segment, verify
+from fleetca.evidence.policy_facts import Said
 from fleetca.evidence.redaction import Redaction
 from fleetca.evidence.segment import Segment
 from fleetca.evidence.verify import Tally
@@ -69,9 +72,12 @@ def document(value: Any) -> list[bytes]:
 
 
 def policy(source: Source) -> Iterator[File]:
-    source.absent.append("CP/CPS and key management policy")
+    said = Said(source.settings, list(forms.profiles(source.settings).values()))
+    for name, title, outline in (("cps", outlines.CPS_TITLE, outlines.cps), ("kmp", outlines.KMP_TITLE, outlines.kmp)):
+        made = rules.write(title, f"Of `{source.settings.deployment.name}`, as its settings are.", outline(said))
+        yield f"01-policy/{name}.md", [made.encode()]
+    source.absent.append("clauses in words: those who run the deployment keep them (fleetca policy --words)")
     source.absent.append("risk analysis: it is kept by the maker, outside of fleetca")
-    yield "01-policy/settings.json", document({"sha256": hashlib.sha256(source.settings.octets).hexdigest()})
 
 
 def ceremonies(source: Source) -> Iterator[File]:
