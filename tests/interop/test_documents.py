@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 NEEDED = ("scripts", "config", "docs", "pyproject.toml", "requirements.lock", "requirements-dev.lock", "README.md")
 SECONDS = 480
 """For the slowest page on a busy machine; on an idle one all of them take less than half of it."""
+LONG = frozenset({"docs/how-to/attestation.md"})
+"""Pages whose steps stand in quicker tests as well (tests/interop/test_tpm_attestation.py, tests/flows/test_manifests.py)."""
 BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\s*)?^```(?P<kind>\S*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 KINDS = {"sh", "text", "toml"}
 
@@ -121,7 +123,9 @@ def follow(script: Path, folder: Path, more: dict[str, str]) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(SECONDS + 60)
-@pytest.mark.parametrize("page", [page for page in pages() if blocks(page)], ids=name_of)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.full) if name_of(page) in LONG else page for page in pages() if blocks(page)], ids=name_of
+)
 def test_the_page_can_be_followed(page: Path, checkout: Path, tmp_path: Path, database: Callable[[], dict[str, str]]) -> None:
     need("openssl")
     for tool in ("nginx", "mosquitto", "haproxy"):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import socket
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_public_key
 
 from ca.der import pem
 from ca.der.certificate import assemble
@@ -20,18 +22,39 @@ from ca.der.request import request_info
 from ca.errors import FleetcaError, KeyUnavailable
 from ca.keys.tpm import TpmKey, TpmKeyStore
 from ca.keys.tpm_attest import TpmAttester
-from ca.model import AlgorithmName, AttestationKind, IssueRequest, KeyName, KnownHardware, ProfileName, Role, TokenEvidence, TpmAttestation
+from ca.model import (
+    AlgorithmName,
+    AttestationKind,
+    DeviceId,
+    IssueRequest,
+    KeyName,
+    KnownHardware,
+    Name,
+    NameKind,
+    ProfileName,
+    Role,
+    TokenEvidence,
+    TpmAttestation,
+)
 from ca.ports import SigningKey
 from ca.rules.attestation.challenge import nonce_of
 from ca.rules.attestation.credential import CHANCE, make_credential
 from ca.rules.attestation.structures import check_signature, read_certified, read_public
 from ca.rules.caps import Attesting, TpmMaker
-from ca.system import SystemClock
+from ca.system import SystemChance, SystemClock
 from enroll.rest import messages
+from enroll.rest.flow import Enrolment
+from enroll.rest.routes import create_app
 from fleetca.agent.attesting import Attesting as Answering
+from fleetca.agent.identity import Identity, Setup
+from fleetca.agent.renewing import Hand
+from fleetca.agent.work import Agent
 from fleetca.forms import shipped_profiles
+from fleetca.server import load_certificate, make_server, tls_context
 from tests.databases import sqlite_url
-from tests.fakes.signer_world import SetClock, World, changed
+from tests.fakes.acme import DirectSigner
+from tests.fakes.certificates import root
+from tests.fakes.signer_world import DEPLOYMENT, ISSUING, Keypair, SetClock, World, changed, der_of
 from tests.swtpm import SoftTpm, TpmCa, swtpm
 
 ATTESTED = ProfileName("attested")
@@ -68,13 +91,16 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield Bench(tpm, ca, folder)
 
 
-@pytest.fixture
-def world(tmp_path: Path, bench: Bench) -> Iterator[World]:
+def world_in(folder: Path, bench: Bench, clock: SetClock) -> World:
     plain = shipped_profiles()[ProfileName("device")]
     profiles = {ATTESTED: changed(plain, name=ATTESTED, attestation=(AttestationKind.tpm,))}
-    clock = SetClock(SystemClock().now())
     attesting = Attesting((TpmMaker("swtpm", bench.roots()),), (ATTESTED,))
-    made = World(tmp_path, sqlite_url(tmp_path), profiles=profiles, attesting=attesting, clock=clock)
+    return World(folder, sqlite_url(folder), profiles=profiles, attesting=attesting, clock=clock)
+
+
+@pytest.fixture
+def world(tmp_path: Path, bench: Bench) -> Iterator[World]:
+    made = world_in(tmp_path, bench, SetClock(SystemClock().now()))
     yield made
     made.close()
 
@@ -254,3 +280,98 @@ def test_a_TPM_that_shows_no_endorsement_says_so(tmp_path: Path) -> None:
     with swtpm(tmp_path / "bare") as bare, pytest.raises(KeyUnavailable) as caught:
         TpmAttester(bare.device).introduce()
     assert caught.value.code == "no-endorsement"
+
+
+# ---- The agent, over TLS ------------------------------------------------------------------------------------------------
+
+
+class Live(SetClock):
+    """As late as it is: the agent goes by the machine's clock, and so does TLS."""
+
+    def now(self) -> int:
+        return SystemClock().now()
+
+
+class Service:
+    """Enrolment behind our own TLS server, over a real signer and a real database."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        self.world = world
+        app = create_app(
+            Enrolment(
+                signer=DirectSigner(world),
+                reader=world.store.reading,
+                receipts=lambda _: {},
+                clock=world.clock,
+                deployment=DEPLOYMENT,
+                issuers=(root(), world.issuer),
+                profiles=world.profiles,
+                default_issuer=ISSUING,
+            ),
+            chance=SystemChance(),
+            version="0",
+            url="https://localhost",
+        )
+        pair = Keypair()
+        names = (Name(NameKind.dns, "localhost"),)
+        asked = IssueRequest(pair.csr(), world.local(Role.operator), DeviceId("gateway"), ProfileName("service"), names)
+        chain = pem.pem(pem.CERTIFICATE, der_of(world.issue(asked, Role.operator))) + pem.pem(pem.CERTIFICATE, world.issuer.certificate)
+        context = tls_context(trusted=[pem.pem(pem.CERTIFICATE, one.certificate).encode() for one in (root(), world.issuer)])
+        key = pair.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        load_certificate(context, chain=chain.encode(), key=key)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        ready = threading.Event()
+        self.server = make_server(app, threads=2, ready=ready.set, context=context)
+        self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]})
+        self._thread.start()
+        assert ready.wait(60)
+        self.trust = pem.pem(pem.CERTIFICATE, root().certificate).encode()
+        self.url = f"https://localhost:{listener.getsockname()[1]}"
+
+    def agent(self, folder: Path, bench: Bench, first: int, **more: Any) -> Agent:
+        """The agent of an identity whose keys rest in the TPM from that handle on."""
+        identity = Identity(folder, SystemChance())
+        setup = Setup(self.url, key_store="tpm", key_name=f"{first:#x}", device=bench.tpm.device, proxy="none", **more)
+        identity.set_up(setup, trust=self.trust)
+        return Agent(identity, Hand(SystemClock(), SystemChance()), version="test/1")
+
+    def close(self) -> None:
+        self.server.stop()
+        self._thread.join(60)
+
+
+@pytest.mark.req("REQ-KEY-046", "REQ-KEY-056")
+def test_the_agent_enrols_renews_and_comes_back_with_what_its_TPM_says(tmp_path: Path, bench: Bench) -> None:
+    world = world_in(tmp_path, bench, Live(SystemClock().now()))
+    service = Service(tmp_path, world)
+    try:
+        token = world.token("pump-17", "attested").text
+        worker = service.agent(tmp_path / "pump", bench, 0x81020040, attest=True)
+        assert worker.enrol(token).did == "enrolled"
+        assert worker.wake(force=True).did == "renewed"
+        rules = [one.verdict.rule for one in world.store.reading.judged_keys(DeviceId("pump-17"), limit=9) if one.verdict is not None]
+        assert rules == ["tpm-certified", "tpm-certified"]
+        Identity(tmp_path / "pump", SystemChance()).forget()
+        back = service.agent(tmp_path / "back", bench, 0x81020040, attest=True)
+        assert back.enrol(None, known=True).did == "enrolled", "no token, and a new folder"
+        other = service.agent(tmp_path / "other", bench, 0x81020050, attest=True)
+        with pytest.raises(FleetcaError) as caught:
+            other.enrol(world.token("pump-18", "attested").text)
+        assert caught.value.code == "hardware-of-another-device"
+        without = service.agent(tmp_path / "without", bench, 0x81020060)
+        with pytest.raises(FleetcaError) as caught:
+            without.enrol(world.token("pump-17", "attested").text)
+        assert caught.value.code == "attestation-needed"
+        for folder in ("back", "other", "without"):
+            Identity(tmp_path / folder, SystemChance()).forget()
+        assert {row.device for row in world.rows()} == {"gateway", "pump-17"}
+    finally:
+        service.close()
+        world.close()
+
+
+def test_only_a_key_in_a_TPM_is_attested(tmp_path: Path) -> None:
+    with pytest.raises(FleetcaError) as caught:
+        Identity(tmp_path / "files", SystemChance()).set_up(Setup("https://localhost:1", attest=True), trust=b"")
+    assert caught.value.code == "bad-key-store"
