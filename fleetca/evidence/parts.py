@@ -239,7 +239,7 @@ def devices(source: Source) -> Iterator[File]:
             if about is not None:
                 about |= {name: shown(about[name], redaction.DEVICES) for name in ("justification", "batch", "owner")}
             row = {
-                "id": shown(device.id, redaction.DEVICES),
+                "id": source.redaction.device(device.id),
                 "tenant": shown(device.tenant, redaction.TENANTS),
                 "state": device.state.value,
                 "created": device.created,
@@ -348,7 +348,7 @@ def mappings(source: Source) -> Iterator[File]:
 def findings(source: Source) -> Iterator[File]:
     exceptions = [
         {
-            "device": source.redaction.shown(device, redaction.DEVICES),
+            "device": source.redaction.device(device),
             "what": "no root of trust",
             "justification": source.redaction.shown(facts.justification, redaction.DEVICES),
             "ends": facts.exception_ends,

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ca.errors import Malformed
+from ca.model import OWN_SERVICES
+from ca.rules import grant
 from ca.rules.caps import OPERATOR_POWERS
 from ca.rules.leaf import canonical
 from ca.rules.merkle import leaf_hash
@@ -37,7 +39,7 @@ _PLAIN: Final = frozenset({
 })  # fmt: skip
 """Fields that name nobody. What is not known here is withheld with any class."""
 _CLASS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("device", "names", "batch", "owner", "justification"), DEVICES),
+    **dict.fromkeys(("batch", "owner", "justification"), DEVICES),
     "operators": OPERATORS,
     "tenant": TENANTS,
 }
@@ -118,12 +120,19 @@ class Redaction:
             (words & self.values) - OPERATOR_POWERS.keys(), default=None
         )  # roles are no names, though an operator may be called like one
 
+    def device(self, name: str) -> Any:
+        """A device's id, or what stands in its place."""
+        kind = _class_of_device(name)
+        return name if kind is None else self.shown(name, kind)
+
     def _withheld(self, leaf: Mapping[str, Any], name: str) -> bool:
         kind = str(leaf["kind"])
         if name == "actor":
             return (DEVICES if str(leaf[name]).startswith(("device:", "account:")) else OPERATORS) in self.classes
+        if name in {"device", "names"} or (name == "id" and kind in {"device", "device-facts"}):
+            return _class_of_device(str(leaf.get("device") or leaf.get("id"))) in self.classes
         if name == "id":
-            return kind in {"device", "device-facts"} and DEVICES in self.classes
+            return False
         if name == "name":
             return kind == "operator" and OPERATORS in self.classes
         if name == "reason":  # in words of the record, or of a person
@@ -133,7 +142,14 @@ class Redaction:
     def _note(self, value: Any) -> None:
         if isinstance(value, str):
             self.values.add(value)
-            self.values.add(value.partition(":")[2] or value)
+            self.values.add(value.rpartition(":")[2])
         elif isinstance(value, list):
             for one in value:
                 self._note(one["value"] if isinstance(one, dict) and "value" in one else one)
+
+
+def _class_of_device(name: str) -> str | None:
+    """Operators have certificates as devices have; our own services are nobody."""
+    if name.startswith(grant.OPERATOR_DEVICE):
+        return OPERATORS
+    return None if name.startswith(OWN_SERVICES) else DEVICES
