@@ -23,7 +23,8 @@ from fleetca import forms
 from fleetca.process import settle
 from ocsp import model
 from ocsp.ports import Answers, ResponderKey
-from ocsp.presign import ALL_FORMS, FORMS, Presigning, Progress
+from ocsp.presign import Presigning, Progress
+from ocsp.rules.issuers import ALL_FORMS, FORMS
 from ocsp.seats import Seats
 from ocsp.spool.bucket import AnswerBucket
 from ocsp.spool.bucket import sweep as sweep_bucket

@@ -231,6 +231,8 @@ class Snapshot:
     """When we last learned that `change` is the latest."""
     is_ours: Callable[[Serial], bool] | None = None
     """Arithmetic that proves that we never issued a serial; None where it proves nothing."""
+    ahead: frozenset[bytes] | None = None
+    """Where nobody signs when asked: the CertID prefixes that answers are signed ahead for, one certificate each. None: who is asked signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,8 @@ class Miss:
     """The database must say what these are; then call again."""
 
     refs: tuple[CertificateRef, ...]
+    only: bytes | None = field(default=None, compare=False)
+    """The CertID of the question, where it is for one certificate."""
 
 
 @dataclass(frozen=True, slots=True)

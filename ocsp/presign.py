@@ -23,17 +23,13 @@ from ocsp.model import UNKNOWN, Packed, Policy, SerialCheck, Status, Verdict, Wi
 from ocsp.ports import Answers, Clock, Roll, SpoolWriting
 from ocsp.rules import freshness, packed
 from ocsp.rules.fresh import Envelope, Pieces
-from ocsp.rules.issuers import prefixes, under
+from ocsp.rules.issuers import FORMS, prefixes, under
 from ocsp.rules.issuers import status as status_of
 from ocsp.rules.reread import chosen, reread
 from ocsp.seats import Seat, Seats
 
 _log = logging.getLogger("fleetca.ocsp")
 
-FORMS: Final = (1, 3)
-"""Of `ocsp.rules.issuers.prefixes`: SHA-1 and SHA-256, with NULL as parameters, as almost every client writes them."""
-ALL_FORMS: Final = (0, 1, 2, 3)
-"""Also with absent parameters: where nobody signs when asked."""
 _PAGE: Final = 500
 _CHANGES: Final = 1000
 

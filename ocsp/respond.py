@@ -5,7 +5,8 @@
                                              -> Sign        have it signed, `conclude`, call again
 
 The order of decisions:
-1. What cannot be read is malformedRequest; an issuer that is not ours, or that nobody here may speak for, is unauthorized.
+1. What cannot be read is malformedRequest; an issuer that is not ours, or that nobody here may speak for, is unauthorized. So is, where all answers
+   are signed ahead, what no answer is signed for.
 2. A question for one certificate without a nonce takes the finished answer, if it is fresh.
 3. A serial that arithmetic proves never issued needs no database. The others are asked for, once.
 4. With the database or the key gone, what is finished goes on to its nextUpdate, and the rest is tryLater (P5, P7).
@@ -68,7 +69,11 @@ def _decide(question: Question, snapshot: Snapshot, *, now: UnixTime, found: Fou
     speakers = _speakers(request, snapshot)
     if not speakers:
         return http.error(ResponseStatus.unauthorized)
-    digest = http.digest_of(request.certificates[0].octets)
+    first, *others = request.certificates
+    if snapshot.ahead is not None and (others or first.prefix not in snapshot.ahead):
+        # Nobody will ever sign this: who were told to come back would come back for ever (RFC 9919 3.2.3).
+        return http.error(ResponseStatus.unauthorized)
+    digest = http.digest_of(first.octets)
 
     if found.finished is not None:
         return http.reply(question, found.finished, policy, now=now, digest=digest)
@@ -168,7 +173,9 @@ def _statuses(request: Request, snapshot: Snapshot, *, known: Finished | None, f
         else:
             # On record under one of them, or under none.
             statuses.append(next((status for status in asked if status != UNKNOWN), UNKNOWN))
-    return Miss(tuple(dict.fromkeys(missing))) if missing else tuple(statuses)
+    if missing:
+        return Miss(tuple(dict.fromkeys(missing)), request.certificates[0].octets if len(request.certificates) == 1 else None)
+    return tuple(statuses)
 
 
 def _may_repeat(known: Finished, snapshot: Snapshot, now: UnixTime) -> bool:

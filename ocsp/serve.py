@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
 
 from ca.errors import FleetcaError, StoreUnavailable, Unavailable
@@ -23,7 +24,7 @@ from ocsp.model import Answer, Finished, Found, Miss, Policy, Question, Response
 from ocsp.ports import Certifier, Clock, KeyMaker, Reading, Spool
 from ocsp.rules import freshness, http
 from ocsp.rules import responder as delegates
-from ocsp.rules.issuers import by_prefix, certificate_ids
+from ocsp.rules.issuers import ALL_FORMS, by_prefix, certificate_ids, prefixes
 from ocsp.rules.reread import chosen, reread
 from ocsp.seats import Seat, Seats
 from ocsp.working import WorkingSet
@@ -114,6 +115,8 @@ class ResponderService:
         self._issuers = {issuer.id: issuer for issuer in issuers}
         self._by_prefix = by_prefix(self._issuers.values())
         self._answered = frozenset(issuer.id for issuer in self._issuers.values() if issuer.key is not None)
+        answered = [issuer for issuer in self._issuers.values() if issuer.id in self._answered]
+        self._ahead = None if signs else frozenset(prefixes(one.subject, one.spki)[form][1] for one in answered for form in ALL_FORMS)
         self._seats = Seats(
             issuers=[issuer for issuer in self._issuers.values() if signs and issuer.key is not None],
             certifier=certifier,
@@ -182,6 +185,7 @@ class ResponderService:
             change=change,
             heard_at=heard_at,
             is_ours=self._is_ours,
+            ahead=self._ahead,
         )
 
     def _reply(self, question: Question) -> Answer:
@@ -207,7 +211,21 @@ class ResponderService:
         if self._is_deaf():
             # Whoever waits for a database that is gone holds a thread that others need.
             raise StoreUnavailable("store-not-heard", "The database did not answer the last time it was asked for changes.")
-        return {ref: self._lookup.status(ref, as_of=snapshot.change) for ref in miss.refs}
+        known = partial(self._kept_status, miss.only)
+        return {ref: self._lookup.status(ref, as_of=snapshot.change, known=partial(known, ref)) for ref in miss.refs}
+
+    def _kept_status(self, octets: bytes | None, ref: CertificateRef) -> Status | None:
+        """What a whole other reply to the same question has found out since the snapshot."""
+        now = self._clock.now()
+        kept = None if octets is None else self._working.finished.get(octets)
+        if (
+            kept is None
+            or kept.issuer != ref.issuer
+            or not freshness.is_fresh(kept, now)
+            or not freshness.heard(self._working.heard_at, now)
+        ):
+            return None
+        return kept.status
 
     def _is_deaf(self) -> bool:
         since = self._listening_since

@@ -38,6 +38,12 @@ def key_octets(spki: bytes) -> bytes:
     return reader.bit_string(spki, parts[1])
 
 
+FORMS: Final = (1, 3)
+"""Of `prefixes`: SHA-1 and SHA-256, with NULL as parameters, as almost every client writes them."""
+ALL_FORMS: Final = (0, 1, 2, 3)
+"""Also with absent parameters: what is signed ahead where nobody signs when asked."""
+
+
 def prefixes(subject: bytes, spki: bytes) -> tuple[tuple[str, bytes], ...]:
     """Every way to name an issuer: each hash, with absent parameters and with NULL (RFC 5754 2, RFC 3370 2.1 allow both).
 

@@ -23,9 +23,10 @@ from ca.errors import Malformed
 from ca.model import Reason
 from fleetca import finished, protocol
 from ocsp.front import Front
-from ocsp.model import Finished, Policy
+from ocsp.model import Finished, Policy, Status
 from ocsp.rules import http, shapes
 from ocsp.rules.request import read_request
+from ocsp.serve import ResponderService
 from ocsp.web import create_app
 from tests.fakes import ocsp as fakes
 from tests.fakes.ocsp import HOUR, NOW, World
@@ -263,6 +264,41 @@ def test_who_missed_the_flight_takes_what_it_kept(monkeypatch: pytest.MonkeyPatc
     assert len(bodies) == 2
     assert bodies[0] == bodies[1]
     assert len(key.signed) == before + 1
+
+
+def test_who_missed_the_query_takes_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = new_world()
+    question = fakes.post(fakes.request(fakes.certificate_id(world.ca.issuer, GOOD)))
+    flights = world.service._lookup._flights
+
+    def late(of: Hashable, work: Callable[[], Status]) -> Status:
+        # Between looking at what is finished and asking the database, a whole other reply comes and goes.
+        monkeypatch.undo()
+        assert world.service.reply(question).outcome == "good"
+        return flights.once(of, work)
+
+    before = len(world.record.asked)
+    monkeypatch.setattr(flights, "once", late)
+    assert world.service.reply(question).outcome == "good"
+    assert len(world.record.asked) == before + 1
+
+
+def test_RFC9919_3_2_3_where_all_answers_are_signed_ahead_what_never_will_be_is_unauthorized() -> None:
+    world = new_world()
+    keyless = ResponderService(
+        reading=world.record, certifier=world.signer, make_key=fakes.new_key, issuers=[world.ca.issuer], policy=Policy(), clock=world.clock, signs=False
+    )  # fmt: skip
+    keyless.listen()
+
+    def said(*names: str, parameters: bytes = b"\x05\x00") -> str:
+        asked = [fakes.certificate_id(world.ca.issuer, GOOD, hash_name=name, parameters=parameters) for name in names]
+        return keyless.reply(fakes.post(fakes.request(*asked))).outcome
+
+    for parameters in (b"", b"\x05\x00"):
+        assert [said(name, parameters=parameters) for name in ("sha1", "sha256", "sha384", "sha512")] == [
+            "tryLater", "tryLater", "unauthorized", "unauthorized",
+        ]  # fmt: skip
+    assert said("sha1", "sha256") == "unauthorized", "each is signed ahead by itself"
 
 
 # ---- On the wire: any HTTP ----------------------------------------------------------------------------------------------
