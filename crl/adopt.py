@@ -16,7 +16,7 @@ from ca.model import Issuer, UnixTime
 from ca.ports import Clock, Outlet
 from crl.model import Head, Scope
 from crl.rules import gate
-from crl.rules.anatomy import InMemory
+from crl.rules.anatomy import InMemory, version_of
 from crl.shelf import Shelf
 
 PLACES: Final = 64
@@ -44,8 +44,8 @@ def adopt(octets: bytes, issuer: Issuer, *, outlet: Outlet, clock: Clock) -> Hea
     """
     scope, now = Scope(issuer), clock.now()
     head = _judged(octets, scope, now=now)
-    visible = Shelf(outlet, keep=True).look(scope)
-    if visible.copy is not None and visible.copy.octets == octets:
+    visible = Shelf(outlet).look(scope)
+    if visible.head is not None and visible.version == version_of(InMemory(octets)):
         return head
     published = visible.head.number if visible.head else 0
     check_number_free(head, octets, issuer, outlet=outlet, published=published)
@@ -91,7 +91,7 @@ def take_over(issuer: Issuer, *, outlet: Outlet, clock: Clock) -> Head | None:
         StoreUnavailable: the outlet cannot be read or written.
     """
     scope, now = Scope(issuer), clock.now()
-    visible = Shelf(outlet, keep=False).look(scope)
+    visible = Shelf(outlet).look(scope)
     published = visible.head.number if visible.head else 0
     ripe = [one for one in waiting(issuer, outlet=outlet) if one.head.this_update <= now < one.head.next_update]
     best = max(ripe, key=lambda one: one.head.number, default=None)

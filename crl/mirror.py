@@ -29,7 +29,7 @@ class Mirror:
     def __init__(self, source: Outlet, target: Outlet, *, issuers: Iterable[Issuer]) -> None:
         self._source, self._target = source, target
         self._scopes = [scope for issuer in issuers if issuer.may_sign_crl for scope in scopes(issuer)]
-        self._shelf = Shelf(source, keep=False)
+        self._shelf = Shelf(source)
         self._done: dict[str, tuple[str, str | None]] = {}
         """Of each name: the version that was brought, and the target's mark since."""
 

@@ -110,7 +110,7 @@ class Publisher:
         self._tallies = tallies
         self._refusals = refusals
         self._deployment = deployment
-        self._shelf = Shelf(outlet, keep=False)
+        self._shelf = Shelf(outlet)
         self._feed = Feed(reading)
         self._unknown: dict[str, CrlNumber] = {}
         """Published numbers that the record does not know and will not learn."""

@@ -6,10 +6,12 @@ taken for a CRL, whoever put it there (R09).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ca.errors import Broken
-from ca.model import OutletCopy, Placed
+from ca.errors import Broken, StoreUnavailable
+from ca.model import Placed
 from ca.ports import Outlet, PublishedCopy
 from crl.model import Head, Scope
 from crl.rules import gate
@@ -26,23 +28,17 @@ class Visible:
     """None where nothing lies, or nothing that can be believed."""
     trouble: Broken | None
     """Why it cannot be believed."""
-    copy: OutletCopy | None
-    """The octets, where this shelf keeps them and they can be believed."""
 
 
-NOTHING = Visible(None, None, None, None)
+NOTHING = Visible(None, None, None)
+_TRIES = 20
 
 
 class Shelf:
-    """Remembers what it found until the file changes; a look then costs one stat.
+    """Remembers what it found until the file changes; a look then costs one stat. Keeps no octets: there may be more of them than memory."""
 
-    Args:
-        keep: whether to keep the octets in memory: the web does, the publisher does not.
-    """
-
-    def __init__(self, outlet: Outlet, *, keep: bool) -> None:
+    def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
-        self._keep = keep
         self._seen: dict[str, tuple[str, Scope, Visible]] = {}
 
     def look(self, scope: Scope) -> Visible:
@@ -66,19 +62,35 @@ class Shelf:
     def put(self, scope: Scope, placed: Placed, head: Head) -> None:
         """What was checked is what lies there: its version was read back. Saves checking it again."""
         mark = self._outlet.mark(scope.name)
-        if mark is not None and placed.mark == mark and not self._keep:
-            self._seen[scope.name] = (mark, scope, Visible(placed.version, head, None, None))
+        if mark is not None and placed.mark == mark:
+            self._seen[scope.name] = (mark, scope, Visible(placed.version, head, None))
 
-    def fall_back(self, scope: Scope) -> Visible:
+    @contextmanager
+    def opened(self, scope: Scope) -> Iterator[tuple[Visible, PublishedCopy | None]]:
+        """The same with its octets, held open. None where nothing lies, or nothing that can be believed.
+
+        Raises:
+            StoreUnavailable: the outlet cannot be read now, or changes all the time.
+        """
+        for _ in range(_TRIES):
+            found = self.look(scope)
+            with self._outlet.opened(scope.name) as copy:
+                # The same before and after it was opened: then it is the file that was judged.
+                if self.look(scope) is found:
+                    yield found, copy if found.head is not None else None
+                    return
+        raise StoreUnavailable("outlet-busy", f"{scope.name} changes all the time.", retry_after=5)
+
+    @contextmanager
+    def fall_back(self, scope: Scope) -> Iterator[tuple[Visible, PublishedCopy | None]]:
         """What readers got before: for when the visible file cannot be believed. Not remembered."""
         with self._outlet.previous(scope.name) as copy:
-            return NOTHING if copy is None else self._judged(scope, copy)
+            found = NOTHING if copy is None else self._judged(scope, copy)
+            yield found, copy if found.head is not None else None
 
     def _judged(self, scope: Scope, copy: PublishedCopy) -> Visible:
         try:
             passed = gate.believe(copy, scope)
         except Broken as trouble:
-            return Visible(version_of(copy), None, trouble, None)
-        version = version_of(copy)
-        kept = OutletCopy(version, copy.read(0, copy.size), copy.modified) if self._keep else None
-        return Visible(version, passed.head, None, kept)
+            return Visible(version_of(copy), None, trouble)
+        return Visible(version_of(copy), passed.head, None)

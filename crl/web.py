@@ -11,25 +11,30 @@ would only be refused further on, with less to tell why.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from hashlib import sha256
 from http import HTTPStatus
+from typing import IO, cast
 
 from flask import Blueprint, Response, jsonify, make_response, request
+from werkzeug.wsgi import FileWrapper
 
 from ca.der.bundle import certs_only
 from ca.der.certificate import read_certificate
 from ca.errors import StoreUnavailable
-from ca.model import Issuer, IssuerId, OutletCopy, UnixTime
-from ca.ports import Clock
+from ca.model import Issuer, IssuerId, UnixTime
+from ca.ports import Clock, PublishedCopy
 from crl.health import health
-from crl.model import Freshness, Head, Health, Scope
+from crl.model import Freshness, Health, Scope
 from crl.publish import scopes
 from crl.shelf import Shelf, Visible
 
 _CERTIFICATE_MAX_AGE = 3600
 _RETRY_AFTER = "30"
+_PIECE = 1 << 18
 
 
 def blueprint(
@@ -38,7 +43,7 @@ def blueprint(
     """The routes, for a Flask application.
 
     Args:
-        shelf: keeps the octets it finds.
+        shelf: says what is published and opens it.
         issuers: whose CRLs and certificates are served; a name in a URL is looked up here and never becomes a path.
         max_age: seconds for which a cache may keep a CRL, at most. Cache and publisher together must stay within the 60 s in which a revocation
             shows (P5); asking again costs a 304.
@@ -54,23 +59,27 @@ def blueprint(
         scope = published.get(f"{name}.crl")
         if scope is None:
             return _problem(HTTPStatus.NOT_FOUND, "crl-unknown", "No CRL of this name is published here.")
-        now = clock.now()
+        now, held = clock.now(), ExitStack()
         try:
-            copy, head = _to_serve(shelf, scope, now=now)
+            found, copy = _to_serve(shelf, scope, held, now=now)
         except StoreUnavailable as error:
             return _problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, "The CRL cannot be read now.")
-        if copy is None or head is None:
+        if copy is None or found.head is None or found.version is None:
+            held.close()
             return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "crl-missing", "No CRL of this issuer is published now.")
-        if head.next_update <= now:
+        if found.head.next_update <= now:
+            held.close()
             return _problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, "crl-expired", "The CRL of this issuer has ended and no newer one is published."
             )
-        return _file(
-            copy.octets,
+        # Its file stays open until the answer has left, or was found to need no body.
+        return _answer(
+            Response(FileWrapper(cast("IO[bytes]", _Handle(copy, held)), _PIECE), direct_passthrough=True),
+            length=copy.size,
             kind="application/pkix-crl",
-            tag=copy.version,
-            modified=head.this_update,
-            expires=min(head.next_update, now + max_age),
+            tag=found.version,
+            modified=found.head.this_update,
+            expires=min(found.head.next_update, now + max_age),
             now=now,
         )
 
@@ -128,26 +137,60 @@ def _bundles(issuers: Iterable[Issuer], others: Iterable[bytes]) -> Mapping[Issu
     }
 
 
-def _to_serve(shelf: Shelf, scope: Scope, *, now: UnixTime) -> tuple[OutletCopy | None, Head | None]:
+def _to_serve(shelf: Shelf, scope: Scope, held: ExitStack, *, now: UnixTime) -> tuple[Visible, PublishedCopy | None]:
     """The visible CRL; where that cannot be believed, the one before it, as long as it holds (R09)."""
-    found: Visible = shelf.look(scope)
+    found, copy = held.enter_context(shelf.opened(scope))
     if found.trouble is not None:
-        found = shelf.fall_back(scope)
+        held.close()
+        found, copy = held.enter_context(shelf.fall_back(scope))
         if found.head is not None and found.head.next_update <= now:
-            return None, None
-    return found.copy, found.head
+            copy = None
+    return found, copy
+
+
+class _Handle(io.RawIOBase):
+    """A published file for whoever sends it: read in pieces, from anywhere (Range), and let go at the end."""
+
+    def __init__(self, copy: PublishedCopy, held: ExitStack) -> None:
+        self._copy, self._held, self._at = copy, held, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._copy.size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._copy.read(self._at, self._copy.size - self._at if size < 0 else size)
+        self._at += len(piece)
+        return piece
+
+    def close(self) -> None:
+        self._held.close()
+        super().close()
 
 
 def _file(octets: bytes, *, kind: str, tag: str, modified: UnixTime, expires: UnixTime, now: UnixTime) -> Response:
-    response = make_response(octets)
+    return _answer(make_response(octets), length=len(octets), kind=kind, tag=tag, modified=modified, expires=expires, now=now)
+
+
+def _answer(response: Response, *, length: int, kind: str, tag: str, modified: UnixTime, expires: UnixTime, now: UnixTime) -> Response:
     response.content_type = kind
+    response.content_length = length
     response.set_etag(tag)
     response.last_modified = datetime.fromtimestamp(modified, UTC)
     response.expires = datetime.fromtimestamp(expires, UTC)
     response.headers["Cache-Control"] = f"public, max-age={expires - now}, must-revalidate, no-transform"
     response.headers["X-Content-Type-Options"] = "nosniff"
     # Answers If-None-Match and If-Modified-Since by 304, and Range, so that a large CRL can be taken up again.
-    response.make_conditional(request, accept_ranges=True, complete_length=len(octets))
+    response.make_conditional(request, accept_ranges=True, complete_length=length)
     # The server writes the date, from the one clock.
     response.headers.pop("Date", None)
     return response

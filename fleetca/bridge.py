@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, NamedTuple
 from wsgiref.types import WSGIApplication
 
 PEER_CERTIFICATE: Final = "fleetca.peer_certificate"
@@ -20,6 +21,8 @@ BODY_LIMIT: Final = 64 * 1024
 """Octets of a body that an application gets to see; with more it sees one octet too many, and refuses."""
 DRAIN_LIMIT: Final = 32 * 1024 * 1024
 """Octets beyond the limit that are read and dropped, so that the sender lives to read the refusal."""
+AT_ONCE: Final = 256 * 1024
+"""Octets of an answer that are held together; what is longer is sent a piece at a time."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Any]
@@ -44,11 +47,24 @@ class Bridge:
         body, oversized = await self._body(scope, receive)
         environ = _environ(scope, body)
         loop = asyncio.get_running_loop()
-        status, headers, content = await loop.run_in_executor(self.pool, self._run, environ)
+        status, headers, content, rest = await loop.run_in_executor(self.pool, self._run, environ)
         if oversized:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        if rest is None:
+            await send({"type": "http.response.body", "body": content})
+            return
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            while content and not gone.done():
+                # A long answer leaves as fast as it is taken; a thread is needed only to fetch the next piece.
+                await send({"type": "http.response.body", "body": content, "more_body": True})
+                content = await loop.run_in_executor(self.pool, next, rest.pieces, b"")
+            if not gone.done():
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            gone.cancel()
+            rest.close()
 
     async def _body(self, scope: Scope, receive: Receive) -> tuple[bytes, bool]:
         """The body, cut after one octet too many, and whether it was cut."""
@@ -70,7 +86,8 @@ class Bridge:
                 break
         return b"".join(parts), size > BODY_LIMIT
 
-    def _run(self, environ: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    def _run(self, environ: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]], bytes, _Rest | None]:
+        """Status, headers, and the body; of a long one its beginning, and the rest."""
         answer: dict[str, Any] = {}
 
         def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[[bytes], object]:
@@ -79,13 +96,37 @@ class Bridge:
             return lambda _: None
 
         content: Iterable[bytes] = self.application(environ, start_response)
+        pieces, close = filter(None, content), getattr(content, "close", _nothing)
+        begun: list[bytes] = []
+        size = 0
         try:
-            return_body = b"".join(content)
-        finally:
-            close = getattr(content, "close", None)
-            if close is not None:
-                close()
-        return answer["status"], answer["headers"], return_body
+            for piece in pieces:
+                if size >= AT_ONCE:
+                    return answer["status"], answer["headers"], b"".join(begun), _Rest(chain((piece,), pieces), close)
+                begun.append(piece)
+                size += len(piece)
+        except BaseException:
+            close()
+            raise
+        close()
+        return answer["status"], answer["headers"], b"".join(begun), None
+
+
+async def _gone(receive: Receive) -> None:
+    """Until whoever asked hangs up: nobody says so to who sends."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _nothing() -> None:
+    """What closes an answer that holds nothing."""
+
+
+class _Rest(NamedTuple):
+    """What of an answer was not fetched from the application yet."""
+
+    pieces: Iterator[bytes]
+    close: Callable[[], object]
 
 
 def _environ(scope: Scope, body: bytes) -> dict[str, Any]:

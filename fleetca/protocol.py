@@ -253,6 +253,21 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()
         self._look_again(waiting)
 
+    def pause_writing(self) -> None:
+        """More waits than there should: an answer in pieces goes on when it was read, and nobody else looks whether it is."""
+        super().pause_writing()
+        self._look_anew(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        # Nearly all of it was taken. Where an answer goes on, its next piece says how much waits then.
+        self._look_anew(0 if self._answering() else self.transport.get_write_buffer_size())
+
+    def _look_anew(self, waiting: int) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._look_again(waiting)
+
     def shutdown(self) -> None:
         """Drain: who has connected, or has begun to ask, is heard out; uvicorn would hang up on them."""
         if self._deadline is None or self.transport.is_closing():

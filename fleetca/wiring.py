@@ -193,7 +193,7 @@ def status(settings: Settings, process: Process) -> None:
         spool=SpoolReader(settings.ocsp.spool),
     )
     application = create_status_app(service)
-    shelf = Shelf(DirectoryOutlet(settings.crl.directory), keep=True)
+    shelf = Shelf(DirectoryOutlet(settings.crl.directory))
     application.register_blueprint(crl_blueprint(shelf=shelf, issuers=issuers, clock=clock, others=forms.links(settings).values()))
     listener = _listener(process, str(settings.status.listen), "status.listen")
     background = Background(service)

@@ -90,7 +90,7 @@ def _place(setting: CrlOutlet, *, now: Callable[[], UnixTime]) -> Outlet:
 def prunable(folder: Path, issuers: Iterable[Issuer], *, now: UnixTime) -> list[tuple[Path, str]]:
     """Files of the folder that nobody needs, with why. Never what is published, a number, or what readers could still fall back to."""
     outlet = DirectoryOutlet(folder)
-    shelf = Shelf(outlet, keep=False)
+    shelf = Shelf(outlet)
     found: list[tuple[Path, str]] = []
     for issuer in issuers:
         for scope in scopes(issuer):

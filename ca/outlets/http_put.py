@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import http.client
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
 from ca.errors import Misconfigured
 from ca.model import UnixTime
-from ca.outlets.remote import Refused, Remote, RemoteOutlet
+from ca.outlets.remote import PIECE, Refused, RemoteOutlet, pieces
+from ca.ports import Readable
 
 _TIMEOUT: Final = 30.0
 _OK: Final = frozenset({200, 201, 204})
@@ -31,32 +33,42 @@ class HttpPutOutlet(RemoteOutlet):
             raise Misconfigured("outlet-url", f"{url!r} is not an http address.")
         self._parts, self._credentials = parts, credentials
 
-    def get(self, key: str) -> Remote | None:
-        status, tag, octets = self._ask("GET", key)
-        if status == http.client.NOT_FOUND:
-            return None
-        if status != http.client.OK:
-            raise OSError(f"GET {key} answers {status}")
-        # A server without entity tags cannot refuse: what is read stands for itself.
-        return Remote(octets, tag or "")
+    def get(self, key: str, take: Callable[[bytes], object]) -> str | None:
+        with self._answered("GET", key) as answer:
+            if answer.status == http.client.NOT_FOUND:
+                return None
+            if answer.status != http.client.OK:
+                raise OSError(f"GET {key} answers {answer.status}")
+            length, taken = answer.headers.get("Content-Length"), 0
+            while piece := answer.read(PIECE):
+                take(piece)
+                taken += len(piece)
+            if length is not None and taken != int(length):
+                raise OSError(f"{key} was cut on its way")
+            # A server without entity tags cannot refuse: what is read stands for itself.
+            return answer.headers.get("ETag") or ""
 
     def head(self, key: str) -> str | None:
-        status, tag, _ = self._ask("HEAD", key)
-        if status == http.client.NOT_FOUND:
-            return None
-        if status != http.client.OK:
-            raise OSError(f"HEAD {key} answers {status}")
-        return tag or ""
+        with self._answered("HEAD", key) as answer:
+            if answer.status == http.client.NOT_FOUND:
+                return None
+            if answer.status != http.client.OK:
+                raise OSError(f"HEAD {key} answers {answer.status}")
+            return answer.headers.get("ETag") or ""
 
-    def put(self, key: str, octets: bytes, *, tag: str | None, kind: str) -> None:
+    def put(self, key: str, source: Readable, *, tag: str | None, kind: str) -> None:
         condition = {"If-None-Match": "*"} if tag is None else {"If-Match": tag}
-        status, _, _ = self._ask("PUT", key, octets, {"Content-Type": kind, **condition})
-        if status in _REFUSED:
-            raise Refused(key)
-        if status not in _OK:
-            raise OSError(f"PUT {key} answers {status}")
+        headers = {"Content-Type": kind, "Content-Length": str(source.size), **condition}
+        with self._answered("PUT", key, pieces(source), headers) as answer:
+            if answer.status in _REFUSED:
+                raise Refused(key)
+            if answer.status not in _OK:
+                raise OSError(f"PUT {key} answers {answer.status}")
 
-    def _ask(self, verb: str, key: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, str | None, bytes]:
+    @contextmanager
+    def _answered(
+        self, verb: str, key: str, body: Iterator[bytes] | None = None, headers: dict[str, str] | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
         host, port = self._parts.hostname or "", self._parts.port
         if self._parts.scheme == "https":
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -66,12 +78,7 @@ class HttpPutOutlet(RemoteOutlet):
             connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT)
         try:
             connection.request(verb, f"{self._parts.path}/{key}", body=body, headers={**(headers or {}), **self._authorization()})
-            answer = connection.getresponse()
-            octets = answer.read()
-            length = answer.headers.get("Content-Length")
-            if verb == "GET" and length is not None and len(octets) != int(length):
-                raise OSError(f"{key} was cut on its way")
-            return answer.status, answer.headers.get("ETag"), octets
+            yield connection.getresponse()
         except http.client.HTTPException as error:
             raise OSError(f"{verb} {key}: {type(error).__name__}") from None
         finally:

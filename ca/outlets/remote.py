@@ -2,7 +2,8 @@
 
 An adapter says in four calls how objects are read and written there; what a failure leaves is decided here. A put that failed may have been written, not
 written, or half written: so after each one, whatever it said, the object is read back whole, and what is there decides. Half a file is never taken for one,
-for its digest is not that of the stage, and the next put replaces it.
+for its digest is not that of the stage, and the next put replaces it. Objects go and come in pieces, and lie in files without a name where they are
+needed twice: a CRL may be longer than memory is wide.
 """
 
 from __future__ import annotations
@@ -12,25 +13,16 @@ import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
 from typing import Final
 
 from ca.errors import Conflict, Malformed, StoreUnavailable
 from ca.model import OutletCopy, Placed, UnixTime
-from ca.ports import Stage
+from ca.ports import Readable, Stage
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}(\.[1-9][0-9]{0,3})?(\.delta)?(\.next)?\.[a-z]{3}")
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """An object as it is there."""
-
-    octets: bytes
-    tag: str
-    """What a conditional request names it by."""
+PIECE: Final = 1 << 20
 
 
 class Refused(Exception):
@@ -58,10 +50,22 @@ class FileStage:
 
 
 class RemoteCopy:
-    """A fetched object."""
+    """An object that was fetched into a file without a name."""
 
-    def __init__(self, octets: bytes, modified: UnixTime) -> None:
-        self._octets, self.size, self.modified = octets, len(octets), modified
+    def __init__(self, descriptor: int, tag: str, version: str, modified: UnixTime) -> None:
+        self._descriptor = descriptor
+        self.tag, self.version, self.modified = tag, version, modified
+        self.size = os.fstat(descriptor).st_size
+
+    def read(self, start: int, count: int) -> bytes:
+        return os.pread(self._descriptor, count, start)
+
+
+class Octets:
+    """A few octets at hand, as what is read in pieces."""
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets, self.size = octets, len(octets)
 
     def read(self, start: int, count: int) -> bytes:
         return self._octets[start : start + count]
@@ -80,11 +84,11 @@ class RemoteOutlet(ABC):
     # ---- what an adapter says
 
     @abstractmethod
-    def get(self, key: str) -> Remote | None:
-        """The object, whole; None where there is none.
+    def get(self, key: str, take: Callable[[bytes], object]) -> str | None:
+        """Give the object to `take`, a piece at a time. Its tag, which is what a conditional request names it by; None where there is none.
 
         Raises:
-            OSError: it cannot be told.
+            OSError: it cannot be told; some pieces may have been given.
         """
 
     @abstractmethod
@@ -92,7 +96,7 @@ class RemoteOutlet(ABC):
         """Its tag, without reading it."""
 
     @abstractmethod
-    def put(self, key: str, octets: bytes, *, tag: str | None, kind: str) -> None:
+    def put(self, key: str, source: Readable, *, tag: str | None, kind: str) -> None:
         """Write it whole, only over the object of that tag, or where there is none.
 
         Raises:
@@ -110,50 +114,42 @@ class RemoteOutlet(ABC):
 
     def put_if_unchanged(self, name: str, stage: Stage, *, seen: str | None) -> Placed:
         _checked(name)
-        octets = stage.read(0, stage.size)
-        wanted = sha256(octets).hexdigest()
-        before = self._read(name)
-        version = None if before is None else sha256(before.octets).hexdigest()
-        if version not in {seen, wanted}:
-            raise _overtaken(name)
-        if version != wanted:
-            if before is not None:
-                self._keep_previous(name, before)
-            self._write(name, octets, before.tag if before else None)
-        after = self._read(name)
-        if after is None or sha256(after.octets).hexdigest() != wanted:
+        wanted = _version(stage)
+        with self._fetched(name) as before:
+            version = None if before is None else before.version
+            if version not in {seen, wanted}:
+                raise _overtaken(name)
+            if version != wanted:
+                if before is not None:
+                    self._keep_previous(name, before)
+                self._write(name, stage, wanted, before.tag if before else None)
+        after, tag = self._there(name)
+        if after != wanted:
             raise StoreUnavailable(
                 "outlet-not-written", f"{name} is not there as it was put.", why="The place lost it, or keeps half of it.", retry_after=5
             )
-        return Placed(wanted, self._now(), after.tag)
+        return Placed(wanted, self._now(), tag)
 
-    def _write(self, name: str, octets: bytes, tag: str | None) -> None:
-        wanted = sha256(octets).hexdigest()
+    def _write(self, name: str, stage: Stage, wanted: str, tag: str | None) -> None:
         try:
-            self.put(name, octets, tag=tag, kind="application/pkix-crl")
+            self.put(name, stage, tag=tag, kind="application/pkix-crl")
         except Refused:
             # Either another publisher was faster, or our own first try got there and its answer was lost.
-            found = self._read(name)
-            if found is None or sha256(found.octets).hexdigest() != wanted:
+            if self._there(name)[0] != wanted:
                 raise _overtaken(name) from None
         except OSError as error:
-            found = self._read(name)
-            if found is None or sha256(found.octets).hexdigest() != wanted:
+            if self._there(name)[0] != wanted:
                 raise _down(name, error) from None
 
     def current(self, name: str) -> OutletCopy | None:
-        found = self._read(_checked(name))
-        return None if found is None else OutletCopy(sha256(found.octets).hexdigest(), found.octets, self._now())
+        with self.opened(name) as copy:
+            return None if copy is None else OutletCopy(copy.version, copy.read(0, copy.size), copy.modified)
 
-    @contextmanager
-    def opened(self, name: str) -> Iterator[RemoteCopy | None]:
-        found = self._read(_checked(name))
-        yield None if found is None else RemoteCopy(found.octets, self._now())
+    def opened(self, name: str) -> AbstractContextManager[RemoteCopy | None]:
+        return self._fetched(_checked(name))
 
-    @contextmanager
-    def previous(self, name: str) -> Iterator[RemoteCopy | None]:
-        found = self._read(f"{_checked(name)}.previous")
-        yield None if found is None else RemoteCopy(found.octets, self._now())
+    def previous(self, name: str) -> AbstractContextManager[RemoteCopy | None]:
+        return self._fetched(f"{_checked(name)}.previous")
 
     def mark(self, name: str) -> str | None:
         try:
@@ -162,25 +158,31 @@ class RemoteOutlet(ABC):
             raise _down(name, error) from None
 
     def high_water(self, name: str) -> int:
-        found = self._read(f"{_checked(name)}.number")
-        if found is None:
-            return 0
-        if not re.fullmatch(rb"[0-9]{1,48}\n?", found.octets):
+        return self._number(f"{_checked(name)}.number")[0]
+
+    def _number(self, key: str) -> tuple[int, str | None]:
+        """The number and the tag of what holds it."""
+        pieces: list[bytes] = []
+        tag = self._asked(key, pieces.append)
+        octets = b"".join(pieces)
+        if tag is None:
+            return 0, None
+        if not re.fullmatch(rb"[0-9]{1,48}\n?", octets):
             raise StoreUnavailable(
                 "high-water-unreadable",
-                f"{name}.number does not hold a number.",
-                fix=f"Write the highest number ever published as {name} into it, in decimal digits.",
+                f"{key} does not hold a number.",
+                fix="Write the highest number ever published under this name into it, in decimal digits.",
             )
-        return int(found.octets)
+        return int(octets), tag
 
     def raise_high_water(self, name: str, number: int) -> None:
         key = f"{_checked(name)}.number"
         for _ in range(5):
-            found = self._read(key)
-            if found is not None and self.high_water(name) >= number:
+            found, tag = self._number(key)
+            if tag is not None and found >= number:
                 return
             try:
-                self.put(key, b"%d\n" % number, tag=found.tag if found else None, kind="text/plain")
+                self.put(key, Octets(b"%d\n" % number), tag=tag, kind="text/plain")
             except Refused:
                 continue
             except OSError as error:
@@ -189,20 +191,48 @@ class RemoteOutlet(ABC):
             return
         raise StoreUnavailable("outlet-busy", f"{key} changes all the time.", retry_after=5)
 
-    def _keep_previous(self, name: str, before: Remote) -> None:
+    def _keep_previous(self, name: str, before: RemoteCopy) -> None:
         """The one before, for whoever must go back. Losing it costs nothing but that, so it never stops a CRL."""
         key = f"{name}.previous"
-        try:
-            there = self.head(key)
-            self.put(key, before.octets, tag=there, kind="application/pkix-crl")
-        except (OSError, Refused):
-            return
+        with suppress(OSError, Refused):
+            self.put(key, before, tag=self.head(key), kind="application/pkix-crl")
 
-    def _read(self, key: str) -> Remote | None:
+    @contextmanager
+    def _fetched(self, key: str) -> Iterator[RemoteCopy | None]:
+        digest = sha256()
+        with tempfile.TemporaryFile() as file:
+
+            def take(piece: bytes) -> None:
+                digest.update(piece)
+                file.write(piece)
+
+            tag = self._asked(key, take)
+            file.flush()
+            yield None if tag is None else RemoteCopy(file.fileno(), tag, digest.hexdigest(), self._now())
+
+    def _there(self, key: str) -> tuple[str | None, str | None]:
+        """Version and tag of what is there, read whole."""
+        digest = sha256()
+        tag = self._asked(key, digest.update)
+        return None if tag is None else digest.hexdigest(), tag
+
+    def _asked(self, key: str, take: Callable[[bytes], object]) -> str | None:
         try:
-            return self.get(key)
+            return self.get(key, take)
         except OSError as error:
             raise _down(key, error) from None
+
+
+def pieces(source: Readable) -> Iterator[bytes]:
+    """All of it, in order."""
+    return (source.read(start, PIECE) for start in range(0, source.size, PIECE))
+
+
+def _version(source: Readable) -> str:
+    digest = sha256()
+    for piece in pieces(source):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _checked(name: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from ca.errors import Misconfigured
 from ca.model import UnixTime
-from ca.outlets.remote import Refused, Remote, RemoteOutlet
+from ca.outlets.remote import PIECE, Refused, RemoteOutlet
+from ca.ports import Readable
 
 _ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
 _REFUSED = frozenset({"412", "409", "PreconditionFailed", "ConditionalRequestConflict"})
@@ -33,23 +36,30 @@ class S3Outlet(RemoteOutlet):
         self._bucket, self._prefix = bucket, prefix
         self._client = client or make_client(endpoint, region)
 
-    def get(self, key: str) -> Remote | None:
+    def get(self, key: str, take: Callable[[bytes], object]) -> str | None:
         found = self._ask("get_object", Key=self._prefix + key)
-        return None if found is None else Remote(found["Body"].read(), found["ETag"])
+        if found is None:
+            return None
+        with _told("get_object", key), closing(found["Body"]) as body:
+            for piece in body.iter_chunks(PIECE):
+                take(piece)
+        return str(found["ETag"])
 
     def head(self, key: str) -> str | None:
         found = self._ask("head_object", Key=self._prefix + key)
         return None if found is None else str(found["ETag"])
 
-    def put(self, key: str, octets: bytes, *, tag: str | None, kind: str) -> None:
+    def put(self, key: str, source: Readable, *, tag: str | None, kind: str) -> None:
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
-        self._ask("put_object", Key=self._prefix + key, Body=octets, ContentType=kind, CacheControl="max-age=30", **condition)
+        with io.BufferedReader(_Handle(source), PIECE) as body:
+            self._ask("put_object", Key=self._prefix + key, Body=body, ContentType=kind, CacheControl="max-age=30", **condition)
 
     def _ask(self, verb: str, **asked: Any) -> Any:
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # noqa: PLC0415 - an extra
+        from botocore.exceptions import ClientError  # noqa: PLC0415 - an extra
 
         try:
-            return getattr(self._client, verb)(Bucket=self._bucket, **asked)
+            with _told(verb, str(asked["Key"])):
+                return getattr(self._client, verb)(Bucket=self._bucket, **asked)
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in _ABSENT:
@@ -59,8 +69,43 @@ class S3Outlet(RemoteOutlet):
             if code in _REFUSED:
                 raise Refused(str(asked["Key"])) from None
             raise OSError(f"{verb} {asked['Key']}: {code}") from None
-        except (BotoCoreError, HTTPClientError) as error:
-            raise OSError(f"{verb} {asked['Key']}: {error}") from None
+
+
+@contextmanager
+def _told(verb: str, key: str) -> Iterator[None]:
+    """The library's failures as the system's."""
+    from botocore.exceptions import BotoCoreError, HTTPClientError  # noqa: PLC0415 - an extra
+
+    try:
+        yield
+    except (BotoCoreError, HTTPClientError) as error:
+        raise OSError(f"{verb} {key}: {error}") from None
+
+
+class _Handle(io.RawIOBase):
+    """What is read in pieces, as a file: the library goes through it for its checksum, and once more for each try."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source, self._at = source, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._source.size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._source.read(self._at, len(buffer))
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
 
 
 def make_client(endpoint: str | None, region: str | None) -> Any:

@@ -38,7 +38,7 @@ def list_(settings: str, as_json: bool) -> int:
 
     read, now = forms.read_settings(settings), reach.now()
     outlet = DirectoryOutlet(read.crl.directory)
-    found = health(Shelf(outlet, keep=False), forms.issuers(read), now=now)
+    found = health(Shelf(outlet), forms.issuers(read), now=now)
     document = [
         {
             "crl": one.name,
@@ -222,7 +222,7 @@ def publish(names: tuple[str, ...], settings: str, as_json: bool) -> None:
         if name not in known:
             raise NotFound("no-such-crl", f"This deployment makes no CRL {name}.", fix=f"It makes {', '.join(known)}.")
     wanted = [known[name] for name in names or known]
-    shelf, asking = Shelf(DirectoryOutlet(read.crl.directory), keep=False), Asking(read.crl.tally)
+    shelf, asking = Shelf(DirectoryOutlet(read.crl.directory)), Asking(read.crl.tally)
     heads = {one.name: shelf.look(one).head for one in wanted}
     before = {name: head.number if head else 0 for name, head in heads.items()}
     try:
@@ -266,7 +266,7 @@ def calendar(settings: str, as_json: bool) -> None:
 
     read, now = forms.read_settings(settings), reach.now()
     outlet = DirectoryOutlet(read.crl.directory)
-    shelf = Shelf(outlet, keep=False)
+    shelf = Shelf(outlet)
     events: list[tuple[UnixTime, str, str]] = []
     for issuer in forms.issuers(read):
         if not issuer.may_sign_crl:

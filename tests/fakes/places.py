@@ -103,6 +103,6 @@ class FaultyS3:
         self.fault = None
         if fault == "failed and not written":
             raise EndpointConnectionError(endpoint_url="https://s3.example")
-        body = asked["Body"]
+        body = asked["Body"].read()
         self._client.put_object(**{**asked, "Body": body[: len(body) // 2] if fault == "half written" else body})
         raise ReadTimeoutError(endpoint_url="https://s3.example")

@@ -44,7 +44,7 @@ class Deployment:
         self.failpoints: dict[str, Any] = {}
         self.publisher = self.new_publisher("one")
         app = Flask("status")
-        app.register_blueprint(blueprint(shelf=Shelf(self.outlet, keep=True), issuers=(self.issuer,), clock=self.world.clock))
+        app.register_blueprint(blueprint(shelf=Shelf(self.outlet), issuers=(self.issuer,), clock=self.world.clock))
         self.http = app.test_client()
 
     def new_publisher(self, holder: str) -> Publisher:

@@ -32,9 +32,7 @@ class Site:
         self.outlet = DirectoryOutlet(folder)
         self.put(1)
         app = Flask("status")
-        app.register_blueprint(
-            blueprint(shelf=Shelf(self.outlet, keep=True), issuers=(ISSUING.issuer, ROOT.issuer, BARE), clock=self.clock)
-        )
+        app.register_blueprint(blueprint(shelf=Shelf(self.outlet), issuers=(ISSUING.issuer, ROOT.issuer, BARE), clock=self.clock))
         self.client: FlaskClient = app.test_client()
 
     def put(self, number: int, *, this_update: int = T) -> bytes:

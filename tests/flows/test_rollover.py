@@ -460,7 +460,7 @@ def test_after_a_change_of_roots_links_are_served_to_everybody(fleet: Path) -> N
     assert {one.public_bytes(Encoding.DER) for one in pkcs7.load_der_pkcs7_certificates(est.cacerts(None))} == set(der.values())
 
     application = Flask("status")
-    shelf = Shelf(DirectoryOutlet(settings.crl.directory), keep=True)
+    shelf = Shelf(DirectoryOutlet(settings.crl.directory))
     application.register_blueprint(blueprint(shelf=shelf, issuers=issuers.values(), clock=SystemClock(), others=links.values()))
     client = application.test_client()
     for name, wanted in (("root-2", {"root-2", "new-with-old"}), ("root", {"root", "old-with-new"}), ("issuing-2", {"issuing-2"})):

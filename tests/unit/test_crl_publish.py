@@ -243,7 +243,7 @@ def test_old_files_put_back_by_hand_are_replaced_at_once(scene: Scene, tmp_path:
     assert publisher.publish(SCOPE).cause is Cause.behind
     copy = outlet.current(NAME)
     assert copy is not None
-    assert Shelf(outlet, keep=False).look(SCOPE).head.number == 3  # type: ignore[union-attr]
+    assert Shelf(outlet).look(SCOPE).head.number == 3  # type: ignore[union-attr]
 
 
 # ---- R09: the gate stands in the way --------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_R09_a_published_file_that_cannot_be_believed_is_replaced_at_once(scene:
     publisher.publish(SCOPE)
     (tmp_path / "crl" / NAME).write_bytes(wrong)
     assert publisher.publish(SCOPE).cause is Cause.missing
-    head = Shelf(outlet, keep=False).look(SCOPE).head
+    head = Shelf(outlet).look(SCOPE).head
     assert head is not None
     assert head.number == 2
 
@@ -302,7 +302,7 @@ def test_R09_a_published_file_of_any_length_that_cannot_be_believed_costs_no_mem
     finally:
         tracemalloc.stop()
     assert peak < LONG / 4
-    assert Shelf(outlet, keep=False).look(SCOPE).head.number == 2  # type: ignore[union-attr]
+    assert Shelf(outlet).look(SCOPE).head.number == 2  # type: ignore[union-attr]
 
 
 def test_R07_where_the_published_file_cannot_be_believed_nobody_of_the_one_before_is_forgotten(scene: Scene, tmp_path: Path) -> None:
@@ -542,7 +542,7 @@ def test_the_next_root_crl_takes_over_by_itself_when_its_time_comes(scene: Scene
         adopt(octets, ROOT.issuer, outlet=scene.outlet, clock=scene.clock)
 
     def visible() -> int:
-        head = Shelf(scene.outlet, keep=False).look(Scope(ROOT.issuer)).head
+        head = Shelf(scene.outlet).look(Scope(ROOT.issuer)).head
         assert head is not None
         return head.number
 
@@ -561,7 +561,7 @@ def test_the_next_root_crl_takes_over_by_itself_when_its_time_comes(scene: Scene
 
 
 def test_R06_health_is_told_from_what_readers_get(scene: Scene) -> None:
-    shelf = Shelf(scene.outlet, keep=False)
+    shelf = Shelf(scene.outlet)
     issuers = (ISSUER, ROOT.issuer)
 
     def told() -> list[tuple[str, Freshness]]:
