@@ -183,7 +183,7 @@ def show(
     from ca.errors import NotFound
     from ca.log.tiles import TileDirectory
     from ca.model import TenantId
-    from ca.rules import tenancy
+    from ca.rules import implements, tenancy
     from ca.rules.note import read_checkpoint
 
     read = None if directory else _settings(settings)
@@ -209,7 +209,7 @@ def show(
             "size": checkpoint.size,
             "root": checkpoint.root.hex(),
             "checkpoint": checkpoint.note.decode(),
-            "leaves": [{"index": index, "leaf": leaf} for index, leaf in chosen],
+            "leaves": [{"index": index, "leaf": leaf, "requirements": list(implements.of(leaf.get("kind")))} for index, leaf in chosen],
         },
         "\n".join([f"{folder}: {checkpoint.size} leaves ({checkpoint.origin}), root {checkpoint.root.hex()}", *(map(_line, chosen))]),
         as_json=as_json,

@@ -18,7 +18,7 @@ from ca.der import pem
 from ca.errors import Malformed, Unacceptable
 from ca.model import Certificate, CertificateState, Checkpoint, Issuer, Revocation, UnixTime
 from ca.ports import RecordFiles
-from ca.rules import cbom, key_life, transcript
+from ca.rules import cbom, implements, key_life, transcript
 from ca.rules.leaf import canonical, facts_of
 from ca.store.reading import Reading
 from config.mappings import read_mappings
@@ -297,6 +297,7 @@ def log(source: Source) -> Iterator[File]:
 
 
 def requirements(source: Source) -> Iterator[File]:
+    yield "10-requirements/events.json", document({kind: list(implements.of(kind)) for kind in source.tally.kinds})
     if source.matrix is None:
         source.absent.append(
             "the matrix of requirements, tests and results: give the one of the release (scripts/trace --json) with --matrix"

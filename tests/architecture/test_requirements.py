@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+from ca.rules import implements
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = '["REQ-KEY-001"]\nsays = "Keys are good."\naliases = ["REQ-KEY-OLD-01"]\nnegative = "tests/test_a.py::test_bad_keys_are_refused"\n'
@@ -104,4 +108,33 @@ def test_the_matrix_tells_the_last_result_in_three_forms(tmp_path: Path) -> None
     parser = HTMLParser()
     parser.handle_data = cells.append  # type: ignore[method-assign]
     parser.feed(page)
-    assert {"REQ-KEY-002", "A < b.", "Later.", "no test"} <= {cell.strip() for cell in cells}
+    assert {"REQ-KEY-002", "A < b.", "Later.", "no test", "BOOT-7"} <= {cell.strip() for cell in cells}
+
+
+# ---- Events -----------------------------------------------------------------------------------------------------------------
+
+
+def leaf_kinds() -> set[str]:
+    """The kinds of leaves that the sources write: the first argument of each call of `_leaf`, and what calls it with a name of its own."""
+    found = set()
+    for path in sorted((ROOT / "ca").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "id", getattr(node.func, "attr", "")) in {"_leaf", "leaf_of"}
+                and node.args
+            ):
+                found |= {each.value for each in ast.walk(node.args[0]) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
+    return found
+
+
+@pytest.mark.req("REQ-KEY-030")
+def test_every_kind_of_event_says_which_requirements_it_implements() -> None:
+    assert leaf_kinds() == set(implements.REQUIREMENTS)
+    assert implements.of("something new") == ()
+
+
+@pytest.mark.req("REQ-KEY-030")
+def test_every_requirement_that_an_event_names_exists() -> None:
+    known = set(tomllib.loads((ROOT / "docs/requirements.toml").read_text()))
+    assert {one for ids in implements.REQUIREMENTS.values() for one in ids} <= known
