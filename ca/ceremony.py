@@ -12,9 +12,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from ca.ceremony_steps import Made, MadeKeys, Outcome, Performed, Progress, Proof, Room, Step, draft_act, trial
+from ca.ceremony_lines import Lines
+from ca.ceremony_people import People, named, no_role_key
+from ca.ceremony_statements import Statements
+from ca.ceremony_steps import (
+    INPUT,
+    SHEET_FILE,
+    Made,
+    MadeKeys,
+    Outcome,
+    Performed,
+    Progress,
+    Proof,
+    Room,
+    Step,
+    draft_act,
+    files_of,
+    no_custody,
+    no_destroyer,
+    trial,
+)
 from ca.der import pem
 from ca.der.certificate import assemble
 from ca.errors import Broken, Conflict, Denied, KeyUnavailable, Unacceptable
@@ -29,44 +48,19 @@ from ca.rules.ceremony import (
     DestroyAct,
     Participant,
     RootAct,
-    SharesAct,
     Sheet,
     StatementAct,
     kind_of,
     makes_key,
-    output_file,
     signer_of,
 )
 from ca.rules.ceremony_dates import accept, check_clock
 from ca.rules.ceremony_drafts import SEED_OCTETS, Drafted, known_issuer, reread, root_issuer
-from ca.rules.ceremony_words import words
-from ca.rules.leaf import canonical
-from ca.rules.transcript import Record, Transcript
-
-SHEET_FILE: Final = "sheet.toml"
-INPUT: Final = "input-"
-"""Begins the names of the copies of what a sheet names beside itself."""
+from ca.rules.transcript import Transcript
 
 
 def nothing_at(name: str) -> None:
     """The failpoint of production."""
-
-
-def no_role_key(who: Participant) -> SigningKey:
-    """Where nobody's key can be had."""
-    raise KeyUnavailable(
-        "no-role-key", f"There is no key for {who.person} ({who.role}).", fix='Say in the credentials file where it rests: [people."NAME"].'
-    )
-
-
-def no_destroyer(name: KeyName) -> Proof:
-    """Where no key can be destroyed."""
-    raise KeyUnavailable("cannot-destroy", f"The key {name} cannot be destroyed from here.", fix="Name its store in the credentials file.")
-
-
-def no_custody(act: CustodyAct) -> Performed:
-    """Where nobody is there to share a key."""
-    raise KeyUnavailable("no-custody", f"Act {act.id} needs custodians at a terminal.", fix="Run it where they are.")
 
 
 class Ceremony:
@@ -109,20 +103,15 @@ class Ceremony:
         self._known_key = known_key
         self._trial_keys = trial_keys
         self._profiles = profiles
-        self._confirm = confirm
         self._clock = clock
         self._chance = chance
         self._room = room
-        self._role_key = role_key
-        self._destroy = destroy
-        self._custody = custody
         self._moved = moved
         self._failpoint = failpoint
-        self._done: list[Record] = []
-        self._size = 0
-        self._file = transcript.FILE
+        self._lines = Lines(archive, clock)
+        self._people = People(self._lines, confirm=confirm, role_key=role_key, failpoint=failpoint)
+        self._statements = Statements(self._lines, archive=archive, clock=clock, destroy=destroy, custody=custody, failpoint=failpoint)
         self._opened: dict[IssuerId, SigningKey] = {}
-        self._people: dict[Participant, SigningKey] = {}
 
     def run(self, sheet: Sheet) -> Outcome:
         """Begin a ceremony, or go on with one that was stopped.
@@ -137,16 +126,13 @@ class Ceremony:
             KeyUnavailable: a key cannot be made or unlocked, or is not the one that the sheet names (`wrong-role-key`).
             ClockUntrusted: the clock does not fit the sheet (`clock-wrong`), or went back.
         """
-        self._file = transcript_file(sheet)
-        written = self._archive.read(self._file)
-        # A transcript without one whole line is what a crash left of the first: nothing was made yet.
-        before = transcript.read(written) if written is not None and b"\n" in written else None
+        before = self._lines.begin(transcript_file(sheet))
         run = self._begin(sheet) if before is None else self._resume(sheet, before)
-        self._opening(run)
+        self._people.open(run.sheet)
         outputs = tuple(self._act(run, number, act) for number, act in enumerate(sheet.acts, start=1))
-        self._closing(run)
+        self._people.close(run.sheet)
         self._seal(run)
-        return Outcome(sheet.name, outputs, self._done[-1].digest, before is not None)
+        return Outcome(sheet.name, outputs, self._lines.done[-1].digest, before is not None)
 
     def trial(self, sheet: Sheet, *, now: UnixTime, seeds: Mapping[str, str]) -> tuple[Drafted, ...]:
         """Draft and lint every act with throw-away keys. What this refuses never gets as far as a key.
@@ -181,12 +167,7 @@ class Ceremony:
         roles.check_keys_known(sheet)
         self._check_room(sheet)
         inputs = sheet.inputs or {}
-        wanted = {output_file(act, rehearsal=sheet.rehearsal) for act in sheet.acts}
-        wanted |= {SHEET_FILE, *(f"{INPUT}{name}" for name in inputs), *(f"{act.id}.key" for act in sheet.acts)}
-        # What custodians' acts write beside their records: found there later, it counts as theirs.
-        wanted |= {f"{act.id}.{ending}" for act in sheet.acts if isinstance(act, CustodyAct) for ending in ("quorum.json", "backup")}
-        wanted |= {f"{issuer}.key" for act in sheet.acts if isinstance(act, SharesAct) for issuer in act.keys}
-        present = set(self._archive.names()) & wanted
+        present = set(self._archive.names()) & files_of(sheet)
         if present:
             raise Conflict(
                 "output-exists",
@@ -204,10 +185,11 @@ class Ceremony:
                 fix="Name another place in the credentials file.",
             )
         people = [
-            {"role": each.role, "person": each.person, "spki": transcript.text_of(self._key_of(each).spki)} for each in sheet.participants
+            {"role": each.role, "person": each.person, "spki": transcript.text_of(self._people.key_of(each).spki)}
+            for each in sheet.participants
         ]
         # From here on the folder is this ceremony's: a key found in it later was made by it. A torn first line is written over.
-        self._write(
+        self._lines.write(
             "begin",
             now,
             ceremony=sheet.name,
@@ -265,13 +247,12 @@ class Ceremony:
                 fix="Go on where it began. If that machine is lost, give --moved REASON; it lands in the transcript.",
             )
         roles.check_confirmed(sheet, before)
-        self._done = list(before.records)
-        self._size = sum(len(record.line) + 1 for record in before.records)
+        self._lines.go_on(before)
         seeds: Mapping[str, str] = begin.fields["seeds"]
         self.trial(sheet, now=begin.at, seeds=seeds)
         self._check_room(sheet)
         room = self._room
-        self._write(
+        self._lines.write(
             "resumed",
             self._clock.now(),
             software=room.software,
@@ -283,74 +264,6 @@ class Ceremony:
         self._put_inputs(sheet)
         return self._planned(sheet, now=begin.at, seeds=seeds)
 
-    # ---- People ---------------------------------------------------------------------------------------------------------
-
-    def _opening(self, run: Progress) -> None:
-        """Everybody confirms that this is the sheet that was reviewed, and this the software."""
-        begin = self._done[0].fields
-        lines = (
-            ("ceremony", run.sheet.name),
-            ("sheet SHA-256", run.sheet.digest.hex()),
-            ("sheet in words", words(run.sheet.digest)),
-            ("software", f"{begin['software']}, SHA-256 {begin['software_sha256']}"),
-            ("network", f"{', '.join(begin['interfaces'])} up: {begin['network']}" if begin["interfaces"] else "none is up"),
-        )
-        for at, each in enumerate(run.sheet.participants):
-            self._ask(run, Step(None, "Opening: this is the reviewed sheet", lines, run.sheet.digest, roles.OPENING, each, at > 0))
-
-    def _closing(self, run: Progress) -> None:
-        """Everybody signs the whole transcript so far."""
-        for each in run.sheet.participants:
-            if self._signed_by(roles.CLOSING, None, each):
-                continue
-            last = self._done[-1].digest
-            lines = (("transcript so far", last.hex()), ("in words", words(last)))
-            self._ask(run, Step(None, "Closing: this is what happened", lines, last, roles.CLOSING, each))
-
-    def _signed_by(self, stage: str, act: IssuerId | None, who: Participant | None) -> bool:
-        return any(
-            record.fields["stage"] == stage
-            and record.fields["act"] == act
-            and (who is None or (record.fields["role"], record.fields["person"]) == (who.role, who.person))
-            for record in self._done
-            if record.kind == "confirmed"
-        )
-
-    def _ask(self, run: Progress, step: Step) -> None:
-        """One person's yes, signed by their key and written down; nothing where it was said before the run was stopped."""
-        who, digest = step.participant, step.tbs_sha256.hex()
-        if self._signed_by(step.stage, step.act, who):
-            return
-        if not self._confirm(step):
-            self._write("refused", stage=step.stage, act=step.act, tbs_sha256=digest, **_named(who))
-            raise Denied(
-                "not-confirmed",
-                f"{f'Act {step.act}' if step.act else step.title} was not confirmed; nothing was signed for it.",
-                fix="Run the same command to go on from here, or begin again in an empty folder.",
-            )
-        fields: dict[str, Any] = {"stage": step.stage, "act": step.act, "tbs_sha256": digest, **_named(who)}
-        if who is not None:
-            message = roles.statement(
-                ceremony=self._done[0].digest.hex(), stage=step.stage, act=step.act, role=who.role, person=who.person, tbs_sha256=digest
-            )
-            fields["signature"] = transcript.text_of(self._key_of(who).sign(message))
-        self._write("confirmed", **fields)
-        self._failpoint("ceremony.after-confirmed")
-
-    def _key_of(self, who: Participant) -> SigningKey:
-        key = self._people.get(who)
-        if key is None:
-            key = self._role_key(who)
-            if hashlib.sha256(key.spki).digest() != who.key_sha256:
-                raise KeyUnavailable(
-                    "wrong-role-key",
-                    f"The key given for {who.person} ({who.role}) is not the one in the sheet.",
-                    why="Its SHA-256 differs: it is another person's key or token.",
-                    fix="Bring the key whose SHA-256 the sheet names.",
-                )
-            self._people[who] = key
-        return key
-
     # ---- One act --------------------------------------------------------------------------------------------------------
 
     def _draft(self, run: Progress, act: Act) -> Drafted:
@@ -359,12 +272,12 @@ class Ceremony:
     def _act(self, run: Progress, number: int, act: Act) -> Made:
         drafted = self._draft(run, act)
         self._same_draft(drafted)
-        said = self._find("output", act.id)
+        said = self._lines.find("output", act.id)
         octets = self._archive.read(drafted.file)
         if said is None:
             octets = self._finished(run, act, drafted, octets, number)
             self._failpoint("ceremony.after-output")
-            said = self._write("output", act=act.id, file=drafted.file, sha256=hashlib.sha256(octets).hexdigest())
+            said = self._lines.write("output", act=act.id, file=drafted.file, sha256=hashlib.sha256(octets).hexdigest())
         if octets is None or hashlib.sha256(octets).hexdigest() != said.fields["sha256"]:
             raise Conflict(
                 "output-changed",
@@ -392,7 +305,7 @@ class Ceremony:
             ) from None
 
     def _same_draft(self, drafted: Drafted) -> None:
-        earlier = self._find("drafted", drafted.act)
+        earlier = self._lines.find("drafted", drafted.act)
         if earlier is not None and earlier.fields["tbs_sha256"] != hashlib.sha256(drafted.tbs).hexdigest():
             raise Conflict(
                 "another-draft",
@@ -404,16 +317,21 @@ class Ceremony:
     def _finished(self, run: Progress, act: Act, drafted: Drafted, found: bytes | None, number: int) -> bytes:
         """The output's octets: shown, confirmed, signed, re-read, written."""
         digest = Digest(hashlib.sha256(drafted.tbs).digest())
-        if self._find("drafted", act.id) is None:
-            self._write("drafted", act=act.id, tbs=transcript.text_of(drafted.tbs), tbs_sha256=digest.hex(), facts=dict(drafted.lines))
+        if self._lines.find("drafted", act.id) is None:
+            self._lines.write(
+                "drafted", act=act.id, tbs=transcript.text_of(drafted.tbs), tbs_sha256=digest.hex(), facts=dict(drafted.lines)
+            )
             self._failpoint("ceremony.after-drafted")
         asked: Sequence[Participant | None] = run.sheet.confirmed_by(act) or (None,)
         for at, who in enumerate(asked):
-            self._ask(run, Step(act.id, drafted.title, drafted.lines, digest, roles.ACT, who, at > 0, number, len(run.sheet.acts)))
+            self._people.ask(Step(act.id, drafted.title, drafted.lines, digest, roles.ACT, who, at > 0, number, len(run.sheet.acts)))
         if isinstance(act, DestroyAct):
-            return self._destroyed(run, act, drafted, found)
+            known = next(known for known in run.sheet.issuers if known.id == act.issuer)
+            octets = self._statements.destroyed(act, known.key, drafted, found, belongs=lambda: self._key(run, act.issuer))
+            self._opened.pop(act.issuer, None)
+            return octets
         if isinstance(act, CustodyAct):
-            return self._performed(act, drafted, found)
+            return self._statements.performed(act, drafted, found)
         key = self._key(run, drafted.signer)
         if found is not None:
             # Written by a run that ended before it could say so.
@@ -421,7 +339,7 @@ class Ceremony:
             reread(drafted, der, key.spki)
             return found
         # A crash after this line may leave a signature that nobody saw: then the same octets are signed again, and the line says so.
-        self._write("signing", act=act.id, tbs_sha256=digest.hex(), again=self._find("signing", act.id) is not None)
+        self._lines.write("signing", act=act.id, tbs_sha256=digest.hex(), again=self._lines.find("signing", act.id) is not None)
         self._failpoint("ceremony.before-sign")
         der = assemble(drafted.tbs, drafted.algorithm, key.sign(drafted.tbs))
         self._failpoint("ceremony.after-sign")
@@ -429,48 +347,6 @@ class Ceremony:
         octets = der if drafted.certificate is None else pem.pem(pem.CERTIFICATE, der).encode()
         self._archive.put_new(drafted.file, octets)
         return octets
-
-    def _destroyed(self, run: Progress, act: DestroyAct, drafted: Drafted, found: bytes | None) -> bytes:
-        """The certificate of destruction: what was confirmed, by whom, and the store's word."""
-        if found is not None:
-            return found
-        known = next(known for known in run.sheet.issuers if known.id == act.issuer)
-        if self._find("destroying", act.id) is None:
-            # Opened once more, so that what is destroyed is the key of this certificate and no other.
-            self._key(run, act.issuer)
-            self._write("destroying", act=act.id, tbs_sha256=hashlib.sha256(drafted.tbs).hexdigest())
-            self._failpoint("ceremony.before-destroy")
-        self._opened.pop(act.issuer, None)
-        proof = self._destroy(known.key)
-        self._failpoint("ceremony.after-destroy")
-        octets = self._record(drafted, proof, word="certificate_of_destruction")
-        self._archive.put_new(drafted.file, octets)
-        return octets
-
-    def _performed(self, act: CustodyAct, drafted: Drafted, found: bytes | None) -> bytes:
-        """The record of what custodians did: what was confirmed, by whom, and what came of it."""
-        if found is not None:
-            return found
-        digest = hashlib.sha256(drafted.tbs).hexdigest()
-        self._write("performing", act=act.id, tbs_sha256=digest, again=self._find("performing", act.id) is not None)
-        self._failpoint("ceremony.before-custody")
-        done = self._custody(act)
-        self._failpoint("ceremony.after-custody")
-        octets = self._record(drafted, done.proof, word="statement", files=done.files)
-        self._archive.put_new(drafted.file, octets)
-        return octets
-
-    def _record(self, drafted: Drafted, proof: Proof, *, word: str, files: Mapping[str, str] | None = None) -> bytes:
-        confirmed = [dict(record.fields) for record in self._done if record.kind == "confirmed" and record.fields["act"] == drafted.act]
-        document = {
-            word: transcript.text_of(drafted.tbs),
-            "ceremony": self._done[0].digest.hex(),
-            "confirmed": confirmed,
-            "proof": [list(each) for each in proof],
-            "files": dict(files or {}),
-            "done_at": self._clock.now(),
-        }
-        return canonical(document) + b"\n"
 
     def _seal(self, run: Progress) -> None:
         """The last line, signed by the first CA key that was used and still is; where there is none, by the first person."""
@@ -483,23 +359,23 @@ class Ceremony:
             facts: dict[str, Any] = {"signer": signers[0], "spki_sha256": hashlib.sha256(key.spki).hexdigest()}
         else:
             first = run.sheet.participants[0]
-            key = self._key_of(first)
-            facts = {"signer": None, **_named(first), "spki_sha256": hashlib.sha256(key.spki).hexdigest()}
-        signature = key.sign(transcript.sealed_octets(self._done, at=now, **facts))
-        self._write("seal", now, **facts, signature=transcript.text_of(signature))
+            key = self._people.key_of(first)
+            facts = {"signer": None, **named(first), "spki_sha256": hashlib.sha256(key.spki).hexdigest()}
+        signature = key.sign(transcript.sealed_octets(self._lines.done, at=now, **facts))
+        self._lines.write("seal", now, **facts, signature=transcript.text_of(signature))
 
     # ---- Keys -----------------------------------------------------------------------------------------------------------
 
     def _make_key(self, name: KeyName, algorithm: Any) -> SigningKey:
         """The key of an act: made now, or by the run that was stopped."""
         act = IssuerId(name)
-        said = self._find("key", act)
+        said = self._lines.find("key", act)
         # A key without a line was made just before a crash; nothing was signed with it, and the folder was empty when we began.
         key = self._keys.open(name) if said is not None or name in self._keys.names() else self._keys.generate(name, algorithm)
         self._failpoint("ceremony.after-key")
         spki_sha256 = hashlib.sha256(key.spki).hexdigest()
         if said is None:
-            self._write("key", act=act, algorithm=key.algorithm, spki_sha256=spki_sha256)
+            self._lines.write("key", act=act, algorithm=key.algorithm, spki_sha256=spki_sha256)
         elif said.fields["spki_sha256"] != spki_sha256:
             raise KeyUnavailable(
                 "wrong-key", f"The key {name} is not the one that this ceremony made.", fix="Put back the key file that it wrote."
@@ -527,23 +403,6 @@ class Ceremony:
                 )
             self._opened[signer] = key
         return key
-
-    # ---- Transcript -----------------------------------------------------------------------------------------------------
-
-    def _find(self, kind: str, act: IssuerId) -> Record | None:
-        return next((record for record in self._done if record.kind == kind and record.fields.get("act") == act), None)
-
-    def _write(self, kind: str, at: UnixTime | None = None, **fields: Any) -> Record:
-        made = transcript.record(self._done, kind, at=self._clock.now() if at is None else at, **fields)
-        line = made.line + b"\n"
-        self._archive.append(self._file, line, at=self._size)
-        self._size += len(line)
-        self._done.append(made)
-        return made
-
-
-def _named(who: Participant | None) -> dict[str, Any]:
-    return {} if who is None else {"role": who.role, "person": who.person}
 
 
 def transcript_file(sheet: Sheet) -> str:

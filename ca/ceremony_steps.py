@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from ca.der.certificate import assemble
-from ca.errors import Unacceptable
+from ca.errors import KeyUnavailable, Unacceptable
 from ca.model import AlgorithmName, Digest, Issuer, IssuerId, KeyName, Profile, ProfileName, Serial, UnixTime
 from ca.ports import SigningKey
 from ca.rules import ceremony_roles as roles
-from ca.rules.ceremony import Act, IntermediateAct, Participant, Period, RootAct, RootCrlAct, Sheet, StatementAct
+from ca.rules.ceremony import (
+    Act,
+    CustodyAct,
+    IntermediateAct,
+    Participant,
+    Period,
+    RootAct,
+    RootCrlAct,
+    SharesAct,
+    Sheet,
+    StatementAct,
+    output_file,
+)
 from ca.rules.ceremony_crls import Before
 from ca.rules.ceremony_drafts import (
     SEED_OCTETS,
@@ -30,6 +42,10 @@ from ca.rules.ceremony_drafts import (
 )
 from ca.rules.ceremony_words import words
 from ca.rules.serial import make_serial
+
+SHEET_FILE: Final = "sheet.toml"
+INPUT: Final = "input-"
+"""Begins the names of the copies of what a sheet names beside itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +139,25 @@ class Progress:
     seeds: Mapping[str, str]
     issuers: dict[IssuerId, Issuer]
     crls: dict[IssuerId, Before] = field(default_factory=dict)
+
+
+def no_destroyer(name: KeyName) -> Proof:
+    """Where no key can be destroyed."""
+    raise KeyUnavailable("cannot-destroy", f"The key {name} cannot be destroyed from here.", fix="Name its store in the credentials file.")
+
+
+def no_custody(act: CustodyAct) -> Performed:
+    """Where nobody is there to share a key."""
+    raise KeyUnavailable("no-custody", f"Act {act.id} needs custodians at a terminal.", fix="Run it where they are.")
+
+
+def files_of(sheet: Sheet) -> set[str]:
+    """Every file that a run of it may write, its transcript aside: none of them may be there before."""
+    wanted = {output_file(act, rehearsal=sheet.rehearsal) for act in sheet.acts}
+    wanted |= {SHEET_FILE, *(f"{INPUT}{name}" for name in sheet.inputs or {}), *(f"{act.id}.key" for act in sheet.acts)}
+    # What custodians' acts write beside their records: found there later, it counts as theirs.
+    wanted |= {f"{act.id}.{ending}" for act in sheet.acts if isinstance(act, CustodyAct) for ending in ("quorum.json", "backup")}
+    return wanted | {f"{issuer}.key" for act in sheet.acts if isinstance(act, SharesAct) for issuer in act.keys}
 
 
 def draft_act(run: Progress, act: Act, profiles: Mapping[ProfileName, Profile], make: Callable[[KeyName, Any], SigningKey]) -> Drafted:

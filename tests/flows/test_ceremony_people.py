@@ -241,6 +241,37 @@ def test_a_destruction_that_was_killed_goes_on_although_the_key_is_gone(held: tu
         believed(room, made)
 
 
+@pytest.mark.req("REQ-KEY-069")
+def test_a_certificate_of_destruction_that_somebody_slipped_in_keeps_no_key_alive(held: tuple[Room, object]) -> None:
+    everybody = ("administrator", "auditor", "witness")
+    whole = Room(keys=dict(held[0].keys))
+    whole.run(with_people(sheet(destroy(), issuers=(known_root(held[0]),)), whole, confirm=everybody))
+    begun = 0
+    for effect in range(1, whole.effects):
+        room = Room(keys=dict(held[0].keys), stop_at=effect, stop_after=True)
+        made = with_people(sheet(destroy(), issuers=(known_root(held[0]),)), room, confirm=everybody)
+        with pytest.raises(Stopped):
+            room.run(made)
+        room.stop_at = None
+        if "root-key.json" in room.files or not room.files.get(transcript.FILE, b"").count(b"\n"):
+            continue
+        room.files["root-key.json"] = whole.files["root-key.json"]
+        if any(line["kind"] == "destroying" for line in lines(room)):
+            room.run(made)
+            assert KeyName("root") not in room.keys
+            begun += 1
+            continue
+        with pytest.raises(Conflict) as caught:
+            room.run(made)
+        assert caught.value.code == "output-changed"
+        assert KeyName("root") in room.keys
+        del room.files["root-key.json"]
+        room.run(made)
+        assert KeyName("root") not in room.keys
+        believed(room, made)
+    assert begun == 2
+
+
 # ---- A transcript whose writer has the root's key, and not the people's --------------------------------------------------
 
 
