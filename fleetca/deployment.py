@@ -33,6 +33,9 @@ _MAY_BE_THERE: Final = {*_FOLDERS, SETTINGS_FILE, "operators", "lost+found"}
 SEALED_BY_FILE: Final = "file:secrets/issuing.passphrase"
 
 
+_GRAVE: Final = ("ca-certificate", "profile", "mass-revocation")
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a new deployment should be.
@@ -46,6 +49,7 @@ class Wanted:
             that does not exist is made; a PIN must be there.
         sheet: the shipped ceremony sheet to derive the deployment's own from.
         operator: the first operator; None for none.
+        two_persons: whether grave acts need a second person from the beginning.
         more: further sections of the settings file, as they should stand in it.
     """
 
@@ -61,6 +65,7 @@ class Wanted:
     organization: str | None = None
     operator: str | None = "admin"
     algorithm: AlgorithmName = field(default=AlgorithmName("p256"))
+    two_persons: bool = False
     more: str = ""
 
 
@@ -266,6 +271,9 @@ directory = "public/log"
 key = "sealed:keys/log.key"
 passphrase = "file:secrets/log.passphrase"
 verifier = "public/log.verifier"
+
+[approvals]                               # what one person asks for and another approves: docs/how-to/two-people.md
+two_persons = {quoted(list(_GRAVE) if wanted.two_persons else [])}
 {wanted.more}"""
 
 

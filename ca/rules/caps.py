@@ -201,10 +201,12 @@ EXCLUSIVE: Final = frozenset(
         ("admin", "security-officer"),
         ("registrar", "security-officer"),
         ("revoker", "security-officer"),
+        ("line", "security-officer"),
         # Who does something does not audit it.
         ("admin", "auditor"),
         ("registrar", "auditor"),
         ("revoker", "auditor"),
+        ("line", "auditor"),
         ("security-officer", "auditor"),
     )
 )

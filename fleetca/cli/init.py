@@ -35,6 +35,9 @@ from fleetca.cli import output, prompts
 @click.option("--operator", default="admin", show_default=True, help="The first operator.")
 @click.option("--enroll-port", default=8443, show_default=True, type=click.IntRange(1, 65535), help="Port of the enrolment service (TLS).")
 @click.option("--status-port", default=8080, show_default=True, type=click.IntRange(1, 65535), help="Port of OCSP and CRLs (plain HTTP).")
+@click.option(
+    "--one-person", is_flag=True, help="One person alone brings new CAs, changes profiles and revokes many certificates. [default: two persons]"
+)
 @click.option("--yes", is_flag=True, help="Take the defaults for what is not given; ask nothing.")
 @output.json_option
 def init(
@@ -49,6 +52,7 @@ def init(
     operator: str,
     enroll_port: int,
     status_port: int,
+    one_person: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -81,6 +85,7 @@ def init(
         operator=operator,
         enroll_port=enroll_port,
         status_port=status_port,
+        two_persons=not one_person,
     )
     created = deployment.create(folder, wanted, chance=SystemChance())
     steps = [

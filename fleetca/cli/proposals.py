@@ -53,14 +53,22 @@ def revive(device: str, **common: Any) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 @_options
 def ca_certificate(folder: str, **common: Any) -> None:
-    from hashlib import sha256
+    from ca.model import GraveAct
+
+    _ask(GraveAct.ca_certificate, {"transcript_sha256": ceremony_digest(folder)}, **common)
+
+
+def ceremony_digest(folder: str) -> str:
+    """The digest of a ceremony's last line, and so of its whole transcript and every output.
+
+    Raises:
+        Unacceptable: the transcript does not hold.
+    """
     from pathlib import Path
 
-    from ca.model import GraveAct
     from ca.rules import transcript
 
-    digest = sha256(Path(folder, transcript.FILE).read_bytes()).hexdigest()
-    _ask(GraveAct.ca_certificate, {"transcript_sha256": digest}, **common)
+    return transcript.read(Path(folder, transcript.FILE).read_bytes()).digest.hex()
 
 
 @request.command(

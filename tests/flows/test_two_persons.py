@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
+from werkzeug.test import TestResponse
 
-from ca.errors import Conflict, Denied, FleetcaError, Malformed, NotFound, Unacceptable, Unauthenticated
+from ca.errors import Conflict, Denied, FleetcaError, Malformed, NotFound, Unacceptable, Unauthenticated, Unavailable
 from ca.model import (
     ApprovalDecision,
     DeviceId,
@@ -18,18 +22,24 @@ from ca.model import (
     MessageEvidence,
     Operator,
     OperatorName,
+    ProfileName,
     Proposal,
     ProposalRequest,
     ProposalState,
     Reason,
     RevokeRequest,
     Role,
+    TokenEvidence,
 )
+from ca.rules import testimony
 from ca.rules import two_persons as rule
 from ca.rules.caps import EXCLUSIVE, OPERATOR_POWERS, Power
 from ca.rules.grant import OPERATOR, OPERATOR_DEVICE
 from ca.rules.message import Act
+from enroll.rest.routes import PEER_CERTIFICATE
+from fleetca.forms import shipped_profiles
 from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.fakes.acme import AcmeWorld
 from tests.fakes.signer_world import Keypair, World
 
 DAY = 86400
@@ -358,3 +368,59 @@ def test_an_operators_message_counts_for_the_act_it_names_only(world: World) -> 
         world.two_persons.propose(ProposalRequest(said), world.peer(Role.operator))
     with pytest.raises(Denied):
         world.two_persons.propose(ProposalRequest(world.local(Role.operator)), world.peer(Role.operator))
+
+
+@pytest.mark.req("REQ-KEY-067")
+def test_the_same_over_REST_by_signed_messages(tmp_path: Path) -> None:
+    acme = AcmeWorld(tmp_path)
+    world = acme.world
+    ada, sam, bob = world.operator("ada"), world.operator("sam", "security-officer"), world.operator("bob", "auditor")
+    retired(world)
+
+    def say(path: str, who: Keypair, act: Act, **said: Any) -> TestResponse:
+        made = world.message(who, act, **said)
+        parts = {name: base64.b64encode(getattr(made, name)).decode() for name in ("payload", "certificate", "signature")}
+        return acme.http.post(path, json={"message": parts})
+
+    proposal = ("revive", revival(), DAY, "Repaired.")
+    assert say("/v1/proposals", sam, Act.propose, proposal=proposal).json["code"] == "operator-role"
+    asked = say("/v1/proposals", ada, Act.propose, proposal=proposal)
+    assert (asked.status_code, asked.json["state"], asked.json["subject"]) == (200, "open", {"device": DEVICE})
+    digits = asked.json["request"]
+    assert sha256(base64.b64decode(asked.json["payload"])).hexdigest() == digits, "what is approved can be worked out"
+    shown = {"environ_overrides": {PEER_CERTIFICATE: bob.certificate}}
+    assert [one["request"] for one in acme.http.get("/v1/proposals", **shown).json["proposals"]] == [digits]
+    assert acme.http.get("/v1/proposals").status_code == 403
+    assert acme.http.get(f"/v1/proposals/{'00' * 32}", **shown).json["code"] == "no-such-approval"
+    for who, told in ((bob, "operator-role"), (ada, "approval-self")):
+        answered = say("/v1/approvals", who, Act.approve, decision=(digits, True, ""))
+        assert (answered.status_code, answered.json["code"]) == (403, told)
+    approved = say("/v1/approvals", sam, Act.approve, decision=(digits, True, ""))
+    assert (approved.status_code, approved.json["state"]) == (200, "approved")
+    assert acme.http.get(f"/v1/proposals/{digits}", **shown).json == approved.json
+    assert revive(world) is DeviceState.blank
+    acme.close()
+
+
+def test_the_journal_has_who_decided_on_a_first_certificate_and_by_which_way(tmp_path: Path) -> None:
+    waiting = replace(shipped_profiles()[ProfileName("device")], approval_within=DAY)
+    world = World(tmp_path, sqlite_url(tmp_path), profiles={ProfileName("device"): waiting})
+    asked = IssueRequest(Keypair().csr(), TokenEvidence(world.token(DEVICE).text))
+    with pytest.raises(Unavailable):
+        world.issue(asked)
+    (one,) = world.store.reading.waiting_approvals(tenant=world.policy.tenant, now=world.clock.at)
+    made = world.approving.decide(ApprovalDecision(world.local(Role.operator), one.request.hex(), True), world.peer(Role.operator))
+    (decided,) = [record for record in map(testimony.read, world.journal.records()) if isinstance(record, testimony.ApprovalDecided)]
+    assert (decided.approval, decided.channel) == (made, "operator/local")
+    (leaf,) = world.leaves("approval")
+    assert (leaf["channel"], leaf["request"]) == ("operator/local", one.request.hex())
+    world.close()
+    (tmp_path / "lost").mkdir()
+    again = World(tmp_path, sqlite_url(tmp_path / "lost"), profiles={ProfileName("device"): waiting})
+    again.clock.at = world.clock.at
+    again.recovery.recover()
+    with again.store.ledger.writing() as tx:
+        assert tx.find_approval(one.request) == made
+    told = again.store.reading.find_approval(one.request)
+    assert told == made, "what was approved stays so"
+    again.close()
