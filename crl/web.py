@@ -2,7 +2,7 @@
 
     GET /crl/ISSUER.crl    the complete CRL, DER, application/pkix-crl; a shard's is ISSUER.7.crl, the delta ISSUER.delta.crl
     GET /ca/ISSUER.cer     the issuer's own certificate, DER, application/pkix-cert (RFC 5280 4.2.2.1)
-    GET /ca/ISSUER.p7c     that certificate, and those that others gave the same CA: certs-only, application/pkcs7-mime
+    GET /ca/ISSUER.p7c     those that others gave the same CA, and its own unless it signed that itself: certs-only, application/pkcs7-mime
     GET /crl/health        how the CRLs stand, JSON; 503 when one has ended or is missing
 
 Needs the outlet and the issuers' certificates, and neither database nor signer (P7). A CRL whose nextUpdate is past is not handed out (P5): it
@@ -12,7 +12,7 @@ would only be refused further on, with less to tell why.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -23,7 +23,7 @@ from flask import Blueprint, Response, jsonify, make_response, request
 from werkzeug.wsgi import FileWrapper
 
 from ca.der.bundle import certs_only
-from ca.der.certificate import read_certificate
+from ca.der.certificate import CertificateFacts, read_certificate
 from ca.errors import StoreUnavailable
 from ca.model import Issuer, IssuerId, UnixTime
 from ca.ports import Clock, PublishedCopy
@@ -51,7 +51,7 @@ def blueprint(
     """
     known = {issuer.id: issuer for issuer in issuers}
     published = {scope.name: scope for issuer in known.values() if issuer.may_sign_crl for scope in scopes(issuer)}
-    bundles = _bundles(known.values(), others)
+    given = _given(known.values(), others)
     routes = Blueprint("crl", __name__)
 
     @routes.get("/crl/<name>.crl")
@@ -103,7 +103,8 @@ def blueprint(
         issuer = known.get(IssuerId(name))
         if issuer is None:
             return _problem(HTTPStatus.NOT_FOUND, "issuer-unknown", "No issuer of this name is known here.")
-        now, octets = clock.now(), bundles[issuer.id]
+        now = clock.now()
+        octets = _bundle(issuer, given[issuer.id], now=now)
         return _file(
             octets,
             kind="application/pkcs7-mime",
@@ -128,13 +129,21 @@ def blueprint(
     return routes
 
 
-def _bundles(issuers: Iterable[Issuer], others: Iterable[bytes]) -> Mapping[IssuerId, bytes]:
-    """What caIssuers may point to: every certificate of a CA's name and key (RFC 5280 4.2.2.1). A client picks the one that leads to its root."""
+def _given(issuers: Iterable[Issuer], others: Iterable[bytes]) -> Mapping[IssuerId, Sequence[CertificateFacts]]:
+    """The certificates that other CAs gave each name and key."""
     read = [read_certificate(der) for der in others]
-    return {
-        issuer.id: certs_only([issuer.certificate, *(one.der for one in read if (one.subject, one.spki) == (issuer.subject, issuer.spki))])
-        for issuer in issuers
-    }
+    return {issuer.id: [one for one in read if (one.subject, one.spki) == (issuer.subject, issuer.spki)] for issuer in issuers}
+
+
+def _bundle(issuer: Issuer, given: Sequence[CertificateFacts], *, now: UnixTime) -> bytes:
+    """What caIssuers may point to: certificates of a CA's name and key (RFC 5280 4.2.2.1). A client picks the one that leads to its root.
+
+    The one that a root gave itself leads nowhere: who trusts that root has it. Beside a link it does harm: OpenSSL takes whichever of the two comes first,
+    never goes back from it (error 19 for who trusts the other root only), and which comes first in a set is chance.
+    """
+    holding = [one.der for one in given if now <= one.not_after]
+    alone = not holding or issuer.parent is not None
+    return certs_only([*([issuer.certificate] if alone else []), *holding])
 
 
 def _to_serve(shelf: Shelf, scope: Scope, held: ExitStack, *, now: UnixTime) -> tuple[Visible, PublishedCopy | None]:

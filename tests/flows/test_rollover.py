@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -414,7 +415,7 @@ next_update = "1y"
 
 
 @pytest.mark.req("REQ-KEY-008")
-def test_after_a_change_of_roots_links_are_served_to_everybody(fleet: Path) -> None:
+def test_after_a_change_of_roots_links_are_served_to_everybody(fleet: Path, tmp_path: Path) -> None:
     made = prepare(fleet)
     file = fleet / "fleetca.toml"
     entry = '[[issuers]]\nid = "root-2"\nsucceeds = "root"\ncertificate = "ca/root-2.pem"\n\n[[issuers]]\nid = "issuing-2"'
@@ -463,11 +464,21 @@ def test_after_a_change_of_roots_links_are_served_to_everybody(fleet: Path) -> N
     shelf = Shelf(DirectoryOutlet(settings.crl.directory))
     application.register_blueprint(blueprint(shelf=shelf, issuers=issuers.values(), clock=SystemClock(), others=links.values()))
     client = application.test_client()
-    for name, wanted in (("root-2", {"root-2", "new-with-old"}), ("root", {"root", "old-with-new"}), ("issuing-2", {"issuing-2"})):
+    for name, wanted in (("root-2", {"new-with-old"}), ("root", {"old-with-new"}), ("issuing-2", {"issuing-2"})):
         answer = client.get(f"/ca/{name}.p7c")
         assert answer.content_type == "application/pkcs7-mime"
         bundle = pkcs7.load_der_pkcs7_certificates(answer.data)
         assert {one.public_bytes(Encoding.DER) for one in bundle} == {der[each] for each in wanted}
+        # Who trusts either root alone is led to it, by the certificate of the issuing CA and what caIssuers gives.
+        (tmp_path / "more.pem").write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in bundle))
+        for trusted in ("root", "root-2") if name in {"root", "root-2"} else ():
+            below = {"root": "issuing", "root-2": "issuing-2"}[name]
+            anchor, subject = (settings.issuer(each).certificate for each in (trusted, below))
+            said = subprocess.run(
+                ["openssl", "verify", "-x509_strict", "-CAfile", anchor, "-untrusted", tmp_path / "more.pem", subject],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert said.returncode == 0, (name, trusted, said.stderr)
     assert client.get("/ca/nobody.p7c").status_code == 404
 
 
