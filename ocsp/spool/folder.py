@@ -57,7 +57,7 @@ class AnswerFolder:
             try:
                 descriptor = os.open(new, _CREATE, 0o644)
             except FileNotFoundError:
-                os.makedirs(folder, exist_ok=True)  # noqa: PTH103  a million of them
+                _make(folder)
                 descriptor = os.open(new, _CREATE, 0o644)
             try:
                 if self._hidden:
@@ -97,6 +97,15 @@ def sweep(folder: Path, *, now: UnixTime, ahead: int = 0) -> int:
                     os.unlink(path)  # noqa: PTH108
                     gone += 1
     return gone
+
+
+def _make(folder: str) -> None:
+    try:  # almost always only the last one is missing
+        os.mkdir(folder)  # noqa: PTH102  a million of them
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
 
 
 def _files(folder: str) -> Iterator[str]:
