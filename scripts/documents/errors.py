@@ -7,7 +7,6 @@ caller gives the code, the caller is read; where the code comes from a table of 
 from __future__ import annotations
 
 import ast
-import copy
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,15 +46,15 @@ class Found:
 @cache
 def found() -> tuple[Found, ...]:
     """Every place, in the order of the sources."""
-    sources = [(path, _Said().visit(copy.deepcopy(module))) for path, module in markdown.modules()]
-    makers = {maker.name: maker for _, module in sources for maker in _makers(module)}
+    sources = [_Said().visit(module) for _, module in markdown.read()]
+    owns = [{maker.name: maker for maker in _makers(module)} for module in sources]
+    makers = {name: maker for own in owns for name, maker in own.items()}
     made: list[Found] = []
-    for _, module in sources:
-        own = {maker.name: maker for maker in _makers(module)}
-        for node in ast.walk(module):
-            if isinstance(node, ast.Call):
-                made += _made_by(node, makers if _name(node.func) not in own else own)
-        if any(_from_a_table(node) for node in ast.walk(module)):
+    for module, own in zip(sources, owns, strict=True):
+        calls = [node for node in ast.walk(module) if isinstance(node, ast.Call)]
+        for node in calls:
+            made += _made_by(node, makers if _name(node.func) not in own else own)
+        if any(_from_a_table(node) for node in calls):
             made += _in_tables(module)
     made += [Found(code, HTTP, what, "", status) for status, (code, what) in problems.HTTP_CODES.items()]
     made.append(Found("internal", HTTP, problems.INTERNAL.detail, "", 500))

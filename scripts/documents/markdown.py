@@ -26,10 +26,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 @cache
 def modules() -> tuple[tuple[Path, ast.Module], ...]:
     """Every module of ours, by its path from the top, in the order of the house."""
-    return tuple(_modules())
+    return tuple(read())
 
 
-def _modules() -> Iterator[tuple[Path, ast.Module]]:
+def read() -> Iterator[tuple[Path, ast.Module]]:
+    """The same, for who changes them: read anew, which is ten times quicker than a copy."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py"), key=lambda p: (len(p.relative_to(ROOT).parts), str(p))):
             relative = path.relative_to(ROOT)
