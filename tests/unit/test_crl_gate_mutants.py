@@ -11,7 +11,7 @@ import inspect
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -139,6 +139,15 @@ CHANGES = Scope(SHARDED, delta=True)
 RELEASED = change(serial(4), reason=Reason.removeFromCRL)
 
 CASES = {
+    "an entry behind the last one, which nobody counted": Case(
+        lambda: WORLD.crl(
+            number=7,
+            this_update=NOW,
+            next_update=NOW + LIFETIME - 1,
+            entries=[*ENTRIES, CrlEntry(Serial(1 << 100), NOW - 9, Reason.superseded)],
+        ),
+        count=len(ENTRIES),
+    ),
     "a look-alike CA of the same name signed it": Case(lambda: forge(key=SAME_NAME.key)),
     "another name": Case(lambda: forge(issuer=OTHER.issuer.subject)),
     "an issuer without cRLSign": Case(forge, scope=Scope(replace(ISSUER, may_sign_crl=False))),
@@ -274,12 +283,15 @@ def _in_order(tree: ast.AST) -> Iterator[ast.Raise]:
 
 
 def mutant(number: int) -> Any:
-    tree = _Without(number).visit(ast.parse(inspect.getsource(gate)))
+    return made_of(_Without(number).visit(ast.parse(inspect.getsource(gate))))
+
+
+def made_of(tree: ast.AST) -> Any:
     module = types.ModuleType("crl.rules.gate_mutant")
     import sys
 
     sys.modules[module.__name__] = module
-    exec(compile(ast.fix_missing_locations(tree), "gate_mutant.py", "exec"), module.__dict__)
+    exec(compile(ast.fix_missing_locations(cast("ast.Module", tree)), "gate_mutant.py", "exec"), module.__dict__)
     return module
 
 
@@ -296,6 +308,15 @@ def test_P6_every_check_is_needed(number: int, what: str) -> None:
             # A mutant that falls over its own wound has let nothing through.
             continue
     assert let_through, f"no planted fault needs this check: {what}"
+
+
+@pytest.mark.parametrize("comparison", ["found != piece", "self.same = at == end"])
+def test_P6_entries_are_compared_to_their_last_octet(comparison: str) -> None:
+    """What is no `raise` and decides all the same: pieces that differ, and what stands behind the last of them."""
+    source = inspect.getsource(gate)
+    assert source.count(comparison) == 1
+    without = made_of(ast.parse(source.replace(comparison, {"found != piece": "False"}.get(comparison, "self.same = True"))))
+    assert any(case.judged(without) == "" for case in CASES.values())
 
 
 def test_there_are_as_many_checks_as_one_can_count() -> None:
