@@ -273,6 +273,11 @@ class _Database:
         yield from map(rows.of_operator, database.operators())
         yield from map(rows.of_proposal, database.every_proposal())
         yield from map(rows.of_key, database.key_records())
+        yield from map(rows.of_station, database.stations())
+        for shift in database.every_shift():
+            yield from rows.of_shift(shift)
+        yield from map(rows.of_record_seal, database.every_record_seal())
+        yield from map(rows.of_wipe, database.every_wipe())
         for device in database.every_device():
             fact = rows.of_device(device)
             # A device comes into being with its first token or certificate; it has a leaf of its own once its state changes.
@@ -338,6 +343,11 @@ _WORDS = {
     "device": "device",
     "device-facts": "what is said of device",
     "key-state": "inventoried key",
+    "station": "station",
+    "shift": "shift",
+    "units": "units of shift",
+    "record-seal": "countersignature",
+    "wipe": "wipe receipt of device",
 }
 
 

@@ -24,8 +24,12 @@ from ca.model import (
     Name,
     Operator,
     Proposal,
+    RecordSeal,
     Revocation,
+    Shift,
+    Station,
     Token,
+    WipeReceipt,
 )
 from ca.rules.leaf import canonical, facts_of
 
@@ -45,9 +49,14 @@ _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "proposal": (("request",), ("tenant", "act", "subject", "state", "expires")),
     "device": (("id",), ("tenant", "state")),
     "device-facts": (("id",), ("root_of_trust", "justification", "exception_ends", "safety_class", "batch", "owner", "anchors")),
+    "station": (("name",), ("tenant", "spki_sha256")),
+    "shift": (("number",), ("tenant", "station", "operator", "profile", "issuer", "count", "not_after", "accept_until", "request")),
+    "units": (("shift",), ("station", "taken", "head")),
+    "record-seal": (("station", "count"), ("last", "issuer")),
+    "wipe": (("device",), ("receipt_sha256",)),
     "key-state": (("spki_sha256",), ("tenant", "name", "purpose", "store", "protection", "state")),
 }
-ONCE = frozenset({"issuance", "revocation", "crl", "token", "token-revoked"})
+ONCE = frozenset({"issuance", "revocation", "crl", "token", "token-revoked", "shift", "record-seal", "wipe"})
 """Events that happen once: a second leaf for the same row is a forgery or a fault. Of the others the newest leaf counts."""
 
 
@@ -88,6 +97,29 @@ def _fact(kind: str, key: str, fields: Mapping[str, Any]) -> Fact:
         names = fields["names"] if isinstance(fields["names"], list) else []
         fields = {**fields, "names": sorted(json.dumps(name, sort_keys=True) for name in names)}
     return Fact(kind, key, fields)
+
+
+def of_station(row: Station) -> Fact:
+    return _fact("station", row.name, {"tenant": row.tenant, "spki_sha256": sha256(octets(row.spki)).hexdigest()})
+
+
+def of_shift(row: Shift) -> list[Fact]:
+    """One for what was granted, one more for the units that were taken."""
+    fields = {
+        name: getattr(row, name) for name in ("tenant", "station", "operator", "profile", "issuer", "count", "not_after", "accept_until")
+    }
+    found = [_fact("shift", str(row.number), {**fields, "request": octets(row.request).hex()})]
+    if row.taken:
+        found.append(_fact("units", str(row.number), {"station": row.station, "taken": row.taken, "head": octets(row.head).hex()}))
+    return found
+
+
+def of_record_seal(row: RecordSeal) -> Fact:
+    return _fact("record-seal", f"{row.station}/{row.count}", {"last": row.last, "issuer": row.issuer})
+
+
+def of_wipe(row: WipeReceipt) -> Fact:
+    return _fact("wipe", row.device, {"receipt_sha256": sha256(octets(row.octets)).hexdigest()})
 
 
 def of_key(row: KeyRecord) -> Fact:

@@ -15,7 +15,7 @@ from ca.store.reads import PAGE, Reads, insert, paged, param, values_of
 from ca.store.writes import Writes
 
 T = TypeVar("T")
-_s, _u, _c, _d, _w = t.line_shifts.c, t.line_units.c, t.certificates.c, t.devices.c, t.wipe_receipts.c
+_s, _u, _e, _c, _d, _w = t.line_shifts.c, t.line_units.c, t.line_seals.c, t.certificates.c, t.devices.c, t.wipe_receipts.c
 
 FIND_STATION = sa.select(t.line_stations.c.body).where(t.line_stations.c.name == param("name"))
 STATIONS = sa.select(t.line_stations.c.body).order_by(t.line_stations.c.name).limit(sa.literal_column(str(PAGE)))
@@ -49,6 +49,13 @@ UNWIPED = (
     .limit(param("limit"))
 )
 FIND_WIPE = sa.select(_w.body).where(_w.device == param("device"))
+EVERY_SHIFT = sa.select(_s.number, _s.body).where(_s.number > param("number")).order_by(_s.number).limit(sa.literal_column(str(PAGE)))
+EVERY_SEAL = (
+    sa.select(_e.station, _e.count, _e.body)
+    .where(sa.tuple_(_e.station, _e.count) > sa.tuple_(param("station"), param("count")))
+    .order_by(_e.station, _e.count)
+    .limit(sa.literal_column(str(PAGE)))
+)
 EVERY_WIPE = sa.select(_w.device, _w.body).where(_w.device > param("device")).order_by(_w.device).limit(sa.literal_column(str(PAGE)))
 
 _station = insert(t.line_stations).values(values_of(t.line_stations))
@@ -121,6 +128,18 @@ class LineReads(Reads):
         """A device's wipe receipt."""
         row = self._first(FIND_WIPE, {"device": device})
         return None if row is None else _word(WipeReceipt, row[0])
+
+    def every_shift(self) -> Iterator[Shift]:
+        """All shifts, by number."""
+        for row in paged(lambda last: self._all(EVERY_SHIFT, {"number": 0 if last is None else last[0]})):
+            yield _word(Shift, row[1])
+
+    def every_record_seal(self) -> Iterator[RecordSeal]:
+        """All countersignatures, by station."""
+        for row in paged(
+            lambda last: self._all(EVERY_SEAL, {"station": "" if last is None else last[0], "count": 0 if last is None else last[1]})
+        ):
+            yield _word(RecordSeal, row[2])
 
     def every_wipe(self) -> Iterator[WipeReceipt]:
         """All receipts, by device."""

@@ -177,7 +177,7 @@ class Station:
         with self.alone():
             at = self.current()
             known = set(at.devices) | (self.devices(but=at.path) if earlier is None else earlier)
-            text, count, head, before = b"", at.count, at.head, at.last
+            text, count, head, before = list[bytes](), at.count, at.head, at.last
             made: list[Unit] = []
             for one in units:
                 if one.device in known:
@@ -190,10 +190,11 @@ class Station:
                 before = unit.date
                 octets = line.write_unit(unit)
                 head = line.chained(head, octets)
-                text += octets + b"\n"
+                text.append(octets)
                 made.append(unit)
             if made:
-                append(at.path, text + line.seal(at.quota, count, head, key.sign) + b"\n", at=at.size)
+                text.append(line.seal(at.quota, count, head, key.sign))
+                append(at.path, b"\n".join(text) + b"\n", at=at.size)
         return made
 
     def check(self, devices: Iterable[str], *, now: UnixTime) -> None:

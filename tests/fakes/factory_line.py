@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
 from hashlib import sha256
@@ -51,6 +52,8 @@ class Inside:
     def __init__(self, world: World) -> None:
         self.world = world
         self.peer = world.peer(Role.operator)
+        self._one = threading.Lock()
+        """A station asks from several threads; issuing belongs to one at a time."""
 
     def take_units(self, file_fd: int) -> Shift:
         def pieces() -> Iterator[bytes]:
@@ -61,7 +64,9 @@ class Inside:
 
     def issue_units(self, shift: int, lines: Sequence[bytes]) -> Sequence[bytes | FleetcaError]:
         asked = [(IssueRequest(line.read_unit(each).csr, UnitEvidence(shift, each)), self.peer) for each in lines]
-        return [one if isinstance(one, FleetcaError) else der_of(one) for one in self.world.issuing.issue(asked)]
+        with self._one:
+            found = self.world.issuing.issue(asked)
+        return [one if isinstance(one, FleetcaError) else der_of(one) for one in found]
 
     def seal_records(self, station: str, documents: Sequence[bytes]) -> RecordSeal:
         return self.world.provisioning.seal(station, documents, self.peer)

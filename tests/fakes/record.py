@@ -27,10 +27,15 @@ from ca.model import (
     Lease,
     LogLeaf,
     Operator,
+    Proposal,
     QueuedLeaf,
+    RecordSeal,
     Revocation,
+    Shift,
+    Station,
     Token,
     UnixTime,
+    WipeReceipt,
 )
 from ca.rules import merkle
 
@@ -150,6 +155,21 @@ class MemoryRecord:
 
     def every_device(self) -> Iterator[Device]:
         yield from self.state.devices
+
+    def every_proposal(self) -> Iterator[Proposal]:
+        return iter(())
+
+    def stations(self) -> Sequence[Station]:
+        return ()
+
+    def every_shift(self) -> Iterator[Shift]:
+        return iter(())
+
+    def every_record_seal(self) -> Iterator[RecordSeal]:
+        return iter(())
+
+    def every_wipe(self) -> Iterator[WipeReceipt]:
+        return iter(())
 
     def every_device_facts(self) -> Iterator[tuple[DeviceId, DeviceFacts]]:
         return iter(())

@@ -27,7 +27,7 @@ from ca.model import (
     UnitEvidence,
 )
 from ca.rules import line as rule
-from ca.rules import provisioning
+from ca.rules import provisioning, rows
 from ca.rules.leaf import canonical
 from ca.rules.line import Unit
 from fleetca.line import bringing, verifying
@@ -93,6 +93,26 @@ def test_log_in_units_and_countersignatures_stand_in_the_record(line: Line, worl
     assert (sealed["count"], known["name"]) == (1, "line-3")
     (issued,) = [leaf for leaf in world.leaves("issuance") if leaf["device"] == "SN-1"]
     assert (issued["actor"], issued["evidence"]) == ("line:line-3/ada", EvidenceKind.unit.value)
+
+
+@pytest.mark.req("REQ-KEY-050", "REQ-KEY-012")
+def test_every_row_of_the_line_has_its_leaf_and_an_edited_row_has_not(line: Line, world: World) -> None:
+    line.login(count=2)
+    line.make("SN-1")
+    line.reconcile()
+    line.make("SN-2")
+    line.reconcile()
+    reading = world.store.reading
+    told = {(fact.kind, fact.key): fact for leaf in reading.pending_leaves(999) if (fact := rows.of_leaf(leaf.body)[0]) is not None}
+    (shift,), (station,), seals = list(reading.every_shift()), reading.stations(), list(reading.every_record_seal())
+    facts = [*rows.of_shift(shift), rows.of_station(station), *map(rows.of_record_seal, seals)]
+    assert len(facts) == 5
+    assert all(told[fact.kind, fact.key] == fact for fact in facts)
+    granted, units = rows.of_shift(replace(shift, count=99, taken=99))
+    assert told["shift", granted.key] != granted
+    assert told["units", units.key] != units
+    assert told["record-seal", "line-3/1"] != rows.of_record_seal(replace(seals[0], last="sha256:0"))
+    assert told["station", "line-3"] != rows.of_station(replace(station, spki=world.key.spki))
 
 
 @pytest.mark.req("REQ-KEY-050")
