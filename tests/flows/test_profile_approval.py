@@ -12,7 +12,7 @@ from ca.accept_profiles import AcceptingProfiles, subject_of
 from ca.model import ApprovalDecision, Digest, GraveAct, Profile, ProfileName, ProposalRequest, Role
 from ca.rules.message import Act
 from fleetca.forms import shipped_profiles
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.databases import sqlite_url
 from tests.fakes.signer_world import Keypair, World
 
 DEVICE, SERVICE = ProfileName("device"), ProfileName("service")
@@ -28,8 +28,8 @@ def opened(folder: Path, url: str) -> World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    made = opened(tmp_path, database_url)
+def world(tmp_path: Path) -> Iterator[World]:
+    made = opened(tmp_path, sqlite_url(tmp_path))
     yield made
     made.close()
 
