@@ -291,7 +291,7 @@ def test_who_is_not_answered_at_once_is_read_as_if_nobody_had_looked() -> None:
 
 def test_an_answer_that_does_not_fit_into_the_system_is_sent_to_its_end() -> None:
     door = Door(b"ask", send_buffer=4096)
-    answer = random.Random(1).randbytes(4_000_000)
+    answer = random.Random(1).randbytes(400_000)
 
     async def serve() -> None:
         entrance = door.open(answer)
