@@ -127,7 +127,9 @@ def test_no_set_without_a_backup_is_written(changed: dict[str, Any]) -> None:
     assert told.value.code == "pins-without-backup"
 
 
-@pytest.mark.parametrize(("expires", "code"), [(None, "pins-endless"), (NOW - 60, "bad-pins")])
+@pytest.mark.parametrize(
+    ("expires", "code"), [(None, "pins-endless"), (NOW - 60, "bad-pins")], ids=["no end", "an end before its beginning"]
+)
 def test_what_has_no_end_or_ends_before_it_begins_is_not_exported(expires: int | None, code: str) -> None:
     with pytest.raises((Unacceptable, Malformed)) as told:
         anchor_bundle.to_export((signed(first(expires=expires), OLD),), certificates=(), crls=(), now=NOW)
