@@ -90,7 +90,7 @@ def text_of_grant(grant: Grant) -> str:
             "parent": None if parent is None else str(parent),
             "token": None if token is None else token.hex(),
             "granted_at": grant.granted_at,
-            **({} if verdict is None else {"verdict": leaf.verdict_of(verdict)}),
+            "verdict": None if verdict is None else leaf.verdict_of(verdict),
         }
     )
 

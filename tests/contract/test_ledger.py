@@ -11,6 +11,8 @@ import pytest
 
 from ca.errors import Busy, Conflict, FleetcaError, NotFound
 from ca.model import (
+    Anchor,
+    AttestationKind,
     DEFAULT_TENANT,
     AlgorithmName,
     CertificateRef,
@@ -325,6 +327,9 @@ def test_P9_a_key_serves_one_device_ever(store: Store) -> None:
     with store.ledger.writing() as writing:
         assert writing.claim_key(key, DeviceId("pump-1"), now=NOW + 1) is False
     assert refused(store, lambda w: w.claim_key(key, DeviceId("pump-2"), now=NOW)) == "key-of-another-device"
+    with store.ledger.writing() as writing:
+        assert writing.owner_of_key(key) == "pump-1"
+        assert writing.owner_of_key(digest()) is None
 
 
 def test_devices(store: Store) -> None:
@@ -344,7 +349,8 @@ def test_devices(store: Store) -> None:
 
 
 def test_what_is_said_of_a_device_is_kept_until_something_else_is(store: Store) -> None:
-    full = DeviceFacts(RootOfTrust.none, "prototype", NOW + 60, SafetyClass.C, "lot 7", "ward 3")
+    anchors = (Anchor(AttestationKind.se, digest(), "manifest 01 entry 1", NOW), Anchor(AttestationKind.tpm, digest(), "böard", NOW + 1))
+    full = DeviceFacts(RootOfTrust.none, "prototype", NOW + 60, SafetyClass.C, "lot 7", "ward 3", anchors)
     with store.ledger.writing() as writing:
         writing.set_device_facts(DeviceId("pump-1"), full)
         writing.set_device_facts(DeviceId("pump-2"), DeviceFacts())

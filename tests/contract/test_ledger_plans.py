@@ -265,6 +265,7 @@ def ask_everything(store: Store) -> set[str]:
     reading.clones(since=0, limit=20)
     reading.exceptions_ended(now=NOW, limit=20)
     reading.device_events(DeviceId("pump-5"), limit=20)
+    reading.judged_keys(DeviceId("pump-5"), limit=20)
     reading.outstanding_tokens(DeviceId("pump-5"), now=NOW)
     # One page: the last one of a walk would be a handful, which a planner may sort.
     reading.waiting_tokens(now=0, after=(DeviceId("pump-5"), digest()), limit=20)
@@ -320,6 +321,7 @@ def ask_everything(store: Store) -> set[str]:
         "waiting_approvals_of",
         "exceptions_ended",
         "device_events",
+        "judged_keys",
         "outstanding_tokens",
         "waiting_tokens",
         "crl_entries",
@@ -370,6 +372,7 @@ def write_everything(store: Store) -> set[str]:
         ("set_device_facts", (one.grant.device, DeviceFacts(owner="ward 3")), {}),
         ("claim_key", (one.draft.spki_sha256, one.grant.device), {"now": NOW}),
         ("claim_key", (one.draft.spki_sha256, one.grant.device), {"now": NOW}),
+        ("owner_of_key", (one.draft.spki_sha256,), {}),
         ("reserve", (one,), {"tenant": "default", "revocable": True, "leaf": digest()}),
         ("reserve", (one,), {"tenant": "default", "revocable": True, "leaf": digest()}),
         ("record_void", (CertificateRef(ISSUER, Serial(1)),), {"now": NOW}),
