@@ -90,7 +90,7 @@ def wrk(server: Server, seconds: float, *, script: str | None = None, connection
         options = ["-s", file.name] if script is not None else []
         before = server.cpu()
         done = subprocess.run(
-            ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}", "--latency", *options, server.url],
+            ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}", "--timeout", "60s", "--latency", *options, server.url],
             capture_output=True,
             text=True,
             check=True,
@@ -139,7 +139,7 @@ def running(*command: str | Path, **options: Any) -> Iterator[subprocess.Popen[A
 
 
 def listening(port: int) -> None:
-    for _ in range(400):
+    for _ in range(1200):
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
@@ -220,14 +220,17 @@ def django_ca() -> Iterator[tuple[Server, Server] | None]:
 
 @contextmanager
 def openssl(folder: Path) -> Iterator[Server]:
-    """`openssl ocsp` signs each answer and closes each connection. One empty connection stalls it, so nobody looks whether it listens."""
+    """`openssl ocsp` signs each answer and closes each connection. One empty connection stalls it, so the system is asked whether it listens."""
     made = world_status.OpensslCa(folder)
     command = (
         "openssl", "ocsp", "-port", str(PORT + 4), "-index", folder / "index.txt", "-CA", folder / "ca.pem", "-rsigner", folder / "ocsp.pem",
         "-rkey", folder / "ocsp.key", "-nmin", "60",
     )  # fmt: skip
     with running(*command) as process:
-        threading.Event().wait(1.0)
+        for _ in range(1200):
+            if any(f":{PORT + 4:04X} " in line and " 0A " in line for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()):
+                break
+            threading.Event().wait(0.05)
         yield Server("openssl ocsp", process, f"http://127.0.0.1:{PORT + 4}/", made.request, made.check)
 
 

@@ -107,7 +107,7 @@ class Deployment:
 
     def wait(self) -> None:
         """Until it can sign."""
-        for _ in range(600):
+        for _ in range(2400):
             try:
                 if not json.loads(get(f"http://{self.listen}/healthz"))["missing"]:
                     return
