@@ -228,7 +228,8 @@ def openssl(folder: Path) -> Iterator[Server]:
     )  # fmt: skip
     with running(*command) as process:
         for _ in range(1200):
-            if any(f":{PORT + 4:04X} " in line and " 0A " in line for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()):
+            sockets = [line for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()]
+            if any(f":{PORT + 4:04X} " in line and " 0A " in line for line in sockets):
                 break
             threading.Event().wait(0.05)
         yield Server("openssl ocsp", process, f"http://127.0.0.1:{PORT + 4}/", made.request, made.check)
