@@ -11,10 +11,10 @@ import pytest
 
 from ca.errors import Busy, Conflict, FleetcaError, NotFound
 from ca.model import (
-    Anchor,
-    AttestationKind,
     DEFAULT_TENANT,
     AlgorithmName,
+    Anchor,
+    AttestationKind,
     CertificateRef,
     CertificateState,
     Checkpoint,
