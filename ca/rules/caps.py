@@ -117,6 +117,7 @@ class Caps:
 
 
 NO_CAPS: Final = Caps()
+NO_HARDWARE: Final = Attesting()
 
 
 def within(caps: Caps, *, device: DeviceId, profile: ProfileName) -> None:

@@ -51,7 +51,7 @@ from ca.model import (
 )
 from ca.rules import manufacturer, renewal
 from ca.rules import token as token_rule
-from ca.rules.caps import NO_CAPS, Attesting, Caps, Power, Validated, conflict, powers_of, within
+from ca.rules.caps import NO_CAPS, NO_HARDWARE, Attesting, Caps, Power, Validated, conflict, powers_of, within
 from ca.rules.evidence import Claim, Verb
 from ca.rules.message import Act
 from ca.rules.revocation import FOR_ONESELF
@@ -84,7 +84,7 @@ class Policy:
     default_issuer: IssuerId
     profiles: Mapping[ProfileName, Profile]
     caps: Mapping[Role, Caps]
-    attesting: Attesting = Attesting()
+    attesting: Attesting = NO_HARDWARE
     tenants: Mapping[str, Tenant] = field(default_factory=lambda: MappingProxyType({}))
     """By prefix of their device ids."""
     owners: Mapping[IssuerId, TenantId] = field(default_factory=lambda: MappingProxyType({}))
