@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -69,10 +71,10 @@ def signer_of(path: Path) -> str:
 
 def check(path: Path, *more: object, signer: str | None = None) -> tuple[int, list[tuple[str, str, str]]]:
     """What the verifier says: its exit code and (level, check, what)."""
-    command = [sys.executable, "-I", "-S", verify.__file__, str(path), "--signer", signer or signer_of(path), "--json", *map(str, more)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    return done.returncode, [(one["level"], one["check"], one["what"]) for one in json.loads(done.stdout)["told"]]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = verify.main([str(path), "--signer", signer or signer_of(path), "--json", *map(str, more)])
+    return code, [(one["level"], one["check"], one["what"]) for one in json.loads(said.getvalue())["told"]]
 
 
 def refusal(path: Path, *more: object, signer: str | None = None) -> str:
@@ -135,11 +137,9 @@ def test_it_verifies_in_an_empty_root_with_python_and_openssl_alone(office: Offi
     prefix = Path(sys.base_prefix)
     libraries = prefix / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     openssl = Path(need("openssl")).resolve()
-    for program in (python, openssl, *libraries.glob("lib-dynload/*.so")):
-        _bring(program, place)
-    for path in libraries.rglob("*.py"):
-        if not {"site-packages", "test", "idlelib", "dist-packages"} & set(path.parts):
-            _copy(path, place)
+    _bring([python, openssl, *libraries.glob("lib-dynload/*.so")], place)
+    for path in [*libraries.glob("*.py"), *(path for name in PACKAGES for path in (libraries / name).rglob("*.py"))]:
+        _copy(path, place)
     (place / "tmp").mkdir()
     shutil.copy(pack, place / "pack.zip")
     with pack.open("rb") as file:
@@ -155,13 +155,15 @@ def test_it_verifies_in_an_empty_root_with_python_and_openssl_alone(office: Offi
     assert "The pack holds." in done.stdout
 
 
-def _bring(program: Path, place: Path) -> None:
-    """A program and the libraries that it links to."""
-    _copy(program, place)
-    said = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False).stdout
-    for word in said.split():
-        if word.startswith("/"):
-            _copy(Path(word), place)
+PACKAGES = ("encodings", "collections", "json", "re", "importlib", "pathlib", "urllib")
+"""Of the standard library, beside its single modules: what the verifier leads to."""
+
+
+def _bring(programs: list[Path], place: Path) -> None:
+    """Programs and the libraries that they link to."""
+    said = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=False).stdout
+    for path in [*programs, *(Path(word) for word in said.split() if word.startswith("/") and not word.endswith(":"))]:
+        _copy(path, place)
 
 
 def _copy(path: Path, place: Path) -> None:
