@@ -731,18 +731,18 @@ def test_R22_a_slow_request_is_cut_off_and_a_busy_connection_is_not(
 
     def watched(self: finished.Finished, data: bytes) -> None:
         taken(self, data)
-        ends.append(self._limit - self.loop.time())
+        ends.append(self._limit)
 
     monkeypatch.setattr(protocol, "REQUEST_SECONDS", 60)
-    with monkeypatch.context() as watching, socket.create_connection(("127.0.0.1", impatient[1]), timeout=60) as line:
+    with monkeypatch.context() as watching:
         watching.setattr(finished.Finished, "data_received", watched)
-        for answered in range(1, 6):
-            line.sendall(post(ONE))
-            assert line.recv(65536).startswith(b"HTTP/1.1 200")
-            eventually(lambda so_many=answered: len(ends) == so_many, every=0.01)  # type: ignore[misc]
-            threading.Event().wait(0.2)
-    # With each request its time begins anew: it never had less than nearly all of it, though all of them together took some.
-    assert min(ends) > 59.5
+        with socket.create_connection(("127.0.0.1", impatient[1]), timeout=60) as line:
+            for answered in range(1, 6):
+                line.sendall(post(ONE))
+                assert line.recv(65536).startswith(b"HTTP/1.1 200")
+                eventually(lambda so_many=answered: len(ends) == so_many, every=0.01)  # type: ignore[misc]
+                threading.Event().wait(0.02)
+    assert ends == sorted(set(ends)), "with each request its time begins anew"
     monkeypatch.setattr(protocol, "REQUEST_SECONDS", 1.5)
     with socket.create_connection(("127.0.0.1", impatient[1]), timeout=60) as line, pytest.raises(OSError):
         for octet in post(ONE):
@@ -812,7 +812,8 @@ def test_where_too_many_wait_for_Flask_the_next_is_told_tryLater(monkeypatch: py
         for line in lines:
             assert b"200 OK" in line.recv(65536)
             line.close()
-        assert client.post(COLD).said == "UNKNOWN"
+        # Whose answer has left may be counted for one more turn of the loop.
+        eventually(lambda: client.post(COLD).said == "UNKNOWN", every=0.01)
         client.close()
 
 
