@@ -43,12 +43,10 @@ FOLDERS = ("interop", "faults", "flows", "contract", "architecture", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long modules first, small ones last; within a module the order stays. Workers must agree on names, so none may tell the time or a place
-    in memory."""
-    here, now = Path(__file__).parent, time.time()
+    """Long modules first, small ones last; within a module the order stays. Workers must agree on names, so none may tell a place in memory."""
+    here = Path(__file__).parent
     for item in items:
-        told = [number for number in re.findall(r"\d{10}", item.name) if abs(int(number) - now) < 86400 < abs(int(number) - FIXED)]
-        if told or re.search(r" at 0x[0-9a-f]{6}", item.name):
+        if re.search(r" at 0x[0-9a-f]{6}", item.name):
             raise pytest.UsageError(f"{item.nodeid} has another name in another process: give it an id")
 
     def place(item: pytest.Item) -> tuple[int, int]:
@@ -78,10 +76,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return str(super()._split_scope(nodeid))
 
     return Scheduling(config, log)
-
-
-FIXED = 1_800_000_000
-"""What most tests say that the time is."""
 
 
 class RuleAskedTheWorld(AssertionError):
