@@ -263,8 +263,12 @@ def status(folder: Path, as_json: bool) -> None:
     " signed by the key before it went, goes to --receipt; cut off, the same command goes on."
 )
 @_folder
-@click.option("--order", type=click.Path(dir_okay=False, path_type=Path), help="The order to wipe: fleetca devices wipe-order. Asks nothing.")
-@click.option("--receipt", type=click.Path(dir_okay=False, path_type=Path), help="With --order: where the receipt goes, outside of the folder.")
+@click.option(
+    "--order", type=click.Path(dir_okay=False, path_type=Path), help="The order to wipe: fleetca devices wipe-order. Asks nothing."
+)
+@click.option(
+    "--receipt", type=click.Path(dir_okay=False, path_type=Path), help="With --order: where the receipt goes, outside of the folder."
+)
 @click.option("--confirm", metavar="NAME", help="The name of the folder, for those who are not asked.")
 @click.option("--revoke", is_flag=True, help="Revoke the certificate first (cessationOfOperation).")
 @output.json_option

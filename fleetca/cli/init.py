@@ -36,7 +36,9 @@ from fleetca.cli import output, prompts
 @click.option("--enroll-port", default=8443, show_default=True, type=click.IntRange(1, 65535), help="Port of the enrolment service (TLS).")
 @click.option("--status-port", default=8080, show_default=True, type=click.IntRange(1, 65535), help="Port of OCSP and CRLs (plain HTTP).")
 @click.option(
-    "--one-person", is_flag=True, help="One person alone brings new CAs, changes profiles and revokes many certificates. [default: two persons]"
+    "--one-person",
+    is_flag=True,
+    help="One person alone brings new CAs, changes profiles and revokes many certificates. [default: two persons]",
 )
 @click.option("--yes", is_flag=True, help="Take the defaults for what is not given; ask nothing.")
 @output.json_option
