@@ -254,7 +254,7 @@ proposals = sa.Table(
     sa.Column("state", TEXT, nullable=False),
     sa.Column("body", TEXT, nullable=False),  # the whole of it as JSON, with what was signed
     sa.CheckConstraint("state IN ('open', 'approved', 'refused', 'withdrawn', 'used')", name="proposals_state"),
-    sa.Index("proposals_by_subject", "subject_sha256"),
+    sa.Index("proposals_by_subject", "subject_sha256", "expires", "request"),
     sa.Index("proposals_by_end", "tenant", "expires", "request"),
     sqlite_with_rowid=False,
 )

@@ -349,7 +349,7 @@ def upgrade() -> None:
         pending = sa.text("state = 'pending'")
         op.create_index(name, "approvals", columns, sqlite_where=pending, postgresql_where=pending)
 
-    op.create_index("proposals_by_subject", "proposals", ["subject_sha256"])
+    op.create_index("proposals_by_subject", "proposals", ["subject_sha256", "expires", "request"])
     op.create_index("proposals_by_end", "proposals", ["tenant", "expires", "request"])
     op.create_index("devices_by_tenant", "devices", ["tenant", "id"])
     retired = sa.text("state = 'retired'")
