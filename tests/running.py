@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -248,6 +248,24 @@ def free_ports() -> int:
         _OURS[base] = claim
         return base
     raise AssertionError("no free ports")
+
+
+@contextmanager
+def alone_with(*names: str, within: float = 480.0) -> Iterator[None]:
+    """Holds names that the system gives once: other runs on this machine wait for us, and we for them. Everybody asks in the same order."""
+    with ExitStack() as held:
+        for name in names:
+            claim = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            eventually(lambda claim=claim, name=name: _given(claim, f"\0fleetca-tests-{name}"), within=within)  # type: ignore[misc]
+        yield
+
+
+def _given(claim: socket.socket, address: str) -> bool:
+    try:
+        claim.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 # ---- A deployment of our own --------------------------------------------------------------------------------------------

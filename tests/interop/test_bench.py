@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 
 from tests.parts import need, refuse
+from tests.running import alone_with
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(1020)
 FIELDS = {"contest", "rival", "ratio", "target", "better", "rounds", "spread", "ours", "theirs", "unit"}
 
 
 def bench(name: str, folder: Path) -> dict[str, Any]:
     file = folder / f"{name}.json"
     command = [sys.executable, str(ROOT / "scripts" / "bench"), name, "--quick", "--json", str(file)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=480)
+    with alone_with("bench"):  # its ports are its own
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=480)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(file.read_text())
     return found

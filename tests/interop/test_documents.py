@@ -21,7 +21,7 @@ import pytest
 from tests.conftest import CHALLENGED
 from tests.databases import Cluster
 from tests.parts import need
-from tests.running import BASES, eventually
+from tests.running import BASES, alone_with, eventually
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("scripts", "config", "docs", "pyproject.toml", "requirements.lock", "requirements-dev.lock", "README.md")
@@ -122,7 +122,7 @@ def follow(script: Path, folder: Path, more: dict[str, str]) -> tuple[int, str]:
     return code, said
 
 
-@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.timeout(2 * SECONDS + 60)
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=pytest.mark.full) if name_of(page) in LONG else page for page in pages() if blocks(page)], ids=name_of
 )
@@ -139,7 +139,8 @@ def test_the_page_can_be_followed(page: Path, checkout: Path, tmp_path: Path, da
     more = database() if any("createdb" in block for block in blocks(page)) else {}
     script = tmp_path / "page.sh"
     script.write_text("\n".join(f"echo '@@ block {number}' >&2\n{block}" for number, block in enumerate(blocks(page), 1)))
-    code, said = follow(script, checkout, more)
+    with alone_with(*(f"port {number}" for number in sorted(ports(page))), within=SECONDS):
+        code, said = follow(script, checkout, more)
     assert code == 0, said[-4000:]
     assert "Traceback" not in said, said
 
