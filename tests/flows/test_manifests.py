@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ca.der import pem
 from ca.errors import Conflict, Denied, FleetcaError, Malformed
@@ -49,17 +51,11 @@ SECOND = ec.generate_private_key(ec.SECP256R1()).public_key()
 SERIAL = "0123f1822c38dd7a01"
 
 
-def world_in(folder: Path, **more: Any) -> World:
+@pytest.fixture
+def wanted() -> dict[str, Any]:
     plain = shipped_profiles()[ProfileName("device")]
     profiles = {LISTED: changed(plain, name=LISTED, attestation=(AttestationKind.se,), roots_of_trust=(RootOfTrust.se,))}
-    return World(folder, sqlite_url(folder), profiles=profiles, attesting=Attesting(profiles=(LISTED,)), **more)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = world_in(tmp_path)
-    yield made
-    made.close()
+    return {"profiles": profiles, "attesting": Attesting(profiles=(LISTED,))}
 
 
 def take(world: World, *found: dict[str, Any] | str, manifest: bytes = b"\1" * 32, first: int = 1) -> list[ManifestOutcome]:
@@ -86,6 +82,56 @@ def test_a_good_entry_is_read_and_another_reader_of_JWS_agrees() -> None:
     assert jws.JWS.from_compact(compact).verify(jwk.JWKEC(key=MAKER.key.public_key()))
 
 
+def _short_key() -> ec.EllipticCurvePublicKey:
+    """One whose x begins with a zero octet: every 256th."""
+    return next(
+        key
+        for key in (ec.derive_private_key(1000 + at, ec.SECP256R1()).public_key() for at in range(10_000))
+        if not key.public_numbers().x >> 248
+    )
+
+
+def _digest(key: Any) -> bytes:
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+
+
+@pytest.mark.req("REQ-KEY-045")
+def test_a_key_is_the_same_however_its_maker_spells_it() -> None:
+    """The maker's design tool drops leading zeros and writes certificates in base64url without padding."""
+    key = _short_key()
+    x = key.public_numbers().x
+    url = b64(MAKER.certificate)
+    standard = base64.b64encode(MAKER.certificate).decode()
+    own = MAKER.key.public_key()
+    for jwks, keys in (
+        ([jwk_of(key), jwk_of(own, x5c=[standard])], [key, own]),
+        ([{**jwk_of(key), "x": b64(x.to_bytes(31, "big"))}, jwk_of(own, x5c=[url])], [key, own]),
+    ):
+        element = read_entry(json.dumps(MAKER.entry(SERIAL, **_keys(*jwks))), SIGNER)
+        assert element.keys == tuple(map(_digest, keys))
+
+
+@pytest.mark.req("REQ-KEY-045")
+def test_an_element_may_have_keys_of_every_kind_that_devices_may_have() -> None:
+    edwards, large = ed25519.Ed25519PrivateKey.generate().public_key(), rsa.generate_private_key(65537, 3072).public_key()
+    numbers = large.public_numbers()
+    entry = MAKER.entry(
+        SERIAL,
+        **_keys(
+            {"kid": "0", "kty": "OKP", "crv": "Ed25519", "x": b64(edwards.public_bytes(Encoding.Raw, PublicFormat.Raw))},
+            {"kid": "1", "kty": "RSA", "e": b64(numbers.e.to_bytes(3, "big")), "n": b64(numbers.n.to_bytes(384, "big"))},
+            jwk_of(ec.derive_private_key(77, ec.SECP384R1()).public_key()),
+        ),
+    )
+    assert read_entry(json.dumps(entry), SIGNER).keys[:2] == (_digest(edwards), _digest(large))
+
+
+def test_of_a_lite_manifest_it_is_said_what_it_lacks() -> None:
+    with pytest.raises(FleetcaError) as caught:
+        read_entry(with_(payload={"version": 2, "publicKeySet": None})(), SIGNER)
+    assert "lite" in caught.value.why
+
+
 def _certificate_of_another() -> str:
     return base64.b64encode(OTHER.certificate).decode()
 
@@ -99,7 +145,7 @@ def _key_one() -> Any:
     return ec.derive_private_key(1, ec.SECP256R1()).public_key()
 
 
-def _keys(*jwks: dict[str, Any]) -> dict[str, Any]:
+def _keys(*jwks: Any) -> dict[str, Any]:
     return {"payload": {"publicKeySet": {"keys": list(jwks)}}}
 
 
@@ -158,9 +204,17 @@ BAD: list[Any] = [
     pytest.param(with_(**_keys()), "manifest-key", id="no key"),
     pytest.param(with_(payload={"publicKeySet": None}), "manifest-key", id="no set of keys"),
     pytest.param(with_(**_keys(*[jwk_of(KEY)] * 17)), "manifest-key", id="more keys than there are slots"),
-    pytest.param(with_(**_keys(jwk_of(KEY, kty="RSA"))), "manifest-key", id="an RSA key without numbers"),
+    pytest.param(with_(**_keys("key")), "manifest-key", id="a word in place of a key"),
+    pytest.param(with_(**_keys(jwk_of(KEY, kty="RSA"))), "key-type", id="an RSA key on a curve"),
+    pytest.param(with_(**_keys({"kty": "RSA"})), "manifest-entry", id="an RSA key without numbers"),
+    pytest.param(with_(**_keys({"kty": "RSA", "e": "AQAB", "n": b64(bytes(600))})), "manifest-key", id="an RSA key of 4800 bits"),
+    pytest.param(with_(**_keys({"kty": "RSA", "e": "AQAB", "n": b64(b"\xc1" * 128)})), "weak-key", id="an RSA key of 1024 bits"),
+    pytest.param(with_(**_keys({"kty": "RSA", "e": "AA", "n": b64(b"\xc1" * 384)})), "weak-key", id="an RSA key with no exponent"),
+    pytest.param(with_(**_keys({"kty": "OKP", "crv": "X25519", "x": b64(bytes(32))})), "key-type", id="a key that signs nothing"),
+    pytest.param(with_(**_keys({"kty": "OKP", "crv": "Ed25519", "x": "AAAA"})), "weak-key", id="half an Ed25519 key"),
     pytest.param(with_(**_keys(jwk_of(KEY, d="AAAA"))), "manifest-key", id="a private key"),
-    pytest.param(with_(**_keys({**jwk_of(KEY), "x": "AAAA"})), "manifest-key", id="half a coordinate"),
+    pytest.param(with_(**_keys({**jwk_of(KEY), "x": "AAAA"})), "weak-key", id="half a coordinate"),
+    pytest.param(with_(**_keys({**jwk_of(KEY), "x": b64(bytes(33))})), "manifest-key", id="a coordinate that is too long"),
     pytest.param(with_(**_keys(jwk_of(KEY, x5c=["AAAA"]))), "manifest-key", id="a certificate that is none"),
     pytest.param(with_(**_keys(jwk_of(KEY, x5c=[_certificate_of_another()]))), "manifest-key", id="another key's certificate"),
     pytest.param(with_(**_keys(_weak_point())), "weak-key", id="a point that is on no curve"),
@@ -320,9 +374,9 @@ def test_only_an_operator_at_the_machine_brings_manifests(world: World) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[World]:
+def desk(tmp_path: Path, wanted: dict[str, Any]) -> Iterator[World]:
     (tmp_path / "fleetca.toml").write_text(SETTINGS)
-    made = world_in(tmp_path, clock=SetClock(SystemClock().now()))
+    made = World(tmp_path, sqlite_url(tmp_path), **wanted, clock=SetClock(SystemClock().now()))
     server = made.server(tmp_path / "signer.sock", users={os.getuid(): frozenset(Role)})
     server.start()
     yield made

@@ -7,6 +7,10 @@ The format is that of Microchip's Trust Platform: a JSON array, each element a f
 The protected header names the signer's certificate by its key identifier (`kid`) and its SHA-256 (`x5t#S256`); the payload holds `uniqueId`,
 `publicKeySet` (JWKs, perhaps with certificates in `x5c`) and much that is not ours to judge: model, secrets that are encrypted to somebody. What of the
 entry counts is signed: serial number, keys, time. An entry stands or falls by itself; one that is bad says nothing of its neighbours.
+
+Its versions 1 and 3 are read; version 2 (the lite one) lists serial numbers without keys, by which no device can be known. The maker's own design tool
+writes numbers without their leading zeros (RFC 7518 6.2.1.2 wants them) and certificates in base64url (RFC 7517 4.7 wants base64): both are read, since
+a key is told from another by its SubjectPublicKeyInfo and not by how it was spelled.
 """
 
 from __future__ import annotations
@@ -24,12 +28,11 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, utils
 
 from ca.errors import Denied, FleetcaError, Malformed, Unacceptable, Unauthenticated
 from ca.model import Digest, UnixTime
-from ca.rules.key_quality import accepted_key
-from ca.rules.known_keys import KNOWN
+from ca.rules.key_quality import LARGEST_RSA, accepted_key
 
 LARGEST_ENTRY: Final = 64 * 1024
 """Characters; one with two certificate chains and a set of encrypted secrets has some eight thousand."""
@@ -40,6 +43,7 @@ _DEEPEST: Final = 16
 _MEMBERS: Final = frozenset({"header", "protected", "payload", "signature"})
 _UNIQUE_ID: Final = re.compile(r"[0-9A-Fa-f]{8,40}")
 _CURVES: Final[Mapping[str, Any]] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}
+_STANDARD: Final = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def read_signer(der: bytes) -> ManifestSigner:
     """The certificate of a manifest's signer.
 
     Raises:
-        Malformed: it cannot be read, has no P-256 key, no subjectKeyIdentifier, or is a CA's (`manifest-signer`).
+        Malformed: it cannot be read, has no P-256 key, or no subjectKeyIdentifier (`manifest-signer`).
     """
     try:
         loaded = x509.load_der_x509_certificate(der)
@@ -199,7 +203,12 @@ def _verified(signed: bytes, signature: bytes, signer: ManifestSigner) -> None:
 def _keys(found: object) -> tuple[Digest, ...]:
     keys = found.get("keys") if isinstance(found, dict) else None
     if not isinstance(keys, list) or not 0 < len(keys) <= MOST_KEYS:
-        raise Malformed("manifest-key", "The entry has no keys, or too many.", why=f"publicKeySet holds 1 to {MOST_KEYS}.")
+        raise Malformed(
+            "manifest-key",
+            "The entry has no keys, or too many.",
+            why=f"publicKeySet holds 1 to {MOST_KEYS}; in a lite manifest (version 2) there are none.",
+            fix="Ask the maker for the full manifest.",
+        )
     digests = [_key(one) for one in keys]
     if len(set(digests)) != len(digests):
         raise Unacceptable("manifest-key-twice", "The entry has a key twice.")
@@ -207,25 +216,41 @@ def _keys(found: object) -> tuple[Digest, ...]:
 
 
 def _key(jwk: object) -> Digest:
-    if not isinstance(jwk, dict) or jwk.get("kty") != "EC" or "d" in jwk:
-        raise Malformed("manifest-key", "A key of the entry cannot be read.", why="It must be an elliptic curve's public JWK.")
-    curve = _CURVES.get(str(jwk.get("crv")))
-    if curve is None:
-        raise Unacceptable("key-type", "A key of the entry is of a kind that is not accepted.", why="Accepted are P-256 and P-384.")
-    size = curve.key_size // 8
-    x, y = (_octets(jwk.get(name), name) for name in ("x", "y"))
-    if len(x) != size or len(y) != size:
-        raise Malformed("manifest-key", "A key of the entry cannot be read.", why="Its coordinates are not of its curve's length.")
+    if not isinstance(jwk, dict) or jwk.keys() & {"d", "p", "q", "k"}:
+        raise Malformed("manifest-key", "A key of the entry cannot be read.", why="It must be a public JWK.")
     try:
-        key = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), curve).public_key()
+        key = _public(jwk)
     except ValueError:
-        raise Unacceptable("weak-key", "A key of the entry is none.", why="Its point is not on its curve.") from None
+        raise Unacceptable(
+            "weak-key", "A key of the entry is none.", why="Its point is not on its curve, or its numbers are no key's."
+        ) from None
     accepted = accepted_key(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))
-    known = KNOWN.get(accepted.spki_sha256.hex())
-    if known is not None:
-        raise Unacceptable("known-key", "A key of the entry is one that everybody has.", why=f"It is {known}.")
     _same_in_certificate(jwk.get("x5c"), accepted.spki)
     return accepted.spki_sha256
+
+
+def _public(jwk: Mapping[str, Any]) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey:
+    match jwk.get("kty"), jwk.get("crv"):
+        case "EC", str(name) if name in _CURVES:
+            curve = _CURVES[name]
+            x, y = (_number(jwk, member, at_most=curve.key_size // 8) for member in ("x", "y"))
+            return ec.EllipticCurvePublicNumbers(x, y, curve).public_key()
+        case "OKP", "Ed25519":
+            return ed25519.Ed25519PublicKey.from_public_bytes(_octets(jwk.get("x"), "x"))
+        case "RSA", None:
+            return rsa.RSAPublicNumbers(_number(jwk, "e", at_most=32), _number(jwk, "n", at_most=LARGEST_RSA // 8)).public_key()
+    raise Unacceptable(
+        "key-type",
+        "A key of the entry is of a kind that is not accepted.",
+        why="Accepted are P-256, P-384, Ed25519 and RSA of 3072 or 4096 bits.",
+    )
+
+
+def _number(jwk: Mapping[str, Any], member: str, *, at_most: int) -> int:
+    octets = _octets(jwk.get(member), member)
+    if len(octets) > at_most:
+        raise Malformed("manifest-key", "A key of the entry cannot be read.", why=f"Its {member} is longer than such a key's.")
+    return int.from_bytes(octets, "big")
 
 
 def _same_in_certificate(chain: object, spki: bytes) -> None:
@@ -235,9 +260,10 @@ def _same_in_certificate(chain: object, spki: bytes) -> None:
     try:
         if not isinstance(chain, list) or not 0 < len(chain) <= MOST_KEYS:
             raise ValueError
-        first = x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
+        text = chain[0].translate(_STANDARD)
+        first = x509.load_der_x509_certificate(base64.b64decode(text + "=" * (-len(text) % 4), validate=True))
         same = first.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo) == spki
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, AttributeError, binascii.Error):
         raise Malformed("manifest-key", "A certificate of the entry cannot be read.") from None
     if not same:
         raise Malformed("manifest-key", "A certificate of the entry is of another key than the one it stands beside.")
