@@ -176,15 +176,9 @@ class Provisioning:
         reader = line.Reader(next(text, b""))
         shift, station, begin = self._known(reader.header)
         keys: dict[int, Digest] = {}
-        before: UnixTime = shift.not_before
         if shift.taken == 0:
             shift = replace(shift, head=reader.head)
-        for each in text:
-            unit = reader.feed(each)
-            if unit is None:
-                continue
-            line.within(unit, shift, before=before)
-            before = max(before, unit.date)
+        for unit, each in reader.walk(text, shift):
             if unit.number > begin:
                 keys[unit.number] = evidence.unit_key(shift.number, each, unit.csr)
             if unit.number == shift.taken and reader.head != shift.head:

@@ -276,10 +276,15 @@ class Reader:
             (`line-changed`), a file that does not end with a seal (`line-cut`).
     """
 
-    def __init__(self, first: bytes) -> None:
+    def __init__(self, first: bytes, *, count: int = 0, head: Digest | None = None) -> None:
+        """Args:
+        first: the first line.
+        count: units that stand between it and the next line, and were judged before.
+        head: the running hash after these.
+        """
         self.header = read_header(first)
-        self.head = self.header.head
-        self.count = 0
+        self.head = self.header.head if head is None else head
+        self.count = count
         self.sealed: Sealed | None = None
         """The last seal."""
         self._said: set[bytes] = set()
@@ -302,6 +307,20 @@ class Reader:
             self._said.add(what)
         self.count, self.head = unit.number, chained(self.head, line)
         return unit
+
+    def walk(self, lines: Iterable[bytes], shift: Shift) -> Iterator[tuple[Unit, bytes]]:
+        """The units among the lines that follow, each judged to lie inside of its shift, with their lines.
+
+        Raises:
+            Unacceptable: see `within`.
+        """
+        before = shift.not_before
+        for each in lines:
+            unit = self.feed(each)
+            if unit is not None:
+                within(unit, shift, before=before)
+                before = max(before, unit.date)
+                yield unit, each
 
     def finish(self) -> Sealed:
         """The seal over all of it; its signature is still to be checked."""

@@ -75,13 +75,8 @@ def _shift(at: folder.Station, path: Path, spkis: Sequence[bytes], digests: dict
         if shift.station != at.name or shift.station_key != hashlib.sha256(at.spki).digest():
             raise Malformed("line-form", "It is of another station.")
         said = bringing.answers(path.with_suffix(".answers.jsonl"))
-        before, issued = shift.not_before, 0
-        for each in text:
-            unit = reader.feed(each)
-            if unit is None:
-                continue
-            line.within(unit, shift, before=before)
-            before = max(before, unit.date)
+        issued = 0
+        for unit, _ in reader.walk(text, shift):
             answer = next(said, {})
             if "certificate" in answer:
                 digests[f"{shift.number}/{unit.number}"] = _certified(unit, base64.b64decode(answer["certificate"]), spkis)
