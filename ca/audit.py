@@ -6,14 +6,16 @@ row. It changes nothing. What it cannot show stands in docs/explanation/record.m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from ca.errors import FleetcaError
-from ca.model import Certificate, Checkpoint, Digest, QueuedLeaf
+from ca.model import Certificate, Checkpoint, Demand, Digest, QueuedLeaf
 from ca.ports import Auditing, RecordFiles
 from ca.rules import merkle, note, receipt, rows, tiles, witness
+from ca.rules.demand import loosens, read_demand
 from ca.rules.history import differences
 from ca.rules.record import Copy, Finding, Kind, describe, leaves, read_copy
 
@@ -147,6 +149,7 @@ class _Database:
         self._recorded = recorded
         self._known: dict[tuple[str, str], _Known] = {}
         self._revoked: dict[str, int] = {}
+        self._demand: Demand | None = None
         self._devices: set[str] = set()
         self._unpublished: dict[tuple[str, str], bytes] = {}
         self._pending: set[int] = set()
@@ -247,6 +250,8 @@ class _Database:
         if fact.kind == "revocation" and isinstance(document.get("change"), int):
             certificate = f"{document.get('issuer')}/{document.get('serial')}"
             self._revoked[certificate] = max(document["change"], self._revoked.get(certificate, 0))
+        if fact.kind == "demand":
+            self._judge_demand(document, index)
         name = (fact.kind, fact.key)
         before = self._known.get(name)
         if before is not None and fact.kind in rows.ONCE:
@@ -258,6 +263,17 @@ class _Database:
             self._known[name] = _Known(index, fact.digest)
             if index is None:
                 self._unpublished[name] = body
+
+    def _judge_demand(self, document: Mapping[str, Any], index: int | None) -> None:
+        """Less is left to two persons only by their own word."""
+        try:
+            told = read_demand(str(document.get("subject")))
+        except FleetcaError:
+            return  # the row is compared with it, and differs
+        if loosens(told, self._demand) and not document.get("request"):
+            what = f"{_place(index)} demands less of two persons than before, and no two persons approved that"
+            self.findings.append(Finding(Kind.inserted, what, index, index))
+        self._demand = told
 
     def _facts(self) -> Iterator[rows.Fact]:
         """Every row, as what its leaf must say; checks on the way what a row says beside that."""
@@ -272,6 +288,9 @@ class _Database:
         yield from map(rows.of_issuer, database.issuers())
         yield from map(rows.of_operator, database.operators())
         yield from map(rows.of_proposal, database.every_proposal())
+        yield from map(rows.of_profile, database.accepted_profiles().values())
+        demand = database.accepted_demand()
+        yield from () if demand is None else (rows.of_demand(demand),)
         yield from map(rows.of_key, database.key_records())
         yield from map(rows.of_station, database.stations())
         for shift in database.every_shift():
@@ -340,6 +359,8 @@ _WORDS = {
     "issuer": "issuer",
     "operator": "operator",
     "proposal": "request for two persons",
+    "profile": "profile in force",
+    "demand": "what is demanded of",
     "device": "device",
     "device-facts": "what is said of device",
     "key-state": "inventoried key",

@@ -1285,6 +1285,8 @@ class GraveAct(Enum):
     """More certificates are revoked at once than one person may."""
     revive = "revive"
     """The id of a retired device may enrol again."""
+    demand = "demand"
+    """Less is left to two persons than before."""
 
 
 @dataclass(frozen=True, slots=True)

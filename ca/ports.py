@@ -21,6 +21,7 @@ from ca.model import (
     CrlEntry,
     CrlIntent,
     CrlNumber,
+    Demand,
     Destruction,
     Device,
     DeviceChange,
@@ -377,6 +378,14 @@ class Writing(Protocol):
         """This version is in force from now on."""
         ...
 
+    def accepted_demand(self) -> Demand | None:
+        """What two persons are demanded for; None before the signer first started."""
+        ...
+
+    def accept_demand(self, demand: Demand) -> None:
+        """This is demanded from now on."""
+        ...
+
     def count_devices(self, tenant: TenantId, *, most: int) -> int:
         """How many devices of a tenant are on record; no more are counted than `most`."""
         ...
@@ -709,6 +718,10 @@ class Auditing(Protocol):
     def operators(self) -> Sequence[Operator]: ...
 
     def every_proposal(self) -> Iterator[Proposal]: ...
+
+    def accepted_profiles(self) -> Mapping[ProfileName, Profile]: ...
+
+    def accepted_demand(self) -> Demand | None: ...
 
     def key_records(self) -> Sequence[KeyRecord]: ...
 

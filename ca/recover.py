@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import islice
 
-from ca import accept_profiles, approvals, lineage, provision, two_persons
+from ca import accept_demand, accept_profiles, approvals, lineage, provision, two_persons
 from ca.errors import Conflict, FleetcaError
 from ca.issue import no_failpoint
 from ca.lineage import Issuers
@@ -71,6 +71,7 @@ class _Work:
     revocations: int = 0
     devices: int = 0
     unreadable: list[str] = field(default_factory=list)
+    demand: testimony.DemandAccepted | None = None
     crl_numbers: dict[tuple[IssuerId, int], CrlNumber] = field(default_factory=dict)
 
 
@@ -103,6 +104,9 @@ class Recovery:
             with self._ledger.writing() as tx:
                 for record in chunk:
                     self._apply(tx, record, work)
+        if work.demand is not None:
+            with self._ledger.writing() as tx:
+                accept_demand.recall(tx, work.demand)
         self._spend_crl_numbers(work)
         self._give_up(work)
         return _report(work)
@@ -177,6 +181,8 @@ class Recovery:
                         _approval(tx, record)
                     case testimony.ProfileAccepted():
                         _profile(tx, record)
+                    case testimony.DemandAccepted():
+                        work.demand = record
                     case testimony.ProposalMoved():
                         _proposal(tx, record)
                     case testimony.CrlIntended():

@@ -551,7 +551,8 @@ class Approvals(Form):
         (),
         description="Acts that one operator asks for and another one approves: `ca-certificate` (a ceremony that brings a new CA), `profile` (a new or "
         "changed profile takes effect), `mass-revocation`. Reviving the id of a retired device, and publishing a CRL that the gate refused, "
-        "always need two persons. `fleetca init` names all of them.",
+        "always need two persons. `fleetca init` names all of them. To demand less than before needs the approval of two persons too: "
+        "`fleetca approvals request demand`; until then what was demanded before stays in force.",
     )
     approvers: int = Field(1, ge=1, le=5, description="How many others approve, beside who asks.")
     mass_revocation: int = Field(

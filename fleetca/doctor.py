@@ -14,11 +14,12 @@ from ca.model import Issuer
 from ca.ports import Clock
 from ca.store.engine import open_store
 from config.settings import Settings
-from fleetca import checks_answers, checks_devices, checks_inside, checks_outside, forms
+from fleetca import checks_answers, checks_devices, checks_inside, checks_outside, checks_people, forms
 from fleetca.verdict import Patient, Verdict, bad
 
 CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = (
     ("separation", checks_inside.separation),
+    ("two-persons", checks_people.two_persons),
     ("secrets", checks_inside.secrets),
     ("keys", checks_inside.keys),
     ("chain", checks_inside.chain),

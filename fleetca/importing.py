@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ca.accept_demand import in_force
 from ca.der import pem
 from ca.der.certificate import read_certificate
 from ca.errors import Conflict, FleetcaError, Misconfigured, Unacceptable
@@ -396,18 +397,17 @@ def _record(store: Store, settings: Settings, issuers: Sequence[Issuer], verifie
         before = remember(tx, verified, now=now)
         if known and not before and new_issuers(verified, known):
             two_persons = _two_persons(settings, store, issuers, clock)
+            two_persons.demand = in_force(tx, two_persons.demand)
             witness.later(approved(tx, two_persons, verified, actor=f"uid:{os.getuid()}", now=now))
     witness.settle()
     return before
 
 
 def _check_approved(settings: Settings, verified: Verified, issuers: Sequence[Issuer], *, clock: Clock) -> None:
-    """Before anything is placed: a CA that joins others here has the approval of two persons, where the settings want that.
+    """Before anything is placed: a CA that joins others here has the approval of two persons, where that is demanded.
 
     The first import has no operators yet; its ceremony had its witnesses.
     """
-    if GraveAct.ca_certificate.value not in settings.approvals.two_persons:
-        return
     url = forms.store_url(settings)
     migrate(url)
     store = open_store(url)
@@ -417,7 +417,9 @@ def _check_approved(settings: Settings, verified: Verified, issuers: Sequence[Is
             return
         two_persons = _two_persons(settings, store, issuers, clock)
         with store.ledger.writing() as tx:
-            two_persons.find(tx, GraveAct.ca_certificate, subject_of(verified), tenant=DEFAULT_TENANT, now=clock.now())
+            two_persons.demand = in_force(tx, two_persons.demand)
+            if two_persons.demanded(GraveAct.ca_certificate):
+                two_persons.find(tx, GraveAct.ca_certificate, subject_of(verified), tenant=DEFAULT_TENANT, now=clock.now())
     finally:
         store.close()
 

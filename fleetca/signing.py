@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from ca.accept_demand import AcceptingDemand
 from ca.accept_profiles import AcceptingProfiles
 from ca.adopt import adopt
 from ca.approvals import Approving
@@ -36,6 +37,7 @@ from ca.retire import Retiring
 from ca.revive import Reviving
 from ca.revoke import Revoking
 from ca.rules import grant, note
+from ca.rules.demand import in_words
 from ca.sign_crl import CrlSigning
 from ca.signer.alone import SignerLock
 from ca.signer.checker import Checker
@@ -129,6 +131,8 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
         two_persons = TwoPersons(
             ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock, demand=forms.demand(settings)
         )
+        if not AcceptingDemand(ledger=store.ledger, witness=witness, two_persons=two_persons, clock=clock).settle(two_persons.demand):
+            log.warning("demand-waits", in_force=in_words(two_persons.demand), fix="fleetca approvals request demand")
         accepted = AcceptingProfiles(ledger=store.ledger, witness=witness, two_persons=two_persons, clock=clock).settle(rules.profiles)
         for waits in accepted.waiting:
             log.warning("profile-waits", profile=waits, fix=f"fleetca approvals request profile {waits}")

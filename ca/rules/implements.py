@@ -17,6 +17,7 @@ REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "crl-override": ("REQ-KEY-067",),
     "crl-shards": ("REQ-KEY-010",),
     "delivery": ("REQ-KEY-007",),
+    "demand": ("REQ-KEY-067",),
     "device": ("REQ-KEY-031", "REQ-KEY-041"),
     "device-facts": ("REQ-KEY-049",),
     "issuance": ("REQ-KEY-003", "REQ-KEY-013", "REQ-KEY-031"),

@@ -401,6 +401,11 @@ def profile(accepted: Profile, *, request: str, at: UnixTime) -> LogLeaf:
     return _leaf("profile", at, name=accepted.name, digest=accepted.digest.hex(), request=request or None)
 
 
+def demand(subject: str, *, request: str, at: UnixTime) -> LogLeaf:
+    """What two persons are demanded for, from here on: as much as before and more, or what two persons approved."""
+    return _leaf("demand", at, name="two-persons", subject=subject, request=request or None)
+
+
 def ceremony(name: str, *, transcript_sha256: Digest, outputs: Mapping[str, str], at: UnixTime) -> LogLeaf:
     """The outputs of a ceremony came into this deployment: file name -> SHA-256 hex."""
     return _leaf("ceremony", at, name=name, transcript_sha256=transcript_sha256.hex(), outputs=dict(outputs))

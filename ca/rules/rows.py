@@ -16,6 +16,7 @@ from ca.model import (
     Certificate,
     CertificateState,
     CrlIntent,
+    Demand,
     Device,
     DeviceFacts,
     DeviceId,
@@ -23,6 +24,7 @@ from ca.model import (
     KeyRecord,
     Name,
     Operator,
+    Profile,
     Proposal,
     RecordSeal,
     Revocation,
@@ -31,6 +33,7 @@ from ca.model import (
     Token,
     WipeReceipt,
 )
+from ca.rules.demand import subject_of
 from ca.rules.leaf import canonical, facts_of
 
 # kind -> (the fields that name the row, the fields that must be the same in both)
@@ -47,6 +50,8 @@ _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "issuer": (("id",), ("tenant", "certificate_sha256")),
     "operator": (("name",), ("tenant", "roles", "person", "disabled_at")),
     "proposal": (("request",), ("tenant", "act", "subject", "state", "expires")),
+    "profile": (("name",), ("digest",)),
+    "demand": (("name",), ("subject",)),
     "device": (("id",), ("tenant", "state")),
     "device-facts": (("id",), ("root_of_trust", "justification", "exception_ends", "safety_class", "batch", "owner", "anchors")),
     "station": (("name",), ("tenant", "spki_sha256")),
@@ -210,6 +215,14 @@ def of_operator(row: Operator) -> Fact:
 def of_proposal(row: Proposal) -> Fact:
     fields = {"tenant": row.tenant, "act": row.act.value, "subject": row.subject, "state": row.state.value, "expires": row.expires}
     return Fact("proposal", octets(row.request).hex(), fields)
+
+
+def of_profile(row: Profile) -> Fact:
+    return Fact("profile", row.name, {"digest": octets(row.digest).hex()})
+
+
+def of_demand(row: Demand) -> Fact:
+    return Fact("demand", "two-persons", {"subject": subject_of(row)})
 
 
 def of_device(row: Device) -> Fact:

@@ -259,6 +259,17 @@ class ProfileAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class DemandAccepted:
+    """What two persons are demanded for, from here on."""
+
+    demand: str
+    """The exact request of the act `demand` (`ca.rules.demand.subject_of`)."""
+    request: str
+    """The proposal that two persons signed; empty where nothing became looser."""
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
 class CrlIntended:
     """A CRL may be signed from here on; says which numbers are spent."""
 
@@ -284,6 +295,7 @@ Record: TypeAlias = (
     | ApprovalDecided
     | ProposalMoved
     | ProfileAccepted
+    | DemandAccepted
     | CrlIntended
     | StationKnown
     | ShiftOpened
@@ -312,6 +324,7 @@ _KINDS: dict[str, type[Any]] = {
     "approval": ApprovalDecided,
     "proposal": ProposalMoved,
     "profile": ProfileAccepted,
+    "demand": DemandAccepted,
     "crl": CrlIntended,
     "station": StationKnown,
     "shift": ShiftOpened,

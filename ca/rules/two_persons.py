@@ -35,7 +35,7 @@ from ca.rules.leaf import canonical
 from ca.rules.message import WINDOW, Act, Message, digest_of, read_message, signed_octets
 from ca.rules.window import date
 
-ALWAYS: Final = frozenset({GraveAct.revive})
+ALWAYS: Final = frozenset({GraveAct.revive, GraveAct.demand})
 """What needs two persons whatever the settings say."""
 IN_PARTS: Final = frozenset({GraveAct.mass_revocation})
 """What is done by many requests, each of which counts once."""
@@ -51,6 +51,7 @@ SUBJECTS: Final[Mapping[GraveAct, frozenset[str]]] = {
     GraveAct.profile: frozenset({"profile", "digest"}),
     GraveAct.mass_revocation: frozenset({"root", "requests", "certificates", "reason", "invalid_from"}),
     GraveAct.revive: frozenset({"device"}),
+    GraveAct.demand: frozenset({"acts", "approvers", "mass_revocation"}),
 }
 """The fields of each act's exact request."""
 

@@ -1,4 +1,4 @@
-"""Grave acts that wait for a second person, and profiles as two approved them, as they stand in the database. Statements only; what they mean is for `ca.rules.two_persons`."""
+"""Grave acts that wait for a second person, and profiles and demands as two approved them, as they stand in the database. Statements only; what they mean is for `ca.rules.two_persons`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from ca.model import Digest, GraveAct, Profile, ProfileName, Proposal, TenantId, UnixTime
+from ca.model import Demand, Digest, GraveAct, Profile, ProfileName, Proposal, TenantId, UnixTime
 from ca.rules import forms
+from ca.rules.demand import read_demand, subject_of
 from ca.rules.ids import subject_digest
 from ca.store import tables as t
 from ca.store.reads import Reads, insert, param, values_of
@@ -36,6 +37,11 @@ _w = t.profiles.c
 ACCEPTED = sa.select(_w.body).order_by(_w.name)
 _accepted = insert(t.profiles).values(values_of(t.profiles))
 ACCEPT = _accepted.on_conflict_do_update(index_elements=["name"], set_={"body": _accepted.excluded.body})
+
+_TWO_PERSONS = "two-persons"
+DEMAND = sa.select(t.demands.c.body).where(t.demands.c.name == _TWO_PERSONS)
+_demanded = insert(t.demands).values(values_of(t.demands))
+DEMANDED = _demanded.on_conflict_do_update(index_elements=["name"], set_={"body": _demanded.excluded.body})
 
 
 def proposal_of(row: Row) -> Proposal:
@@ -68,6 +74,11 @@ class ProposalReads(Reads):
         found = (forms.read(Profile, orjson.loads(row[0])) for row in self._all(ACCEPTED, {}))
         return {profile.name: profile for profile in found}
 
+    def accepted_demand(self) -> Demand | None:
+        """What two persons are demanded for; None before the signer first started."""
+        row = self._first(DEMAND, {})
+        return None if row is None else read_demand(row[0])
+
     def every_proposal(self) -> Iterator[Proposal]:
         after = b""
         while page := [proposal_of(row) for row in self._all(EVERY, {"request": after, "limit": _PAGE})]:
@@ -83,6 +94,10 @@ class ProposalWrites(Writes, ProposalReads):
     def accept_profile(self, profile: Profile) -> None:
         """This version is in force from now on."""
         self._change(ACCEPT, {"name": profile.name, "body": orjson.dumps(forms.write(profile), option=orjson.OPT_SORT_KEYS).decode()})
+
+    def accept_demand(self, demand: Demand) -> None:
+        """This is demanded from now on."""
+        self._change(DEMANDED, {"name": _TWO_PERSONS, "body": subject_of(demand)})
 
 
 def _parameters(proposal: Proposal) -> dict[str, Any]:

@@ -311,6 +311,14 @@ profiles = sa.Table(
     sqlite_with_rowid=False,
 )
 
+demands = sa.Table(
+    "demands",
+    metadata,
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("body", TEXT, nullable=False),  # canonical JSON
+    sqlite_with_rowid=False,
+)
+
 messages = sa.Table(
     "messages",
     metadata,

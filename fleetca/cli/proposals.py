@@ -89,6 +89,18 @@ def profile(name: str, **common: Any) -> None:
 
 
 @request.command(
+    help="That what needs two persons may be less from now on: as the settings have it now. Done by: the signer, when it reads its settings again."
+)
+@_options
+def demand(**common: Any) -> None:
+    from ca.model import GraveAct
+    from ca.rules.demand import subject_of
+    from fleetca import forms
+
+    _ask(GraveAct.demand, json.loads(subject_of(forms.demand(forms.read_settings(common["settings"])))), **common)
+
+
+@request.command(
     "mass-revocation",
     help="That every issued certificate for which all conditions hold now may be revoked. They are written to a new file, LIST, which the other person"
     " reads; done by: fleetca revoke --list LIST",

@@ -31,6 +31,7 @@ MEANINGS: Final = {
     "proposed": "An operator asked for an act that needs a second person; only the beginning of its hash is shown.",
     "proposal-decided": "A second person approved or refused such an act.",
     "profile-waits": "A changed profile waits for its approval; the one before it stays in force.",
+    "demand-waits": "The settings leave less to two persons than is on record; what is on record stays in force until two persons approved that.",
     "operator-refused": "An operator on record holds roles that exclude each other, and may do nothing until one is taken away.",
     "device-revived": "A retired device id is in use again, by the word of two people.",
     "account-bound": "An account of ACME has a device's one-time token from now on; only the beginning of its hash is shown.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -17,6 +17,7 @@ from ca.model import (
     Certificate,
     Checkpoint,
     CrlIntent,
+    Demand,
     Device,
     DeviceFacts,
     DeviceId,
@@ -27,6 +28,8 @@ from ca.model import (
     Lease,
     LogLeaf,
     Operator,
+    Profile,
+    ProfileName,
     Proposal,
     QueuedLeaf,
     RecordSeal,
@@ -76,6 +79,7 @@ class RecordState:
     revocations: list[Revocation] = field(default_factory=list)
     crls: list[CrlIntent] = field(default_factory=list)
     tokens: list[Token] = field(default_factory=list)
+    demand: Demand | None = None
     devices: list[Device] = field(default_factory=list)
     known_issuers: list[Issuer] = field(default_factory=list)
     known_operators: list[Operator] = field(default_factory=list)
@@ -158,6 +162,12 @@ class MemoryRecord:
 
     def every_proposal(self) -> Iterator[Proposal]:
         return iter(())
+
+    def accepted_profiles(self) -> Mapping[ProfileName, Profile]:
+        return {}
+
+    def accepted_demand(self) -> Demand | None:
+        return self.state.demand
 
     def stations(self) -> Sequence[Station]:
         return ()

@@ -203,6 +203,12 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "demands",
+        sa.Column("name", TEXT, primary_key=True),
+        sa.Column("body", TEXT, nullable=False),  # canonical JSON
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "certificates",
         sa.Column("id", ROW, primary_key=True),
         sa.Column("issuer", TEXT, nullable=False),
