@@ -20,6 +20,10 @@ from typing import Any
 
 import pytest
 
+from tests.databases import database_url, postgres, store
+
+__all__ = ["database_url", "postgres", "store"]
+
 PURE = ("ca.rules", "ca.der", "crl.rules", "ocsp.rules", "enroll.rest.messages", "enroll.rest.fields")
 
 WORLD: tuple[tuple[Any, tuple[str, ...]], ...] = (

@@ -1,8 +1,6 @@
 """Real databases for tests: a private PostgreSQL cluster under the temporary folder, and SQLite files. All start with our tables.
 
-A folder of tests that wants them imports the fixtures in its `conftest.py`:
-
-    from tests.databases import database_url, postgres, store  # noqa: F401
+The fixtures are every test's: `tests/conftest.py` has them. One cluster serves all tests of a process.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -131,11 +130,22 @@ def started() -> Cluster:
     return cluster
 
 
+@cache
+def _new_file() -> bytes:
+    """A SQLite database with our tables and nothing in them: the migrations' work, done once."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "fleetca.db"
+        migrate(f"sqlite:///{file}")
+        assert list(Path(folder).iterdir()) == [file], "all of it is in one file"
+        return file.read_bytes()
+
+
 def sqlite_url(folder: Path) -> str:
     """The url of a new SQLite database with our tables."""
-    url = f"sqlite:///{folder / 'fleetca.db'}"
-    migrate(url)
-    return url
+    file = folder / "fleetca.db"
+    file.touch(mode=0o600)
+    file.write_bytes(_new_file())
+    return f"sqlite:///{file}"
 
 
 @pytest.fixture(scope="session")

@@ -234,7 +234,8 @@ def test_a_file_without_write_permission_says_so(sqlite_store: Store) -> None:
 
 
 def test_a_file_that_others_keep_locked_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = sqlite_url(tmp_path)
+    url = f"sqlite:///{tmp_path / 'fleetca.db'}"
+    migrate(url)
     monkeypatch.setattr("ca.store.database.BUSY_SECONDS", 0.1)
     opened = open_store(url)
     other = sqlite3.connect(tmp_path / "fleetca.db", isolation_level=None)
@@ -256,7 +257,8 @@ def test_a_commit_that_a_reader_holds_up_keeps_nothing_and_is_busy(tmp_path: Pat
     """In rollback mode a commit waits for readers; one that does not end costs the transaction, whole, and the store goes on."""
     for reader in ("ca.store.database", "ca.store.engine"):  # whatever SQLite this is: in WAL mode nobody waits for readers
         monkeypatch.setattr(f"{reader}.journal_mode_of", lambda _: "delete")
-    url = sqlite_url(tmp_path)
+    url = f"sqlite:///{tmp_path / 'fleetca.db'}"
+    migrate(url)
     monkeypatch.setattr("ca.store.database.BUSY_SECONDS", 0.1)
     opened = open_store(url)
     assert opened.journal_mode == "delete"

@@ -176,6 +176,7 @@ class World:
         profiles: dict[ProfileName, Any] | None = None,
         tenants: tuple[Tenant, ...] = (),
         attesting: Attesting = Attesting(),  # noqa: B008 - frozen
+        demand: Demand = Demand(),  # noqa: B008 - frozen
     ) -> None:
         self.attesting = attesting
         self.folder, self.url, self.tenants = folder, url, tenants
@@ -186,7 +187,7 @@ class World:
         self.profiles = {**shipped_profiles(), **(profiles or {})}
         self.key = CountingKey(key(kind, "issuing"))
         self.plan = CrlPlan()
-        self.demand = Demand()
+        self.demand = demand
         self.crl_url = issuing(kind).crl_url
         self._ids = itertools.count(1)
         self._open()

@@ -17,10 +17,7 @@ from ca.rules import leaf, merkle, note
 from ca.sequence import Sequencer
 from ca.store.engine import Store, open_store
 from fleetca.failpoints import failpoint
-from tests.databases import database_url, postgres, store
 from tests.fakes.record import FixedClock, LogKey
-
-__all__ = ["database_url", "postgres", "store"]
 
 FAILPOINTS = ("sequence.after-assign", "sequence.after-tiles", "sequence.before-checkpoint")
 BODIES = [leaf.canonical({"at": number, "kind": "event", "name": f"n{number}"}) for number in range(530)]

@@ -36,7 +36,7 @@ from ca.model import (
 )
 from ca.recover import Verdict
 from ca.rules.renewal import revoked
-from tests.databases import database_url, postgres, sqlite_url, started  # noqa: F401
+from tests.databases import sqlite_url, started
 from tests.fakes.signer_world import ISSUING, CountingKey, Keypair, World, der_of
 from tests.parts import refuse
 
@@ -150,7 +150,7 @@ def classified(world: World, folder: Path, *, crls: frozenset[bytes] = frozenset
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize(("place", "at"), [*((place, 1) for place in ISSUE), ("issue.after-sign", 3), ("issue.after-reread", 3)])
-def test_P1_R01_killed_at_any_place_of_issuing_every_intent_is_classified(tmp_path: Path, database_url: str, place: str, at: int) -> None:  # noqa: F811
+def test_P1_R01_killed_at_any_place_of_issuing_every_intent_is_classified(tmp_path: Path, database_url: str, place: str, at: int) -> None:
     given = fleet(tmp_path, database_url)
     before = len(signatures(tmp_path))
 
@@ -197,7 +197,7 @@ def test_R02_without_recovery_a_repeated_request_gives_up_what_the_crash_left(tm
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("place", REVOKE)
-def test_killed_at_any_place_of_revoking_it_is_done_or_not_and_can_be_asked_again(tmp_path: Path, database_url: str, place: str) -> None:  # noqa: F811
+def test_killed_at_any_place_of_revoking_it_is_done_or_not_and_can_be_asked_again(tmp_path: Path, database_url: str, place: str) -> None:
     given = fleet(tmp_path, database_url)
     targets = [pair.certificate for pair in given.enrolled]
 
@@ -225,7 +225,7 @@ def test_killed_at_any_place_of_revoking_it_is_done_or_not_and_can_be_asked_agai
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("place", CRL)
-def test_P6_killed_while_signing_a_crl_its_number_is_spent_and_the_next_is_higher(tmp_path: Path, database_url: str, place: str) -> None:  # noqa: F811
+def test_P6_killed_while_signing_a_crl_its_number_is_spent_and_the_next_is_higher(tmp_path: Path, database_url: str, place: str) -> None:
     fleet(tmp_path, database_url)
 
     def sign(world: World) -> int:
@@ -246,7 +246,7 @@ def test_P6_killed_while_signing_a_crl_its_number_is_spent_and_the_next_is_highe
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_P1_R01_killed_two_hundred_times_at_any_moment_every_intent_is_classified(tmp_path: Path, database_url: str) -> None:  # noqa: F811
+def test_P1_R01_killed_two_hundred_times_at_any_moment_every_intent_is_classified(tmp_path: Path, database_url: str) -> None:
     """While it does nothing but issue; each time recovery finds out what became of all that it had in hand."""
     watched(tmp_path, database_url).close()
     lost = 0
@@ -498,7 +498,7 @@ def test_R12_a_recovery_that_comes_late_takes_no_revocation_back(
     assert len(world.leaves("revocation")) == made
 
 
-def test_R28_an_empty_database_is_filled_from_the_journal_alone(tmp_path: Path, database_url: str) -> None:  # noqa: F811
+def test_R28_an_empty_database_is_filled_from_the_journal_alone(tmp_path: Path, database_url: str) -> None:
     first = tmp_path / "first"
     first.mkdir()
     world = watched(tmp_path, sqlite_url(first))

@@ -210,7 +210,6 @@ def run(*arguments: object) -> int:
 
 
 def test_from_a_deployment_to_a_device_with_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr("ca.keys.sealed_file._N", 1 << 8)
     office = Office(tmp_path / "fleet", devices=0)
     root = office.settings.issuer("root").certificate
     (tmp_path / "passphrase").write_bytes(PASSPHRASE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from ca.rules.approval import MOST_WAITING
 from ca.rules.message import Act
 from enroll.rest.routes import PEER_CERTIFICATE
 from fleetca.forms import shipped_profiles
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
 from tests.fakes.acme import AcmeWorld, Client, csr_for
 from tests.fakes.signer_world import Keypair, World
 
@@ -43,18 +41,8 @@ def waiting_profiles() -> dict[ProfileName, Any]:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, sqlite_url(tmp_path), profiles=waiting_profiles())
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def both(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    """A world on each database."""
-    made = World(tmp_path, database_url, profiles=waiting_profiles())
-    yield made
-    made.close()
+def made_with() -> dict[str, Any]:
+    return {"profiles": waiting_profiles()}
 
 
 def asks(world: World, pair: Keypair, text: str) -> Issued | FleetcaError:

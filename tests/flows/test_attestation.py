@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ FACTORY, FACTORY_CA = factory("acme")
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def made_with() -> dict[str, Any]:
     plain = shipped_profiles()[ProfileName("device")]
     profiles = {
         ATTESTED: changed(plain, name=ATTESTED, attestation=(AttestationKind.tpm,)),
@@ -53,9 +53,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         Role.enroll: Caps(manufacturers=(Manufacturer("acme", FACTORY_CA, "acme:", (ProfileName("device"), ProfileName("any"), ATTESTED)),))
     }
     attesting = Attesting((TpmMaker("maker", (MAKER.certificate(of_root=True),)),), (ATTESTED, ProfileName("device")))
-    made = World(tmp_path, sqlite_url(tmp_path), caps=caps, profiles=profiles, attesting=attesting)
-    yield made
-    made.close()
+    return {"caps": caps, "profiles": profiles, "attesting": attesting}
 
 
 def challenge(world: World, tpm: FakeTpm) -> Challenge:

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,6 @@ SHEETS = Path(__file__).parents[2] / "config/ceremonies"
 NAMES = sorted(path.stem for path in SHEETS.glob("*.toml"))
 COMMAND = (sys.executable, "-m", "fleetca.cli.main")
 PASSPHRASE = "correct horse battery staple"
-
-
-@pytest.fixture(autouse=True)
-def quick_passphrases() -> Iterator[None]:
-    """scrypt is dear on purpose; what is tested here is not its price."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        yield
 
 
 def run(*arguments: str | Path) -> Any:

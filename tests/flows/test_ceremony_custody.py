@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,6 @@ class Paper:
 
     def told(self, outcome: Given | FleetcaError) -> None:
         self.heard.append(outcome)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_passphrases() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        yield
 
 
 SHARES = """

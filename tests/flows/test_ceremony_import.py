@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,13 @@ PASSPHRASE = b"correct horse battery staple"
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A deployment with its first ceremony imported; the root's key lies in `ceremony/root-and-issuing`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        folder = tmp_path_factory.mktemp("later") / "fleet"
-        made = deployment.create(folder, deployment.Wanted(host="pki.example"), chance=SystemChance())
-        hold(made.sheet, made.outputs)
-        importing.import_ceremony(forms.read_settings(made.settings), made.outputs, clock=SystemClock(), chance=SystemChance())
-        yield folder
+    folder = tmp_path_factory.mktemp("later") / "fleet"
+    made = deployment.create(folder, deployment.Wanted(host="pki.example"), chance=SystemChance())
+    hold(made.sheet, made.outputs)
+    importing.import_ceremony(forms.read_settings(made.settings), made.outputs, clock=SystemClock(), chance=SystemChance())
+    return folder
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,6 @@ PASSPHRASE = b"correct horse battery staple"
 NOW = 1_795_305_600
 DAY = 86400
 PEOPLE = (("administrator", "Alex"), ("auditor", "Aron"), ("witness", "Wanda"))
-
-
-@pytest.fixture(autouse=True)
-def quick_passphrases() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        yield
 
 
 HEAD = """
@@ -186,17 +179,15 @@ def _furnished(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Nothing held yet; and the first ceremony held."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        empty = tmp_path_factory.mktemp("empty") / "desk"
-        empty.mkdir()
-        _furnished(empty)
-        held = tmp_path_factory.mktemp("held") / "desk"
-        shutil.copytree(empty, held)
-        Desk(held).run()
-        other = tmp_path_factory.mktemp("other") / "desk"
-        shutil.copytree(empty, other)
-        Desk(other).run()
+    empty = tmp_path_factory.mktemp("empty") / "desk"
+    empty.mkdir()
+    _furnished(empty)
+    held = tmp_path_factory.mktemp("held") / "desk"
+    shutil.copytree(empty, held)
+    Desk(held).run()
+    other = tmp_path_factory.mktemp("other") / "desk"
+    shutil.copytree(empty, other)
+    Desk(other).run()
     return {"empty": empty, "held": held, "other": other}
 
 
@@ -247,7 +238,6 @@ def full_disk(desk: Desk) -> None:
 def freed_disk(desk: Desk) -> None:
     assert desk.patch is not None
     desk.patch.undo()
-    desk.patch.setattr("ca.keys.sealed_file._N", 1 << 8)
 
 
 def other_room(desk: Desk, name: str) -> bytes:

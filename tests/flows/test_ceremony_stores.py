@@ -139,7 +139,6 @@ def _cloud(stack: ExitStack) -> Module:
 
 @pytest.fixture(params=["pkcs11", "tpm", "awskms"])
 def module(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Module]:
-    monkeypatch.setattr("ca.keys.sealed_file._N", 1 << 8)
     with ExitStack() as stack:
         match request.param:
             case "pkcs11":
@@ -346,7 +345,6 @@ def test_a_profile_that_demands_hardware_gets_it_or_nothing_is_made(
 def test_the_key_of_an_earlier_ceremony_signs_only_where_it_is_kept_as_its_profile_demands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ca.keys.sealed_file._N", 1 << 8)
     write(tmp_path, "first", ROOT.format(algorithm="p256") + REST, "")
     hold(tmp_path)
     shipped = dict(forms.shipped_profiles())
@@ -418,7 +416,6 @@ def test_R32_a_key_that_kms_made_before_a_crash_is_taken_up_and_no_second_one_is
 ) -> None:
     from ca.keys.kms import KmsKeyStore
 
-    monkeypatch.setattr("ca.keys.sealed_file._N", 1 << 8)
     with ExitStack() as stack:
         module = _cloud(stack)
         write(tmp_path, "first", ROOT.format(algorithm="p256"), f"[made.root]\n{module.places('root')}")

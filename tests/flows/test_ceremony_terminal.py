@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -146,16 +146,14 @@ OPENED = '[issuers.root]\nkey = "sealed:first/root.key"\nquorum = "first/quorum.
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, People]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        folder, people = tmp_path_factory.mktemp("terminal") / "room", People()
-        folder.mkdir()
-        write(folder, "first", FIRST)
-        people.misread = ["these are no words", "academic acid acne"]
-        seen = hold(folder, "first", people)
-        assert seen.count("it was not the share that was shown") == 2
-        yield folder, people
+def room(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, People]:
+    folder, people = tmp_path_factory.mktemp("terminal") / "room", People()
+    folder.mkdir()
+    write(folder, "first", FIRST)
+    people.misread = ["these are no words", "academic acid acne"]
+    seen = hold(folder, "first", people)
+    assert seen.count("it was not the share that was shown") == 2
+    return folder, people
 
 
 def opened(folder: Path, store: str, quorum: str, words: list[str]) -> bytes:

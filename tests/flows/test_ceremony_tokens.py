@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,16 +38,14 @@ def hsm() -> softhsm.SoftHsm:
 
 
 @pytest.fixture(scope="module")
-def folder(hsm: softhsm.SoftHsm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        here = tmp_path_factory.mktemp("tokens") / "room"
-        here.mkdir()
-        hsm.add("ceremony root")
-        hsm.add("ceremony wanda")
-        (here / "pin").write_text(softhsm.PIN)
-        (here / "pin").chmod(0o600)
-        yield here
+def folder(hsm: softhsm.SoftHsm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    here = tmp_path_factory.mktemp("tokens") / "room"
+    here.mkdir()
+    hsm.add("ceremony root")
+    hsm.add("ceremony wanda")
+    (here / "pin").write_text(softhsm.PIN)
+    (here / "pin").chmod(0o600)
+    return here
 
 
 def uri(hsm: softhsm.SoftHsm, token: str, name: str) -> str:

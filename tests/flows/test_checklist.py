@@ -29,10 +29,8 @@ WELL = tuple(
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        yield Office(tmp_path_factory.mktemp("checklist") / "fleet")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Office:
+    return Office(tmp_path_factory.mktemp("checklist") / "fleet")
 
 
 @pytest.fixture

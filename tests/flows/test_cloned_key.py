@@ -6,7 +6,7 @@ a device which only lost an answer is never stranded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,32 +30,11 @@ from ca.model import (
 )
 from ca.rules import testimony
 from ca.rules.message import Act
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.databases import sqlite_url
 from tests.fakes.signer_world import DAY, NOW, Keypair, World, der_of
+from tests.refusals import refused
 
 DEVICE = ProfileName("device")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, sqlite_url(tmp_path))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def both(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    """A world on each database."""
-    made = World(tmp_path, database_url)
-    yield made
-    made.close()
-
-
-def refused(code: str, call: Callable[[], Any]) -> FleetcaError:
-    with pytest.raises(FleetcaError) as caught:
-        call()
-    assert caught.value.code == code, caught.value
-    return caught.value
 
 
 def renew(world: World, pair: Keypair) -> Callable[[], Any]:

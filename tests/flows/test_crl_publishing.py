@@ -21,12 +21,10 @@ from crl.model import Cause, Outcome, Policy, Result, Scope, lease_name
 from crl.publish import Publisher
 from crl.shelf import Shelf
 from crl.web import blueprint
-from tests.databases import database_url, postgres, sqlite_url
+from tests.databases import sqlite_url
 from tests.fakes.certificates import DAY, KINDS, NOW
 from tests.fakes.signer_world import World
 from tests.parts import need
-
-__all__ = ["database_url", "postgres"]
 
 POLICY = Policy(interval=3600, nudge=5, lifetime=DAY, lease=60)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ca.errors import FleetcaError
 from ca.model import (
     DeviceDescription,
     DeviceId,
@@ -26,26 +24,11 @@ from ca.model import (
 )
 from ca.rules import device_life
 from ca.rules.message import Act
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.databases import sqlite_url
 from tests.fakes.signer_world import Keypair, World, changed, der_of
+from tests.refusals import code_of
 
 PUMP = DeviceId("pump-17")
-
-
-@pytest.fixture
-def both(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    """A world on each database."""
-    made = World(tmp_path, database_url)
-    yield made
-    made.close()
-
-
-def code_of(act: Callable[[], Any]) -> str:
-    try:
-        act()
-    except FleetcaError as error:
-        return error.code
-    return ""
 
 
 def state_of(world: World, device: str = PUMP) -> str:

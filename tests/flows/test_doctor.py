@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +30,18 @@ from tests.fakes.devices import moved
 
 
 @pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A deployment after its first import, with the root's key gone to where it belongs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        folder = tmp_path_factory.mktemp("doctor") / "fleet"
-        made = deployment.create(folder, deployment.Wanted(status_port=9, enroll_port=10), chance=SystemChance())
-        ceremonies.run(
-            made.sheet, out=made.outputs, passphrase=lambda: b"correct horse battery", confirm=lambda step: True, clock=SystemClock(),
-            chance=SystemChance(), room=apart,
-        )  # fmt: skip
-        settings = forms.read_settings(made.settings)
-        importing.import_ceremony(settings, made.outputs, clock=SystemClock(), chance=SystemChance())
-        (made.outputs / "root.key").unlink()
-        yield folder
+    folder = tmp_path_factory.mktemp("doctor") / "fleet"
+    made = deployment.create(folder, deployment.Wanted(status_port=9, enroll_port=10), chance=SystemChance())
+    ceremonies.run(
+        made.sheet, out=made.outputs, passphrase=lambda: b"correct horse battery", confirm=lambda step: True, clock=SystemClock(),
+        chance=SystemChance(), room=apart,
+    )  # fmt: skip
+    settings = forms.read_settings(made.settings)
+    importing.import_ceremony(settings, made.outputs, clock=SystemClock(), chance=SystemChance())
+    (made.outputs / "root.key").unlink()
+    return folder
 
 
 @pytest.fixture

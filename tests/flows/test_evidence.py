@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,6 @@ from tests.fakes.evidence import Office, period
 from tests.parts import need
 
 pytestmark = pytest.mark.req("REQ-KEY-054")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_passphrases() -> Iterator[None]:
-    """scrypt is dear on purpose; what is tested here is not its price."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +84,7 @@ def test_a_pack_holds_and_says_what_it_proved(office: Office, pack: Path) -> Non
     code, told = check(pack)
     assert code == 0, told
     proved = {check for level, check, _ in told if level == "ok"}
-    assert proved == {"manifest", "signature", "files", "log", "statistics", "certificates", "authorities", "crls", "ceremonies"}
+    assert proved == {"manifest", "signature", "files", "log", "events", "statistics", "certificates", "authorities", "crls", "ceremonies"}
     text = "\n".join(what for _, _, what in told)
     assert "4 in the list, 4 leaves of issuance" in text
     assert "1 entries, is that of its leaf" in text

@@ -55,14 +55,6 @@ def bring(made: deployment.Created, **changes: Any) -> importing.Imported:
     return importing.import_ceremony(settings, made.outputs, clock=SystemClock(), chance=SystemChance(), **changes)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_passphrases() -> Iterator[None]:
-    """scrypt is dear on purpose; what is tested here is not its price."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        yield
-
-
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> deployment.Created:
     """A deployment whose ceremony is done and not imported."""

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from ca.errors import Denied, FleetcaError, KeyUnavailable, StoreUnavailable
+from ca.errors import Denied, KeyUnavailable, StoreUnavailable
 from ca.keys.memory import MemoryKey
 from ca.model import (
     AlgorithmName,
@@ -35,26 +35,12 @@ from fleetca.line.station import Station, read_shift
 from tests.databases import sqlite_url
 from tests.fakes.factory_line import Line
 from tests.fakes.signer_world import Keypair, World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Any:
-    made = World(tmp_path, sqlite_url(tmp_path))
-    yield made
-    made.close()
+from tests.refusals import code_of
 
 
 @pytest.fixture
 def line(world: World, tmp_path: Path) -> Line:
     return Line(world, tmp_path / "stations")
-
-
-def code_of(act: Callable[[], Any]) -> str:
-    try:
-        act()
-    except FleetcaError as error:
-        return error.code
-    return ""
 
 
 # ---- A shift with the network cut ---------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from ca.der.csr import read_csr
-from ca.errors import FleetcaError, Unauthenticated
+from ca.errors import Unauthenticated
 from ca.keys import injection
 from ca.keys.injection import CertifiedTransport, SharedTransport
 from ca.model import AlgorithmName
@@ -31,6 +31,7 @@ from tests.databases import sqlite_url
 from tests.fakes.factory_line import PASSPHRASE, Line
 from tests.fakes.signer_world import World
 from tests.parts import need
+from tests.refusals import code_of
 from tests.softhsm import PIN, softhsm
 
 KEK = bytes(range(32))
@@ -75,14 +76,6 @@ def certificate(folder: Path, *kind: str) -> bytes:
     subject = ["-noenc", "-keyout", "t.key", "-out", "t.pem", "-subj", "/CN=unit", "-days", "9"]
     subprocess.run([need("openssl"), "req", "-x509", "-newkey", *kind, *subject], cwd=folder, check=True, capture_output=True)
     return x509.load_pem_x509_certificate((folder / "t.pem").read_bytes()).public_bytes(Encoding.DER)
-
-
-def code_of(act: Any) -> str:
-    try:
-        act()
-    except FleetcaError as error:
-        return error.code
-    return ""
 
 
 @pytest.mark.req("REQ-KEY-040")

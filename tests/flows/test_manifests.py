@@ -52,7 +52,7 @@ SERIAL = "0123f1822c38dd7a01"
 
 
 @pytest.fixture
-def wanted() -> dict[str, Any]:
+def made_with() -> dict[str, Any]:
     plain = shipped_profiles()[ProfileName("device")]
     profiles = {LISTED: changed(plain, name=LISTED, attestation=(AttestationKind.se,), roots_of_trust=(RootOfTrust.se,))}
     return {"profiles": profiles, "attesting": Attesting(profiles=(LISTED,))}
@@ -374,9 +374,9 @@ def test_only_an_operator_at_the_machine_brings_manifests(world: World) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, wanted: dict[str, Any]) -> Iterator[World]:
+def desk(tmp_path: Path, made_with: dict[str, Any]) -> Iterator[World]:
     (tmp_path / "fleetca.toml").write_text(SETTINGS)
-    made = World(tmp_path, sqlite_url(tmp_path), **wanted, clock=SetClock(SystemClock().now()))
+    made = World(tmp_path, sqlite_url(tmp_path), **made_with, clock=SetClock(SystemClock().now()))
     server = made.server(tmp_path / "signer.sock", users={os.getuid(): frozenset(Role)})
     server.start()
     yield made

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +10,7 @@ from ca.errors import Denied, FleetcaError
 from ca.model import (
     ApprovalDecision,
     CertificateRef,
+    Demand,
     DeviceId,
     Digest,
     GraveAct,
@@ -25,31 +24,14 @@ from ca.model import (
 from ca.rules import mass_revocation
 from ca.rules.mass_revocation import Planned
 from ca.rules.message import Act
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
 from tests.fakes.signer_world import Keypair, World
 
 MOST = 3
 
 
-def opened(folder: Path, url: str) -> World:
-    world = World(folder, url)
-    world.demand = replace(world.demand, acts=frozenset({GraveAct.mass_revocation}), mass_revocation=MOST)
-    world.restart()
-    return world
-
-
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = opened(tmp_path, sqlite_url(tmp_path))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def both(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    made = opened(tmp_path, database_url)
-    yield made
-    made.close()
+def made_with() -> dict[str, Demand]:
+    return {"demand": Demand(frozenset({GraveAct.mass_revocation}), mass_revocation=MOST)}
 
 
 def fleet(world: World, count: int) -> list[CertificateRef]:

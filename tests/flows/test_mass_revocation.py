@@ -35,7 +35,6 @@ from ca.rules.message import Act
 from ca.signer.client import SignerClient
 from ca.signer.desk import Desk
 from fleetca.cli import output, reach, revoke_query
-from tests.databases import sqlite_url
 from tests.fakes.certificates import DAY, NOW
 from tests.fakes.checker import InPlace
 from tests.fakes.intents import digest, intent, ref_of
@@ -54,13 +53,6 @@ def fill(world: World, count: int, *, name: str = "pump") -> list[CertificateRef
             tx.reserve(one, tenant=DEFAULT_TENANT, revocable=True, leaf=digest())
         tx.record_issued([(ref_of(one), one.draft.spki_sha256) for one in made], now=NOW)
     return [ref_of(one) for one in made]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, sqlite_url(tmp_path))
-    yield made
-    made.close()
 
 
 def socket_of(world: World) -> Path:

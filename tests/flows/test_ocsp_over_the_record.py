@@ -19,7 +19,6 @@ from ca.rules.serial import is_ours
 from ca.store.engine import Store, open_store
 from ocsp.model import Policy, Question, SerialCheck
 from ocsp.serve import ResponderService
-from tests.databases import database_url, postgres  # noqa: F401  fixtures
 from tests.fakes import ocsp as fakes
 from tests.fakes import signer_world
 from tests.fakes.certificates import root
@@ -75,12 +74,8 @@ def worker(world: World) -> Worker:
 
 
 @pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    made = World(tmp_path, database_url)
-    try:
-        yield made
-    finally:
-        made.close()
+def world(both: World) -> World:
+    return both
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,6 @@ from fleetca.evidence import policy, policy_outlines
 from fleetca.evidence.policy_facts import Said
 
 pytestmark = pytest.mark.req("REQ-KEY-021")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_passphrases() -> Iterator[None]:
-    """scrypt is dear on purpose; what is tested here is not its price."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ca.accept_profiles import AcceptingProfiles, subject_of
-from ca.model import ApprovalDecision, Digest, GraveAct, Profile, ProfileName, ProposalRequest, Role
+from ca.model import ApprovalDecision, Demand, Digest, GraveAct, Profile, ProfileName, ProposalRequest, Role
 from ca.rules.message import Act
 from fleetca.forms import shipped_profiles
 from tests.databases import sqlite_url
@@ -20,18 +20,9 @@ SHIPPED = shipped_profiles()
 LONGER = replace(SHIPPED[DEVICE], lifetime=SHIPPED[DEVICE].lifetime * 2, digest=Digest(b"\1" * 32))
 
 
-def opened(folder: Path, url: str) -> World:
-    world = World(folder, url)
-    world.demand = replace(world.demand, acts=frozenset({GraveAct.profile}))
-    world.restart()
-    return world
-
-
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = opened(tmp_path, sqlite_url(tmp_path))
-    yield made
-    made.close()
+def made_with() -> dict[str, Demand]:
+    return {"demand": Demand(frozenset({GraveAct.profile}))}
 
 
 def started(world: World, wanted: Mapping[ProfileName, Profile]) -> tuple[Mapping[ProfileName, Profile], list[ProfileName]]:
@@ -83,8 +74,7 @@ def test_what_nobody_wants_two_persons_for_is_in_force_at_once(world: World) -> 
     assert world.leaves("profile") == []
 
 
-def test_recovery_brings_back_what_was_in_force(tmp_path: Path) -> None:
-    world = opened(tmp_path, sqlite_url(tmp_path))
+def test_recovery_brings_back_what_was_in_force(world: World, tmp_path: Path) -> None:
     ada, sam = world.operator("ada"), world.operator("sam", "security-officer")
     started(world, SHIPPED)
     approved(world, ada, sam, LONGER)

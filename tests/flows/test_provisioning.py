@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ca.der import pem
-from ca.errors import FleetcaError
 from ca.keys.memory import MemoryKey
 from ca.keys.sealed_file import seal
 from ca.model import AlgorithmName, DeviceId, KeyName
@@ -22,6 +21,7 @@ from ca.rules import provisioning as rule
 from ca.rules.provisioning import Origin, Ours, Record, Seal
 from fleetca.cli.main import fleetca
 from tests.fakes.certificates import drafted, key, private_key, root, signed
+from tests.refusals import code_of
 
 A, B = "sha256:" + "ab" * 32, "sha256:" + "0" * 64
 SOURCE = f"""device_id: SN-1001
@@ -33,14 +33,6 @@ operator: line-op-7
 """
 STATION = MemoryKey.generate(KeyName("station"), AlgorithmName("p256"))
 CA = MemoryKey.generate(KeyName("ca"), AlgorithmName("p256"))
-
-
-def code_of(act: Any) -> str:
-    try:
-        act()
-    except FleetcaError as error:
-        return error.code
-    return ""
 
 
 @pytest.mark.req("REQ-KEY-023")

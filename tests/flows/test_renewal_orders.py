@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ca.errors import FleetcaError, StoreUnavailable
+from ca.errors import StoreUnavailable
 from ca.model import IssuerId, LocalEvidence, ProfileName, RenewalOrder, RenewalOrderRequest, RenewalOrderWithdrawal, Role
 from ca.rules import renewal_window, testimony
 from ca.rules.caps import Caps
 from fleetca.planning import Planning
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.databases import sqlite_url
 from tests.fakes.signer_world import DAY, NOW, World
 from tests.flows.test_commands import Run, run  # noqa: F401
 from tests.flows.test_commands import world as served  # noqa: F401
 from tests.flows.test_fleet_plan import Steady
+from tests.refusals import refused
 
 HOUR = 3600
 DEVICE = ProfileName("device")
-
-
-@pytest.fixture
-def both(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    """A world on each database."""
-    made = World(tmp_path, database_url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, sqlite_url(tmp_path))
-    yield made
-    made.close()
-
-
-def refused(code: str, call: Callable[[], Any]) -> FleetcaError:
-    with pytest.raises(FleetcaError) as caught:
-        call()
-    assert caught.value.code == code, caught.value
-    return caught.value
 
 
 def order(world: World, **wanted: Any) -> RenewalOrder:
@@ -84,7 +62,7 @@ def test_R25_an_order_is_on_record_and_moves_the_windows_of_what_was_issued_befo
     assert fresh.start > both.clock.at + 4 * DAY, "what was issued since is not replaced, though its notBefore is dated back"
 
 
-def test_an_order_lets_those_renew_who_would_be_too_early(tmp_path: Path, database_url: str) -> None:  # noqa: F811
+def test_an_order_lets_those_renew_who_would_be_too_early(tmp_path: Path, database_url: str) -> None:
     both = World(tmp_path, database_url, caps={Role.enroll: Caps(renew_from=0.5)})
     pair = both.enrol("pump-17")
     both.clock.at = NOW + HOUR

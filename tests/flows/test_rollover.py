@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,20 +61,17 @@ DAY = 86400
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A deployment with its first ceremony imported; the root's key lies in `ceremony/root-and-issuing`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ca.keys.sealed_file._N", 1 << 8)
-        folder = tmp_path_factory.mktemp("rollover") / "fleet"
-        made = deployment.create(folder, deployment.Wanted(host="pki.example"), chance=SystemChance())
-        hold(made.sheet, made.outputs)
-        bring(folder, made.outputs)
-        yield folder
+    folder = tmp_path_factory.mktemp("rollover") / "fleet"
+    made = deployment.create(folder, deployment.Wanted(host="pki.example"), chance=SystemChance())
+    hold(made.sheet, made.outputs)
+    bring(folder, made.outputs)
+    return folder
 
 
 @pytest.fixture
 def fleet(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("ca.keys.sealed_file._N", 1 << 8)
     shutil.copytree(template, tmp_path / "fleet")
     return tmp_path / "fleet"
 

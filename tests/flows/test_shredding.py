@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from ca.errors import FleetcaError
 from ca.rules import merkle, shredding
 from fleetca.cli.main import fleetca
+from tests.refusals import code_of
 
 MASTER, AFTER = bytes(range(32)), bytes(range(32, 64))
 UNITS = [("acme", "pump-1"), ("acme", "pump-2"), ("beta", "pump-1")]
-
-
-def code_of(act: Callable[[], Any]) -> str:
-    try:
-        act()
-    except FleetcaError as error:
-        return error.code
-    return ""
 
 
 def filled() -> tuple[shredding.Vault, dict[tuple[str, str], str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,21 +36,9 @@ from ca.rules.message import Act
 from tests.databases import sqlite_url
 from tests.fakes.certificates import DAY, NOW
 from tests.fakes.signer_world import Keypair, World
+from tests.refusals import refused
 
 BROKER, BANK = Name(NameKind.dns, "broker.example"), Name(NameKind.dns, "bank.example")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, sqlite_url(tmp_path))
-    yield made
-    made.close()
-
-
-def refused(code: str, call: Callable[[], Any]) -> None:
-    with pytest.raises(FleetcaError) as caught:
-        call()
-    assert caught.value.code == code
 
 
 # ---- Signed messages that passed by ---------------------------------------------------------------------------------

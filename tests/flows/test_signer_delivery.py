@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ca.errors import FleetcaError, StoreUnavailable
+from ca.errors import StoreUnavailable
 from ca.model import (
     CertificateQuery,
     ConfirmRequest,
@@ -27,33 +27,14 @@ from ca.model import (
 from ca.rules import testimony
 from ca.rules.caps import Caps
 from ca.rules.message import Act
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from fleetca.forms import shipped_profiles
+from tests.databases import sqlite_url
 from tests.fakes.signer_world import DAY, NOW, Keypair, World, der_of
+from tests.refusals import refused
 
 DEVICE = ProfileName("device")
 GRACE = DAY
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, sqlite_url(tmp_path))
-    assert made.profiles[DEVICE].grace == GRACE
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def both(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    """A world on each database."""
-    made = World(tmp_path, database_url)
-    yield made
-    made.close()
-
-
-def refused(code: str, call: Callable[[], Any]) -> None:
-    with pytest.raises(FleetcaError) as caught:
-        call()
-    assert caught.value.code == code, caught.value
+assert shipped_profiles()[DEVICE].grace == GRACE
 
 
 def changed(world: World, **fields: Any) -> None:

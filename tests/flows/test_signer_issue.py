@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,33 +34,12 @@ from ca.rules import leaf, testimony
 from ca.rules.caps import Caps
 from ca.rules.message import Act
 from ca.rules.serial import is_ours
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.databases import sqlite_url
 from tests.fakes.certificates import issuing, key
 from tests.fakes.signer_world import CHECK_KEY, DAY, NOW, CountingKey, Keypair, World, der_of
+from tests.refusals import refused
 
 DEVICE = ProfileName("device")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, sqlite_url(tmp_path))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def both(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    """A world on each database."""
-    made = World(tmp_path, database_url)
-    yield made
-    made.close()
-
-
-def refused(code: str, call: Callable[[], Any]) -> FleetcaError:
-    with pytest.raises(FleetcaError) as caught:
-        call()
-    assert caught.value.code == code, caught.value
-    return caught.value
 
 
 # ---- The way of a good request --------------------------------------------------------------------------------------

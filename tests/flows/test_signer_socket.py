@@ -40,7 +40,7 @@ from ca.signer.alone import SignerLock
 from ca.signer.client import SignerClient
 from ca.signer.questions import Questions
 from ca.signer.server import SignerServer
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.databases import sqlite_url
 from tests.fakes.certificates import root
 from tests.fakes.signer_world import DAY, ISSUING, NOW, Keypair, World, der_of
 from tests.running import eventually
@@ -88,7 +88,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 @pytest.fixture
-def both(tmp_path: Path, database_url: str) -> Iterator[Running]:  # noqa: F811
+def both(tmp_path: Path, database_url: str) -> Iterator[Running]:
     world = World(tmp_path, database_url)
     made = Running(world, tmp_path / "run" / "signer.sock")
     yield made

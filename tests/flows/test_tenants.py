@@ -47,7 +47,7 @@ from enroll.est.flow import Est
 from enroll.est.routes import blueprint as est_blueprint
 from enroll.rest.routes import PEER_CERTIFICATE
 from fleetca.forms import shipped_profiles
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.databases import sqlite_url
 from tests.fakes.acme import BASE, AcmeWorld, Client, b64, csr_for, jws
 from tests.fakes.signer_world import ISSUING, Keypair, World
 
@@ -66,18 +66,8 @@ ACME, ZETA = tenant("acme", "device", "service"), tenant("zeta", "device")
 
 
 @pytest.fixture
-def both(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    """Two tenants, on each database."""
-    made = World(tmp_path, database_url, tenants=(ACME, ZETA))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, sqlite_url(tmp_path), tenants=(ACME, ZETA))
-    yield made
-    made.close()
+def made_with() -> dict[str, Any]:
+    return {"tenants": (ACME, ZETA)}
 
 
 def code(act: Callable[[], object]) -> str:
@@ -188,7 +178,7 @@ def test_what_a_tenant_narrowed_is_what_its_devices_get(tmp_path: Path) -> None:
 
 
 @pytest.mark.req("REQ-KEY-106")
-def test_a_quota_stops_its_tenant_and_nobody_else(tmp_path: Path, database_url: str) -> None:  # noqa: F811
+def test_a_quota_stops_its_tenant_and_nobody_else(tmp_path: Path, database_url: str) -> None:
     world = World(tmp_path, database_url, tenants=(tenant("acme", most_devices=2), tenant("zeta", per_minute=2)))
     first = world.enrol("acme:1")
     world.enrol("acme:2")

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ca.errors import FleetcaError, NotFound, StoreUnavailable
+from ca.errors import NotFound, StoreUnavailable
 from ca.model import DeviceId, IssueRequest, LocalEvidence, Role, TokenEvidence, TokenWithdrawal
 from ca.rules import testimony
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.databases import sqlite_url
 from tests.fakes.signer_world import NOW, Keypair, World
-
-
-@pytest.fixture
-def both(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    """A world on each database."""
-    made = World(tmp_path, database_url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, sqlite_url(tmp_path))
-    yield made
-    made.close()
-
-
-def refused(code: str, call: Callable[[], Any]) -> FleetcaError:
-    with pytest.raises(FleetcaError) as caught:
-        call()
-    assert caught.value.code == code, caught.value
-    return caught.value
+from tests.refusals import refused
 
 
 def withdraw(world: World, device: str = "pump-17", beginning: str = "") -> Any:

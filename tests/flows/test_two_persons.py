@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -38,27 +37,12 @@ from ca.rules.grant import OPERATOR, OPERATOR_DEVICE
 from ca.rules.message import Act
 from enroll.rest.routes import PEER_CERTIFICATE
 from fleetca.forms import shipped_profiles
-from tests.databases import database_url, postgres, sqlite_url  # noqa: F401
+from tests.databases import sqlite_url
 from tests.fakes.acme import AcmeWorld
 from tests.fakes.signer_world import Keypair, World
 
 DAY = 86400
 DEVICE = DeviceId("pump-1")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, sqlite_url(tmp_path))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def both(tmp_path: Path, database_url: str) -> Iterator[World]:  # noqa: F811
-    """A world on each database."""
-    made = World(tmp_path, database_url)
-    yield made
-    made.close()
 
 
 def retired(world: World, device: str = DEVICE) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from ca.der import pem
-from ca.errors import FleetcaError, StoreUnavailable
+from ca.errors import StoreUnavailable
 from ca.keys.memory import MemoryKey
 from ca.model import AlgorithmName, DeviceId, KeyName, Reason, Role
 from ca.rules import wipe as rule
@@ -23,22 +22,7 @@ from fleetca.cli.main import fleetca
 from tests.databases import sqlite_url
 from tests.fakes.certificates import root
 from tests.fakes.signer_world import Keypair, World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Any:
-    (tmp_path / "ca").mkdir()
-    made = World(tmp_path / "ca", sqlite_url(tmp_path / "ca"))
-    yield made
-    made.close()
-
-
-def code_of(act: Callable[[], Any]) -> str:
-    try:
-        act()
-    except FleetcaError as error:
-        return error.code
-    return ""
+from tests.refusals import code_of
 
 
 def identity_of(world: World, folder: Path, name: str = "pump-1") -> tuple[Identity, Keypair]:

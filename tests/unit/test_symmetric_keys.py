@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,18 +15,11 @@ from ca.errors import FleetcaError
 from ca.model import DeviceId
 from ca.rules import derive, group_keys, key_hierarchy, wrap
 from ca.rules.key_hierarchy import Key
+from tests.refusals import code_of
 
 SALT = bytes(range(16))
 SECRET = bytes(range(1, 33))
 PURPOSE = derive.Purpose("telemetry", "pump-1", "client-to-server", 1)
-
-
-def code_of(act: Callable[[], Any]) -> str:
-    try:
-        act()
-    except FleetcaError as error:
-        return error.code
-    return ""
 
 
 # ---- HKDF -----------------------------------------------------------------------------------------------------------
