@@ -11,7 +11,6 @@ would only be refused further on, with less to tell why.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from ca.der.bundle import certs_only
 from ca.der.certificate import CertificateFacts, read_certificate
 from ca.errors import StoreUnavailable
 from ca.model import Issuer, IssuerId, UnixTime
+from ca.outlets.handle import Handle
 from ca.ports import Clock, PublishedCopy
 from crl.health import health
 from crl.model import Freshness, Health, Scope
@@ -74,7 +74,7 @@ def blueprint(
             )
         # Its file stays open until the answer has left, or was found to need no body.
         return _answer(
-            Response(FileWrapper(cast("IO[bytes]", _Handle(copy, held)), _PIECE), direct_passthrough=True),
+            Response(FileWrapper(cast("IO[bytes]", _Held(copy, held)), _PIECE), direct_passthrough=True),
             length=copy.size,
             kind="application/pkix-crl",
             tag=found.version,
@@ -157,29 +157,12 @@ def _to_serve(shelf: Shelf, scope: Scope, held: ExitStack, *, now: UnixTime) -> 
     return found, copy
 
 
-class _Handle(io.RawIOBase):
-    """A published file for whoever sends it: read in pieces, from anywhere (Range), and let go at the end."""
+class _Held(Handle):
+    """A published file for whoever sends it, let go at the end."""
 
     def __init__(self, copy: PublishedCopy, held: ExitStack) -> None:
-        self._copy, self._held, self._at = copy, held, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._copy.size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        piece = self._copy.read(self._at, self._copy.size - self._at if size < 0 else size)
-        self._at += len(piece)
-        return piece
+        super().__init__(copy)
+        self._held = held
 
     def close(self) -> None:
         self._held.close()

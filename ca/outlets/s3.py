@@ -9,6 +9,7 @@ from typing import Any
 
 from ca.errors import Misconfigured
 from ca.model import UnixTime
+from ca.outlets.handle import Handle
 from ca.outlets.remote import PIECE, Refused, RemoteOutlet
 from ca.ports import Readable
 
@@ -51,7 +52,8 @@ class S3Outlet(RemoteOutlet):
 
     def put(self, key: str, source: Readable, *, tag: str | None, kind: str) -> None:
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
-        with io.BufferedReader(_Handle(source), PIECE) as body:
+        # The library goes through it for its checksum, and once more for each try.
+        with io.BufferedReader(Handle(source), PIECE) as body:
             self._ask("put_object", Key=self._prefix + key, Body=body, ContentType=kind, CacheControl="max-age=30", **condition)
 
     def _ask(self, verb: str, **asked: Any) -> Any:
@@ -80,32 +82,6 @@ def _told(verb: str, key: str) -> Iterator[None]:
         yield
     except (BotoCoreError, HTTPClientError) as error:
         raise OSError(f"{verb} {key}: {error}") from None
-
-
-class _Handle(io.RawIOBase):
-    """What is read in pieces, as a file: the library goes through it for its checksum, and once more for each try."""
-
-    def __init__(self, source: Readable) -> None:
-        self._source, self._at = source, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._source.size}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        piece = self._source.read(self._at, len(buffer))
-        buffer[: len(piece)] = piece
-        self._at += len(piece)
-        return len(piece)
 
 
 def make_client(endpoint: str | None, region: str | None) -> Any:
