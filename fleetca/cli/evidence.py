@@ -29,6 +29,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--ceremony", "ceremonies", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The folder of a ceremony's outputs. May be repeated.",
 )  # fmt: skip
+@click.option(
+    "--station", "stations", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder of a station of a factory line: its provisioning records. May be repeated.",
+)  # fmt: skip
+@click.option("--doctor", type=_FILE, help="What `fleetca doctor --json` printed.")
+@click.option("--checklist", type=_FILE, help="What `fleetca checklist --json` printed.")
 @click.option("--matrix", type=_FILE, help="The matrix of requirements and results of the release (scripts/trace --json).")
 @click.option(
     "--redact", multiple=True, metavar="WHAT", help="Withhold devices, operators or tenants; all proofs still hold. May be repeated."
@@ -48,6 +54,9 @@ def evidence(
     passphrase_fd: int | None,
     since: tuple[Path, ...],
     ceremonies: tuple[Path, ...],
+    stations: tuple[Path, ...],
+    doctor: Path | None,
+    checklist: Path | None,
     matrix: Path | None,
     redact: tuple[str, ...],
     redaction_key: Path | None,
@@ -70,8 +79,8 @@ def evidence(
     from fleetca import forms
     from fleetca.cli.keys_symmetric import secret_key
     from fleetca.evidence import pack
-    from fleetca.evidence.parts import Source
     from fleetca.evidence.redaction import Redaction
+    from fleetca.evidence.source import Source
 
     held = Redaction(frozenset(redact), b"" if redaction_key is None else secret_key(redaction_key))
     read = forms.read_settings(Path(settings))
@@ -86,7 +95,8 @@ def evidence(
         checkpoint, tally, found = pack.read_log(files, trusted, period)
         source = Source(
             settings=read, version=version("fleetca"), reading=store.reading, files=files, issuers=store.reading.issuers(), period=period,
-            checkpoint=checkpoint, tally=tally, segment=found, redaction=held, since=kept, ceremonies=ceremonies, matrix=matrix,
+            checkpoint=checkpoint, tally=tally, segment=found, redaction=held, since=kept, ceremonies=ceremonies, stations=stations,
+            matrix=matrix, doctor=doctor, checklist=checklist,
         )  # fmt: skip
         made = pack.make(source, out, key=signing, now=SystemClock().now())
     finally:

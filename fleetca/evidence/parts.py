@@ -9,63 +9,28 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ca.der import pem
-from ca.errors import Malformed, Unacceptable
-from ca.model import Certificate, CertificateState, Checkpoint, Issuer, Revocation, UnixTime
-from ca.ports import RecordFiles
+from ca.errors import Broken, Malformed, Unacceptable
+from ca.model import Certificate, CertificateState, Draft, Revocation
 from ca.rules import cbom, implements, key_life, transcript
-from ca.rules.leaf import canonical, facts_of
-from ca.store.reading import Reading
+from ca.rules.crl import shard_of
+from ca.rules.leaf import canonical
+from ca.rules.lint.certificate import lint
 from config.mappings import read_mappings
-from config.settings import Settings
 from fleetca import forms
 from fleetca.evidence import policy as rules
 from fleetca.evidence import policy_outlines as outlines
-from fleetca.evidence import redaction, segment, verify
+from fleetca.evidence import redaction, sbom, segment, verify
+from fleetca.evidence.parts_devices import devices, findings
+from fleetca.evidence.parts_people import access
 from fleetca.evidence.policy_facts import Said
-from fleetca.evidence.redaction import Redaction
-from fleetca.evidence.segment import Segment
-from fleetca.evidence.verify import Tally
+from fleetca.evidence.source import File, Source, document, pieces
 
-File = tuple[str, Iterable[bytes]]
 _LATE: Final = 3600
 """A leaf is placed in the log within seconds of its row. Rows this much older than the newest leaf are looked up no more."""
-
-
-@dataclass(slots=True)
-class Source:
-    """All that a pack is made of."""
-
-    settings: Settings
-    version: str
-    reading: Reading
-    files: RecordFiles
-    issuers: Sequence[Issuer]
-    period: str
-    checkpoint: Checkpoint
-    tally: Tally
-    segment: Segment
-    redaction: Redaction
-    since: Sequence[Checkpoint] = ()
-    ceremonies: Sequence[Path] = ()
-    matrix: Path | None = None
-    absent: list[str] = field(default_factory=list)
-    """What the part at work lacks."""
-
-    @property
-    def as_of(self) -> UnixTime:
-        """The latest time that the record tells of, within the period or before it: what counts as now."""
-        return min(self.segment.last_at, self.tally.end)
-
-
-def document(value: Any) -> list[bytes]:
-    """A JSON document in its one form."""
-    return [canonical(value)]
 
 
 # ---- 01 to 04 -----------------------------------------------------------------------------------------------------------
@@ -84,7 +49,7 @@ def ceremonies(source: Source) -> Iterator[File]:
     if redaction.OPERATORS in source.redaction and source.ceremonies:
         source.absent.append("ceremonies: withheld, they name people; the record holds the hash of each")
         return
-    told = {leaf["transcript_sha256"]: leaf["name"] for leaf in _leaves(source) if leaf["kind"] == "ceremony"}
+    told = {leaf["transcript_sha256"]: leaf["name"] for _, leaf in source.leaves() if leaf["kind"] == "ceremony"}
     for folder in sorted(source.ceremonies, key=lambda path: path.name):
         files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
         if transcript.FILE not in files:
@@ -99,40 +64,27 @@ def ceremonies(source: Source) -> Iterator[File]:
     source.absent += [f"the files of the ceremony {name} (transcript {digest}): give its folder" for digest, name in sorted(told.items())]
 
 
-def _leaves(source: Source) -> Iterator[Mapping[str, Any]]:
-    """Those of the period, once more."""
-    for body in segment.bodies(source.files, source.segment, source.checkpoint):
-        leaf = json.loads(body)
-        if source.tally.begin <= leaf["at"] < source.tally.end:
-            yield leaf
-
-
 def authorities(source: Source) -> Iterator[File]:
     for path in sorted(source.settings.crl.directory.glob("*.crl")):
-        yield f"03-authorities/crls/{path.name}", _pieces(path)
+        yield f"03-authorities/crls/{path.name}", pieces(path)
     for issuer in sorted(source.issuers, key=lambda one: one.id):
         yield f"03-authorities/issuers/{issuer.id}.pem", [pem.pem(pem.CERTIFICATE, issuer.certificate).encode()]
+    links = source.settings.issuers[0].certificate.parent / "links"
+    for path in sorted(links.glob("*.pem")):
+        yield f"03-authorities/links/{path.name}", pieces(path)
     pins = source.settings.enroll.pins
     if pins.is_file():
-        yield "03-authorities/pins.json", _pieces(pins)
+        yield "03-authorities/pins.json", pieces(pins)
     else:
         source.absent.append("pin sets: this deployment has published none")
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while octets := file.read(1 << 20):
-            yield octets
-
-
 def inventory(source: Source) -> Iterator[File]:
     records = sorted(source.reading.key_records(), key=lambda one: (one.name, one.spki_sha256))
-    digest = hashlib.sha256(b"cbom" + source.checkpoint.root).hexdigest()  # RFC 9562 5.8: a UUID that the record decides
-    serial = f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}"
-    bill = cbom.document(
-        records, source.issuers, deployment=source.settings.deployment.name, version=source.version, serial=serial, now=source.as_of
-    )
+    name, serial = source.settings.deployment.name, source.uuid("cbom")
+    bill = cbom.document(records, source.issuers, deployment=name, version=source.version, serial=serial, now=source.as_of)
     yield "04-inventory/cbom.json", document(bill)
+    yield source.events("04-inventory/events.jsonl")
     keys = [
         {
             "name": record.name,
@@ -161,27 +113,47 @@ def inventory(source: Source) -> Iterator[File]:
         for record in records
     ]
     yield "04-inventory/keys.json", document(keys)
-    source.absent.append("SBOM of this software: it comes with the release that was installed")
+    yield "04-inventory/sbom.json", document(sbom.document("fleetca", serial=source.uuid("sbom"), now=source.as_of))
 
 
 # ---- 05 to 08 -----------------------------------------------------------------------------------------------------------
 
 
 def issuance(source: Source) -> Iterator[File]:
-    sample: list[tuple[int, str, bytes]] = []
+    sample: list[tuple[int, str, Certificate]] = []
     yield "05-issuance/certificates.jsonl", _certificates(source, sample)
     if source.redaction.classes:
         source.absent.append("sampled certificates: withheld, they hold names")
     else:
-        for _, name, der in sorted(sample, key=lambda one: one[1]):
-            yield f"05-issuance/sample/{name}.pem", [pem.pem(pem.CERTIFICATE, der).encode()]
+        chosen = sorted(sample, key=lambda one: one[1])
+        yield "05-issuance/lint.json", document({name: _linted(source, row) for _, name, row in chosen})
+        for _, name, row in chosen:
+            yield f"05-issuance/sample/{name}.pem", [pem.pem(pem.CERTIFICATE, row.der or b"").encode()]
     yield "05-issuance/statistics.json", document(source.tally.statistics())
     source.absent.append(
-        "lint results of single certificates: every draft is linted before it is signed, and one that fails is never signed"
+        "lint verdicts of certificates that are not of the sample: every draft is linted before it is signed, else it is not signed"
     )
 
 
-def _certificates(source: Source, sample: list[tuple[int, str, bytes]]) -> Iterator[bytes]:
+def _linted(source: Source, row: Certificate) -> str:
+    """What the rules say of a certificate now. A profile or an issuer that has changed since it was made judges it no more."""
+    leaf = source.reading.find_leaf(row.leaf)
+    profile = forms.profiles(source.settings).get(row.profile)
+    issuer = {one.id: one for one in forms.at_work(source.settings, lambda: source.issuers)}[row.ref.issuer]
+    if leaf is None or profile is None or json.loads(leaf.body)["profile_sha256"] != profile.digest.hex():
+        return f"not judged: the profile {row.profile} has changed since"
+    if len(source.reading.shard_counts(row.ref.issuer)) > 1:
+        return "not judged: its issuer has other CRLs since"
+    shard = shard_of(row.ref.serial, issuer.crls.shards) if profile.crl_url else 0
+    facts = (row.not_before, row.not_after, row.subject, row.names, row.spki_sha256, shard)
+    try:
+        lint(Draft(row.tbs, row.ref.issuer, row.ref.serial, issuer.algorithm, *facts), profile, issuer)
+    except Broken as error:
+        return error.what
+    return "holds"
+
+
+def _certificates(source: Source, sample: list[tuple[int, str, Certificate]]) -> Iterator[bytes]:
     """A line for each that was intended in the period and is in the log; on the way those that the root of the record chooses."""
     for row in source.reading.every_certificate():
         if not source.tally.begin <= row.intended_at < source.tally.end or not _in_log(source, row):
@@ -195,6 +167,8 @@ def _certificates(source: Source, sample: list[tuple[int, str, bytes]]) -> Itera
                     "serial": serial,
                     "tbs_sha256": hashlib.sha256(row.tbs).hexdigest(),
                     "der_sha256": None if der is None else hashlib.sha256(der).hexdigest(),
+                    "device": source.redaction.device(row.device),
+                    "spki_sha256": row.spki_sha256.hex(),
                     "state": row.state.value,
                     "profile": row.profile,
                     "not_before": row.not_before,
@@ -209,7 +183,7 @@ def _certificates(source: Source, sample: list[tuple[int, str, bytes]]) -> Itera
             # A heap of the lowest: its first is the one that goes when a lower one comes.
             rank = -int.from_bytes(verify.rank(source.checkpoint.root, row.ref.issuer, serial), "big")
             push = heapq.heappush if len(sample) < verify.SAMPLE else heapq.heappushpop
-            push(sample, (rank, f"{row.ref.issuer}-{serial}", der))
+            push(sample, (rank, f"{row.ref.issuer}-{serial}", row))
 
 
 def _in_log(source: Source, row: Certificate) -> bool:
@@ -226,48 +200,6 @@ def _revocation(made: Revocation | None) -> Mapping[str, Any] | None:
 def status(source: Source) -> Iterator[File]:
     yield "06-status/status.json", document(source.tally.status())
     source.absent.append("results of conformance suites against the status service, and its availability seen from outside")
-
-
-def devices(source: Source) -> Iterator[File]:
-    said = dict(source.reading.every_device_facts())
-    shown = source.redaction.shown
-
-    def lines() -> Iterator[bytes]:
-        for device in source.reading.every_device():
-            facts = said.get(device.id)
-            about = None if facts is None else facts_of(facts)
-            if about is not None:
-                about |= {name: shown(about[name], redaction.DEVICES) for name in ("justification", "batch", "owner")}
-            row = {
-                "id": source.redaction.device(device.id),
-                "tenant": shown(device.tenant, redaction.TENANTS),
-                "state": device.state.value,
-                "created": device.created,
-                "facts": about,
-            }
-            yield canonical(row) + b"\n"
-
-    yield "07-devices/devices.jsonl", lines()
-    source.absent.append("provisioning records of stations: each station keeps its chain; fleetca line verify checks it")
-
-
-def access(source: Source) -> Iterator[File]:
-    shown = source.redaction.shown
-    operators = [
-        {
-            "name": shown(one.name, redaction.OPERATORS),
-            "tenant": shown(one.tenant, redaction.TENANTS),
-            "roles": list(one.roles),
-            "created": one.created,
-            "disabled_at": one.disabled_at,
-        }
-        for one in sorted(source.reading.operators(), key=lambda one: one.name)
-    ]
-    yield "08-access/operators.json", document(operators)
-    signer = source.settings.signer
-    users = None if signer.users is None else {uid: list(roles) for uid, roles in signer.users.items()}
-    caps = {role: cap.model_dump(mode="json") for role, cap in signer.caps.items()}
-    yield "08-access/roles.json", document({"users": users, "caps": json.loads(json.dumps(caps))})
 
 
 # ---- 09 to 13 -----------------------------------------------------------------------------------------------------------
@@ -319,11 +251,8 @@ def _matrix(source: Source) -> list[Mapping[str, Any]]:
 
 
 def drills(source: Source) -> Iterator[File]:
-    told = [{"at": leaf["at"], "kind": leaf["kind"]} for leaf in _leaves(source) if leaf["kind"] in {"clock", "clone"}]
-    yield "11-drills/events.json", document(told)
-    source.absent.append(
-        "restore drills and incident reports: drills are ceremonies (part 02); reports are kept by those who run the deployment"
-    )
+    yield source.events("11-drills/events.jsonl")
+    source.absent.append("reports of incidents, and drills of backups: they are kept by those who run the deployment and by the custodians")
 
 
 def mappings(source: Source) -> Iterator[File]:
@@ -344,27 +273,6 @@ def mappings(source: Source) -> Iterator[File]:
         ]
         yield f"12-mappings/{mapping.name}.json", document({"title": mapping.title, "edition": mapping.edition, "rows": rows})
     source.absent.append("mappings as OSCAL documents, and to WebTrust: each is a JSON document of our own")
-
-
-def findings(source: Source) -> Iterator[File]:
-    exceptions = [
-        {
-            "device": source.redaction.device(device),
-            "what": "no root of trust",
-            "justification": source.redaction.shown(facts.justification, redaction.DEVICES),
-            "ends": facts.exception_ends,
-            "over": facts.exception_ends <= source.as_of,
-        }
-        for device, facts in source.reading.every_device_facts()
-        if facts.exception_ends is not None
-    ]
-    overdue = [
-        {"key": record.name, "what": "its period is over, and it exists", "period_ended": record.period_ends}
-        for record in sorted(source.reading.key_records(), key=lambda one: (one.name, one.spki_sha256))
-        if key_life.overdue(record, now=source.as_of)
-    ]
-    yield "13-findings/findings.json", document({"exceptions": exceptions, "keys": overdue})
-    source.absent.append("what fleetca doctor says: it looks at the running deployment, a pack at its record")
 
 
 PARTS: Final = (

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ca.errors import Malformed
-from ca.model import OWN_SERVICES
+from ca.model import DEFAULT_TENANT, OWN_SERVICES
 from ca.rules import grant
 from ca.rules.caps import OPERATOR_POWERS
 from ca.rules.leaf import canonical
@@ -104,6 +104,8 @@ class Redaction:
             if name != "actor" or str(leaf[name]).startswith(_PEOPLE):
                 self._note(leaf[name])
         view = {name: self._salted(value) if name in held or name in blind else value for name, value in leaf.items()}
+        if leaf.get("attestation"):  # how, but not by which key
+            view["attestation"] = {**{name: leaf["attestation"][name] for name in ("kind", "rule")}, **view["attestation"]}
         return canonical({"view": view, "withheld": leaf_hash(body).hex()})
 
     def salts(self, leaf: Mapping[str, Any]) -> dict[str, str]:
@@ -140,6 +142,8 @@ class Redaction:
         return _CLASS[name] in self.classes if name in _CLASS else name not in _PLAIN and name not in _BLIND
 
     def _note(self, value: Any) -> None:
+        if value == DEFAULT_TENANT:
+            return  # a word of ours, which names nobody
         if isinstance(value, str):
             self.values.add(value)
             self.values.add(value.rpartition(":")[2])

@@ -29,6 +29,10 @@ FORMAT = "fleetca evidence v1"
 STATEMENT = "application/vnd.in-toto+json"
 PREDICATE = "tag:fleetca,2026:evidence/v1"
 SEAL = b"fleetca ceremony transcript v1\0"
+MESSAGE = b"fleetca message v1\0"
+RECEIPT = b"fleetca wipe receipt v1\0"
+RECORD = b"fleetca provisioning record v1\0"
+RECORDS = b"fleetca provisioning seal v1\0"
 MOST_ENTRIES = 10_000
 LONGEST_NAME = 200
 LONGEST_LINE = 1 << 18
@@ -382,6 +386,8 @@ class Tally:
         self.kinds: Counter[str] = Counter()
         self.issued: Counter[str] = Counter()
         self.revoked: Counter[str] = Counter()
+        self.attested: Counter[str] = Counter()
+        """Certificates by what vouched for their key."""
         self.certificates = 0
         """Sum of a hash of each certificate: says whether two lists hold the same, in whatever order."""
         self._waiting: dict[str, list[tuple[int, int]]] = {}
@@ -395,7 +401,9 @@ class Tally:
         self.kinds[kind] += 1
         if kind == "issuance":
             self.issued[f"{leaf['issuer']}/{leaf['profile']}"] += 1
-            self.certificates = add(self.certificates, leaf["issuer"], leaf["serial"], leaf["tbs_sha256"])
+            self.certificates = add(self.certificates, leaf)
+            told = leaf.get("attestation")
+            self.attested[f"{told['kind']}/{told['rule']}" if told else "no"] += 1
         elif kind == "revocation":
             self.revoked[leaf["reason"]] += 1
             self._waiting.setdefault(leaf["issuer"], []).append((leaf["change"], at))
@@ -416,7 +424,8 @@ class Tally:
             seen[1], seen[4] = leaf["next_update"], leaf["this_update"]
 
     def statistics(self) -> dict[str, Any]:
-        return {"leaves": dict(self.kinds), "issued": dict(self.issued), "revoked": dict(self.revoked), "void": self.kinds["void"]}
+        told = {"leaves": self.kinds, "issued": self.issued, "revoked": self.revoked, "attested": self.attested}
+        return {**{name: dict(counted) for name, counted in told.items()}, "void": self.kinds["void"]}
 
     def status(self) -> dict[str, Any]:
         total, told, at = sum(self._latency.values()), {}, 0
@@ -434,8 +443,35 @@ class Tally:
         }
 
 
-def add(total: int, issuer: str, serial: str, tbs_sha256: str) -> int:
-    digest = hashlib.sha256(f"{issuer}/{serial}/{tbs_sha256}".encode()).digest()
+_ELSEWHERE = ("crl", "delivery", "issuance", "revocation", "supersede")
+_PLACES = {
+    "04-inventory/events.jsonl": ("issuer", "key", "key-state"),
+    "07-devices/events.jsonl": (
+        "device",
+        "device-facts",
+        "manifest-refused",
+        "record-seal",
+        "shift",
+        "station",
+        "units",
+        "wipe",
+        "wipe-order",
+    ),
+    "08-access/events.jsonl": ("approval", "crl-override", "demand", "operator", "profile", "proposal", "token", "token-revoked"),
+    "11-drills/events.jsonl": (),
+}
+
+
+def place(kind: str) -> str:
+    """The file that repeats leaves of this kind, so that nobody has to look for them; none for what stands in lists of its own."""
+    if kind in _ELSEWHERE:
+        return ""
+    return next((name for name, kinds in _PLACES.items() if kind in kinds), "11-drills/events.jsonl")
+
+
+def add(total: int, said: dict[str, Any]) -> int:
+    """The sum with a certificate more, as its leaf or the list says it."""
+    digest = hashlib.sha256(canonical([said[name] for name in ("issuer", "serial", "tbs_sha256", "device", "profile")])).digest()
     return (total + int.from_bytes(digest, "big")) % (1 << 256)
 
 
@@ -447,6 +483,39 @@ def rank(root: bytes, issuer: str, serial: str) -> bytes:
 def salted(salt: bytes, value: Any) -> str:
     """What stands in place of a withheld value."""
     return hashlib.sha256(salt + canonical(value)).hexdigest()
+
+
+class Beside:
+    """Files that repeat leaves, or hold what leaves have the hash of: read beside the record, in its order."""
+
+    def __init__(self, pack: Pack, *, withheld: bool) -> None:
+        names = [*_PLACES, *(() if withheld else ("07-devices/receipts.jsonl", "08-access/messages.jsonl"))]
+        self._lines = {name: pack.lines(name) for name in names}
+        self._wrong = ""
+        self._told = 0
+
+    def take(self, leaf: dict[str, Any], line: bytes) -> None:
+        kind, about = leaf["kind"], f"the leaf {leaf['kind']} at {leaf['at']}"
+        if name := place(kind):
+            self._told += 1
+            self._hold(name, next(self._lines[name], b"") == line, about)
+        if kind == "wipe" and (lines := self._lines.get("07-devices/receipts.jsonl")):
+            found = hashlib.sha256(next(lines, b"") + b"\n").hexdigest()
+            self._hold("07-devices/receipts.jsonl", found == leaf["receipt_sha256"], about)
+        if kind == "proposal" and leaf["message_sha256"] and (lines := self._lines.get("08-access/messages.jsonl")):
+            found = hashlib.sha256(b64(json.loads(next(lines, b'{"payload":""}'))["payload"])).hexdigest()
+            self._hold("08-access/messages.jsonl", found == leaf["message_sha256"], about)
+
+    def _hold(self, name: str, same: bool, about: str) -> None:  # noqa: FBT001
+        if not same and not self._wrong:
+            self._wrong = f"{name} does not tell what the record does: look at {about}"
+
+    def finish(self) -> int:
+        """How many leaves are repeated, when all were and no more."""
+        more = [f"{name} tells more than the record does" for name, rest in self._lines.items() if next(rest, None) is not None]
+        if self._wrong or more:
+            raise RefusedError("events", self._wrong or more[0])
+        return self._told
 
 
 # ---- The checks -----------------------------------------------------------------------------------------------------------------
@@ -462,6 +531,9 @@ class Verification:
         self.ceremonies: dict[str, dict[str, Any]] = {}
         self.crl_leaves: dict[str, dict[str, Any]] = {}
         self.revocations: dict[str, dict[str, tuple[int, str]]] = {}
+        self.seals: dict[str, dict[int, str]] = {}
+        self.stations: dict[str, str] = {}
+        self.proposals: dict[str, tuple[str, set[str]]] = {}
         self.tally = Tally(0, 0)
         self.root = b""
         self.start = 0
@@ -475,14 +547,18 @@ class Verification:
             ("manifest", self.check_manifest),
             ("signature", self.check_seal),
             ("files", self.check_files),
+            ("log", self.check_log),
         ]
         rest: list[tuple[str, Callable[[], None]]] = [
-            ("log", self.check_log),
+            ("events", self.check_events),
             ("statistics", self.check_statistics),
             ("certificates", self.check_certificates),
             ("authorities", self.check_authorities),
             ("crls", self.check_crls),
             ("ceremonies", self.check_ceremonies),
+            ("approvals", self.check_approvals),
+            ("receipts", self.check_receipts),
+            ("records", self.check_records),
             ("disclosed", self.check_disclosed),
         ]
         for steps, go_on in ((first, False), (rest, True)):
@@ -586,6 +662,7 @@ class Verification:
         wanted = {one.size for one in kept}
         roots = {tree.size: tree.root()} if tree.size in wanted else {}
         withheld, edge = 0, [0, 0]
+        self.beside = Beside(self.pack, withheld=self.withheld)
         for line in self.pack.lines("09-log/leaves.jsonl"):
             leaf = self._leaf(line)
             withheld += line.startswith(b'{"view":')
@@ -595,6 +672,8 @@ class Verification:
             edge = [leaf["at"] if tree.size == self.start + 1 else edge[0], leaf["at"]]
             self.tally.take(leaf)
             self._remember(leaf)
+            if self.tally.begin <= leaf["at"] < self.tally.end:
+                self.beside.take(leaf, line)
         end = tree.size
         for level, digest in proof["after"]:
             tree.add(level, bytes.fromhex(digest))
@@ -648,6 +727,11 @@ class Verification:
             raise RefusedError("unreadable", "a leaf has no kind or no time")
         return leaf
 
+    @property
+    def withheld(self) -> bool:
+        """Whether documents that hold names are left out."""
+        return bool(self.manifest["sample"] == "withheld")
+
     def _hash(self, line: bytes) -> bytes:
         return bytes.fromhex(json.loads(line)["withheld"]) if line.startswith(b'{"view":') else leaf_hash(line)
 
@@ -658,6 +742,20 @@ class Verification:
             self.ceremonies[leaf["transcript_sha256"]] = leaf
         elif leaf["kind"] == "revocation":
             self.revocations.setdefault(leaf["issuer"], {})[leaf["serial"]] = (leaf["change"], leaf["reason"])
+        elif self.withheld:
+            return
+        elif leaf["kind"] == "record-seal":
+            self.seals.setdefault(leaf["station"], {})[leaf["count"]] = leaf["last"]
+        elif leaf["kind"] == "station":
+            self.stations[leaf["name"]] = leaf["spki_sha256"]
+        elif leaf["kind"] == "proposal":
+            _, persons = self.proposals.get(leaf["request"], ("", set()))
+            said = {leaf["person"]} if leaf["message_sha256"] and leaf["state"] in ("open", "approved") else set()
+            self.proposals[leaf["request"]] = (leaf["state"], persons | said)
+
+    def check_events(self) -> None:
+        told = self.beside.finish()
+        self.say("ok", "events", f"{told} leaves stand beside their parts as they stand in the record")
 
     def check_statistics(self) -> None:
         for name, counted in (("05-issuance/statistics.json", self.tally.statistics()), ("06-status/status.json", self.tally.status())):
@@ -677,15 +775,15 @@ class Verification:
         for line in self.pack.lines("05-issuance/certificates.jsonl"):
             row = strict_json(line, "a line of 05-issuance/certificates.jsonl")
             count += 1
-            total = add(total, row["issuer"], row["serial"], row["tbs_sha256"])
+            total = add(total, row)
             if row["state"] == "issued":
                 lowest = sorted([*lowest, (rank(self.root, row["issuer"], row["serial"]), f"{row['issuer']}-{row['serial']}")])[:SAMPLE]
         if (count, total) != (self.tally.kinds["issuance"], self.tally.certificates):
             raise RefusedError("coverage", self._uncovered())
         self.say("ok", "certificates", f"{count} in the list, {count} leaves of issuance in the record: each has the other")
         sampled = [name for _, name in lowest]
-        held = self.manifest["sample"]
-        if held == "withheld":
+        self._check_unique(count)
+        if self.withheld:
             self.say("note", "certificates", "the certificates themselves are withheld")
             return
         if sorted(f"05-issuance/sample/{name}.pem" for name in sampled) != [
@@ -693,6 +791,18 @@ class Verification:
         ]:
             raise RefusedError("sample", "its sample is not the one that the root of the record chooses")
         self._check_sample(sampled)
+
+    def _check_unique(self, count: int) -> None:
+        """That no key is of two devices; in as many passes as memory wants."""
+        passes, keys = 1 + count // 500_000, 0
+        for turn in range(passes):
+            owners: dict[str, Any] = {}
+            for row in map(json.loads, self.pack.lines("05-issuance/certificates.jsonl")):
+                key = row["spki_sha256"]
+                if int(key[:8], 16) % passes == turn and owners.setdefault(key, row["device"]) != row["device"]:
+                    raise RefusedError("shared-key", f"the key {key} is of {owners[key]} and of {row['device']}")
+            keys += len(owners)
+        self.say("ok", "certificates", f"{keys} keys in them, none of two devices")
 
     def _uncovered(self) -> str:
         listed = {
@@ -718,10 +828,8 @@ class Verification:
             for name in sampled:
                 (der,) = ders(self.pack.read(f"05-issuance/sample/{name}.pem", PIECE).decode())
                 row = rows[name]
-                if (hashlib.sha256(der).hexdigest(), hashlib.sha256(signed_part(der)).hexdigest()) != (
-                    row["der_sha256"],
-                    row["tbs_sha256"],
-                ):
+                found = [hashlib.sha256(part).hexdigest() for part in (der, signed_part(der), public_key(der))]
+                if found != [row["der_sha256"], row["tbs_sha256"], row["spki_sha256"]]:
                     raise RefusedError("sample", f"the certificate {name} is not the one of the record")
                 Path(folder, f"{name}.pem").write_text(pem("CERTIFICATE", der))
             self._chains(folder, [f"{name}.pem" for name in sampled])
@@ -878,6 +986,118 @@ class Verification:
             return public_key(ders(self.pack.read(f"{folder}/{outputs[signer][0]}", PIECE).decode())[0])
         return public_key(ders(self.pack.read(f"03-authorities/issuers/{signer}.pem", PIECE).decode())[0])
 
+    # -- documents behind leaves that have their hash only
+
+    def check_approvals(self) -> None:
+        """That who asked and who approved are several persons with several keys, and signed for the very same request."""
+        if self.withheld:
+            return
+        keys: dict[str, set[bytes]] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            files = []
+            for number, line in enumerate(self.pack.lines("08-access/messages.jsonl")):
+                message = strict_json(line, "a line of 08-access/messages.jsonl")
+                payload, certificate = b64(message["payload"]), b64(message["certificate"])
+                key, said = public_key(certificate), json.loads(payload)
+                check_signature(key, b64(message["signature"]), MESSAGE + payload, f"the signature of message {number + 1}")
+                if said["act"] == "propose":
+                    keys.setdefault(hashlib.sha256(payload).hexdigest(), set()).add(key)
+                elif said["decision"] == "approve":
+                    keys.setdefault(said["request"], set()).add(key)
+                files.append(f"{number}.pem")
+                Path(folder, files[-1]).write_text(pem("CERTIFICATE", certificate))
+            self._chains(folder, files)
+        done = {request: persons for request, (state, persons) in self.proposals.items() if state in ("approved", "used")}
+        for request, persons in done.items():
+            if self.start == 0 and (len(keys.get(request, ())) < 2 or len(persons) < 2):
+                raise RefusedError("one-person", f"{request} was approved, and no two persons with keys of their own signed for it")
+        if self.proposals:
+            self.say(
+                "ok",
+                "approvals",
+                f"{len(self.proposals)} proposals; {len(done)} approved, each signed for by several persons with keys of their own",
+            )
+
+    def check_receipts(self) -> None:
+        """Each is that of its leaf (seen with the events); of those that the root chooses also signature and chain are judged."""
+        if self.withheld:
+            return
+        count, lowest = 0, list[tuple[bytes, bytes]]()
+        for line in self.pack.lines("07-devices/receipts.jsonl"):
+            count += 1
+            lowest = sorted([*lowest, (rank(self.root, "wipe", hashlib.sha256(line).hexdigest()), line)])[:SAMPLE]
+        with tempfile.TemporaryDirectory() as folder:
+            files = []
+            for number, (_, line) in enumerate(lowest):
+                found = strict_json(line, "a line of 07-devices/receipts.jsonl")
+                said, certificate = found["receipt"], b64(found["certificate"])
+                key = public_key(certificate)
+                check_signature(key, b64(found["signature"]), RECEIPT + canonical(said), f"the receipt of {said['device']}")
+                if hashlib.sha256(key).hexdigest() not in said["keys"]:
+                    raise RefusedError("receipt", f"the receipt of {said['device']} does not name the key that signed it as wiped")
+                files.append(f"{number}.pem")
+                Path(folder, files[-1]).write_text(pem("CERTIFICATE", certificate))
+            self._chains(folder, files)
+        if count:
+            self.say("ok", "receipts", f"{count} devices wiped their keys; signatures and chains of {len(lowest)} that nobody chose hold")
+
+    def check_records(self) -> None:
+        """The provisioning records of each station: a chain, countersigned by the CA, and sealed as the record tells."""
+        for name in [name for name in self.pack.entries if re.fullmatch(r"07-devices/records/[^/]+\.yaml", name)]:
+            self._check_station(name, name.rpartition("/")[2][: -len(".yaml")])
+
+    def _check_station(self, name: str, station: str) -> None:
+        (key,) = ders(self.pack.read(f"07-devices/records/{station}.pub", PIECE).decode(), "PUBLIC KEY")
+        if station in self.stations and hashlib.sha256(key).hexdigest() != self.stations[station]:
+            raise RefusedError("another-station", f"the records of {station} come with another key than the one on record")
+        wanted = dict(self.seals.get(station, {}))
+        self._check_seal(station, wanted)
+        count, before, lowest = 0, "sha256:" + "00" * 32, list[tuple[bytes, bytes]]()
+        for count, document in enumerate(self._documents(name), 1):
+            if f"\n  number: {count}\n".encode() not in document or f"\n  previous: {before}\n".encode() not in document:
+                raise RefusedError(
+                    "records", f"record {count} of {station} does not follow the one before: one was edited, dropped or moved"
+                )
+            if not re.search(f'\n  station: "?{re.escape(station)}"?\n'.encode(), document):
+                raise RefusedError("records", f"record {count} is of another station than {station}")
+            before = "sha256:" + hashlib.sha256(document).hexdigest()
+            if wanted.get(count, before) != before:
+                raise RefusedError("records", f"record {count} of {station} is not the one that the CA countersigned")
+            lowest = sorted([*lowest, (rank(self.root, station, before), document)])[:SAMPLE]
+        if wanted and max(wanted) > count:
+            raise RefusedError("records", f"the CA countersigned {max(wanted)} records of {station}, and {count} are left")
+        for _, document in lowest:
+            bare, _, signature = document.rpartition(b"  signature: ")
+            check_signature(key, b64(signature.decode().strip(' "\n')), RECORD + bare, f"a record of {station}")
+        sealed = max(wanted, default=0)
+        self.say("ok", "records", f"{count} provisioning records of {station} are one chain, of which the CA countersigned {sealed}")
+
+    def _check_seal(self, station: str, wanted: dict[int, str]) -> None:
+        """The last countersignature holds all before it."""
+        seals = list(self.pack.lines(f"07-devices/records/{station}.seals.jsonl"))
+        if not seals:
+            return
+        seal = json.loads(seals[-1])
+        if wanted.setdefault(seal["count"], seal["last"]) != seal["last"]:
+            raise RefusedError("records", f"the countersignature over {seal['count']} records of {station} is not the one on record")
+        (issuer,) = ders(self.pack.read(f"03-authorities/issuers/{seal['issuer']}.pem", PIECE).decode())
+        message = RECORDS + f"{station}\n{seal['count']}\n{seal['last']}\n".encode()
+        check_signature(
+            public_key(issuer), b64(seal["signature"]), message, f"the countersignature over {seal['count']} records of {station}"
+        )
+
+    def _documents(self, name: str) -> Iterator[bytes]:
+        document: list[bytes] = []
+        for line in self.pack.lines(name):
+            if line.rstrip() == b"---":
+                if document:
+                    yield b"".join(document)
+                document = []
+            else:
+                document.append(line + b"\n")
+        if document:
+            yield b"".join(document)
+
     # -- what was withheld and is shown to this auditor
 
     def check_disclosed(self) -> None:
@@ -889,7 +1109,7 @@ class Verification:
                 raise RefusedError("disclosed", f"{path} is not the leaf {index} that was withheld")
             leaf = json.loads(body)
             for field, value in json.loads(line)["view"].items():
-                if isinstance(value, dict) and set(value) == {"salted"}:
+                if isinstance(value, dict) and "salted" in value:
                     if salted(bytes.fromhex(shown["salts"][field]), leaf[field]) != value["salted"]:
                         raise RefusedError("disclosed", f"{field} of leaf {index} was withheld as something else")
                 elif leaf.get(field) != value:
