@@ -13,11 +13,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
 from ca.der.algorithms import ALGORITHMS, load_public_key, verify
-from ca.errors import Conflict, FleetcaError, KeyUnavailable, Misconfigured, Unacceptable
-from ca.keys.memory import MemoryKey, MemoryKeyStore
+from ca.errors import FleetcaError, KeyUnavailable, Misconfigured, Unacceptable
+from ca.keys.memory import MemoryKey
 from ca.keys.sealed_file import SealedFileKeyStore, seal, unseal
 from ca.model import AlgorithmName, KeyName
-from ca.ports import KeyStore, SigningKey
 from tests.fakes.certificates import KINDS, key, private_key
 from tests.parts import need
 
@@ -29,35 +28,10 @@ def sealed(folder: Path, passphrase: bytes = SECRET) -> SealedFileKeyStore:
     return SealedFileKeyStore(folder / "keys", lambda: passphrase)
 
 
-@pytest.fixture(params=["memory", "sealed file"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyStore:
-    return MemoryKeyStore() if request.param == "memory" else sealed(tmp_path)
-
-
-class TestEveryKeyStore:
-    def test_a_generated_key_can_be_opened_again_and_is_the_same(self, store: KeyStore) -> None:
-        made: SigningKey = store.generate(NAME, P256)
-        found = store.open(NAME)
-        assert (found.spki, found.algorithm, found.name) == (made.spki, P256, NAME)
-        verify(load_public_key(found.spki), found.sign(b"message"), b"message")
-
-    def test_an_unknown_name_is_unavailable(self, store: KeyStore) -> None:
-        with pytest.raises(KeyUnavailable) as error:
-            store.open(KeyName("other"))
-        assert error.value.code == "no-such-key"
-
-    def test_a_name_is_never_overwritten(self, store: KeyStore) -> None:
-        made = store.generate(NAME, P256)
-        with pytest.raises(Conflict) as error:
-            store.generate(NAME, AlgorithmName("ed25519"))
-        assert error.value.code == "key-exists"
-        assert store.open(NAME).spki == made.spki
-
-    def test_names_are_listed_in_order(self, store: KeyStore) -> None:
-        assert list(store.names()) == []
-        for name in ("b", "a"):
-            store.generate(KeyName(name), P256)
-        assert list(store.names()) == ["a", "b"]
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """scrypt is dear on purpose; where its price is not what is tested, it is not paid."""
+    monkeypatch.setattr("ca.keys.sealed_file._N", 1 << 8)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,6 +52,7 @@ def test_R29_a_key_shows_nothing_private_in_its_text() -> None:
     assert repr(made) == "MemoryKey('issuing', 'p256')"
 
 
+@pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("kind", ["p256", "p384", "ed25519", "rsa-3072", "ml-dsa-44", "ml-dsa-65", "ml-dsa-87"])
 def test_every_kind_is_sealed_and_opened(kind: str, tmp_path: Path) -> None:
     made = sealed(tmp_path).generate(KeyName(kind), AlgorithmName(kind))
@@ -99,6 +74,7 @@ def test_P10_a_key_file_is_sealed_and_for_its_owner_alone(tmp_path: Path) -> Non
     assert file.read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
 
 
+@pytest.mark.usefixtures("cheap")
 def test_two_seals_of_one_key_have_nothing_in_common() -> None:
     private = private_key("p256", "device")
     first, second = seal(private, SECRET), seal(private, SECRET)
@@ -162,6 +138,7 @@ DAMAGE = [
 ]
 
 
+@pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize(("damage", "code"), DAMAGE)
 def test_a_key_file_is_refused_that_is(damage: Callable[[Path], None], code: str, tmp_path: Path) -> None:
     store = sealed(tmp_path)
@@ -173,6 +150,7 @@ def test_a_key_file_is_refused_that_is(damage: Callable[[Path], None], code: str
     assert SECRET.decode() not in str(error.value)
 
 
+@pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("passphrase", [b"wrong", b"", SECRET + b"\n"])
 def test_a_wrong_passphrase_is_said_and_not_shown(passphrase: bytes, tmp_path: Path) -> None:
     sealed(tmp_path).generate(NAME, P256)
@@ -196,6 +174,7 @@ def test_R30_a_name_never_leads_out_of_the_folder(name: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("cheap")
 def test_a_leftover_of_a_crash_is_no_key_and_no_hindrance(tmp_path: Path) -> None:
     store = sealed(tmp_path)
     (tmp_path / "keys").mkdir(mode=0o700)
@@ -214,6 +193,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert error.value.code == "key-not-written"
 
 
+@pytest.mark.usefixtures("cheap")
 def test_unseal_is_total_for_damaged_base64() -> None:
     text = seal(private_key("p256"), SECRET).encode()
     for count in range(0, len(text), 40):
