@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ca.model import (
     AlgorithmName,
@@ -847,12 +847,6 @@ class Outlet(Protocol):
     def raise_high_water(self, name: str, number: int) -> None:
         """Keep a number beside the name, unless a higher one is kept; durable when this returns."""
         ...
-
-
-class CrlSink(Protocol):
-    """Where a freshly signed CRL goes: an open binary file."""
-
-    def __call__(self) -> BinaryIO: ...
 
 
 class Archive(Protocol):

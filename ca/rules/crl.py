@@ -12,7 +12,6 @@ from ca.rules.window import last_second
 
 WHOLE: Final = 0
 """The shard number of the complete CRL, which lists what every shard lists."""
-MOST_SHARDS: Final = 4096
 
 
 def shard_of(serial: int, count: int) -> int:

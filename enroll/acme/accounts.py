@@ -150,18 +150,6 @@ class Accounts:
         return found[:PAGE], found[PAGE - 1] if len(found) > PAGE else None
 
 
-def own_directory(account: Account, directories: Mapping[str, Directory]) -> Directory:
-    """The directory that an account is of.
-
-    Raises:
-        Problem: the settings do not have it any more.
-    """
-    found = directories.get(account.directory)
-    if found is None:
-        raise Problem("unauthorized", "The directory of this account is gone.")
-    return found
-
-
 def _bound_id(directory: Directory, thumbprint: str, key_id: str) -> str:
     """The id of the account of a key and a token."""
     return hashlib.sha256(f"fleetca account\0{directory.name}\0{thumbprint}\0{key_id}".encode()).hexdigest()[:32]

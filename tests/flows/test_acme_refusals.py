@@ -332,9 +332,6 @@ def test_6_2_too_much_and_coded_bodies_are_refused(shop: Shop, name: str) -> Non
     assert coded.status_code == 415
 
 
-READ = ["account_orders", "order", "authorization_of_other", "certificate", "certificate_with_root"]
-
-
 @pytest.mark.parametrize("name", ["account_orders", "order", "certificate", "certificate_with_root"])
 @pytest.mark.parametrize("payload", [{}, b"null", b'""', {"status": "deactivated"}, b"[]"], ids=str)
 def test_6_3_reading_has_an_empty_payload(shop: Shop, name: str, payload: Any) -> None:

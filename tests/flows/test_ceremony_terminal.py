@@ -47,7 +47,6 @@ class People:
     given: list[str] = field(default_factory=list)
     """Typed when the next custodian is asked for a share."""
     reading: tuple[str, str] = ("", "")
-    cleared: bool = True
 
     @property
     def answers(self) -> list[tuple[str, Callable[[re.Match[str], str], str]]]:

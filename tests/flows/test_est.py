@@ -324,7 +324,7 @@ def test_RFC_7617_a_password_may_hold_a_colon() -> None:
 
 # ---- Factory certificates (IEEE 802.1AR) ----------------------------------------------------------------------------
 
-STRANGER, STRANGER_CERTIFICATE = factory("Pump Works IDevID CA")
+STRANGER, _ = factory("Pump Works IDevID CA")
 GENUINE = factory_device(MAKER, "SN-1")
 FOREIGN: list[Any] = [
     pytest.param(b"", Unauthenticated, id="nothing"),

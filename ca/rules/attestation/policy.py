@@ -15,14 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from ca.errors import Denied
 from ca.model import Anchor, AttestationKind, DeviceFacts, DeviceId, Digest, EvidenceKind, Profile, UnixTime, Verdict
 from ca.rules.attestation.tpm import Proof
-
-MOST_ANCHORS: Final = 32
-"""Keys of one device's hardware; a secure element has up to sixteen slots."""
 
 
 @dataclass(frozen=True, slots=True)
