@@ -6,7 +6,6 @@ open nothing.
 
     made = custody.make("root-2026", ["Ada", "Ben", "Cyd"], 2, show=..., reenter=...)   -> quorum, key
     gathering = custody.gather(quorum); gathering.give(words) ...; key = gathering.key()   -> key
-    quorum, key = custody.reissue(gathering, ...)                                        -> another key, other shares
 """
 
 from __future__ import annotations
@@ -216,27 +215,6 @@ class Custody:
             Malformed, Unacceptable: it is damaged, or of another set.
         """
         return self.gather(quorum).give(words)
-
-    def reissue(
-        self,
-        before: Gathering,
-        *,
-        name: str,
-        custodians: Sequence[str],
-        threshold: int,
-        show: Callable[[ShareSheet], None],
-        reenter: Callable[[str, int], str],
-    ) -> tuple[Quorum, SharedKey]:
-        """A new key and new shares, before a quorum of the old ones: custodians leave, papers are lost.
-
-        It is another key on purpose: new shares of the old one would leave the old papers as good as ever. Whoever calls seals every key anew
-        (`ca.keys.sealed_file.SealedFileKeyStore.reseal`) and has the old files, backups and papers destroyed.
-
-        Raises:
-            Denied: `quorum-incomplete`, `share-not-verified`.
-        """
-        before.key()
-        return self.make(name, custodians, threshold, show=show, reenter=reenter, unlike=before.quorum.identifier)
 
     def _read_back(self, custodian: str, share: str, reenter: Callable[[str, int], str]) -> None:
         for attempt in range(1, TRIES + 1):

@@ -145,10 +145,6 @@ class Server(uvicorn.Server):
         made.seat, made.by_proxy = seat, local
         return made
 
-    def in_loop(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Call something in the event loop, from any thread."""
-        self._loop.call_soon_threadsafe(call, *arguments)
-
     def stop(self) -> None:
         self.should_exit = True
 

@@ -57,11 +57,6 @@ def _leaf(kind: str, at: UnixTime, **fields: Any) -> LogLeaf:
     return LogLeaf(canonical({"kind": kind, "at": at, **fields}))
 
 
-def hash_of(leaf: LogLeaf) -> Digest:
-    """The leaf's hash in the tree: SHA-256 over 0x00 and the body (RFC 9162 2.1.1)."""
-    return Digest(hashlib.sha256(b"\0" + leaf.body).digest())
-
-
 def _hex(serial: Serial) -> str:
     return f"{serial:040x}"
 

@@ -30,8 +30,6 @@ class Protocols(Protocol):
 
     def find_account_by_key(self, directory: str, thumbprint: str, /) -> Account | None: ...
 
-    def find_account_by_token(self, token: bytes, /) -> Account | None: ...
-
     def add_account(self, account: Account, *, address: str) -> Account:
         """The account of this key in this directory: the one given, or the one that was there before.
 

@@ -142,9 +142,6 @@ class AcmeStore:
     def find_account_by_key(self, directory: str, thumbprint: str, /) -> Account | None:
         return _account(self._first(ACCOUNT_BY_KEY, {"directory": directory, "thumbprint": thumbprint}))
 
-    def find_account_by_token(self, token: bytes, /) -> Account | None:
-        return _account(self._first(ACCOUNT_BY_TOKEN, {"token": token}))
-
     def add_account(self, account: Account, *, address: str) -> Account:
         def work(cursor: Cursor) -> Account:
             key = {"directory": account.directory, "thumbprint": account.thumbprint}

@@ -118,7 +118,6 @@ def test_everything_comes_back_as_it_went_in(store: AcmeStore) -> None:
         assert store.add_account(one, address="192.0.2.1") == one
         assert store.find_account(one.id) == one
         assert store.find_account_by_key(one.directory, one.thumbprint) == one
-    assert store.find_account_by_token(bytes(range(32))) == bound
     whole = order(
         replaces=CertificateRef(IssuerId("issuing"), Serial(7)),
         csr=b"\0\xff",

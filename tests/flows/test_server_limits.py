@@ -43,7 +43,7 @@ def lose_patience(made: server.Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(protocol, "REQUEST_SECONDS", 0.2)
         done.set()
 
-    made.in_loop(now)
+    made._loop.call_soon_threadsafe(now)
     assert done.wait(60)
 
 
@@ -350,7 +350,7 @@ def test_a_lane_that_thinks_keeps_its_connection_and_the_others_go_on(
         assert b"application 1" in _all(other)
         threading.Event().wait(1.0)  # five times as long
         for answer in counter.waiting:
-            laned[1].in_loop(answer, 201, [], b"thought")
+            laned[1]._loop.call_soon_threadsafe(answer, 201, [], b"thought")
         said = _all(thinking)
     assert said.index(b"thought") < said.index(b"application 1")
 
@@ -362,7 +362,7 @@ def test_a_server_that_stops_waits_for_its_lane(laned: tuple[Address, server.Ser
         _until(lambda: bool(counter.waiting))
         laned[1].stop()
         threading.Event().wait(0.3)
-        laned[1].in_loop(counter.waiting[0], 201, [], b"thought")
+        laned[1]._loop.call_soon_threadsafe(counter.waiting[0], 201, [], b"thought")
         said = _all(connection)
     assert said.endswith(b"thought")
     assert b"connection: close" in said

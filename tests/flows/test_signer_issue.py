@@ -30,7 +30,7 @@ from ca.model import (
     Role,
     TokenEvidence,
 )
-from ca.rules import leaf, testimony
+from ca.rules import merkle, testimony
 from ca.rules.caps import Caps
 from ca.rules.message import Act
 from ca.rules.serial import is_ours
@@ -63,7 +63,7 @@ def test_P1_a_token_enrols_a_device_and_all_of_it_is_on_record(both: World) -> N
     assert told["evidence"] == "token"
     assert told["role"] == "enroll"
     assert issued.leaf == row.leaf
-    assert issued.leaf in {leaf.hash_of(one) for one in both.store.reading.pending_leaves(100)}
+    assert issued.leaf in {merkle.leaf_hash(one.body) for one in both.store.reading.pending_leaves(100)}
     both.witness.settle()
     kinds = [type(testimony.read(octets)) for octets in both.journal.records()]
     assert kinds == [testimony.TokenMade, testimony.Intended, testimony.Signed]

@@ -5,17 +5,14 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ca.custody import Custody, Gathering, ShareSheet
-from ca.der.algorithms import load_public_key, verify
 from ca.errors import Conflict, Denied, FleetcaError, KeyUnavailable, Malformed, Misconfigured, Unacceptable
 from ca.keys.quorum_backup import CHUNK, Sealing, opened, read_header
-from ca.keys.sealed_file import SealedFileKeyStore
 from ca.keys.shares import Slip39
 from ca.model import AlgorithmName, KeyName, Quorum
 from ca.ports import SharedKey
@@ -252,44 +249,6 @@ def test_unlocking_asks_until_it_has_enough_and_says_what_it_refuses(made: tuple
 def test_a_custodian_can_check_a_paper_without_anybody_else(made: tuple[Room, Quorum, SharedKey]) -> None:
     room, quorum, _ = made
     assert room.custody.verify_share(quorum, room.papers[PEOPLE[3]].words).custodian == PEOPLE[3]
-
-
-# ---- New shares ---------------------------------------------------------------------------------------------------------
-
-
-def test_new_shares_open_what_was_sealed_anew_and_old_ones_do_not(tmp_path: Path, made: tuple[Room, Quorum, SharedKey]) -> None:
-    room, quorum, key = made
-    old_files = SealedFileKeyStore(tmp_path / "old", key.passphrase, quorum=True)
-    root = old_files.generate(NAME, P256)
-    later = Room()
-    before = gathered(room, quorum, room.words(*PEOPLE[2:]))
-    new, new_key = later.custody.reissue(
-        before, name="root-2027", custodians=[*PEOPLE[:3], "Fay Example"], threshold=2, show=later.show, reenter=later.reenter
-    )
-    assert (new.shape, new.identifier != quorum.identifier) == ("2 of 4", True)
-    new_files = SealedFileKeyStore(tmp_path / "new", new_key.passphrase, quorum=True)
-    assert old_files.reseal(NAME, new_files).spki == root.spki
-    old_files.destroy(NAME)
-    with pytest.raises(KeyUnavailable):
-        SealedFileKeyStore(tmp_path / "new", key.passphrase).open(NAME)
-    again = gathered(later, new, later.words("Fay Example", PEOPLE[0])).key()
-    opened_again = SealedFileKeyStore(tmp_path / "new", again.passphrase).open(NAME)
-    verify(load_public_key(root.spki), opened_again.sign(b"x"), b"x")
-
-
-def test_new_shares_need_a_quorum_of_the_old(made: tuple[Room, Quorum, SharedKey]) -> None:
-    room, quorum, _ = made
-    later = Room()
-    with pytest.raises(Denied):
-        later.custody.reissue(
-            gathered(room, quorum, room.words(*PEOPLE[:2])),
-            name="x",
-            custodians=PEOPLE,
-            threshold=3,
-            show=later.show,
-            reenter=later.reenter,
-        )
-    assert later.papers == {}
 
 
 # ---- The public description ---------------------------------------------------------------------------------------------
