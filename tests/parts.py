@@ -32,6 +32,7 @@ _PACKAGES = {
     "pdftotext": "poppler-utils",
     "pdftoppm": "poppler-utils",
     "zbarimg": "zbar-tools",
+    "mksquashfs": "squashfs-tools",
     "nginx": "nginx-light",
     "haproxy": "haproxy",
     "apache2": "apache2-bin",

@@ -1,8 +1,8 @@
-"""Private keys in the octets of an image: PEM, DER (PKCS#1, PKCS#8, SEC1), raw P-256 scalars beside their public keys, and keys that everybody
+"""Private keys in the octets of an image: PEM, DER (PKCS#1, PKCS#8, SEC1), raw scalars and seeds beside their public keys, and keys that everybody
 has. Ring 1: pure.
 
 Works on one piece of an image at a time (`scan`); pieces overlap by `OVERLAP`, so that what lies across an edge is whole in one of them. Shows
-places and public halves, never a private octet. It does not look into what is compressed or encrypted: that is unpacked before.
+places and public halves, never a private octet. It does not look into what is packed: `ca.rules.unpacking` gives it what is in there, too.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import binascii
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -43,14 +43,16 @@ OVERLAP: Final = LARGEST + BESIDE + 128
 _PEM: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{0,24}PRIVATE KEY)-----")
 # A SEQUENCE that begins with version 0 or 1 and goes on with an INTEGER (PKCS#1), an OCTET STRING (SEC1) or a SEQUENCE (PKCS#8).
 _PRIVATE: Final = re.compile(rb"\x30(?:[\x10-\x7f]|\x81[\x80-\xff]|\x82[\x01-\x7f][\x00-\xff])\x02\x01[\x00\x01][\x02\x04\x30]")
-# EncryptedPrivateKeyInfo: AlgorithmIdentifier with PBES2 (RFC 8018 A.4) before an OCTET STRING.
-_ENCRYPTED: Final = re.compile(rb"\x30(?:\x81.|\x82..)\x30[\x10-\x7f]\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d", re.DOTALL)
+# EncryptedPrivateKeyInfo: AlgorithmIdentifier with PBES2 (RFC 8018 A.4) or of PKCS#12 (RFC 7292 C) before an OCTET STRING.
+_ENCRYPTED: Final = re.compile(
+    rb"\x30(?:[\x40-\x7f]|\x81.|\x82..)\x30[\x10-\x7f]\x06(?:\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d|\x0a\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01[\x01-\x06])",
+    re.DOTALL,
+)
 # SubjectPublicKeyInfo: SEQUENCE, AlgorithmIdentifier that begins with an OID. What it is decides the parser.
 _PUBLIC: Final = re.compile(rb"\x30(?:[\x20-\x7f]|\x81[\x80-\xff]|\x82[\x01-\x7f][\x00-\xff])\x30[\x05-\x1f]\x06[\x03-\x0a][\x2a\x2b\x60]")
 
 _P: Final = 2**256 - 2**224 + 2**192 + 2**96 - 1
 _B: Final = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
-_N: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _FEWEST: Final = 12
 """Different octets that 32 octets of a random scalar have at least; fewer by chance once in 10^19."""
 
@@ -76,14 +78,17 @@ class Found:
     """Of its public half, lower-case hex; empty where nobody can tell."""
     name: str = ""
     """What it is known as."""
+    inside: tuple[tuple[str, int], ...] = ()
+    """What it is packed in, outermost first, each with its offset in what it lies in; `offset` counts in the innermost."""
 
 
-def scan(piece: bytes, *, known: Mapping[str, str], scalars: bool = True) -> Iterator[Found]:
+def scan(piece: bytes, *, known: Mapping[str, str], scalars: bool = True, public: Publics = ()) -> Iterator[Found]:
     """All that is found in a piece of an image; offsets count from its first octet. The same thing may be told twice, in two forms.
 
     Args:
         known: digests of public keys -> what they are.
-        scalars: look for raw scalars too.
+        scalars: look for raw scalars and seeds too.
+        public: public halves, beside which they are looked for whatever these look like there.
     """
     with warnings.catch_warnings():
         # What an image holds may be old and odd; that is not for our log.
@@ -92,7 +97,7 @@ def scan(piece: bytes, *, known: Mapping[str, str], scalars: bool = True) -> Ite
         yield from _ders(piece, known)
         yield from _publics(piece, known)
         if scalars:
-            yield from _scalars(piece, known)
+            yield from _raws(piece, known, public)
 
 
 # ---- PEM ------------------------------------------------------------------------------------------------------------
@@ -184,7 +189,58 @@ def _algorithm(public: Any) -> str:
     return type(public).__name__.removesuffix("PublicKey").lstrip("_").lower() + (f"-{size}" if size else "")
 
 
-# ---- Raw scalars ----------------------------------------------------------------------------------------------------
+# ---- Raw keys -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """The public half of a key, as raw private ones are looked for beside it."""
+
+    algorithm: str
+    octets: bytes
+    """What it is known by where it lies: the x coordinate of a curve's point, or the whole raw public key."""
+    size: int
+    """Octets of the private half: a scalar or a seed."""
+    made: Callable[[bytes], Any]
+    """The private key of those octets; raises ValueError for none."""
+    both_ways: bool
+    """Whether firmware may hold it with its octets reversed: numbers, not seeds."""
+
+    def is_of(self, private: Any) -> bool:
+        return _known_by(private.public_key()) == self.octets
+
+
+Publics = Sequence[Public]
+
+
+def public_of(key: Any) -> Public | None:
+    """The half of a public key (of the cryptography library); None where private ones are no 66 octets that stand alone (RSA)."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        curve = key.curve
+        return Public(
+            curve.name, _known_by(key), (key.key_size + 7) // 8, lambda octets: ec.derive_private_key(int.from_bytes(octets), curve), True
+        )
+    for kind, size, made in _SEEDS:
+        if isinstance(key, kind):
+            return Public(_algorithm(key), _known_by(key), size, made, False)
+    return None
+
+
+_SEEDS: Final[tuple[tuple[Any, int, Callable[[bytes], Any]], ...]] = (
+    (ed25519.Ed25519PublicKey, 32, ed25519.Ed25519PrivateKey.from_private_bytes),
+    (x25519.X25519PublicKey, 32, x25519.X25519PrivateKey.from_private_bytes),
+    (ed448.Ed448PublicKey, 57, ed448.Ed448PrivateKey.from_private_bytes),
+    (mldsa.MLDSA44PublicKey, 32, mldsa.MLDSA44PrivateKey.from_seed_bytes),
+    (mldsa.MLDSA65PublicKey, 32, mldsa.MLDSA65PrivateKey.from_seed_bytes),
+    (mldsa.MLDSA87PublicKey, 32, mldsa.MLDSA87PrivateKey.from_seed_bytes),
+)
+
+
+def _known_by(public: Any) -> bytes:
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        return public.public_numbers().x.to_bytes((public.key_size + 7) // 8)
+    raw: bytes = public.public_bytes_raw()
+    return raw
 
 
 def points(piece: bytes) -> Iterator[int]:
@@ -199,27 +255,53 @@ def points(piece: bytes) -> Iterator[int]:
         start = piece.find(4, start + 1)
 
 
-def _scalars(piece: bytes, known: Mapping[str, str]) -> Iterator[Found]:
+def _raws(piece: bytes, known: Mapping[str, str], public: Publics) -> Iterator[Found]:
     curve = ec.SECP256R1()
     for start in points(piece):
         x = piece[start + 1 : start + 33]
-        low, high = max(0, start - BESIDE), min(len(piece), start + 65 + BESIDE)
-        told: set[int] = set()
-        for at in range(low, high - 31):
-            if at % 4 and not start - NEAR <= at <= start + 65 + NEAR:
-                continue
-            window = piece[at : at + 32]
-            if len(set(window)) < _FEWEST:
-                continue
-            for octets in (window, window[::-1]):
-                scalar = int.from_bytes(octets)
-                if not 0 < scalar < _N or scalar in told:
-                    continue
-                public = ec.derive_private_key(scalar, curve).public_key()
-                if public.public_numbers().x.to_bytes(32) == x:
-                    told.add(scalar)
-                    digest = hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
-                    yield Found(at, "raw", Kind.private_key, "secp256r1", digest, known.get(digest, ""))
+        half = Public(curve.name, x, 32, lambda octets: ec.derive_private_key(int.from_bytes(octets), curve), True)
+        yield from _beside(piece, half, (start, start + 65), BESIDE, known)
+    for start, end, half in _halves(piece):
+        yield from _beside(piece, half, (start, end), NEAR, known)
+    for half in public:
+        start = piece.find(half.octets)
+        while start >= 0:
+            yield from _beside(piece, half, (start, start + len(half.octets)), BESIDE, known)
+            start = piece.find(half.octets, start + 1)
+
+
+def _halves(piece: bytes) -> Iterator[tuple[int, int, Public]]:
+    """The other keys, where they lie as SubjectPublicKeyInfo; points of P-256 are found wherever they lie."""
+    for match in _PUBLIC.finditer(piece):
+        octets = _whole(piece, match.start())
+        key = None if octets is None else _quietly(partial(load_der_public_key, octets))
+        half = None if key is None else public_of(key)
+        if octets is not None and half is not None and half.algorithm != "secp256r1":
+            yield match.start(), match.start() + len(octets), half
+
+
+def _beside(piece: bytes, half: Public, place: tuple[int, int], far: int, known: Mapping[str, str]) -> Iterator[Found]:
+    start, end = place
+    low, high = max(0, start - far), min(len(piece), end + far)
+    near = NEAR if far > NEAR else 0
+    told: set[bytes] = set()
+    for at in range(low, high - half.size + 1):
+        # Right before it and right behind it too, whatever the place; what overlaps it is no private half of it.
+        if start - half.size < at < end or (at % 4 and at not in {start - half.size, end} and not start - near <= at < end + near):
+            continue
+        window = piece[at : at + half.size]
+        if len(set(window)) < _FEWEST:
+            continue
+        for octets in (window, window[::-1]) if half.both_ways else (window,):
+            private = None if octets in told else _quietly(partial(half.made, octets))
+            if private is not None and half.is_of(private):
+                told.add(octets)
+                yield _raw(private.public_key(), at, known)
+
+
+def _raw(public: Any, at: int, known: Mapping[str, str]) -> Found:
+    digest = hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    return Found(at, "raw", Kind.private_key, _algorithm(public), digest, known.get(digest, ""))
 
 
 _OUTER: Final = ("pkcs8", "pkcs1", "sec1", "raw")

@@ -155,9 +155,9 @@ def test_a_large_image_is_read_in_pieces(tmp_path: Path) -> None:
     with file.open("wb") as out:
         out.seek(64 * 1024 * 1024)
         out.write(ED.private_bytes(Encoding.DER, PrivateFormat.PKCS8, CLEAR))
-    told, size = scanning.scan(file, known={}, scalars=True)
-    assert [(one.offset, one.form) for one in told] == [(64 * 1024 * 1024, "pkcs8")]
-    assert size == file.stat().st_size
+    told = scanning.scan(file, known={}, scalars=True)
+    assert [(one.offset, one.form) for one in told.found] == [(64 * 1024 * 1024, "pkcs8")]
+    assert told.octets == file.stat().st_size
 
 
 @pytest.mark.req("REQ-KEY-026")
