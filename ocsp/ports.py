@@ -101,6 +101,10 @@ class SpoolWriting(Spool, Protocol):
         """Keep an answer in place of an older one."""
         ...
 
+    def expect(self, growth: float) -> None:
+        """Make room, when more is needed, for that many times as much as there is."""
+        ...
+
     def add_certificate(self, issuer: IssuerId, key_hash: bytes, certificate: bytes) -> None:
         """Keep a responder certificate; before the first answer that is signed by its key."""
         ...
@@ -153,6 +157,10 @@ class Roll(Protocol):
 
     def statuses_after(self, row: int, limit: int) -> Sequence[RollEntry]:
         """The next certificates that carry a way to ask for their status, by row: some of at most `limit` rows; empty when no row is left."""
+        ...
+
+    def last_row(self) -> int:
+        """The row of the certificate that came last; 0 where there is none."""
         ...
 
 

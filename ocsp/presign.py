@@ -94,6 +94,8 @@ class Presigning:
         """Signed, and nowhere yet: until its page is done. What is alike is done together, since a signature leaves nothing else in the caches."""
         self._newest: int | None = None
         """Up to this row everything was looked at; None before the first walk."""
+        self._began: int | None = None
+        """In a walk that found the spool empty: the row before the first certificate that mattered."""
         self._check = check
         self._all_ours = check is not None
         if check is not None and spool.proven() not in {None, check.mark}:
@@ -176,12 +178,15 @@ class Presigning:
         signed = failed = 0
         if progress.row == 0:
             self._all_ours = self._check is not None
+            self._began = None if self._spool.filled() else 0
         for entry in entries:
             self._check_serial(entry)
             if entry.state is CertificateState.intended and self._newest is None:
                 self._newest = entry.row - 1  # it is welcomed once it is issued, with all that come after it
             done, not_done = self._sign_due(entry, as_of=as_of, now=now)
             signed, failed = signed + done, failed + not_done
+        if self._began is not None and entries:
+            self._make_room(entries[-1].row, first=not progress.signed + signed)
         refused = self._deliver()
         signed, failed = signed - refused, failed + refused
         if not entries and self._newest is None:
@@ -195,6 +200,13 @@ class Presigning:
             row=entries[-1].row if entries else progress.row,
             done=not entries,
         )
+
+    def _make_room(self, row: int, *, first: bool) -> None:
+        """Tell the spool how much is to come if the rest is like what a first walk saw up to this row: copying a table costs as much as signing."""
+        if first or self._began is None:
+            self._began = row
+        else:
+            self._spool.expect((self._roll.last_row() - self._began) / (row - self._began))
 
     def _check_serial(self, entry: RollEntry) -> None:
         """A certificate whose serial is none of ours ends the proof at once, for all issuers: it is the rare case."""

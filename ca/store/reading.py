@@ -67,6 +67,7 @@ STATUSES_AFTER = (
     .order_by(_c.id)
     .limit(param("limit"))
 )
+LAST_ROW = sa.select(_c.id).order_by(_c.id.desc()).limit(sa.literal_column("1"))
 CHANGES_SINCE = sa.select(*rows.REVOCATION_COLUMNS).where(_r.change > param("change")).order_by(_r.change).limit(param("limit"))
 LEAF_OF = sa.select(_c.leaf).where(_c.serial == param("serial"), _c.issuer == param("issuer"))
 FIND_LEAF = (
@@ -140,6 +141,11 @@ class Reading(KeyReads, DeviceReads, ApprovalReads, ProposalReads, RenewalOrderR
                 return entries
             row = found[-1][0]
         return []
+
+    def last_row(self) -> int:
+        """The row of the certificate that came last; 0 where there is none."""
+        found = self._all(LAST_ROW, {})
+        return int(found[0][0]) if found else 0
 
     def changes_since(self, change: ChangeNumber, limit: int) -> Sequence[Revocation]:
         """The changes with a number above `change`, in number order, at most `limit`.

@@ -18,6 +18,7 @@ A crash leaves old or new records, each whole; after a power cut some may be old
 from __future__ import annotations
 
 import fcntl
+import math
 import mmap
 import os
 import struct
@@ -36,13 +37,16 @@ _HEAD: Final = struct.Struct(">21sIQ")
 _COUNT: Final = slice(_HEAD.size, _HEAD.size + 8)
 """Where the head says how many records there are; a crash may leave it a little low."""
 _START: Final = 4096
-_FEWEST: Final = 16_384
-"""Slots of a new table: 3 MB, and no copying before there are some thousand certificates."""
+_FEWEST: Final = 65_536
+"""Slots of a new table: 12 MB, and no copying before there are some ten thousand certificates."""
 _FULL: Final = 0.7
+_MOST_GROWTH: Final = 64.0
+"""A guess is believed so far: room is taken on the disk at once."""
 _VARIES: Final = 2
 """Octets by which other signatures of a key may be longer, as ECDSA's are; what is longer all the same gets a table of longer records."""
 _COPIED: Final = 4096
 """Slots of a growing table that are put together before they are written. Old and new order are nearly the same, so most records find theirs there."""
+_PAGE: Final = 4096
 _COUNTED: Final = 256
 """After so many new records the head says how many there are; also when all is kept."""
 
@@ -54,6 +58,7 @@ class _Table:
         with file.open("rb") as opened:
             self.inode = os.fstat(opened.fileno()).st_ino
             self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        self._map.madvise(mmap.MADV_RANDOM)
         magic, self.size, self.slots = _HEAD.unpack_from(self._map)
         if magic != _MAGIC or len(self._map) != _START + self.size * self.slots:
             raise ValueError("not a spool")
@@ -63,6 +68,7 @@ class _Table:
     def whole(self) -> Iterator[bytes]:
         """Its records, as they lie there; none that is damaged."""
         size, mapped, is_whole = self.size, self._map, packed.is_whole
+        mapped.madvise(mmap.MADV_WILLNEED)
         for start in range(_START, len(mapped), size):
             octets = mapped[start : start + size]
             if octets[0] and is_whole(octets):
@@ -83,6 +89,7 @@ class _Table:
 
     def counted(self) -> int:
         """How many records there are, looked at one by one."""
+        self._map.madvise(mmap.MADV_WILLNEED)
         return int(self.slots - self._map[_START :: self.size].count(0))
 
     def close(self) -> None:
@@ -155,6 +162,7 @@ class SpoolWriter(SpoolReader):
         super().__init__(folder)
         self._files: dict[IssuerId, int] = {}
         self._filled: dict[IssuerId, int] = {}
+        self._growth = 1.0
         with _writing(folder):
             (folder / "responders").mkdir(parents=True, exist_ok=True)
             # Nothing in it is secret, and status processes may be other users, whatever our umask is.
@@ -172,7 +180,8 @@ class SpoolWriter(SpoolReader):
                 file.unlink()
         self.look()
         for issuer, table in self._tables.items():
-            self._open(issuer, table)
+            # What a crash left untold counts too: a table that were full without our knowing would be searched for ever.
+            self._open(issuer, table.counted())
 
     def put(self, issuer: IssuerId, one: Packed) -> None:
         """Keep a record in place of an older one.
@@ -193,6 +202,10 @@ class SpoolWriter(SpoolReader):
                     self._tell_count(issuer, filled)
         except OSError as error:
             raise _unwritable(self._folder, error) from None
+
+    def expect(self, growth: float) -> None:
+        """How many times as many records as there are now will be there soon, so that a table that has to grow does it once."""
+        self._growth = growth
 
     def _tell_count(self, issuer: IssuerId, filled: int) -> None:
         os.pwrite(self._files[issuer], filled.to_bytes(8, "big"), _COUNT.start)
@@ -250,11 +263,10 @@ class SpoolWriter(SpoolReader):
             os.close(file)
         os.close(self._lock)
 
-    def _open(self, issuer: IssuerId, table: _Table) -> None:
+    def _open(self, issuer: IssuerId, filled: int) -> None:
         old = self._files.get(issuer)
         self._files[issuer] = os.open(self._folder / f"{issuer}.spool", os.O_RDWR | os.O_CLOEXEC)
-        # What a crash left untold counts too: a table that were full without our knowing would be searched for ever.
-        self._filled[issuer] = table.counted()
+        self._filled[issuer] = filled
         if old is not None:
             os.close(old)
 
@@ -263,12 +275,14 @@ class SpoolWriter(SpoolReader):
         size = max(size, old.size if old else 0)
         slots = _FEWEST if old is None else old.slots
         if old is not None and self._filled[issuer] >= old.most:
-            slots *= 2
+            wanted = max(2.0, min(self._growth, _MOST_GROWTH))
+            slots *= 1 << math.ceil(math.log2(wanted))
         new = self._folder / f"{issuer}.new"
         with _writing(self._folder):
             descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             try:
                 os.fchmod(descriptor, 0o644)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
                 # Space is taken now: a disk that is full later would end us by a signal.
                 os.posix_fallocate(descriptor, 0, _START + size * slots)
                 os.pwrite(descriptor, _HEAD.pack(_MAGIC, size, slots), 0)
@@ -279,7 +293,7 @@ class SpoolWriter(SpoolReader):
                 os.close(descriptor)
             new.rename(self._folder / f"{issuer}.spool")
         table = self._tables[issuer] = _Table(self._folder / f"{issuer}.spool")
-        self._open(issuer, table)
+        self._open(issuer, copied)
         return table
 
 
@@ -297,15 +311,26 @@ def _copy(old: _Table, descriptor: int, size: int, slots: int) -> int:
             octets = _longer(octets, size)  # noqa: PLW2901  the same record
         ahead = at - first
         if _COPIED <= ahead < 2 * _COPIED:
-            os.pwrite(descriptor, part, _START + first * size)
+            _write(descriptor, part, _START + first * size)
             first, ahead = at, 0
             part = bytearray(os.pread(descriptor, min(_COPIED, slots - first) * size, _START + first * size))
         if 0 <= ahead < _COPIED:
             part[ahead * size : ahead * size + size] = octets
         else:  # it went around the end, or lies before the part
             os.pwrite(descriptor, octets, _START + at * size)
-    os.pwrite(descriptor, part, _START + first * size)
+    _write(descriptor, part, _START + first * size)
     return sum(taken)
+
+
+def _write(descriptor: int, octets: bytearray, start: int) -> None:
+    """Page by page: what is written at once the kernel may keep in one large page, and each record that is then written into that costs as much as
+    the page is long."""
+    with memoryview(octets) as view:
+        at = 0
+        while at < len(octets):
+            end = at + _PAGE - (start + at) % _PAGE
+            os.pwrite(descriptor, view[at:end], start + at)
+            at = end
 
 
 def _longer(octets: bytes, size: int) -> bytes:

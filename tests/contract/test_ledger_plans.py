@@ -206,6 +206,7 @@ def ask_everything(store: Store) -> set[str]:
         "status_of": (ref.issuer, ref.serial),
         "changes_since": (SOME - 5, 100),
         "statuses_after": (SOME - 5, 100),
+        "last_row": (),
         "change_number": (),
         "high_time": (),
         "last_crl": (ISSUER, 0),

@@ -281,6 +281,10 @@ class Record:
             entries = [RollEntry(at, ref, state, latest.get(ref), NOW + 7 * DAY) for at, (ref, state) in enumerate(self.states.items(), 1)]
         return entries[row : row + limit]
 
+    def last_row(self) -> int:
+        self._reach()
+        return len(self.states)
+
     def changes_since(self, change: int, limit: int) -> Sequence[Revocation]:
         self._reach()
         return self.changes[change : change + limit]

@@ -293,6 +293,23 @@ def test_a_presigner_that_was_away_follows_what_changed_meanwhile(tmp_path: Path
     assert said(service, asked(world, HELD)) == "GOOD"
 
 
+@pytest.mark.parametrize("void", [0, 400], ids=["all count", "after many that do not count"])
+def test_a_first_walk_copies_its_table_once_however_many_certificates_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, void: int
+) -> None:
+    monkeypatch.setattr("ocsp.spool.packed._FEWEST", 64)
+    monkeypatch.setattr("ocsp.presign._PAGE", 5)
+    world = new_world()
+    world.record.states.clear()
+    for number in range(void + 300):
+        world.record.issue("issuing", many(number), CertificateState.void if number < void else CertificateState.issued)
+    desk = Desk(world, tmp_path)
+    sizes: list[int] = []
+    desk.presigning.walk(also=lambda _: sizes.extend(table.slots for table in desk.spool._tables.values()))
+    assert sorted(set(sizes)) == [64, 1024]
+    assert desk.spool.filled() == 600
+
+
 def test_only_what_is_due_is_signed_and_what_was_signed_at_once_spreads(tmp_path: Path) -> None:
     world = new_world()
     for number in range(300):
