@@ -1285,6 +1285,8 @@ class GraveAct(Enum):
     """More certificates are revoked at once than one person may."""
     revive = "revive"
     """The id of a retired device may enrol again."""
+    restore = "restore"
+    """A lost or restored database is brought back from the journal and the log."""
     demand = "demand"
     """Less is left to two persons than before."""
 
@@ -1412,6 +1414,18 @@ class Shift:
     """The running hash up to the last of these."""
     signature: bytes = b""
     """By the issuer, over the quota."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPart:
+    """Some units of a shift as its station has them on file, under a seal over all up to the last of them."""
+
+    header: str
+    """The first line of the file."""
+    first: int
+    """The number of the first unit."""
+    lines: tuple[str, ...]
+    seal: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ca import lineage
-from ca.errors import FleetcaError, Unavailable
+from ca.errors import Denied, FleetcaError, Unavailable
 from ca.lineage import Issuers
 from ca.model import (
     ApprovalDecision,
@@ -68,6 +68,10 @@ class TwoPersons:
             assert claim.message is not None, "a claim of this kind holds a message"
             statement = _statement(asked.evidence, operator, peer, approve=True, now=now)
             made = rule.proposed(claim.message, statement, operator)
+            if made.act is GraveAct.restore:
+                raise Denied(
+                    "restore-elsewhere", "Bringing a database back is asked for where it is done.", fix="fleetca recover --ask FILE"
+                )
             found = tx.find_proposal(made.request)
             if found is not None:
                 return found
@@ -156,7 +160,7 @@ class TwoPersons:
     @staticmethod
     def _hand(tx: Writing, said: Statement) -> rule.Hand:
         digest = Digest(hashlib.sha256(said.message.certificate).digest())
-        return rule.Hand(tx.find_by_der_digest(digest), tx.find_operator(said.operator))
+        return rule.Hand(rule.shown(tx.find_by_der_digest(digest)), tx.find_operator(said.operator))
 
     def _keep(self, tx: Writing, made: Proposal, by: Statement, said: list[testimony.Record], *, now: UnixTime) -> None:
         _put(

@@ -17,6 +17,7 @@ from ca.accept_demand import AcceptingDemand
 from ca.accept_profiles import AcceptingProfiles
 from ca.adopt import adopt
 from ca.approvals import Approving
+from ca.approve_restore import ApprovingRestore
 from ca.confirm import Confirming
 from ca.describe import Describing
 from ca.errors import Conflict, FleetcaError, StoreUnavailable
@@ -36,7 +37,7 @@ from ca.recover import Recovery
 from ca.retire import Retiring
 from ca.revive import Reviving
 from ca.revoke import Revoking
-from ca.rules import grant, note
+from ca.rules import grant, note, tiles
 from ca.rules.demand import in_words
 from ca.sign_crl import CrlSigning
 from ca.signer.alone import SignerLock
@@ -222,8 +223,8 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
 
 
 @contextmanager
-def recovery(settings: Settings) -> Iterator[Recovery]:
-    """Database and journal as the signer, under its lock, without a key: recovery signs nothing.
+def recovery(settings: Settings) -> Iterator[tuple[Recovery, ApprovingRestore]]:
+    """Database and journal as the signer, under its lock, without a key: recovery signs nothing. And whether it may be done.
 
     Raises:
         Conflict: the signer runs (`signer-running`).
@@ -231,14 +232,20 @@ def recovery(settings: Settings) -> Iterator[Recovery]:
     with SignerLock(settings.signer.journal):
         store = open_store(forms.store_url(settings))
         journal = FileJournal(settings.signer.journal)
-        yield Recovery(
+        witness, issuers, clock = Witness(journal), Issuers(forms.issuers(settings)), SystemClock()
+        recovering = Recovery(ledger=store.ledger, journal=journal, witness=witness, issuers=issuers, tenant=DEFAULT_TENANT, clock=clock)
+        approving = ApprovingRestore(
             ledger=store.ledger,
+            sequencing=store.ledger,
             journal=journal,
-            witness=Witness(journal),
-            issuers=Issuers(forms.issuers(settings)),
-            tenant=DEFAULT_TENANT,
-            clock=SystemClock(),
+            witness=witness,
+            issuers=issuers,
+            deployment=settings.deployment.name,
+            wanted=forms.demand(settings),
+            published=lambda: TileDirectory(settings.log.directory).read(tiles.CHECKPOINT),
+            clock=clock,
         )
+        yield recovering, approving
         store.close()
 
 

@@ -22,6 +22,7 @@ from ca.model import (
     Certificate,
     GraveAct,
     Operator,
+    OperatorName,
     Proposal,
     ProposalState,
     Reason,
@@ -52,6 +53,9 @@ SUBJECTS: Final[Mapping[GraveAct, frozenset[str]]] = {
     GraveAct.mass_revocation: frozenset({"root", "requests", "certificates", "reason", "invalid_from"}),
     GraveAct.revive: frozenset({"device"}),
     GraveAct.demand: frozenset({"acts", "approvers", "mass_revocation"}),
+    GraveAct.restore: frozenset(
+        {"journal_records", "journal_sha256", "database_leaves", "database_root", "database_change", "published_sha256", "accept_clock"}
+    ),
 }
 """The fields of each act's exact request."""
 
@@ -59,11 +63,30 @@ _OPEN: Final = frozenset({ProposalState.open, ProposalState.approved})
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """An operator's certificate, as the record knows it now."""
+
+    der: bytes
+    operator: OperatorName
+    revoked: bool
+    """For another reason than that another one has taken its place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hand:
     """Who signed, as the record knows them now."""
 
-    certificate: Certificate | None
+    shown: Shown | None
     operator: Operator | None
+
+
+def shown(record: Certificate | None) -> Shown | None:
+    """A certificate on record as what an operator showed; None where it is nobody's of them."""
+    name = None if record is None else operator_of(record.device)
+    if record is None or record.der is None or name is None or record.profile != OPERATOR:
+        return None
+    superseded = record.revocation is not None and record.revocation.reason is Reason.superseded
+    return Shown(record.der, name, renewal.revoked(record) and not superseded)
 
 
 # ---- What is asked --------------------------------------------------------------------------------------------------
@@ -247,27 +270,26 @@ def distinct(signed: Sequence[tuple[Statement, bytes]]) -> None:
 def _vouched(said: Statement, hand: Hand, *, power: Power, deployment: str, tenant: str) -> bytes:
     """The key that signed a statement, once that was verified and its holder is still who may."""
     try:
-        shown = read_certificate(said.message.certificate)
-        verify(cached_public_key(shown.spki), said.message.signature, signed_octets(said.message.payload))
+        signing = read_certificate(said.message.certificate)
+        verify(cached_public_key(signing.spki), said.message.signature, signed_octets(said.message.payload))
         message = read_message(said.message.payload)
     except FleetcaError as error:
         raise _damaged(f"What {said.operator} signed does not hold. {error.what}") from None
-    record, operator = hand.certificate, hand.operator
+    known, operator = hand.shown, hand.operator
     if message.audience != deployment or abs(message.issued_at - said.at) > WINDOW[message.act]:
         raise _damaged(f"What {said.operator} signed is of another deployment or time.")
-    if record is None or record.der != shown.der or record.profile != OPERATOR or operator_of(record.device) != said.operator:
+    if known is None or known.der != signing.der or known.operator != said.operator:
         raise _damaged(f"The certificate is not one of the operator {said.operator}.")
     if operator is None or operator.name != said.operator or operator.who != said.person or operator.tenant != tenant:
         raise _damaged(f"The operator {said.operator} is not who it was.")
-    gone = renewal.revoked(record) and (record.revocation is None or record.revocation.reason is not Reason.superseded)
-    if gone or operator.disabled_at is not None or power not in powers_of(operator):
+    if known.revoked or operator.disabled_at is not None or power not in powers_of(operator):
         raise Denied(
             "approval-hand-gone",
             f"What the operator {said.operator} signed counts no more.",
             why="The operator was disabled, the certificate revoked, or the role does not allow it.",
             fix="Ask for it again, and have somebody else sign.",
         )
-    return shown.spki
+    return signing.spki
 
 
 def _damaged(why: str) -> Denied:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fleetca.cli import hand, output, proposals, reach
+from fleetca.cli import hand, offline, output, proposals, reach
 
 if TYPE_CHECKING:
     from ca.model import Approval, Proposal
@@ -102,6 +102,27 @@ def approve(request: str, reason: str, settings: str, as_json: bool, **key: str 
 @output.json_option
 def refuse(request: str, reason: str, settings: str, as_json: bool, **key: str | None) -> None:
     _decide(request, hand.given(**key), approve=False, reason=reason, settings=settings, as_json=as_json)
+
+
+@approvals.command(
+    help="Approve, without a signer, what FILE asks for: look at it, sign its hash with your operator's key, and give the new file OUT to who brings the"
+    " database back. Needs no settings and no network."
+)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--out", required=True, help="Where the approval is written.")
+@click.option("--reason", default="", help="Words that go with it.")
+@hand.options(required=True)
+@output.json_option
+def sign(file: str, out: str, reason: str, as_json: bool, **key: str) -> None:
+    from ca.rules.message import Act, read_message
+
+    asked = offline.read(file)
+    text = offline.shown(asked)
+    by = hand.Hand(key["certificate"], key["key"], key["passphrase_file"])
+    made = by.message(Act.approve, deployment=read_message(asked.payload).audience, decision=(offline.digest(asked), True, reason))
+    offline.write(out, made)
+    output.result({"request": offline.digest(asked), "file": out}, text, as_json=as_json)
+    output.note(f"Approved; bring {out} to who asked.")
 
 
 def _decide(request: str, by: hand.Hand | None, *, approve: bool, reason: str, settings: str, as_json: bool) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from fleetca.cli import output, reach
+from fleetca.cli import hand, output, reach
 
 
 @click.command(help="The CRLs that the gate refused and readers did not get, with why, and who answers for them.")
@@ -48,16 +46,10 @@ def refused(settings: str, as_json: bool) -> int:
 @click.argument("name")
 @output.settings_option
 @click.option("--digest", required=True, help="Its digest, as `fleetca crl refused` shows it: what you looked at.")
-@click.option("--certificate", required=True, type=click.Path(exists=True, dir_okay=False), help="Your operator certificate (PEM).")
-@click.option("--key", required=True, type=click.Path(exists=True, dir_okay=False), help="Your key (PEM, sealed).")
-@click.option("--passphrase-file", type=click.Path(exists=True, dir_okay=False), help="What unlocks it; asked for when absent.")
+@hand.options(required=True)
 @output.json_option
 def override(name: str, settings: str, digest: str, certificate: str, key: str, passphrase_file: str | None, as_json: bool) -> None:
-    from ca.der import pem
     from ca.errors import NotFound, StoreUnavailable, Unacceptable
-    from ca.keys.memory import MemoryKey
-    from ca.keys.sealed_file import unseal
-    from ca.model import KeyName, MessageEvidence
     from ca.rules import override as rule
     from crl.refusals import RefusedFolder
     from fleetca import forms
@@ -69,17 +61,9 @@ def override(name: str, settings: str, digest: str, certificate: str, key: str, 
         raise NotFound("nothing-refused", f"No CRL {name} was refused.", fix="See: fleetca crl refused")
     if held.tbs_sha256.hex() != digest.lower():
         raise Unacceptable("another-digest", f"The refused CRL {name} has another digest.", why=f"It is {held.tbs_sha256.hex()}.")
-    secret = (
-        Path(passphrase_file).read_bytes().rstrip(b"\n")
-        if passphrase_file
-        else click.prompt("Passphrase", hide_input=True, err=True).encode()
-    )
-    signer = MemoryKey(KeyName("operator"), unseal(Path(key).read_bytes(), secret, what=key))
     said = rule.payload(deployment=read.deployment.name, crl=name, tbs_sha256=held.tbs_sha256, at=reach.now())
-    octets = reach.read(certificate)
-    der = octets if octets.startswith(b"\x30") else pem.ders_of(octets, pem.CERTIFICATE)[0]
     try:
-        folder.state(name, MessageEvidence(payload=said, certificate=der, signature=signer.sign(rule.CONTEXT + said)))
+        folder.state(name, hand.Hand(certificate, key, passphrase_file).evidence(said, rule.CONTEXT + said))
     except OSError as error:
         raise StoreUnavailable("publisher-folder", f"{read.crl.tally} cannot be written.", why=f"{error.strerror}.") from None
     count = len(folder.statements(name))

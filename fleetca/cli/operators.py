@@ -77,6 +77,38 @@ def add(name: str, roles: tuple[str, ...], person: str, csr: Path | None, out: P
     output.result(document, "\n".join(lines), as_json=as_json)
 
 
+@operators.command(
+    help="Make the CSR of an operator whose key rests on a token, in a TPM or a KMS: what fleetca operators add takes. The key never leaves what holds it."
+    " Needs no deployment."
+)
+@click.option(
+    "--key",
+    required=True,
+    metavar="KEY",
+    help="Where it rests: pkcs11:token=...;object=...?module-path=... (RFC 7512), tpm:... or awskms:...",
+)
+@click.option("--make", metavar="ALGORITHM", help="Make it there first, of this kind, such as p256.")
+@click.option("--passphrase-file", type=click.Path(exists=True, dir_okay=False), help="Its PIN; asked for when absent.")
+@click.option("--out", required=True, help="Where the CSR is written (PEM).")
+@output.json_option
+def csr(key: str, make: str | None, passphrase_file: str | None, out: str, as_json: bool) -> None:
+    from ca.der.algorithms import ALGORITHMS
+    from ca.errors import Misconfigured
+    from fleetca.cli import hand
+    from fleetca.deployment import csr_of
+
+    if not key.startswith(hand.ADDRESSES):
+        raise Misconfigured(
+            "bad-key-address", f"{key} is no address of a key.", fix="For a key in a file: openssl req -new -key FILE -subj / -out CSR"
+        )
+    if make is not None and make not in ALGORITHMS:
+        raise Misconfigured("unknown-algorithm", f"There is no kind of key {make}.", fix=f"Known are {', '.join(ALGORITHMS)}.")
+    found = hand.addressed(key, hand.secret(passphrase_file, "PIN"), make=make)
+    reach.write_new(out, csr_of(found, "operator"))
+    output.result({"csr": out, "algorithm": found.algorithm}, f"The CSR is in {out}.", as_json=as_json)
+    output.note(f"Next, where the signer runs: fleetca operators add NAME --role ROLE --csr {out}")
+
+
 @operators.command(help="Take all powers from the operator NAME, for good.")
 @click.argument("name")
 @click.option("--confirm", required=True, help="The name once more.")

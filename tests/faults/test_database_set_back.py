@@ -48,7 +48,7 @@ def test_R12_the_signer_does_not_start_on_a_database_older_than_the_published_re
     assert refused.value.code == "store-set-back"
     assert "fleetca recover" in refused.value.fix
 
-    with signing.recovery(settings) as recovery:
+    with signing.recovery(settings) as (recovery, _):
         recovery.recover()
     assert signing.adopted_leaves(settings) == 1
     with signing.signer_parts(settings):
