@@ -28,7 +28,7 @@ from ocsp.spool.folder import AnswerFolder, sweep
 from ocsp.spool.packed import SpoolReader, SpoolWriter
 from tests.fakes import ocsp as fakes
 from tests.fakes.ocsp import DAY, HOUR, NOW, World
-from tests.flows.test_ocsp_wire import CHECK_KEY, GOOD, HELD, REVOKED, UNISSUED, new_world, ours
+from tests.fakes.ocsp_fleet import CHECK_KEY, GOOD, HELD, REVOKED, UNISSUED, new_world, ours
 
 ISSUING = IssuerId("issuing")
 HASHES = ["sha1", "sha256"]

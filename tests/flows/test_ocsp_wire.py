@@ -6,7 +6,6 @@ import base64
 import hashlib
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
@@ -18,36 +17,15 @@ from cryptography.x509 import ocsp as library
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ca.der import reader, writer
-from ca.model import Reason, Serial
-from ca.rules.serial import is_ours, make_serial
+from ca.model import Reason
+from ca.rules.serial import make_serial
 from ocsp.model import MAX_OCTETS, Policy, Unissued
 from tests.fakes import ocsp as fakes
 from tests.fakes.ocsp import DAY, HOUR, NOW, World
+from tests.fakes.ocsp_fleet import CHECK_KEY, FOREIGN, GOOD, HELD, REVOKED, ROLLED, ROOT, SECOND, UNISSUED, new_world
 from tests.fakes.ocsp_wire import ARRANGEMENTS, Client, Reply, raw
 
-CHECK_KEY = b"k" * 32
-GOOD, REVOKED, HELD, UNISSUED = (make_serial(bytes([number]) * 17, CHECK_KEY) for number in (1, 2, 3, 9))
-FOREIGN = fakes.authority("foreign")
-ROOT = fakes.authority("root", key_here=False)
-SECOND = fakes.authority("second")
-ROLLED = fakes.authority("issuing", use="issuing, next key")
-"""The issuing CA after a roll-over: the same name, another key."""
-ROLLED.issuer = replace(ROLLED.issuer, id="issuing-2")
 HASHES = ["sha1", "sha256", "sha384", "sha512"]
-
-
-def ours(serial: Serial) -> bool:
-    return is_ours(serial, CHECK_KEY)
-
-
-def new_world(policy: Policy | None = None, **fields: object) -> World:
-    world = fakes.world(SECOND, ROLLED, ROOT, policy=policy, is_ours=ours, **fields)  # type: ignore[arg-type]
-    for issuer in ("issuing", "second", "issuing-2"):
-        world.record.issue(issuer, GOOD)
-    world.record.change(world.record.issue("issuing", REVOKED), Reason.keyCompromise, NOW - 1000)
-    world.record.issue("issuing", HELD)
-    world.service.listen()
-    return world
 
 
 class Served:
