@@ -1,4 +1,5 @@
-"""A private key with its certificates as PKCS#12 (RFC 7292): PBES2 with AES-256 and HMAC-SHA-256 by default; the old 3DES form where it is asked for."""
+"""A private key with its certificates as PKCS#12 (RFC 7292): PBES2 with AES-256 and HMAC-SHA-256 by default; the old 3DES form where it is asked for,
+when it is written and when it is read."""
 
 from __future__ import annotations
 
@@ -8,14 +9,16 @@ from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, pkcs12
 from cryptography.hazmat.primitives.serialization.pkcs12 import PBES
 
 from ca.errors import KeyUnavailable, Malformed, Unacceptable
+from ca.keys.pkcs12_shape import COSTLIEST, shape_of, with_check
 
 ROUNDS: Final = 210_000
-"""Of PBKDF2 with SHA-256; 2048 where old software must open it, which does not bear more."""
+"""Of PBKDF2 with SHA-256, and of the check value; 2048 where old software must open it, which does not bear more."""
 _LEGACY_ROUNDS: Final = 2048
 LARGEST: Final = 1024 * 1024
 SHORTEST: Final = 8
@@ -33,13 +36,14 @@ class Bundle:
         return f"Bundle({len(self.chain)} in its chain)"
 
 
-def write(bundle: Bundle, passphrase: bytes, *, name: str, legacy: bool = False) -> bytes:
+def write(bundle: Bundle, passphrase: bytes, *, name: str, legacy: bool = False, pbmac1: bool = False) -> bytes:
     """The file.
 
     Args:
         passphrase: 8 octets at least.
         name: what key stores show it as.
         legacy: 3DES and SHA-1, for software that knows nothing better.
+        pbmac1: the check value by PBMAC1 (RFC 9579), for software since 2024.
 
     Raises:
         Unacceptable: the key is not that of the certificate (`key-of-another-certificate`), or the passphrase is short (`short-passphrase`).
@@ -58,17 +62,35 @@ def write(bundle: Bundle, passphrase: bytes, *, name: str, legacy: bool = False)
         how = builder.kdf_rounds(ROUNDS).key_cert_algorithm(PBES.PBESv2SHA256AndAES256CBC).hmac_hash(SHA256())
     above = [x509.load_der_x509_certificate(der) for der in bundle.chain]
     octets: bytes = pkcs12.serialize_key_and_certificates(name.encode(), bundle.key, certificate, above, how.build(passphrase))
-    return octets
+    return octets if legacy else with_check(octets, passphrase, salt=AESGCM.generate_key(128), rounds=ROUNDS, pbmac1=pbmac1)
 
 
-def read(octets: bytes, passphrase: bytes) -> Bundle:
+def read(octets: bytes, passphrase: bytes, *, legacy: bool = False) -> Bundle:
     """
+    Args:
+        legacy: take a file that is encrypted by RC2, 3DES or nothing, or has a check value by SHA-1 or none.
+
     Raises:
         KeyUnavailable: it does not open: another passphrase, or damaged (`wrong-passphrase`).
-        Malformed: it holds no private key with its certificate (`pkcs12-contents`), or is too large (`pkcs12-large`).
+        Malformed: it is none (`bad-pkcs12`), holds no private key with its certificate or several (`pkcs12-contents`), or is too large or too costly
+            (`pkcs12-large`).
+        Unacceptable: it is old or unprotected, and `legacy` is not said (`pkcs12-legacy`).
     """
     if len(octets) > LARGEST:
         raise Malformed("pkcs12-large", f"A PKCS#12 file has {LARGEST} octets at most.")
+    shape = shape_of(octets)
+    if shape.rounds > COSTLIEST:
+        raise Malformed("pkcs12-large", f"A PKCS#12 file asks for {COSTLIEST} rounds at most.", why=f"This one asks for {shape.rounds}.")
+    if shape.weak and not legacy:
+        raise Unacceptable(
+            "pkcs12-legacy", "The PKCS#12 file is protected in an old way, or not at all.", why=f"{'; '.join(shape.weak)}.",
+            fix="Have it written anew (openssl 3, keytool 17), or say --legacy.",
+        )  # fmt: skip
+    if shape.keys > 1:
+        raise Malformed(
+            "pkcs12-contents", f"The PKCS#12 file holds {shape.keys} private keys.", why="Which of them is meant it does not say.",
+            fix="Export the one: keytool -importkeystore -srcalias NAME",
+        )  # fmt: skip
     try:
         found = pkcs12.load_pkcs12(octets, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -210,7 +210,7 @@ _KINDS: Final[tuple[tuple[re.Pattern[bytes], _Judge], ...]] = (
         re.compile(rb"\x04\x22\x4d\x18[\x40\x44\x48\x4c\x50\x54\x58\x5c\x60\x64\x68\x6c\x70\x74\x78\x7c][\x40\x50\x60\x70]"),
         _closed("lz4"),
     ),
-    (re.compile(rb"\x89LZO\x00\r\n\x1a\n"), _closed("lzo")),
+    (re.compile(rb"\x89LZO\x00\r\n\x1a\n[\x01-\x20]"), _closed("lzo")),
     (re.compile(rb"7z\xbc\xaf\x27\x1c\x00"), _seven),
     # With the main header that follows: programs that know the format hold its mark alone.
     (

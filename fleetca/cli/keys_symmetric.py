@@ -296,18 +296,23 @@ _PASSPHRASE = click.option("--passphrase-file", required=True, type=_KEY, help="
 @click.option("--name", default="fleetca", show_default=True, help="What key stores show it as.")
 @_PASSPHRASE
 @click.option("--legacy", is_flag=True, help="3DES and SHA-1, for old software. Whoever has such a file reads it soon.")
+@click.option("--pbmac1", is_flag=True, help="A check value by PBMAC1 (RFC 9579), for software that knows it: openssl 3.4 and later.")
 @click.option("--out", required=True, type=_KEY, help="Where it goes (0600); must not exist.")
-def export(key: Path, key_passphrase_file: Path, certificate: Path, name: str, passphrase_file: Path, legacy: bool, out: Path) -> None:
+def export(
+    key: Path, key_passphrase_file: Path, certificate: Path, name: str, passphrase_file: Path, legacy: bool, pbmac1: bool, out: Path
+) -> None:
     from ca.errors import Malformed
     from ca.keys import pkcs12 as files
     from ca.keys.sealed_file import unseal
 
+    if legacy and pbmac1:
+        raise click.UsageError("Give --legacy or --pbmac1.")
     unlocked = unseal(reach.read(str(key)), _secret(key_passphrase_file), what=str(key))
     certificates = _certificates(reach.read(str(certificate)))
     if not certificates:
         raise Malformed("bad-certificate", f"{certificate} holds no certificate.", fix="Give a PEM or DER file.")
     bundle = files.Bundle(unlocked, certificates[0], tuple(certificates[1:]))
-    reach.write_new(str(out), files.write(bundle, _secret(passphrase_file), name=name, legacy=legacy), mode=0o600)
+    reach.write_new(str(out), files.write(bundle, _secret(passphrase_file), name=name, legacy=legacy, pbmac1=pbmac1), mode=0o600)
 
 
 def _certificates(octets: bytes) -> Sequence[bytes]:
@@ -321,14 +326,20 @@ def _certificates(octets: bytes) -> Sequence[bytes]:
 )
 @click.argument("file", type=_KEY)
 @_PASSPHRASE
+@click.option("--legacy", is_flag=True, help="Take it, too, where it is protected by RC2, 3DES or SHA-1, or not at all.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="A folder; made where it is missing.")
-def import_(file: Path, passphrase_file: Path, out: Path) -> None:
+def import_(file: Path, passphrase_file: Path, legacy: bool, out: Path) -> None:
     from ca.der import pem
+    from ca.errors import Conflict
     from ca.keys import pkcs12 as files
     from ca.keys.sealed_file import seal
 
     passphrase = _secret(passphrase_file)
-    found = files.read(reach.read(str(file)), passphrase)
+    found = files.read(reach.read(str(file)), passphrase, legacy=legacy)
+    for path in (out / "key.pem", out / "chain.pem"):
+        # Before either is written: half an import would look like one.
+        if path.exists():
+            raise Conflict("file-exists", f"{path} exists already.", fix="Name another folder, or move this file away.")
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     reach.write_new(str(out / "key.pem"), seal(found.key, passphrase).encode(), mode=0o600)
     reach.write_new(str(out / "chain.pem"), "".join(pem.pem(pem.CERTIFICATE, der) for der in (found.certificate, *found.chain)).encode())

@@ -181,7 +181,7 @@ def _crc7z() -> bytes:
     [
         ("zstd", bytes.fromhex("28b52ffd2064") + (100 << 3 | 1).to_bytes(3, "little") + noise(100)),
         ("lz4", bytes.fromhex("04224d186440a7") + noise(100)),
-        ("lzo", b"\x89LZO\x00\r\n\x1a\n" + noise(100)),
+        ("lzo", b"\x89LZO\x00\r\n\x1a\n\x10\x40" + noise(100)),
         ("7z", _crc7z() + noise(100)),
         ("rar", b"Rar!\x1a\x07\x01\x00" + noise(4) + b"\x0a\x01" + noise(100)),
         ("LUKS, encrypted", b"LUKS\xba\xbe\x00\x02" + noise(100)),

@@ -175,16 +175,16 @@ def test_a_pkcs12_file_is_refused_by_name(pair: Path) -> None:
     octets = (pair / "pump.p12").read_bytes()
     wrong = secret(pair / "wrong", "another one")
     asked = {
-        "another passphrase": (octets, wrong),
-        "cut": (octets[:-9], pair / "outside"),
-        "nothing": (b"", pair / "outside"),
-        "text": (b"hello", wrong),
+        "another passphrase": (octets, wrong, "wrong-passphrase"),
+        "changed": (octets.replace(b"\x30\x82", b"\x30\x83", 2), wrong, "bad-pkcs12"),
+        "cut": (octets[:-9], pair / "outside", "bad-pkcs12"),
+        "nothing": (b"", pair / "outside", "bad-pkcs12"),
+        "text": (b"hello", wrong, "bad-pkcs12"),
     }
-    for sentence, (given, passphrase) in asked.items():
+    for sentence, (given, passphrase, expected) in asked.items():
         (pair / "bad.p12").write_bytes(given)
-        assert (
-            code(keys("pkcs12", "import", pair / "bad.p12", "--passphrase-file", passphrase, "--out", pair / "none")) == "wrong-passphrase"
-        ), sentence
+        done = keys("pkcs12", "import", pair / "bad.p12", "--passphrase-file", passphrase, "--out", pair / "none")
+        assert code(done) == expected, sentence
     (pair / "key.pem").write_text(seal(make_private_key(AlgorithmName("p256")), b"inside out"))
     assert code(export(pair, "other.p12")) == "key-of-another-certificate"
     secret(pair / "outside", "short")
