@@ -3,6 +3,7 @@ countersigns. Knows rules and ports only.
 
     open_shift   an operator's own signature in, a signed quota out: what a station may do while nobody reaches us
     take         a station's whole file, judged to its last line before any of it counts; then each unit's request key stands on record
+    take_part    the units that follow those that were taken, under a seal of their own: the same from far away, some at a time
     (issue)      `ca.issue`, by evidence of kind `unit`: the same door, the same batches, the same checks as for everybody
     seal         provisioning records whose certificates are on record, countersigned
 
@@ -19,14 +20,12 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from ca import lineage
+from ca import line_rows, lineage
 from ca.errors import Conflict, Denied, FleetcaError, KeyUnavailable, Malformed, NotFound, Unacceptable, Unavailable
 from ca.issue import no_failpoint
 from ca.lineage import Issuers
 from ca.model import (
-    OWN_SERVICES,
     CertificateRef,
-    DeviceId,
     Digest,
     IssuerId,
     Peer,
@@ -36,10 +35,12 @@ from ca.model import (
     Shift,
     ShiftRequest,
     Station,
+    TenantId,
+    UnitPart,
     UnixTime,
 )
 from ca.ports import Clock, Failpoint, Ledger, SigningKey, Writing
-from ca.rules import evidence, grant, leaf, line, provisioning, testimony
+from ca.rules import evidence, grant, line, provisioning, testimony
 from ca.rules.clock import trusted
 from ca.rules.issuers import newest
 from ca.rules.key_quality import accepted_key
@@ -50,6 +51,8 @@ SHORTEST: Final = 60
 """Seconds of a shift."""
 AT_ONCE: Final = 2000
 """Units that one transaction writes: issuing waits some milliseconds for it."""
+MOST_LINES: Final = 512
+"""Units of a part."""
 MOST_RECORDS: Final = 1000
 """In one request to countersign."""
 
@@ -77,26 +80,30 @@ class Provisioning:
 
     # ---- Stations and shifts ----------------------------------------------------------------------------------------
 
-    def add_station(self, name: str, spki: bytes, peer: Peer) -> Station:
+    def add_station(self, name: str, spki: bytes, peer: Peer, *, tenant: TenantId | None = None) -> Station:
         """A new station and its key; the same one again is harmless.
+
+        Args:
+            tenant: whose it is; None: the house's.
 
         Raises:
             Denied: who asks is no operator of this machine.
+            NotFound: there is no such tenant.
             Conflict: there is one of that name with another key (`station-exists`), or the key is in use (`key-of-another-device`).
             Malformed, Unacceptable: the name or the key is none that can be taken.
         """
-        actor = _actor(peer)
+        actor, owner = _actor(peer), self._policy.seen_by(self._policy.tenant if tenant is None else tenant).tenant
         key = accepted_key(spki)
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             found = tx.find_station(line.station_name(name))
             if found is not None:
-                if found.spki != key.spki or found.tenant != self._policy.tenant:
+                if found.spki != key.spki or found.tenant != owner:
                     raise Conflict("station-exists", f"There is a station {name} already, with another key.", fix="Choose another name.")
                 return found
-            station = Station(name, self._policy.tenant, key.spki, now)
+            station = Station(name, owner, key.spki, now)
             said = testimony.StationKnown(station, actor)
-            _add_station(tx, said)
+            line_rows.add_station(tx, said)
         self._tell(said)
         return station
 
@@ -116,17 +123,18 @@ class Provisioning:
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             record = self._issuers.record_of(claim, tx)
-            operator = grant.open_shift(claim, request, self._policy, record=record, operator=lineage.operator_of(record, tx), now=now)
-            station = self._station(tx, request.station)
+            asker = lineage.operator_of(record, tx)
+            operator, tenant = grant.open_shift(claim, request, self._policy, record=record, operator=asker, now=now)
+            station = self._station(tx, request.station, tenant)
             if hashlib.sha256(station.spki).digest() != request.station_key:
                 raise Denied("station-key-differs", f"The station {station.name} is known by another key.")
             shift = tx.find_shift_of(claim.digest)
             if shift is None:
-                issuer, _ = self._signing(now)
+                issuer = self._signing(tenant, now)
                 ends = last_second(now, request.lifetime)
                 shift = Shift(
                     number=tx.last_shift() + 1,
-                    tenant=self._policy.tenant,
+                    tenant=tenant,
                     station=station.name,
                     station_key=request.station_key,
                     operator=operator,
@@ -139,7 +147,7 @@ class Provisioning:
                     request=claim.digest,
                 )
                 said = testimony.ShiftOpened(shift, self._quota(shift), f"operator:{operator}")
-                _add_shift(tx, said)
+                line_rows.add_shift(tx, said)
                 tx.raise_high_time(now)
                 self._witness.later([said])
         quota = self._quota(shift)
@@ -152,9 +160,10 @@ class Provisioning:
     def _quota(self, shift: Shift) -> bytes:
         return line.quota_of(shift, deployment=self._policy.deployment)
 
-    def _station(self, tx: Writing, name: str) -> Station:
+    def _station(self, tx: Writing, name: str, tenant: TenantId | None = None) -> Station:
+        """Of this tenant; None: of any."""
         found = tx.find_station(name)
-        if found is None or found.tenant != self._policy.tenant:
+        if found is None or tenant not in {None, found.tenant}:
             raise NotFound("no-such-station", f"There is no station {name!r}.", fix="Add it: fleetca line station NAME --key FILE")
         return found
 
@@ -193,11 +202,58 @@ class Provisioning:
             )
         return self._take(shift, reader, keys, actor=actor)
 
+    def take_part(self, part: UnitPart, peer: Peer) -> Shift:
+        """Some units of a shift, in their order, under a seal over all up to the last of them: the shift as it is then.
+
+        What it begins with may have been taken before and is then compared with what stands on record; so the same part again is harmless, and one
+        that goes further goes on.
+
+        Raises:
+            Malformed, Unauthenticated, Denied, Unacceptable: as `take`; or it is empty or too long (`bad-request`).
+            Conflict: as `take`; or units are missing between those that were taken and its first (`line-gap`), or were taken and are no longer
+                known one by one (`line-forgotten`).
+        """
+        actor = _actor(peer, Role.enroll)
+        if not 1 <= len(part.lines) <= MOST_LINES or part.first < 1:
+            raise Malformed("bad-request", f"A part has 1 to {MOST_LINES} units.")
+        header = line.read_header(part.header.encode())
+        shift, station, begin = self._known(header)
+        lines = [each.encode() for each in part.lines]
+        old = shift.taken + 1 - part.first
+        if old < 0:
+            raise Conflict(
+                "line-gap", f"The part begins with unit {part.first} of shift {shift.number}, and {shift.taken} were taken.",
+                fix="Bring the units between them first: fleetca line reconcile",
+            )  # fmt: skip
+        if old > 0:
+            if not begin:
+                raise Conflict(
+                    "line-forgotten", f"The units of shift {shift.number} that were taken are known by their number only.",
+                    why="The database was lost, and is as the journal tells.",
+                    fix="Bring the station's whole file at the machine of the CA: fleetca line reconcile",
+                )  # fmt: skip
+            self._compare(shift, part.first, lines[:old])
+        new = lines[old:]
+        if not new:
+            return shift
+        reader = line.Reader(part.header.encode(), count=shift.taken, head=shift.head if shift.taken else None)
+        keys = {unit.number: evidence.unit_key(shift.number, each, unit.csr) for unit, each in reader.walk(new, shift)}
+        reader.feed(part.seal.encode())
+        line.check_seal(header.quota, reader.finish(), station.spki)
+        return self._take(shift, reader, keys, actor=actor)
+
+    def _compare(self, shift: Shift, first: int, lines: Sequence[bytes]) -> None:
+        with self._ledger.writing() as tx:
+            for number, each in enumerate(lines, first):
+                unit = line.read_unit(each)
+                if unit.number != number or tx.find_unit(shift.number, number) != evidence.unit_key(shift.number, each, unit.csr):
+                    raise _forked(shift)
+
     def _known(self, header: line.Header) -> tuple[Shift, Station, int]:
         """The shift and the station of a file, and how many of its units need not be written."""
         with self._ledger.writing() as tx:
             shift = tx.find_shift(int(header.words["shift"]))
-            if shift is None or shift.tenant != self._policy.tenant or self._quota(shift) != header.quota:
+            if shift is None or self._quota(shift) != header.quota:
                 raise Denied("shift-unknown", "The file is of no shift that was opened here.", fix="See: fleetca line shifts")
             station = self._station(tx, shift.station)
             operator = tx.find_operator(shift.operator)
@@ -231,7 +287,7 @@ class Provisioning:
                 raise Conflict("shift-changed", "Somebody else brought units of the same shift meanwhile.", fix="Run the command again.")
             after = replace(found, taken=reader.count, head=reader.head)
             said = testimony.UnitsTaken(shift.number, after.taken, after.head, now, actor)
-            _take(tx, after, said, first=shift.taken + 1)
+            line_rows.take(tx, after, said, first=shift.taken + 1)
             tx.raise_high_time(now)
         self._failpoint("line.after-take")
         self._tell(said)
@@ -240,43 +296,24 @@ class Provisioning:
     # ---- Records ----------------------------------------------------------------------------------------------------
 
     def seal(self, name: str, documents: Sequence[bytes], peer: Peer) -> RecordSeal:
-        """Countersign the provisioning records of a station that follow what was countersigned before; without any, the last countersignature.
+        """Countersign the provisioning records of a station, which follow what was countersigned before or overlap with its end.
+
+        Where all of them were countersigned, the countersignature over as many; who cannot show the last of these learns nothing by it.
 
         Raises:
-            Denied: who asks is no operator of this machine.
-            NotFound: no such station (`no-such-station`), or nothing was countersigned yet (`no-record-seal`).
+            Denied: who asks may not.
+            NotFound: no such station (`no-such-station`).
             Unacceptable: they do not follow, or do not hold (`record-chain`), or one tells of a certificate that is not on record (`record-certificate`).
         """
-        actor = _actor(peer)
-        if len(documents) > MOST_RECORDS:
-            raise Malformed("bad-request", f"At most {MOST_RECORDS} records are countersigned at once.")
+        actor = _actor(peer, Role.enroll)
+        if not 1 <= len(documents) <= MOST_RECORDS:
+            raise Malformed("bad-request", f"1 to {MOST_RECORDS} records are countersigned at once.")
         records = [provisioning.read(each) for each in documents]
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             station = self._station(tx, name)
-            if records:
-                after = station.sealed, station.last or provisioning.FIRST
-                wrong = provisioning.judge(records, station_spki=station.spki, after=after)
-                wrong += [
-                    f"Record {at} is not of station {name}." for at, one in enumerate(records, 1) if one.ours and one.ours.station != name
-                ]
-                if wrong:
-                    raise Unacceptable(
-                        "record-chain", f"The provisioning records do not hold: {len(wrong)} findings.", why=" ".join(wrong[:20])
-                    )
-                for record in records:
-                    self._on_record(tx, record)
-                issuer, _ = self._signing(now)
-                seal = RecordSeal(name, station.sealed + len(records), records[-1].digest, issuer, now)
-                said = testimony.RecordsSealed(seal, actor)
-                _seal(tx, station, said)
-                tx.raise_high_time(now)
-                self._witness.later([said])
-            else:
-                last = tx.record_seals(name, above=station.sealed - 1, limit=1)
-                if not station.sealed or not last:
-                    raise NotFound("no-record-seal", f"No record of the station {name} is countersigned yet.")
-                seal = last[0]
+            found = _sealed_before(tx, station, records)
+            seal = found if found is not None else self._seal(tx, station, _fresh(station, records), actor=actor, now=now)
         if not seal.signature:
             octets = provisioning.seal_octets(seal.station, seal.count, seal.last)
             seal = replace(seal, signature=self._signed(seal.issuer, octets))
@@ -284,29 +321,31 @@ class Provisioning:
                 tx.set_record_seal(seal)
         return seal
 
-    def _on_record(self, tx: Writing, record: provisioning.Record) -> None:
-        ours = record.ours
-        assert ours is not None, "the chain was judged"
-        found = tx.find_certificate(CertificateRef(IssuerId(ours.issuer), Serial(int(ours.serial, 16))))
-        if (
-            found is None
-            or found.der is None
-            or found.tenant != self._policy.tenant
-            or found.device != record.device
-            or provisioning.digest_of(found.der) != record.identity_certificate
-            or f"sha256:{found.spki_sha256.hex()}" != ours.spki
-        ):
-            raise Unacceptable(
-                "record-certificate",
-                f"Record {ours.number} tells of a certificate that {record.device} does not have.",
-                why="Issuer, serial number, digest, key and unit must be those on record.",
-            )
+    def _seal(self, tx: Writing, station: Station, records: Sequence[provisioning.Record], *, actor: str, now: UnixTime) -> RecordSeal:
+        wrong = provisioning.judge(records, station_spki=station.spki, after=(station.sealed, station.last or provisioning.FIRST))
+        wrong += [
+            f"Record {at} is not of station {station.name}."
+            for at, one in enumerate(records, 1)
+            if one.ours and one.ours.station != station.name
+        ]
+        if wrong:
+            raise Unacceptable("record-chain", f"The provisioning records do not hold: {len(wrong)} findings.", why=" ".join(wrong[:20]))
+        for record in records:
+            _on_record(tx, record, station.tenant)
+        seal = RecordSeal(station.name, station.sealed + len(records), records[-1].digest, self._signing(station.tenant, now), now)
+        said = testimony.RecordsSealed(seal, actor)
+        line_rows.seal(tx, station, said)
+        tx.raise_high_time(now)
+        self._witness.later([said])
+        return seal
 
     # ---- Signing ----------------------------------------------------------------------------------------------------
 
-    def _signing(self, now: UnixTime) -> tuple[IssuerId, SigningKey]:
-        name = newest(self._issuers.by_id, self._policy.default_issuer, now=now)
-        return name, self._key(name)
+    def _signing(self, tenant: TenantId, now: UnixTime) -> IssuerId:
+        """The issuer of a tenant that signs now; its key is here."""
+        name = newest(self._issuers.by_id, self._policy.seen_by(tenant).default_issuer, now=now)
+        self._key(name)
+        return name
 
     def _key(self, name: IssuerId) -> SigningKey:
         if name not in self._keys:
@@ -332,8 +371,9 @@ class Provisioning:
             self._witness.settle()
 
 
-def _actor(peer: Peer) -> str:
-    if peer.role is not Role.operator:
+def _actor(peer: Peer, *also: Role) -> str:
+    """Who brings it. What carries a station's own signature may come through the web process (`also`): it can neither make nor change it."""
+    if peer.role not in {Role.operator, *also}:
         raise Denied("not-allowed", f"Role {peer.role.value} brings nothing from a factory line.")
     return f"role:{peer.role.value}@{peer.uid}"
 
@@ -347,61 +387,41 @@ def _forked(shift: Shift) -> FleetcaError:
     )
 
 
-# ---- What is written, now and from the journal --------------------------------------------------------------------------
+def _number(record: provisioning.Record) -> int:
+    return 0 if record.ours is None else record.ours.number
 
 
-def _add_station(tx: Writing, said: testimony.StationKnown) -> None:
-    # A key serves one holder, ever (P9): no device gets a certificate for a station's.
-    tx.claim_key(
-        Digest(hashlib.sha256(said.station.spki).digest()), DeviceId(f"{OWN_SERVICES}station:{said.station.name}"), now=said.station.since
-    )
-    tx.set_station(said.station)
-    tx.append_leaf(leaf.station(said.station, actor=said.actor, at=said.station.since))
+def _sealed_before(tx: Writing, station: Station, records: Sequence[provisioning.Record]) -> RecordSeal | None:
+    """The countersignature that covers these records, where there is one: their station signed them, so it may know how many there are."""
+    first, last = records[0], records[-1]
+    if first.ours is None or not 1 <= _number(first) <= _number(last) <= station.sealed:
+        return None
+    if provisioning.judge(records, station_spki=station.spki, after=(_number(first) - 1, first.ours.previous)):
+        return None
+    found = next(iter(tx.record_seals(station.name, above=_number(last) - 1, limit=1)), None)
+    return None if found is None or (found.count == _number(last) and found.last != last.digest) else found
 
 
-def _add_shift(tx: Writing, said: testimony.ShiftOpened) -> None:
-    tx.set_shift(said.shift)
-    tx.append_leaf(leaf.shift(said.shift, quota=said.quota, actor=said.actor))
+def _fresh(station: Station, records: Sequence[provisioning.Record]) -> Sequence[provisioning.Record]:
+    """Those that follow what was countersigned. What overlaps is cut off where it ends with the very record that was the last."""
+    over = station.sealed + 1 - _number(records[0])
+    return records[over:] if 0 < over < len(records) and records[over - 1].digest == station.last else records
 
 
-def _take(tx: Writing, after: Shift, said: testimony.UnitsTaken, *, first: int) -> None:
-    tx.set_shift(after)
-    tx.append_leaf(leaf.units(after, first=first, actor=said.actor, at=said.at))
-
-
-def _seal(tx: Writing, station: Station, said: testimony.RecordsSealed) -> None:
-    tx.set_record_seal(said.seal)
-    tx.set_station(replace(station, sealed=said.seal.count, last=said.seal.last))
-    tx.append_leaf(leaf.record_seal(said.seal, actor=said.actor))
-
-
-def recall(
-    tx: Writing,
-    said: testimony.StationKnown
-    | testimony.ShiftOpened
-    | testimony.UnitsTaken
-    | testimony.RecordsSealed
-    | testimony.Wiped
-    | testimony.WipeOrdered,
-) -> None:
-    """What the journal tells and the database has forgotten."""
-    match said:
-        case testimony.StationKnown():
-            if tx.find_station(said.station.name) is None:
-                _add_station(tx, said)
-        case testimony.ShiftOpened():
-            if tx.find_shift(said.shift.number) is None:
-                _add_shift(tx, said)
-        case testimony.UnitsTaken():
-            shift = tx.find_shift(said.shift)
-            if shift is not None and shift.taken < said.taken:
-                _take(tx, replace(shift, taken=said.taken, head=said.head), said, first=shift.taken + 1)
-        case testimony.RecordsSealed():
-            station = tx.find_station(said.seal.station)
-            if station is not None and station.sealed < said.seal.count:
-                _seal(tx, station, said)
-        case testimony.Wiped():
-            if tx.add_wipe(said.receipt, said.receipt.tenant):
-                tx.append_leaf(leaf.wipe(said.receipt))
-        case testimony.WipeOrdered():
-            pass  # it is a leaf of the log, and no row
+def _on_record(tx: Writing, record: provisioning.Record, tenant: TenantId) -> None:
+    ours = record.ours
+    assert ours is not None, "the chain was judged"
+    found = tx.find_certificate(CertificateRef(IssuerId(ours.issuer), Serial(int(ours.serial, 16))))
+    if (
+        found is None
+        or found.der is None
+        or found.tenant != tenant
+        or found.device != record.device
+        or provisioning.digest_of(found.der) != record.identity_certificate
+        or f"sha256:{found.spki_sha256.hex()}" != ours.spki
+    ):
+        raise Unacceptable(
+            "record-certificate",
+            f"Record {ours.number} tells of a certificate that {record.device} does not have.",
+            why="Issuer, serial number, digest, key and unit must be those on record.",
+        )

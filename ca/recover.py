@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import islice
 
-from ca import accept_demand, accept_profiles, approvals, lineage, provision, two_persons
+from ca import accept_demand, accept_profiles, approvals, line_rows, lineage, two_persons
 from ca.errors import Conflict, FleetcaError
 from ca.issue import no_failpoint
 from ca.lineage import Issuers
@@ -195,7 +195,7 @@ class Recovery:
                         | testimony.Wiped()
                         | testimony.WipeOrdered()
                     ):
-                        provision.recall(tx, record)
+                        line_rows.recall(tx, record)
         except Conflict as error:
             work.unreadable.append(f"{type(record).__name__}: {error}")
 

@@ -62,7 +62,7 @@ class Wiping:
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             order = self._order(tx, self._retired(tx, name))
-            issuer = newest(self._issuers.by_id, self._policy.default_issuer, now=now)
+            issuer = newest(self._issuers.by_id, self._policy.of(name).default_issuer, now=now)
             if issuer not in self._keys:
                 raise KeyUnavailable("no-issuing-key", f"The key of issuer {issuer!r} is not here.", fix="See: fleetca doctor")
             tx.append_leaf(leaf.wipe_order(name, order_sha256=order.digest, issuer=issuer, actor=actor, at=now))
@@ -121,7 +121,7 @@ class Wiping:
 
     def _retired(self, tx: Writing, name: DeviceId) -> Device:
         found = tx.lock_device(ids.device_id(name))
-        if found is None or found.tenant != self._policy.tenant:
+        if found is None:
             raise NotFound("no-such-device", "There is no such device.", why=f"{name} is not on record.")
         if found.state is not DeviceState.retired:
             raise Conflict(

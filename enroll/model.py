@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ca.model import CertificateRef, DeviceId, Digest, ProfileName, TenantId, UnixTime
+from ca.errors import FleetcaError
+from ca.model import CertificateRef, DeviceId, Digest, Issuer, ProfileName, Shift, TenantId, UnixTime
 
 
 class Delivered(Protocol):
@@ -106,3 +108,14 @@ class Health:
     @property
     def ready(self) -> bool:
         return self.signer and self.store
+
+
+@dataclass(frozen=True, slots=True)
+class StationAnswer:
+    """What came of units that a station brought."""
+
+    shift: Shift
+    outcomes: Sequence[bytes | FleetcaError]
+    """Each one's certificate (DER), or what it was refused with, in their order."""
+    issuers: Sequence[Issuer]
+    """Who may have signed them, and whoever stands above these."""

@@ -28,11 +28,15 @@ from ca.model import (
     OperatorName,
     Proposal,
     ProposalRequest,
+    RecordSeal,
     Revocation,
     RevokeRequest,
+    Shift,
+    ShiftRequest,
     TenantId,
     Token,
     TokenRequest,
+    UnitPart,
     UnixTime,
 )
 from enroll.model import Granted, Report
@@ -72,6 +76,22 @@ class Signer(Protocol):
 
     def challenge_tpm(self, asked: ChallengeRequest, /) -> Challenge:
         """What a TPM must answer before a key of it counts as attested. Nothing is kept of it."""
+        ...
+
+    def open_shift(self, asked: ShiftRequest, /) -> tuple[Shift, bytes]:
+        """An operator logs in at a station: the shift, and the first line of its file."""
+        ...
+
+    def take_part(self, part: UnitPart, /) -> Shift:
+        """Have units of a shift taken onto the record, under their station's seal."""
+        ...
+
+    def issue_units(self, shift: int, lines: Sequence[bytes], /) -> Sequence[bytes | FleetcaError]:
+        """Certificates (DER) of units that were taken, by their lines, or what each was refused with."""
+        ...
+
+    def seal_records(self, station: str, documents: Sequence[bytes], /) -> RecordSeal:
+        """Countersign a station's provisioning records."""
         ...
 
     def ping(self) -> bool:

@@ -76,8 +76,10 @@ ALLOWED: Final = frozenset(
         (Verb.issue, Role.operator, EvidenceKind.message),
         # Units of a factory line, whose station's file was taken onto the record before.
         (Verb.issue, Role.operator, EvidenceKind.unit),
+        (Verb.issue, Role.enroll, EvidenceKind.unit),
         # An operator logs in at a station, with a key of their own and by no other way.
         (Verb.open_shift, Role.operator, EvidenceKind.message),
+        (Verb.open_shift, Role.enroll, EvidenceKind.message),
         # A device gives up its own certificate; an operator any.
         (Verb.revoke, Role.enroll, EvidenceKind.presented),
         (Verb.revoke, Role.enroll, EvidenceKind.message),

@@ -365,19 +365,15 @@ def _by_unit(found: Claim, request: IssueRequest, policy: Policy, shift: Shift |
     """What a station sealed and the signer took: the line is believed because its hash stands on record, with the CSR in it."""
     unit = found.unit
     assert unit is not None, "a claim of this kind holds a unit"
-    if (
-        shift is None
-        or shift.tenant != policy.tenant
-        or unit.number > min(shift.taken, shift.count)
-        or listed != key
-        or unit.csr != request.csr
-    ):
+    if shift is None or unit.number > min(shift.taken, shift.count) or listed != key or unit.csr != request.csr:
         raise Denied(
             "unit-unknown",
             f"Unit {unit.number} of shift {found.shift} is not on record.",
             why="Its station's file was not taken so far, or says something else.",
             fix="Bring the station's whole file: fleetca line reconcile",
         )
+    if policy.owner(unit.device) != shift.tenant:
+        raise _not_yours()
     _agree(request, device=unit.device, profile=shift.profile, names=())
     _for_devices(policy, unit.device, shift.profile)
     actor = f"line:{shift.station}/{shift.operator}"
@@ -404,8 +400,8 @@ def unlocked(device: Device, latest: Sequence[Certificate]) -> None:
 
 def open_shift(
     found: Claim, request: ShiftRequest, policy: Policy, *, record: Certificate | None, operator: Operator | None, now: UnixTime
-) -> OperatorName:
-    """May this evidence log in at that station? Returns who does."""
+) -> tuple[OperatorName, TenantId]:
+    """May this evidence log in at that station? Returns who does, and whose units they make: those of the operator's own tenant."""
     own = _shown(found, record, now=now)
     renewal.newest(own, now=now)
     name = _operator(own, operator, power=Power.provision)
@@ -413,9 +409,11 @@ def open_shift(
     asked = (request.station, request.station_key.hex(), request.count), request.profile, request.lifetime
     if message is None or (message.station, message.profile, message.lifetime) != asked:
         raise Unauthenticated("message-for-another-act", "The signed message asks for another shift.")
-    _for_devices(policy, DeviceId("unit"), request.profile)
-    judge_names(policy.profile(request.profile), ())
-    return name
+    assert operator is not None, "one of that name was found"
+    own_policy = policy.seen_by(operator.tenant)
+    _for_devices(own_policy, DeviceId("unit"), request.profile)
+    judge_names(own_policy.profile(request.profile), ())
+    return name, operator.tenant
 
 
 def _reach(said: ValidatedNames, caps: Caps) -> Validated:
@@ -538,9 +536,13 @@ def _owns(operator: Operator | None, policy: Policy, device: DeviceId) -> None:
         Denied: `device-not-yours`.
     """
     if operator is not None and operator.tenant != policy.owner(device):
-        raise Denied(
-            "device-not-yours", "Device ids of that kind are not this operator's.", why="They begin with nothing that is its tenant's."
-        )
+        raise _not_yours()
+
+
+def _not_yours() -> Denied:
+    return Denied(
+        "device-not-yours", "Device ids of that kind are not this operator's.", why="They begin with nothing that is its tenant's."
+    )
 
 
 def operator_of(device: DeviceId) -> OperatorName | None:

@@ -45,7 +45,6 @@ from ca.model import (
     LocalEvidence,
     ManifestImport,
     ManifestOutcome,
-    MessageEvidence,
     Operator,
     OperatorName,
     Outline,
@@ -66,6 +65,7 @@ from ca.model import (
     Token,
     TokenRequest,
     TokenWithdrawal,
+    UnitPart,
     WipeReceipt,
 )
 from ca.rules import forms
@@ -175,13 +175,9 @@ class SignerClient:
         """Record that relying parties can see this CRL now. Safe to repeat."""
         self._ask("crl-published", messages.write_crl(issuer, shard=shard, above=number, fence=fence))
 
-    def crl_overridden(
-        self, issuer: IssuerId, shard: int, number: CrlNumber, fence: int, *, crl: str, statements: Sequence[MessageEvidence]
-    ) -> None:
-        """Put on record that operators answer for a CRL that the gate refused."""
-        body = messages.write_crl(issuer, shard=shard, above=number, fence=fence)
-        said = [forms.write(statement) for statement in statements]
-        self._ask("crl-overridden", {**body, "crl": crl, "statements": said})
+    def crl_overridden(self, issuer: IssuerId, shard: int, number: CrlNumber, fence: int) -> None:
+        """Put on record that a CRL which the gate refused goes out by the word of two persons."""
+        self._ask("crl-overridden", messages.write_crl(issuer, shard=shard, above=number, fence=fence))
 
     # ---- Operators (role operator) ----------------------------------------------------------------------------------
 
@@ -210,7 +206,8 @@ class SignerClient:
 
     def add_station(self, name: str, spki: bytes) -> Station:
         """A station and its key; the same again is harmless."""
-        return forms.read(Station, self._ask("add-station", {"name": name, "spki": forms.write(spki)}))
+        body = {"name": name, "spki": forms.write(spki)}
+        return forms.read(Station, self._ask("add-station", body if self._tenant is None else {**body, "tenant": self._tenant}))
 
     def open_shift(self, asked: ShiftRequest) -> tuple[Shift, bytes]:
         """An operator logs in at a station: the shift, and the first line of its file."""
@@ -221,13 +218,17 @@ class SignerClient:
         """Have a station's file taken, which is read from the open file `file_fd`, from its present offset on."""
         return forms.read(Shift, self._ask("take-units", {}, fd=file_fd, timeout=600.0))
 
+    def take_part(self, part: UnitPart) -> Shift:
+        """Have some units of a shift taken, under a seal of their own."""
+        return forms.read(Shift, self._ask("take-part", forms.write(part), timeout=120.0))
+
     def issue_units(self, shift: int, lines: Sequence[bytes]) -> Sequence[bytes | FleetcaError]:
         """The certificates (DER) of units that were taken, by their lines, or what each was refused with."""
         told = self._ask("issue-units", {"shift": shift, "lines": [each.decode() for each in lines]}, timeout=120.0)
         return [messages.read_outcome(one) for one in told]
 
     def seal_records(self, station: str, documents: Sequence[bytes]) -> RecordSeal:
-        """Have the next provisioning records of a station countersigned; without any, the last countersignature."""
+        """Have provisioning records of a station countersigned that follow, or overlap with, those that were."""
         return forms.read(RecordSeal, self._ask("seal-records", {"station": station, "records": [each.decode() for each in documents]}))
 
     def order_wipe(self, device: DeviceId) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ca.errors import FleetcaError, StoreUnavailable
-from ca.model import Issued, IssueRequest, Peer, ShiftRequest, UnitEvidence
+from ca.model import Issued, IssueRequest, Peer, ShiftRequest, TenantId, UnitEvidence, UnitPart
 from ca.provision import Provisioning
 from ca.rules import forms, line
 from ca.signer import messages
@@ -34,17 +34,19 @@ class LineDesk:
             "add-station": self._add_station,
             "open-shift": self._open_shift,
             "take-units": self._take,
+            "take-part": self._take_part,
             "seal-records": self._seal,
         }
 
     def _add_station(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         name, spki = forms.read(str, body.get("name")), forms.read(bytes, body.get("spki"))
-        made = self._desk.do(lambda: self._provisioning.add_station(name, spki, peer))
+        tenant = None if body.get("tenant") is None else TenantId(forms.read(str, body["tenant"]))
+        made = self._desk.do(lambda: self._provisioning.add_station(name, spki, peer, tenant=tenant))
         self._log.info("station-added", uid=peer.uid, station=made.name)
         return made
 
     def _open_shift(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
-        asked = forms.read(ShiftRequest, {name: value for name, value in body.items() if not name.startswith("\0")})
+        asked = forms.read(ShiftRequest, _plain(body))
         shift, header = self._desk.do(lambda: self._provisioning.open_shift(asked, peer))
         self._log.info(
             "shift-opened",
@@ -65,12 +67,24 @@ class LineDesk:
         self._log.info("units-taken", uid=peer.uid, shift=made.number, station=made.station, taken=made.taken)
         return made
 
+    def _take_part(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        part = forms.read(UnitPart, _plain(body))
+        with self._reading:
+            made = self._provisioning.take_part(part, peer)
+        self._log.info("units-taken", uid=peer.uid, shift=made.number, station=made.station, taken=made.taken)
+        return made
+
     def _seal(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
         name, records = forms.read(str, body.get("station")), forms.read(tuple[str, ...], body.get("records"))
         with self._reading:
             made = self._provisioning.seal(name, [each.encode() for each in records], peer)
         self._log.info("records-sealed", uid=peer.uid, station=made.station, count=made.count)
         return made
+
+
+def _plain(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what the signer put beside it."""
+    return {name: value for name, value in body.items() if not name.startswith("\0")}
 
 
 def _pieces(descriptor: int) -> Iterator[bytes]:

@@ -49,6 +49,7 @@ from enroll.model import Delivered, Granted, Issuance, Report
 from enroll.model import Health as Answering
 from enroll.ports import Reader, Receipts, Reports, Signer
 from enroll.rest import fields, messages
+from enroll.rest.line_flow import StationDoor
 
 
 class Enrolment:
@@ -95,6 +96,7 @@ class Enrolment:
         self._roots = tuple(issuer for issuer in issuers if issuer.parent is None)
         self._issuers = {issuer.id: issuer for issuer in issuers}
         self._chains = Chains(issuers, links)
+        self.stations = StationDoor(signer, self._issuers, self._message)
 
     # ---- Issuing ----------------------------------------------------------------------------------------------------
 

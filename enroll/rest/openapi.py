@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ca.model import GraveAct, NameKind, ProposalState
 from ca.rules.renewal_health import Health
-from enroll.rest import messages, problems
+from enroll.rest import line_messages, messages, problems
 from enroll.rest.fields import Body
 
 PREFIX: Final = "/v1"
@@ -244,6 +244,37 @@ OPERATIONS: Final = (
         security=("certificate",),
     ),
     Operation(
+        "POST",
+        "/line/shifts",
+        "openShift",
+        "Log in at a station of a factory line.",
+        "By a message signed with the operator's key; it names station, station key, profile, count and seconds. The answer holds the quota, signed by the CA:"
+        " the first line of the shift's file.",
+        {200: {JSON: "Shift"}},
+        (*_POST, 404),
+        body=messages.MESSAGE_ONLY,
+    ),
+    Operation(
+        "POST",
+        "/line/units",
+        "bringUnits",
+        "Bring units of a shift, and get their certificates.",
+        "Who brings them is told by the station's seal. What was brought before is answered again; nothing is issued twice. 503: all of it may be sent again.",
+        {200: {JSON: "Units"}},
+        (*_POST, 404),
+        body=line_messages.UNITS,
+    ),
+    Operation(
+        "POST",
+        "/line/records",
+        "sealRecords",
+        "Have provisioning records countersigned.",
+        "Who brings them is told by the station's signature in each. Where all of them were countersigned before, the answer is what was said then.",
+        {200: {JSON: "RecordSeal"}},
+        (*_POST, 404),
+        body=line_messages.RECORDS,
+    ),
+    Operation(
         "GET",
         "/ca/chain",
         "chain",
@@ -364,6 +395,13 @@ _PROPOSAL: Final = _object(
     },
 )
 _PEM_TEXT: Final = _text("PEM.", pattern="^-----BEGIN CERTIFICATE-----\n")
+_ISSUERS: Final = {
+    "type": "array",
+    "items": _object(
+        "A CA certificate that signs for this shift, or stands above one.",
+        {"id": {"type": "string"}, "parent": _or_null(_text("Who signed it, where that is on record.")), "certificate": _PEM_TEXT},
+    ),
+}
 _REVOCATION: Final = _object("Why and since when.", {"reason": {"type": "string", "enum": list(messages.REASONS)}, "revoked_at": _TIME})
 
 _ROW: Final = {
@@ -407,6 +445,49 @@ _SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
             "plain_key_file": {"type": "boolean", "description": "Whether the profile lets its key lie in a plain file of its owner's."},
             "leaf": {**_SHA256, "description": "The leaf hash in the record; ask for a receipt with it."},
             "repeated": {"type": "boolean", "description": "True: an equal request was granted before, and this is its result."},
+        },
+    ),
+    "Shift": _object(
+        "So many units of one profile, by one operator at one station, until then.",
+        {
+            "shift": {"type": "integer"},
+            "station": {"type": "string"},
+            "operator": {"type": "string"},
+            "profile": {"type": "string"},
+            "issuer": _text("Who signed the quota."),
+            "count": {"type": "integer"},
+            "not_after": {**_TIME, "description": "Inclusive: the last second at which a unit may be made."},
+            "accept_until": {**_TIME, "description": "Inclusive: the last second at which units are taken."},
+            "header": _text("The first line of the shift's file, without its newline."),
+            "issuers": _ISSUERS,
+        },
+    ),
+    "Units": _object(
+        "What came of each unit, in their order.",
+        {
+            "shift": {"type": "integer"},
+            "taken": _text("How many units of the shift are on record.", type="integer"),
+            "units": {
+                "type": "array",
+                "items": {
+                    "oneOf": [
+                        _object("Certified.", {"certificate": _text("DER, base64.")}),
+                        _object("Refused.", {"refused": _text("The code."), "what": _text("In words.")}),
+                    ]
+                },
+            },
+            "issuers": _ISSUERS,
+        },
+    ),
+    "RecordSeal": _object(
+        "The CA's word for the first `count` records of a station.",
+        {
+            "station": {"type": "string"},
+            "count": {"type": "integer"},
+            "last": _text("`sha256:` of the last of them."),
+            "issuer": _text("Who signed."),
+            "at": _TIME,
+            "signature": _text("base64."),
         },
     ),
     "Challenge": _object(
@@ -629,7 +710,10 @@ def document(*, version: str, url: str) -> dict[str, Any]:
         "servers": [{"url": url}],
         "paths": paths,
         "components": {
-            "schemas": {**_SCHEMAS, **{body.name: body.schema() for body in messages.BODIES}},
+            "schemas": {
+                **_SCHEMAS,
+                **{body.name: body.schema() for body in (*messages.BODIES, line_messages.UNITS, line_messages.RECORDS)},
+            },
             "securitySchemes": _SECURITY,
         },
     }

@@ -22,7 +22,7 @@ from ca.ports import Chance
 from ca.rules.message import names_to
 from ca.rules.renewal_health import Health
 from enroll.model import Issuance
-from enroll.rest import answers, fields, messages, openapi, problems
+from enroll.rest import answers, fields, line_messages, messages, openapi, problems
 from enroll.rest.fields import BODY_LIMIT, Body
 from enroll.rest.flow import Enrolment
 
@@ -108,6 +108,23 @@ class _Rest:
             "expires": fields.timestamp(made.token.expires),
         }
         return _json(document, 201)
+
+    # ---- Stations of a factory line ---------------------------------------------------------------------------------
+
+    def openShift(self) -> Response:  # noqa: N802
+        shift, header, issuers = self._enrolment.stations.open_shift(_members(messages.MESSAGE_ONLY))
+        _note(shift=shift.number, station=shift.station, by=shift.operator)
+        return _json(line_messages.render_shift(shift, header, issuers))
+
+    def bringUnits(self) -> Response:  # noqa: N802
+        answer = self._enrolment.stations.bring_units(_members(line_messages.UNITS))
+        _note(shift=answer.shift.number, station=answer.shift.station, taken=answer.shift.taken)
+        return _json(line_messages.render_units(answer))
+
+    def sealRecords(self) -> Response:  # noqa: N802
+        seal = self._enrolment.stations.seal_records(_members(line_messages.RECORDS))
+        _note(station=seal.station, sealed=seal.count)
+        return _json(line_messages.render_seal(seal))
 
     # ---- Looking ----------------------------------------------------------------------------------------------------
 

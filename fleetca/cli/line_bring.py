@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from fleetca.cli import output, reach
-from fleetca.cli.line_station import DIR, FILE, passphrase, passphrase_option
+from fleetca.cli.line_station import DIR, FILE, distance_options, distant, passphrase, passphrase_option
 
 if TYPE_CHECKING:
-    from fleetca.line.bringing import Brought
+    from ca.keys.memory import MemoryKey
+    from fleetca.line.bringing import Authority, Brought
+    from fleetca.line.station import ShiftFile, Station
+
+    Progress = Callable[[int], None]
 
 
 @contextmanager
@@ -37,18 +41,17 @@ def _bar(total: int) -> Iterator[Callable[[int], None]]:
 )
 @click.argument("folder", metavar="DIR", type=DIR)
 @passphrase_option
+@distance_options
 @output.settings_option
 @output.json_option
-def reconcile(folder: Path, key_passphrase_file: Path, settings: str, as_json: bool) -> int:
-    from fleetca import forms
+def reconcile(folder: Path, key_passphrase_file: Path, url: str | None, root: Path | None, settings: str, as_json: bool) -> int:
     from fleetca.line import bringing
     from fleetca.line.station import Station, read_shift
 
     at = Station(folder)
     key = at.open_key(passphrase(key_passphrase_file))
     rows, shown = [], []
-    with reach.signer(settings) as (read, signer):
-        issuers = {one.id: one for one in forms.issuers(read)}
+    with _ca(url, root, settings, key) as (bring, issuers, seal):
         for path in at.files():
             with at.alone():
                 found = read_shift(path)
@@ -57,11 +60,11 @@ def reconcile(folder: Path, key_passphrase_file: Path, settings: str, as_json: b
             if not found.count:
                 continue
             with _bar(found.count) as progress:
-                done = bringing.bring(signer, path, answers=found.answers, progress=progress)
-            recorded = bringing.write_records(at, path, key, issuers=tuple(issuers.values()))
+                done = bring(found, progress)
+            recorded = bringing.write_records(at, path, key, issuers=issuers())
             rows.append(_row(done, recorded))
             shown.append(_document(done) | {"recorded": recorded})
-        sealed = bringing.have_sealed(signer, at)
+        sealed = seal(at)
     wrong = any(one["refused"] for one in shown)
     output.result(
         {"shifts": shown, "sealed": sealed},
@@ -69,6 +72,31 @@ def reconcile(folder: Path, key_passphrase_file: Path, settings: str, as_json: b
         as_json=as_json,
     )
     return output.FINDINGS if wrong else 0
+
+
+@contextmanager
+def _ca(
+    url: str | None, root: Path | None, settings: str, key: MemoryKey
+) -> Iterator[tuple[Callable[[ShiftFile, Progress], Brought], Callable[[], Sequence[Authority]], Callable[[Station], int]]]:
+    """How a shift's units are brought, who signed their certificates, and how records are countersigned: over the network, or by the signer's socket."""
+    from fleetca import forms
+    from fleetca.line import bringing
+
+    with distant(url, root) as service:
+        if service is not None:
+            yield (
+                lambda file, progress: bringing.bring_parts(service, file.path, key, answers=file.answers, progress=progress),
+                lambda: tuple(service.issuers.values()),
+                lambda at: bringing.have_sealed(service, at, largest=bringing.LARGEST_PART),
+            )
+            return
+        with reach.signer(settings) as (read, signer):
+            issuers = tuple(forms.issuers(read))
+            yield (
+                lambda file, progress: bringing.bring(signer, file.path, answers=file.answers, progress=progress),
+                lambda: issuers,
+                lambda at: bringing.have_sealed(signer, at),
+            )
 
 
 def _row(done: Brought, recorded: int) -> tuple[str, ...]:

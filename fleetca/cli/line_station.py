@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +13,9 @@ from fleetca.cli import output, reach
 
 if TYPE_CHECKING:
     from ca.keys.memory import MemoryKey
-    from ca.model import MessageEvidence
+    from ca.model import IssuerId, MessageEvidence
     from ca.rules.line import Unit
+    from fleetca.line.distant import Distant
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 DIR = click.Path(file_okay=False, path_type=Path)
@@ -22,6 +25,35 @@ MOST_FILES = 250_000
 def passphrase_option(command: click.decorators.FC) -> click.decorators.FC:
     """`--key-passphrase-file` of the station's key."""
     return click.option("--key-passphrase-file", required=True, type=FILE, help="What unlocks the station's key (mode 0600).")(command)
+
+
+def distance_options(command: click.decorators.FC) -> click.decorators.FC:
+    """`--url` and `--root`: for a station that is not the machine of the CA."""
+    root = click.option("--root", type=FILE, help="With --url: the deployment's root certificate (PEM), as the station was given it.")
+    url = click.option(
+        "--url", help="The enrolment service, https://HOST:PORT. Absent: the signer of the settings, at the machine of the CA."
+    )
+    return url(root(command))
+
+
+@contextmanager
+def distant(url: str | None, root: Path | None) -> Iterator[Distant | None]:
+    """The CA by its service; None: it is on this machine."""
+    from ca.der import pem
+    from fleetca.client import Client
+    from fleetca.line.distant import Distant
+
+    if (url is None) != (root is None):
+        raise click.UsageError("--url and --root go together.")
+    if url is None or root is None:
+        yield None
+        return
+    roots = pem.ders_of(reach.read(str(root)), pem.CERTIFICATE)
+    client = Client(url, trusted=root, timeout=120)
+    try:
+        yield Distant(client, roots)
+    finally:
+        client.close()
 
 
 def passphrase(file: Path) -> bytes:
@@ -82,10 +114,21 @@ def public_key(file: Path) -> bytes:
 @click.option("--profile", default="device", show_default=True, help="What the units' certificates are.")
 @click.option("--count", required=True, type=click.IntRange(1), help="Units at most.")
 @click.option("--lifetime", "lasts", default="12h", show_default=True, metavar="TIME", help="How long units may be made.")
+@distance_options
 @output.settings_option
 @output.json_option
 def login(
-    folder: Path, certificate: Path, key: Path, passphrase_file: Path, profile: str, count: int, lasts: str, settings: str, as_json: bool
+    folder: Path,
+    certificate: Path,
+    key: Path,
+    passphrase_file: Path,
+    profile: str,
+    count: int,
+    lasts: str,
+    url: str | None,
+    root: Path | None,
+    settings: str,
+    as_json: bool,
 ) -> None:
     from hashlib import sha256
 
@@ -97,22 +140,23 @@ def login(
 
     at = Station(folder)
     digest, named, seconds = Digest(sha256(at.spki).digest()), ids.profile_name(profile), reach.seconds(lasts)
-    with reach.signer(settings) as (read, signer):
-        said = _signed(
-            Act.shift,
-            read.deployment.name,
-            certificate,
-            key,
-            passphrase_file,
-            station=(at.name, digest.hex(), count),
-            profile=named,
-            lifetime=seconds,
-        )
-        shift, header = signer.open_shift(ShiftRequest(said, at.name, digest, named, count, seconds))
-        issuer = next((one for one in signer.issuers() if one.id == shift.issuer), None)
-    if issuer is None:
+
+    def say(deployment: str) -> MessageEvidence:
+        fields = {"station": (at.name, digest.hex(), count), "profile": named, "lifetime": seconds}
+        return _signed(Act.shift, deployment, certificate, key, passphrase_file, **fields)
+
+    spkis: dict[IssuerId, bytes]
+    with distant(url, root) as service:
+        if service is not None:
+            shift, header = service.open_shift(say(service.deployment()))
+            spkis = {name: one.spki for name, one in service.issuers.items()}
+        else:
+            with reach.signer(settings) as (read, signer):
+                shift, header = signer.open_shift(ShiftRequest(say(read.deployment.name), at.name, digest, named, count, seconds))
+                spkis = {one.id: one.spki for one in signer.issuers()}
+    if shift.issuer not in spkis:
         raise NotFound("issuer-unknown", f"There is no issuer {shift.issuer}.")
-    at.begin(shift, header, issuer.spki)
+    at.begin(shift, header, spkis[shift.issuer])
     document = {
         "shift": shift.number,
         "station": shift.station,

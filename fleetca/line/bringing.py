@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -22,11 +22,11 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from ca.der.certificate import CertificateFacts, read_certificate
-from ca.errors import FleetcaError, Malformed, NotFound, Unavailable
+from ca.errors import Conflict, FleetcaError, Malformed, NotFound, Unavailable
 from ca.issue import no_failpoint
 from ca.keys.memory import MemoryKey
-from ca.model import Issuer, RecordSeal, Shift, Station
-from ca.ports import Failpoint
+from ca.model import IssuerId, RecordSeal, Shift, UnitPart
+from ca.ports import Failpoint, SigningKey
 from ca.rules import line
 from ca.rules import provisioning as rule
 from ca.rules.leaf import canonical
@@ -39,8 +39,12 @@ AT_ONCE: Final = 128
 LANES: Final = 4
 """Requests under way: the signer decides one batch while it signs and re-reads others."""
 TRIES: Final = 6
+MOST_RECORDS: Final = 250
+"""In one request to countersign."""
 LARGEST_PAGE: Final = 600 * 1024
-"""Octets of records in one request to countersign."""
+"""Octets of records in one request to countersign, on the machine of the CA."""
+LARGEST_PART: Final = 48 * 1024
+"""Octets of units or records in one request over the network, whose body has 64 KiB at most."""
 REQUIREMENTS: Final = "REQ-KEY-012 REQ-KEY-023"
 
 
@@ -51,9 +55,30 @@ class Signer(Protocol):
 
     def issue_units(self, shift: int, lines: Sequence[bytes]) -> Sequence[bytes | FleetcaError]: ...
 
+
+class Sealer(Protocol):
+    """Who countersigns: the signer, or the service in front of it."""
+
     def seal_records(self, station: str, documents: Sequence[bytes]) -> RecordSeal: ...
 
-    def stations(self) -> Sequence[Station]: ...
+
+class Service(Protocol):
+    """What of `fleetca.line.distant` this needs."""
+
+    def bring(self, part: UnitPart) -> Sequence[bytes | FleetcaError]: ...
+
+
+class Authority(Protocol):
+    """A CA certificate by its name; `ca.model.Issuer` says it."""
+
+    @property
+    def id(self) -> IssuerId: ...
+    @property
+    def parent(self) -> IssuerId | None: ...
+    @property
+    def certificate(self) -> bytes: ...
+    @property
+    def subject(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +151,51 @@ def _ask(signer: Signer, shift: int, lines: Sequence[bytes]) -> Sequence[bytes |
     raise AssertionError("unreachable")
 
 
+def bring_parts(
+    service: Service, path: Path, key: SigningKey, *, answers: Path, progress: Callable[[int], None] = lambda _: None
+) -> Brought:
+    """As `bring`, over a network: the units in parts, each under a seal that the station makes for it now.
+
+    A part that was answered and not written down is sent again, and answered alike. Where nothing is left to bring, the last unit is sent again: so
+    who signed is known.
+
+    Raises:
+        Malformed, Unauthenticated, Denied, Unacceptable, Conflict: see `ca.provision.Provisioning.take_part`.
+        Unavailable: the service is out of reach, or cannot go on now: run it again.
+    """
+    file = folder.read_shift(path)
+    done, certified, size = _answered(answers)
+    progress(done)
+    with path.open("rb") as octets:
+        header = octets.readline().rstrip(b"\n")
+    head, count = line.read_header(header).head, 0
+    left = iter(islice(folder.unit_lines(path), file.count))
+    for text in islice(left, max(0, min(done, file.count) - (done >= file.count))):
+        head, count = line.chained(head, text), count + 1
+    waiting: list[bytes] = []
+    while waiting or count < file.count:
+        length = sum(map(len, waiting))
+        while len(waiting) < AT_ONCE and length < LARGEST_PART and (text := next(left, b"")):
+            waiting.append(text)
+            length += len(text)
+        # The one that went over the limit waits for the next part, unless it is alone.
+        part = waiting[: len(waiting) - (length >= LARGEST_PART and len(waiting) > 1)]
+        waiting = waiting[len(part) :]
+        for text in part:
+            head = line.chained(head, text)
+        seal = line.seal(file.quota, count + len(part), head, key.sign)
+        outcomes = service.bring(UnitPart(header.decode(), count + 1, tuple(each.decode() for each in part), seal.decode()))
+        count += len(part)
+        if count > done:
+            lines = b"".join(map(_answer, part, outcomes))
+            folder.append(answers, lines, at=size)
+            size += len(lines)
+            certified += lines.count(b'"certificate":')
+            progress(count)
+    shift = replace(file.shift, taken=file.count)
+    return Brought(shift, certified, count - certified)
+
+
 def count_units(path: Path) -> int:
     """How many units a file seems to have: for a bar, before anything was judged."""
     with path.open("rb") as file:
@@ -196,10 +266,10 @@ def _whole(document: bytes) -> bool:
 class Authorities:
     """Who issued a certificate, and which root a unit got with it."""
 
-    def __init__(self, issuers: Sequence[Issuer]) -> None:
+    def __init__(self, issuers: Sequence[Authority]) -> None:
         self._by_id = {one.id: one for one in issuers}
 
-    def issuer_of(self, facts: CertificateFacts) -> Issuer:
+    def issuer_of(self, facts: CertificateFacts) -> Authority:
         """The issuer on record whose key signed it.
 
         Raises:
@@ -213,16 +283,16 @@ class Authorities:
             with suppress(ValueError, TypeError, InvalidSignature):
                 certificate.verify_directly_issued_by(x509.load_der_x509_certificate(one.certificate))
                 return one
-        raise NotFound("issuer-unknown", "A unit's certificate is of no issuer that the settings name.")
+        raise NotFound("issuer-unknown", "A unit's certificate is of no issuer that is known here.")
 
-    def root_of(self, issuer: Issuer) -> Issuer:
+    def root_of(self, issuer: Authority) -> Authority:
         """The anchor above it."""
         while issuer.parent is not None and issuer.parent in self._by_id:
             issuer = self._by_id[issuer.parent]
         return issuer
 
 
-def write_records(at: folder.Station, path: Path, key: MemoryKey, *, issuers: Sequence[Issuer]) -> int:
+def write_records(at: folder.Station, path: Path, key: MemoryKey, *, issuers: Sequence[Authority]) -> int:
     """Write the records of a shift's certified units that have none yet; how many.
 
     Raises:
@@ -282,27 +352,34 @@ def _before(records: Sequence[rule.Record]) -> tuple[int, str]:
     return (len(records) - 1, records[-2].digest if len(records) > 1 else rule.FIRST)
 
 
-def have_sealed(signer: Signer, at: folder.Station) -> int:
-    """Have all records countersigned and keep the countersignatures; how many records are."""
+def have_sealed(sealer: Sealer, at: folder.Station, *, largest: int = LARGEST_PAGE) -> int:
+    """Have all records countersigned and keep the countersignatures; how many records are.
+
+    Goes on behind the last countersignature that is kept. What was countersigned and never kept is told again.
+
+    Raises:
+        Conflict: the CA countersigned other records of this station (`record-forked`).
+    """
     with at.alone():
         records, _ = read_records(at.records)
         kept, size = _seals(at.seals)
-        known = next((one for one in signer.stations() if one.name == at.name), None)
-        sealed = 0 if known is None else known.sealed
-        fresh = b""
-        if sealed and (not kept or kept[-1].count < sealed):
-            fresh += _seal_line(signer.seal_records(at.name, ()))
+        sealed = kept[-1].count if kept else 0
         while sealed < len(records):
             page: list[bytes] = []
             for one in records[sealed:]:
-                if page and sum(map(len, page)) + len(one.octets) > LARGEST_PAGE:
+                if page and sum(map(len, page)) + len(one.octets) > largest:
                     break
                 page.append(one.octets)
-            made = signer.seal_records(at.name, page[:500])
-            fresh += _seal_line(made)
+            made = sealer.seal_records(at.name, page[:MOST_RECORDS])
+            if not sealed < made.count <= len(records) or records[made.count - 1].digest != made.last:
+                raise Conflict(
+                    "record-forked", f"The CA countersigned other records of station {at.name} than those that stand here.",
+                    why="This folder is an older copy, or there is another one of the same station.",
+                )  # fmt: skip
             sealed = made.count
-        if fresh:
-            folder.append(at.seals, fresh, at=size)
+            text = _seal_line(made)
+            folder.append(at.seals, text, at=size)
+            size += len(text)
     return sealed
 
 

@@ -63,6 +63,7 @@ from enroll.store.engine import migrate
 from enroll.store.transactions import Transactions
 from tests.databases import sqlite_url
 from tests.fakes.certificates import root
+from tests.fakes.factory_line import Inside
 from tests.fakes.signer_world import CHECK_KEY, DEPLOYMENT, ISSUING, World
 
 BASE = "https://enroll.test"
@@ -81,11 +82,11 @@ CAPS = Caps(
 )
 
 
-class DirectSigner:
+class DirectSigner(Inside):
     """`enroll.ports.Signer` without a socket."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
+        super().__init__(world, Role.enroll)
         self.trouble: FleetcaError | None = None
         self.asked: list[str] = []
 

@@ -27,8 +27,8 @@ from ca.model import (
     Shift,
     ShiftRequest,
     UnitEvidence,
+    UnitPart,
 )
-from ca.model import Station as KnownStation
 from ca.rules import line
 from ca.rules.line import Unit
 from ca.rules.message import Act
@@ -49,9 +49,9 @@ def sealed_key(name: str) -> tuple[str, Any]:
 class Inside:
     """What `ca.signer.client` does, without a socket."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, role: Role = Role.operator) -> None:
         self.world = world
-        self.peer = world.peer(Role.operator)
+        self.peer = world.peer(role)
         self._one = threading.Lock()
         """A station asks from several threads; issuing belongs to one at a time."""
 
@@ -71,8 +71,11 @@ class Inside:
     def seal_records(self, station: str, documents: Sequence[bytes]) -> RecordSeal:
         return self.world.provisioning.seal(station, documents, self.peer)
 
-    def stations(self) -> Sequence[KnownStation]:
-        return self.world.store.reading.stations()
+    def take_part(self, part: UnitPart) -> Shift:
+        return self.world.provisioning.take_part(part, self.peer)
+
+    def open_shift(self, asked: ShiftRequest) -> tuple[Shift, bytes]:
+        return self.world.provisioning.open_shift(asked, self.peer)
 
 
 class Line:

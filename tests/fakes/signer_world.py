@@ -232,8 +232,8 @@ class World:
         self.manifests = ImportingManifests(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.challenging = Challenging(policy=self.policy, clock=self.clock, chance=SystemChance(), secret=CHECK_KEY)
         self.describing = Describing(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
-        self.wiping = Wiping(**shared, witness=self.witness, keys={ISSUING: self.key})
-        self.provisioning = Provisioning(**shared, witness=self.witness, keys={ISSUING: self.key}, failpoint=self.failpoint)
+        self.wiping = Wiping(**shared, witness=self.witness, keys=keys)
+        self.provisioning = Provisioning(**shared, witness=self.witness, keys=keys, failpoint=self.failpoint)
         self.crls = CrlSigning(
             ledger=ledger,
             reading=self.store.reading,
@@ -243,7 +243,7 @@ class World:
             issuers=self.issuers,
             clock=self.clock,
             lifetime=DAY,
-            deployment=DEPLOYMENT,
+            two_persons=self.two_persons,
             failpoint=self.failpoint,
         )
         self.recovery = Recovery(

@@ -162,6 +162,7 @@ class House:
             Act.approve: {"decision": ("00" * 32, True, "")},
             Act.propose: {"proposal": ("revive", '{"device":"pump-7"}', 3600, "Repaired.")},
             Act.issue: {"device": "pump-7", "profile": ProfileName("device"), "csr": Keypair().csr()},
+            Act.shift: {"station": ("line-1", "00" * 32, 5), "profile": ProfileName("device"), "lifetime": 3600},
         }
         made = self.world.message(signer, act or Act.confirm, **fields.get(act or Act.confirm, {}))
         payload = made.payload if act else made.payload.replace(b"confirm", b"do-anything")
@@ -231,6 +232,8 @@ class House:
             "renew": {"csr": pem.pem(pem.REQUEST, csr)},
             "revoke": {"reason": "keyCompromise"},
             "report": {"outcome": "renewed"},
+            "bringUnits": {"header": '{"line":1}', "first": 1, "lines": ["{}"], "seal": '{"sealed":1}'},
+            "sealRecords": {"station": "line-1", "records": ["device_id: x"]},
         }
         return json.dumps(documents.get(rule.endpoint, {})).encode(), "application/json"
 
@@ -279,6 +282,10 @@ MAY: dict[str, set[str]] = {
     "proposals": {"an operator", "an auditor"},
     "showProposal": set(),  # nothing was asked for; who may see it is in test_two_persons.py
     "createToken": {"a message to create-token by an operator"},
+    # There is no station here; what a station and its operators may do, and what is refused to them, stands in test_line_distant.py.
+    "openShift": set(),
+    "bringUnits": set(),
+    "sealRecords": set(),
     # Whoever holds a live certificate speaks of it; nothing follows from what it says.
     "report": {"a device", "a superseded certificate", "an operator", "an auditor", "a dismissed operator"},
     "fleet": {"an operator", "an auditor"},

@@ -318,13 +318,13 @@ def test_a_unit_gets_its_certificate_only_as_its_line_was_taken(line: Line, worl
         return code_of(lambda: world.issue(IssueRequest(request, UnitEvidence(shift, octets)), role))
 
     assert ask(1, text) == "unit-unknown", "before the file was taken"
+    assert ask(1, text, role=Role.enroll) == "unit-unknown"
     line.take()
     renamed = canonical({**orjson.loads(text), "device": "SN-9"})
     assert ask(1, renamed) == "unit-unknown"
     assert ask(1, canonical({**orjson.loads(text), "unit": 2})) == "unit-unknown"
     assert ask(2, text) == "unit-unknown"
     assert ask(1, text, Keypair().csr()) == "unit-unknown"
-    assert ask(1, text, role=Role.enroll) == "not-allowed"
     assert ask(1, text, role=Role.publisher) == "not-allowed"
     assert world.rows()[1:] == []
     assert ask(1, text) == ""
@@ -385,7 +385,7 @@ def test_only_an_operator_of_the_line_logs_in_with_a_key_of_their_own(line: Line
     device, revoker = world.enrol("pump-1"), world.operator("eve", "revoker")
     assert opened(line.asked(by=device)) == "not-an-operator"
     assert opened(line.asked(by=revoker)) == "operator-role"
-    assert opened(line.asked(), Role.enroll) == "not-allowed"
+    assert opened(line.asked(), Role.publisher) == "not-allowed"
     assert opened(replace(line.asked(), count=50)) == "message-for-another-act"
     assert opened(replace(line.asked(), station="line-4")) == "message-for-another-act"
     assert opened(replace(line.asked(), lifetime=7200)) == "message-for-another-act"
@@ -515,7 +515,7 @@ def test_the_CA_countersigns_what_it_issued_and_nothing_else(line: Line, world: 
     line.make("SN-1", "SN-2")
     line.bring()
     issuers = tuple(world.issuers.by_id.values())
-    assert code_of(lambda: line.signer.seal_records("line-3", ())) == "no-record-seal"
+    assert code_of(lambda: line.signer.seal_records("line-3", ())) == "bad-request"
     bringing.write_records(line.station, line.file.path, line.key, issuers=issuers)
     first, second = read_records_of(line.station)
     assert first.ours is not None
@@ -537,9 +537,14 @@ def test_the_CA_countersigns_what_it_issued_and_nothing_else(line: Line, world: 
     assert world.leaves("record-seal") == []
     seal = line.signer.seal_records("line-3", [first.octets])
     assert (seal.count, seal.last) == (1, first.digest)
-    assert line.signer.seal_records("line-3", ()) == seal
-    assert sealed(first) == "record-chain", "it was; what follows is next"
+    assert line.signer.seal_records("line-3", [first.octets]) == seal
+    forged = provisioning.sign(replace(first, device=DeviceId("SN-9")), line.key.sign)
+    assert sealed(forged) == "record-chain", "another one was"
+    assert sealed(forged, second) == "record-chain"
+    # What overlaps is taken as far as it is new.
+    assert line.signer.seal_records("line-3", [first.octets, second.octets]).count == 2
     assert line.signer.seal_records("line-3", [second.octets]).count == 2
+    assert line.signer.seal_records("line-3", [first.octets]) == seal
     kept = provisioning.Seal("line-3", 1, first.digest, seal.signature)
     assert provisioning.judge([first, second], station_spki=line.key.spki, seals=[kept], ca_spki=world.key.spki) == []
 

@@ -8,6 +8,7 @@ what was granted beyond the table of this file fails the test.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -37,12 +38,15 @@ from ca.model import (
     Reason,
     RevokeRequest,
     Role,
+    ShiftRequest,
     TokenEvidence,
     TokenRequest,
+    UnitPart,
     ValidatedNames,
 )
-from ca.rules import forms
+from ca.rules import forms, line
 from ca.rules.caps import Caps, Manufacturer, Validated
+from ca.rules.line import Unit
 from ca.rules.message import Act
 from ca.rules.token import token_hash
 from ca.signer import messages
@@ -97,6 +101,12 @@ class Loot:
         self.held_token = world.token("pump-7").text
         self.used_token = world.token("pump-8").text
         world.issue(IssueRequest(Keypair().csr(), TokenEvidence(self.used_token)))
+        self.station = Keypair()
+        world.provisioning.add_station("line-1", self.station.spki, world.peer(Role.operator))
+        digest = Digest(hashlib.sha256(self.station.spki).digest())
+        said = world.message(self.operator, Act.shift, station=("line-1", digest.hex(), 5), profile=ProfileName("device"), lifetime=3600)
+        asked = ShiftRequest(said, "line-1", digest, ProfileName("device"), 5, 3600)
+        _, self.header = world.provisioning.open_shift(asked, world.peer(Role.operator))
 
     @property
     def everybody(self) -> dict[str, Keypair]:
@@ -261,6 +271,32 @@ def plans(loot: Loot) -> Iterator[Attempt]:
     for field, value in (("tbs", "MAA="), ("grant", {"profile": "operator"}), ("serial", "01"), ("role", "operator"), ("not_after", 1)):
         body = {**messages.write_issue(IssueRequest(csr(), local)), field: value}
         yield Attempt(f"a request with `{field}`", "issue", body, within=False)
+    yield from _line(loot)
+
+
+def _line(loot: Loot) -> Iterator[Attempt]:
+    """A factory line, whose station and shift are real: it carries what these signed, and can sign nothing in their place."""
+    header, key = loot.header.decode(), Keypair()
+    digest = Digest(hashlib.sha256(loot.station.spki).digest())
+    fields: dict[str, Any] = {"station": ("line-1", digest.hex(), 5), "profile": ProfileName("device"), "lifetime": 3600}
+    forged = loot.world.message(key, Act.shift, **fields)
+    for name, pair in loot.everybody.items():
+        said = MessageEvidence(forged.payload, pair.certificate, forged.signature)
+        asked = ShiftRequest(said, "line-1", digest, ProfileName("device"), 5, 3600)
+        yield Attempt(f"a forged log-in of {name}", "open-shift", forms.write(asked), within=False)
+    text = line.write_unit(Unit(1, DeviceId("pump-99"), csr(), loot.world.clock.at))
+    head = line.chained(line.read_header(loot.header).head, text)
+    quota = line.read_header(loot.header).quota
+    seal = line.seal(quota, 1, head, key.sign).decode()
+    for words, part in (
+        ("a unit under a seal of its own", UnitPart(header, 1, (text.decode(),), seal)),
+        ("a unit without a seal", UnitPart(header, 1, (text.decode(),), text.decode())),
+        ("a unit in a quota that it enlarged", UnitPart(header.replace('"count":5', '"count":500'), 1, (text.decode(),), seal)),
+    ):
+        yield Attempt(words, "take-part", forms.write(part), within=False)
+    yield Attempt("a station of its own", "add-station", {"name": "line-7", "spki": forms.write(key.spki)}, within=False)
+    yield Attempt("a whole file of units", "take-units", {}, within=False)
+    yield Attempt("records that no station signed", "seal-records", {"station": "line-1", "records": ["device_id: x"]}, within=False)
 
 
 def _validated(loot: Loot) -> Iterator[Attempt]:
@@ -419,7 +455,7 @@ def test_P2_P3_a_stolen_web_process_gets_what_its_role_may_ask_for_and_all_of_it
     events = [event for event, _ in log.lines]
     assert events.count("issued") == len(new)
     assert events.count("refused") == refused
-    assert len(world.key.signed) == len(world.rows())
+    assert sum(octets.startswith(b"\x30") for octets in world.key.signed) == len(world.rows())
     assert world.peer(Role.enroll) == Peer(Role.enroll, UID)
     world.close()
 

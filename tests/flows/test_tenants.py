@@ -6,6 +6,7 @@ The probe goes through the application's own map of routes: one that is added fa
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -288,6 +289,8 @@ class House:
         self.mine, self.theirs = world.enrol("zeta:pump-1"), world.enrol("acme:pump-1")
         self.zoe, self.ann = world.operator("zoe", tenant="zeta"), world.operator("ann", tenant="acme")
         self.row = world.row(self.theirs)
+        self.station = Keypair()
+        world.provisioning.add_station("line-1", self.station.spki, world.peer(Role.operator), tenant=TenantId("acme"))
         text = world.token("acme:gw-1", "service").text
         with pytest.raises(Unavailable):
             world.issue(IssueRequest(Keypair().csr(), TokenEvidence(text)))
@@ -376,6 +379,10 @@ def probes(house: House, zoe: Keypair) -> dict[str, tuple[Callable[[str], TestRe
     def issue(device: str) -> TestResponse:
         return house.say("/v1/certificates", zoe, Act.issue, device=DeviceId(device), profile=ProfileName("device"), csr=house.zoe.csr())
 
+    def open_shift(station: str) -> TestResponse:
+        key = hashlib.sha256(house.station.spki).hexdigest()
+        return house.say("/v1/line/shifts", zoe, Act.shift, station=(station, key, 5), profile=ProfileName("device"), lifetime=3600)
+
     def confirm(successor: str) -> TestResponse:
         said = {"successor": {"issuer": issuer, "serial": successor}}
         return house.http.post("/v1/confirm", json=said, environ_overrides={PEER_CERTIFICATE: mine.certificate}, base_url=BASE)
@@ -394,6 +401,7 @@ def probes(house: House, zoe: Keypair) -> dict[str, tuple[Callable[[str], TestRe
         "createToken": (act_on, "acme:pump-1", "acme:nobody"),
         "issue": (issue, "acme:pump-1", "acme:nobody"),
         "confirm": (confirm, serial, NOTHING),
+        "openShift": (open_shift, "line-1", "line-9"),
         "acme.order": (lambda name: house.signed(f"/acme/service/order/{name}", None), order, nobody),
         "acme.finalize": (lambda name: house.signed(f"/acme/service/order/{name}/finalize", {"csr": b64(csr_for("x.test"))}), order, nobody),
         "acme.authorization": (lambda name: house.signed(f"/acme/service/authorization/{name}", None), authorization, nobody),
@@ -416,7 +424,7 @@ PUBLIC = {
 """Answered alike whoever asks: there is nobody to keep apart."""
 NAMES_NOTHING = {
     # The evidence itself is all that they act on: who brings a token or a key gets what that is for.
-    "enroll", "renew", "report", "propose", "challengeTpm",
+    "enroll", "renew", "report", "propose", "challengeTpm", "bringUnits", "sealRecords",
     "est.simpleenroll", "est.simpleenroll-of-label", "est.simplereenroll", "est.simplereenroll-of-label",
     "est.serverkeygen", "est.serverkeygen-of-label",
     "acme.new_account", "acme.new_order", "acme.change_key", "acme.revoke",
