@@ -41,6 +41,7 @@ from ca.signer.client import SignerClient
 from ca.system import SystemChance, SystemClock
 from config.settings import Settings
 from fleetca import ceremonies, deployment, forms
+from fleetca.cli.main import main
 from fleetca.importing import import_ceremony
 
 ROOT = Path(__file__).parents[1]
@@ -419,6 +420,14 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "fleetca.cli.main", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT
     )
+
+
+def exit_code(*arguments: object) -> int:
+    """`fleetca ...` in this very process."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(one) for one in arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
 
 
 @contextmanager

@@ -25,9 +25,9 @@ from ca.rules.pins import PinSet, Signed
 from ca.system import SystemChance, SystemClock
 from fleetca.agent import trust
 from fleetca.agent.identity import Identity, Setup
-from fleetca.cli.main import main
 from tests.fakes.door import Authority
 from tests.fakes.evidence import PASSPHRASE, Office
+from tests.running import exit_code as run
 
 pytestmark = pytest.mark.req("REQ-KEY-044")
 NOW = SystemClock().now()
@@ -57,6 +57,11 @@ def signed(found: PinSet, by: Authority) -> Signed:
     return Signed(payload, by.root_key.spki, by.root_key.sign(pins.signed_octets(payload)))
 
 
+def unsigned(found: PinSet) -> Signed:
+    """With the signature of another set: what a carrier can add."""
+    return replace(signed(first(), OLD), payload=pins.write_set(found))
+
+
 def crl(by: Authority, *, number: int = 7, ends: int = NOW + DAY) -> bytes:
     builder = x509.CertificateRevocationListBuilder().issuer_name(x509.load_der_x509_certificate(by.issuing.certificate).subject)
     builder = builder.last_update(datetime.fromtimestamp(ends - 2 * DAY, UTC)).next_update(datetime.fromtimestamp(ends, UTC))
@@ -82,6 +87,12 @@ def test_a_device_that_trusts_the_old_root_goes_through_all_sets_and_gets_the_cr
     assert {number for number, _ in told.crls.values()} == {7}
 
 
+def test_the_same_set_twice_is_one() -> None:
+    told = judge(whole(sets=(*whole().sets, *whole().sets)), anchors=ROOTS, known=None, numbers={}, now=NOW)
+    assert [found.seq for _, found in told.steps] == [1, 2]
+    assert told.last == second()
+
+
 def test_the_same_bundle_again_says_nothing_new() -> None:
     last = whole().sets[1]
     told = judge(whole(), anchors=(NEW.root.certificate,), known=(last, second()), numbers={}, now=NOW)
@@ -95,6 +106,20 @@ def test_the_same_bundle_again_says_nothing_new() -> None:
         ("the second set alone", whole(sets=(signed(second(), NEW),)), None, {}, "pins-not-signed"),
         ("an older one than is known", whole(), known(second(seq=3), NEW), {}, "pins-rolled-back"),
         ("another one of the same number", whole(), known(second(retire_after=NOW), NEW), {}, "pins-forked"),
+        (
+            "two of one number, the second with a later end",
+            whole(sets=(*whole().sets, unsigned(second(expires=None)))),
+            None,
+            {},
+            "pins-forked",
+        ),
+        (
+            "one that is over, beside one of its number that nobody signed",
+            whole(sets=(signed(first(expires=NOW), OLD), unsigned(first(expires=NOW + DAY)))),
+            None,
+            {},
+            "pins-forked",
+        ),
         ("one that is over", whole(sets=(signed(first(expires=NOW), OLD),)), None, {}, "pins-expired"),
         ("one that does not count yet", whole(sets=(signed(first(not_before=NOW + 9), OLD),)), None, {}, "pins-too-early"),
         (
@@ -200,13 +225,6 @@ def test_one_bad_set_in_a_bundle_leaves_a_device_as_it_was(tmp_path: Path) -> No
         trust.take(identity, whole(sets=(signed(first(), OLD), signed(second(), OTHER))), numbers={}, now=NOW)
     assert identity.trust.read_bytes() == before
     assert trust.known(identity) is None
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([str(one) for one in arguments])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
 
 
 def test_from_a_deployment_to_a_device_with_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

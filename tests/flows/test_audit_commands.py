@@ -15,9 +15,9 @@ from ca.receipts import Receipts
 from ca.rules import leaf, merkle, note, receipt
 from ca.sequence import Sequencer
 from ca.store.engine import open_store
-from fleetca.cli.main import main
 from tests.databases import sqlite_url
 from tests.fakes.record import FixedClock, LogKey, MemoryRecord, no_failpoint
+from tests.running import exit_code
 
 KEY = note.note_key("demo", LogKey().spki)
 BODIES = [leaf.canonical({"at": 1_800_000_000 + number, "kind": "event", "name": f"n{number}"}) for number in range(40)]
@@ -47,11 +47,8 @@ def log(tmp_path: Path) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(["audit", *map(str, arguments)])
-    printed = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, printed.out, printed.err
+    code, printed = exit_code("audit", *arguments), capsys.readouterr()
+    return code, printed.out, printed.err
 
 
 def test_an_honest_log_ends_with_0_and_says_what_it_was_held_against(capsys: pytest.CaptureFixture[str], log: Path) -> None:

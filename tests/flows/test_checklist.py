@@ -14,11 +14,12 @@ import pytest
 from ca.store.engine import open_store
 from ca.system import SystemClock
 from fleetca import forms
-from fleetca.cli.main import fleetca, main
+from fleetca.cli.main import fleetca
 from fleetca.doctor import Finding
 from fleetca.evidence import checklist
 from fleetca.verdict import bad, note, ok
 from tests.fakes.evidence import Office
+from tests.running import exit_code
 
 pytestmark = pytest.mark.req("REQ-KEY-029")
 ROOT = Path(__file__).parents[2]
@@ -111,9 +112,7 @@ def test_a_key_past_its_period_is_a_no(facts: checklist.Facts) -> None:
 
 
 def test_the_command_ends_with_8_unless_all_is_yes(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["checklist", "--settings", str(office.made.settings), "--json"])
+    assert exit_code("checklist", "--settings", office.made.settings, "--json") == 8
     document = json.loads(capsys.readouterr().out)
-    assert ended.value.code == 8
     assert [one["box"] for one in document["boxes"]] == [box.id for box in checklist.BOXES]
     assert {one["answer"] for one in document["boxes"]} <= {"yes", "no", "open"}

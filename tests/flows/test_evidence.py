@@ -18,10 +18,10 @@ import pytest
 
 from ca.keys.memory import MemoryKey, make_private_key
 from ca.model import AlgorithmName, KeyName
-from fleetca.cli.main import main
 from fleetca.evidence import container, verify
 from tests.fakes.evidence import Office, period
 from tests.parts import need
+from tests.running import exit_code as run
 
 pytestmark = pytest.mark.req("REQ-KEY-054")
 
@@ -30,13 +30,6 @@ pytestmark = pytest.mark.req("REQ-KEY-054")
 def office(tmp_path_factory: pytest.TempPathFactory) -> Office:
     need("openssl")
     return Office(tmp_path_factory.mktemp("evidence") / "fleet")
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([str(one) for one in arguments])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
 
 
 def make(office: Office, out: Path, *more: object, ceremony: bool = True) -> int:

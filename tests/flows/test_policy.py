@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ import pytest
 from ca.errors import Malformed
 from ca.system import SystemChance
 from fleetca import deployment, forms
-from fleetca.cli.main import main
 from fleetca.evidence import policy, policy_outlines
 from fleetca.evidence.policy_facts import Said
+from tests.running import exit_code
 
 pytestmark = pytest.mark.req("REQ-KEY-021")
 
@@ -24,11 +25,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made.settings
 
 
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["policy", *map(str, arguments)])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+run = partial(exit_code, "policy")
 
 
 def test_the_statement_has_every_section_of_rfc_3647_and_says_where_it_says_nothing(settings: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from ca.keys import cms
 from ca.keys.cms import Certified, Opener, Shared
 from ca.keys.sealed_file import seal
 from ca.rules.wrap import check_value
-from fleetca.cli.main import main
 from tests.parts import need
+from tests.running import exit_code
 
 pytestmark = pytest.mark.req("REQ-KEY-061")
 SECRET = bytes(range(32))
@@ -158,11 +159,7 @@ def test_nothing_is_written_to_what_is_weak(tmp_path: Path) -> None:
             cms.write(secret, recipients)
 
 
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["keys", *map(str, arguments)])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+run = partial(exit_code, "keys")
 
 
 def test_the_commands_wrap_and_unwrap_in_cms(holders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
