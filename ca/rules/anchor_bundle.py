@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from cryptography import x509
@@ -88,7 +89,7 @@ def judge(
 
     Raises:
         Denied: what `ca.rules.pins.accept` says, for any of its sets; it is older than what is known (`pins-rolled-back`), or another of the same
-            number (`pins-forked`); its last set is over (`pins-expired`); a CRL is older than one that is known (`crl-rolled-back`).
+            number, or holds two of one number (`pins-forked`); its last set is over (`pins-expired`); a CRL is older than one that is known (`crl-rolled-back`).
         Malformed: it holds no set (`bad-bundle`).
         Unacceptable: a certificate or CRL in it is nobody's that is trusted (`bundle-stranger`), or a CRL is over (`crl-expired`).
     """
@@ -102,14 +103,16 @@ def judge(
             "The pin set is older than the one that is known.",
             why=f"Its number is {newest[1].seq}, known is {known[1].seq}.",
         )
-    if known is not None and newest[1].seq == known[1].seq and newest[0].payload != known[0].payload:
-        raise Denied(
-            "pins-forked", "The pin set is another one than that of the same number which is known.", fix="Find out who signed two of them."
-        )
-    if newest[1].expires is not None and now >= newest[1].expires:
-        raise Denied(
-            "pins-expired", "The pin set is over.", why="Somebody may keep a newer one away.", fix="Fetch the newest: fleetca pins export"
-        )
+    every = read_sets if known is None else sorted([*read_sets, known], key=lambda one: one[1].seq)
+    for one, other in pairwise(every):
+        # Which of two is the signed one is told by order alone, so neither may speak for the bundle: not even for its end.
+        if one[1].seq == other[1].seq and one[0].payload != other[0].payload:
+            raise Denied(
+                "pins-forked",
+                "There are two pin sets of one number.",
+                why=f"Its number is {one[1].seq}.",
+                fix="Find out who signed two of them.",
+            )
     steps = []
     last, trusted = known, tuple(anchors)
     for signed, found in read_sets:
@@ -120,7 +123,12 @@ def judge(
         trusted = pins.trusted_anchors(accepted, trusted, now=now)
         last = (signed, accepted)
         steps.append(last)
-    return Told(tuple(steps), newest[1], trusted, _crls(bundle, trusted, numbers, now))
+    assert last is not None, "the first set was accepted, or one is known"
+    if last[1].expires is not None and now >= last[1].expires:
+        raise Denied(
+            "pins-expired", "The pin set is over.", why="Somebody may keep a newer one away.", fix="Fetch the newest: fleetca pins export"
+        )
+    return Told(tuple(steps), last[1], trusted, _crls(bundle, trusted, numbers, now))
 
 
 def _crls(bundle: Bundle, anchors: Sequence[bytes], numbers: Mapping[bytes, int], now: UnixTime) -> Mapping[bytes, tuple[int, bytes]]:

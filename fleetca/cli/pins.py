@@ -69,13 +69,16 @@ def _no_roots(certificates: list[bytes]) -> list[bytes]:
 @output.json_option
 def verify(bundle: Path, trust: Path, known: Path | None, as_json: bool) -> None:
     from ca.der import pem
+    from ca.errors import Malformed
     from ca.rules import anchor_bundle
     from ca.rules import pins as rule
 
     last = None
     if known is not None:
-        signed = rule.read_sets(reach.read(str(known)))[-1]
-        last = (signed, rule.read_set(signed.payload))
+        sets = rule.read_sets(reach.read(str(known)))
+        if not sets:
+            raise Malformed("bad-pins", "The pin set cannot be read.", why=f"{known} holds none.")
+        last = (sets[-1], rule.read_set(sets[-1].payload))
     anchors = tuple(pem.ders_of(reach.read(str(trust)), pem.CERTIFICATE))
     told = anchor_bundle.judge(_read(bundle), anchors=anchors, known=last, numbers={}, now=reach.now())
     output.result(*_said(told), as_json=as_json)

@@ -106,6 +106,7 @@ def test_the_same_bundle_again_says_nothing_new() -> None:
         ("the second set alone", whole(sets=(signed(second(), NEW),)), None, {}, "pins-not-signed"),
         ("an older one than is known", whole(), known(second(seq=3), NEW), {}, "pins-rolled-back"),
         ("another one of the same number", whole(), known(second(retire_after=NOW), NEW), {}, "pins-forked"),
+        ("newer ones, and another one of the number that is known", whole(), known(first(retire_after=NOW), OLD), {}, "pins-forked"),
         (
             "two of one number, the second with a later end",
             whole(sets=(*whole().sets, unsigned(second(expires=None)))),
