@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
-from typing import NewType, TypeAlias
+from typing import NamedTuple, NewType, TypeAlias
 
 UnixTime: TypeAlias = int
 
@@ -600,9 +600,8 @@ class Token:
     """When an operator withdrew it, unused."""
 
 
-@dataclass(frozen=True, slots=True)
-class RollEntry:
-    """One certificate as whoever goes through all of them needs it: what it is, and until when it matters."""
+class RollEntry(NamedTuple):
+    """One certificate as whoever goes through all of them needs it: what it is, and until when it matters. A tuple: millions are made."""
 
     row: int
     """Where to go on from; it only grows."""
@@ -1285,6 +1284,8 @@ class GraveAct(Enum):
     """More certificates are revoked at once than one person may."""
     revive = "revive"
     """The id of a retired device may enrol again."""
+    crl_override = "crl-override"
+    """A CRL that the gate refused becomes visible all the same."""
     restore = "restore"
     """A lost or restored database is brought back from the journal and the log."""
     demand = "demand"

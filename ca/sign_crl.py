@@ -20,29 +20,31 @@ from typing import BinaryIO, Protocol
 from ca.der import writer
 from ca.der.algorithms import ALGORITHMS, cached_public_key, verify, verify_digest
 from ca.der.crl import Encoder, Frame, Shape, frame
-from ca.errors import Broken, Denied, KeyUnavailable, NotFound, StoreUnavailable, Unacceptable
+from ca.errors import Broken, Denied, KeyUnavailable, NotFound, StoreUnavailable, Unacceptable, Unavailable
 from ca.issue import no_failpoint
 from ca.lineage import Issuers
 from ca.model import (
+    DEFAULT_TENANT,
     ChangeNumber,
     CrlIntent,
     CrlNumber,
     Digest,
+    EvidenceKind,
+    GraveAct,
     Issuer,
     IssuerId,
     ListedChange,
-    MessageEvidence,
     Peer,
     Reason,
     Role,
     UnixTime,
 )
 from ca.ports import Clock, DigestSigning, Failpoint, Ledger, SigningKey
-from ca.rules import leaf, override, testimony
+from ca.rules import device_life, leaf, override, testimony
 from ca.rules.clock import trusted
 from ca.rules.crl import WHOLE, check_growth, crl_window, delta_url, keeps_from, shard_url
-from ca.rules.grant import operator_of
 from ca.rules.lint import crl as lint
+from ca.two_persons import TwoPersons
 from ca.witness import Witness
 
 _PAGE = 10_000
@@ -134,13 +136,13 @@ class CrlSigning:
         clock: Clock,
         lifetime: int,
         delta_lifetime: int | None = None,
-        deployment: str = "",
+        two_persons: TwoPersons | None = None,
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         self._ledger, self._reading, self._bodies = ledger, reading, bodies
         self._witness, self._keys, self._issuers = witness, keys, issuers
         self._clock, self._lifetime, self._failpoint = clock, lifetime, failpoint
-        self._delta_lifetime, self._deployment = delta_lifetime or lifetime, deployment
+        self._delta_lifetime, self._two_persons = delta_lifetime or lifetime, two_persons
 
     def settle_shards(self) -> Sequence[tuple[IssuerId, int]]:
         """Put on record over how many shards each issuer's certificates are spread from now on, before any is issued. Returns what is new.
@@ -270,45 +272,37 @@ class CrlSigning:
             tx.check_fence(lease_of(name), fence)
             tx.record_crl_published(name, shard, number, now=trusted(self._clock.now(), high_time=tx.high_time()))
 
-    def overridden(
-        self, name: IssuerId, *, shard: int, number: CrlNumber, fence: int, crl: str, statements: Sequence[MessageEvidence], peer: Peer
-    ) -> None:
-        """Put on record that operators answer for a CRL that the gate refused.
+    def overridden(self, name: IssuerId, *, shard: int, number: CrlNumber, fence: int, peer: Peer) -> None:
+        """Put on record that a CRL which the gate refused goes out by the word of two persons. Safe to repeat.
 
         Raises:
-            Denied: they are not enough (`override-refused`).
+            Denied: they did not approve exactly this one.
             NotFound: no such CRL was signed.
         """
         self._issuer(name, peer)
+        assert self._two_persons is not None, "wiring gives it to whoever may be asked for this"
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             tx.check_fence(lease_of(name), fence)
             intent = tx.find_crl_intent(name, shard, number)
             if intent is None:
                 raise NotFound("crl-unknown", f"There is no CRL {number} of {name} on record.")
-            answering: list[override.Answering] = []
-            for statement in statements:
-                record = tx.find_by_der_digest(Digest(hashlib.sha256(statement.certificate).digest()))
-                operator = None if record is None else operator_of(record.device)
-                found = None if operator is None else tx.find_operator(operator)
-                with suppress(Denied):
-                    answering.append(
-                        override.answers(
-                            statement,
-                            deployment=self._deployment,
-                            crl=crl,
-                            tbs_sha256=intent.tbs_sha256,
-                            record=record,
-                            operator=found,
-                            now=now,
-                        )
-                    )
-            names = sorted({one.name for one in answering})
-            if not override.enough(answering):
-                raise Denied(
-                    "override-refused", f"{override.NEEDED} persons must answer for it, each with their own key.", why=f"{len(names)} do."
-                )
-            tx.append_leaf(leaf.crl_override(name, shard=shard, tbs_sha256=intent.tbs_sha256, operators=names, at=now))
+            done, said = self._two_persons.take(
+                tx,
+                GraveAct.crl_override,
+                override.subject_of(intent),
+                tenant=DEFAULT_TENANT,
+                actor=f"role:{peer.role.value}@{peer.uid}",
+                channel=device_life.channel(peer.role, EvidenceKind.local),
+                now=now,
+            )
+            if said:
+                names = [done.asked.operator, *(one.operator for one in done.answers if one.approve)]
+                tx.append_leaf(leaf.crl_override(name, shard=shard, tbs_sha256=intent.tbs_sha256, operators=names, at=now))
+        self._witness.later(said)
+        with suppress(Unavailable):
+            # Committed and in force already.
+            self._witness.settle()
 
     def _issuer(self, name: IssuerId, peer: Peer) -> tuple[Issuer, SigningKey]:
         if peer.role is not Role.publisher:

@@ -15,12 +15,11 @@ from ca.model import (
     CrlIntent,
     CrlNumber,
     Digest,
+    GraveAct,
     IssuerId,
     Lease,
     ListedChange,
-    MessageEvidence,
-    Operator,
-    OperatorName,
+    Proposal,
     Revocation,
     Serial,
     UnixTime,
@@ -77,7 +76,9 @@ class Reading(Protocol):
         """The certificate whose DER has this SHA-256."""
         ...
 
-    def find_operator(self, name: OperatorName) -> Operator | None: ...
+    def proposals_of(self, act: GraveAct, subject: str) -> Sequence[Proposal]:
+        """What operators asked for and others approved of exactly this, as the database says."""
+        ...
 
     def last_crl(self, issuer: IssuerId, shard: int) -> CrlIntent | None:
         """The published complete CRL with the highest number."""
@@ -195,12 +196,10 @@ class CrlSigner(Protocol):
         """
         ...
 
-    def crl_overridden(
-        self, issuer: IssuerId, shard: int, number: CrlNumber, fence: int, *, crl: str, statements: Sequence[MessageEvidence]
-    ) -> None:
-        """Put on record that operators answer for a CRL that the gate refused; the signer judges their statements itself.
+    def crl_overridden(self, issuer: IssuerId, shard: int, number: CrlNumber, fence: int) -> None:
+        """Put on record that a CRL which the gate refused goes out by the word of two persons; the signer judges it itself. Safe to repeat.
 
         Raises:
-            Denied: they are not enough (`override-refused`).
+            Denied: they did not approve exactly this one.
         """
         ...

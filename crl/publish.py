@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from shutil import copyfileobj
 
 from ca.errors import Broken, Conflict, Denied, FleetcaError, NotFound
@@ -26,11 +25,12 @@ from ca.model import (
     CertificateRef,
     CrlIntent,
     CrlNumber,
-    Digest,
+    GraveAct,
     Issuer,
     IssuerId,
     Lease,
     ListedChange,
+    ProposalState,
     Reason,
     Revocation,
     Serial,
@@ -38,7 +38,6 @@ from ca.model import (
 )
 from ca.ports import Clock, Failpoint, Outlet, Stage
 from ca.rules import override
-from ca.rules.grant import operator_of
 from crl.feed import Feed
 from crl.model import WHOLE, Cause, Head, Outcome, Policy, Result, Scope, lease_name
 from crl.ports import CrlSigner, Leases, Reading, Tallies, Tally
@@ -97,7 +96,6 @@ class Publisher:
         holder: str,
         tallies: Tallies | None = None,
         refusals: RefusedFolder | None = None,
-        deployment: str = "",
     ) -> None:
         self._reading = reading
         self._leases = leases
@@ -109,7 +107,6 @@ class Publisher:
         self._holder = holder
         self._tallies = tallies
         self._refusals = refusals
-        self._deployment = deployment
         self._shelf = Shelf(outlet)
         self._feed = Feed(reading)
         self._unknown: dict[str, CrlNumber] = {}
@@ -199,7 +196,9 @@ class Publisher:
         issuer, above = scope.issuer, self._above(scope, look)
         answered = self._answered_for(scope, look)
         if answered is not None:
-            return self._put_answered(scope, lease, look, answered, above=above)
+            # What they signed may count no more by now: then it is made as ever.
+            with suppress(Denied):
+                return self._put_answered(scope, lease, look, answered, above=above)
         with self._outlet.stage(scope.name) as stage:
             intent = self._signer.sign_crl(
                 issuer.id,
@@ -242,31 +241,18 @@ class Publisher:
     # ---- what the gate refused and people answer for
 
     def _answered_for(self, scope: Scope, look: _Look) -> Refused | None:
-        """The refused CRL, where two operators have signed its digest."""
+        """The refused CRL, where two persons approved exactly it."""
         held = None if self._refusals is None else self._refusals.held(scope.name)
         if held is None or self._refusals is None or held.over != look.visible.version:
             return None
-        answering = []
-        for statement in self._refusals.statements(scope.name):
-            record = self._reading.find_by_der_digest(Digest(sha256(statement.certificate).digest()))
-            name = operator_of(record.device) if record is not None else None
-            with suppress(Denied):
-                answering.append(
-                    override.answers(
-                        statement,
-                        deployment=self._deployment,
-                        crl=scope.name,
-                        tbs_sha256=held.tbs_sha256,
-                        record=record,
-                        operator=self._reading.find_operator(name) if name is not None else None,
-                        now=self._clock.now(),
-                    )
-                )
-        return held if override.enough(answering) else None
+        # The signer judges them; here only what was never approved is kept from it.
+        now, subject = self._clock.now(), override.subject_of(held.intent)
+        answered = {ProposalState.approved, ProposalState.used}
+        found = self._reading.proposals_of(GraveAct.crl_override, subject)
+        return held if any(one.state in answered and now < one.expires for one in found) else None
 
     def _put_answered(self, scope: Scope, lease: Lease, look: _Look, held: Refused, *, above: CrlNumber) -> Head:
         assert self._refusals is not None
-        statements = self._refusals.statements(scope.name)
         with self._outlet.stage(scope.name) as stage:
             with open(stage.fileno(), "wb", closefd=False) as file, held.path.open("rb") as octets:
                 copyfileobj(octets, file)
@@ -281,9 +267,7 @@ class Publisher:
             )
             passed = gate.check(stage, scope, expected=expected, before=None)
             # On record first, so that nothing becomes visible by two people's word of which nobody knows.
-            self._signer.crl_overridden(
-                scope.issuer.id, scope.shard, held.intent.number, lease.fence, crl=scope.name, statements=statements
-            )
+            self._signer.crl_overridden(scope.issuer.id, scope.shard, held.intent.number, lease.fence)
             self._outlet.raise_high_water(scope.numbered, passed.head.number)
             self._still_ours(scope.issuer, lease)
             self._outlet.put_if_unchanged(scope.name, stage, seen=look.visible.version)

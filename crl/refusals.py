@@ -1,20 +1,17 @@
-"""CRLs that the gate refused, kept for people to look at, with what operators said of them. Ring 3.
+"""CRLs that the gate refused, kept for people to look at. Ring 3.
 
-The first one refused over a published CRL stays until another CRL is published, so that two people look at the same one: `NAME.refused` and `NAME.json`,
-and a file for each statement.
+The first one refused over a published CRL stays until another CRL is published, so that two people look at the same one: `NAME.refused` and `NAME.json`.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ca.errors import Broken
-from ca.model import CrlIntent, Digest, MessageEvidence
+from ca.model import CrlIntent, Digest
 from ca.ports import Readable
 from ca.rules import forms
 
@@ -65,25 +62,7 @@ class RefusedFolder:
             return None
         return Refused(path, forms.read(CrlIntent, said["intent"]), said["code"], said["what"], said["over"])
 
-    def state(self, name: str, statement: MessageEvidence) -> None:
-        """Add what an operator said.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
-        said = {key: base64.b64encode(getattr(statement, key)).decode("ascii") for key in ("payload", "certificate", "signature")}
-        number = len(list(self._folder.glob(f"{name}.*.statement")))
-        (self._folder / f"{name}.{number + 1}.statement").write_text(json.dumps(said))
-
-    def statements(self, name: str) -> Sequence[MessageEvidence]:
-        found = []
-        for path in sorted(self._folder.glob(f"{name}.*.statement")):
-            with suppress(OSError, ValueError, KeyError):
-                said = json.loads(path.read_text())
-                found.append(MessageEvidence(*(base64.b64decode(said[key]) for key in ("payload", "certificate", "signature"))))
-        return found
-
     def forget(self, name: str) -> None:
-        for path in (self._folder / f"{name}.json", self._folder / f"{name}.refused", *self._folder.glob(f"{name}.*.statement")):
+        for path in (self._folder / f"{name}.json", self._folder / f"{name}.refused"):
             with suppress(OSError):
                 path.unlink(missing_ok=True)

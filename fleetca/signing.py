@@ -189,7 +189,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     clock=clock,
                     lifetime=settings.crl.lifetime,
                     delta_lifetime=settings.crl.delta_lifetime,
-                    deployment=settings.deployment.name,
+                    two_persons=two_persons,
                     failpoint=points,
                 ),
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),

@@ -238,7 +238,6 @@ def publisher(settings: Settings, process: Process) -> None:
         holder=holder,
         tallies=TallyFolder(settings.crl.tally, store.reading),
         refusals=RefusedFolder(settings.crl.tally / "refused"),
-        deployment=settings.deployment.name,
     )
     sequencer = _sequencer(settings, store, clock=clock, holder=holder, points=points)
     timer = PublisherTimer(

@@ -36,10 +36,10 @@ from ca.rules.leaf import canonical
 from ca.rules.message import WINDOW, Act, Message, digest_of, read_message, signed_octets
 from ca.rules.window import date
 
-ALWAYS: Final = frozenset({GraveAct.revive, GraveAct.demand})
+ALWAYS: Final = frozenset({GraveAct.revive, GraveAct.crl_override, GraveAct.demand})
 """What needs two persons whatever the settings say."""
-IN_PARTS: Final = frozenset({GraveAct.mass_revocation})
-"""What is done by many requests, each of which counts once."""
+IN_PARTS: Final = frozenset({GraveAct.mass_revocation, GraveAct.crl_override})
+"""What is done by many requests, each of which counts once, or by one that changes nothing when it comes again."""
 SHORTEST: Final = 60
 LONGEST: Final = 30 * 86400
 """Seconds from a proposal's signing to its end."""
@@ -52,6 +52,7 @@ SUBJECTS: Final[Mapping[GraveAct, frozenset[str]]] = {
     GraveAct.profile: frozenset({"profile", "digest"}),
     GraveAct.mass_revocation: frozenset({"root", "requests", "certificates", "reason", "invalid_from"}),
     GraveAct.revive: frozenset({"device"}),
+    GraveAct.crl_override: frozenset({"issuer", "shard", "number", "tbs_sha256"}),
     GraveAct.demand: frozenset({"acts", "approvers", "mass_revocation"}),
     GraveAct.restore: frozenset(
         {"journal_records", "journal_sha256", "database_leaves", "database_root", "database_change", "published_sha256", "accept_clock"}

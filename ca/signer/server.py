@@ -26,7 +26,6 @@ from ca.model import (
     DeviceDescription,
     Issued,
     ManifestImport,
-    MessageEvidence,
     OperatorName,
     Peer,
     Proposal,
@@ -350,13 +349,8 @@ class SignerServer:
         return {}
 
     def _crl_overridden(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
-        plain = _plain(body)
-        crl = forms.read(str, plain.pop("crl", None))
-        statements = forms.read(tuple[MessageEvidence, ...], plain.pop("statements", None))
-        issuer, shard, number, fence = messages.read_crl(plain)
-        self._desk.do(
-            lambda: self._verbs.crls.overridden(issuer, shard=shard, number=number, fence=fence, crl=crl, statements=statements, peer=peer)
-        )
+        issuer, shard, number, fence = messages.read_crl(_plain(body))
+        self._desk.do(lambda: self._verbs.crls.overridden(issuer, shard=shard, number=number, fence=fence, peer=peer))
         self._log.warning("crl-overridden", issuer=issuer, shard=shard, number=number)
         return {}
 

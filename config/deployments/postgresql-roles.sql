@@ -50,10 +50,10 @@ SELECT to_regclass('certificates') IS NOT NULL AS tables \gset
 GRANT SELECT ON certificates, certificate_names, devices, keys, operators, issuers, revocations, leaves, checkpoints, counters, renewal_orders
    TO "fleetca-enroll";
 -- A one-time token binds an ACME account (RFC 8555 7.3.4): nobody else may read them.
-GRANT SELECT ON tokens, approvals TO "fleetca-enroll";
+GRANT SELECT ON tokens, approvals, proposals TO "fleetca-enroll";
 GRANT SELECT ON certificates, revocations, issuers, counters
    TO "fleetca-status";
-GRANT SELECT ON certificates, revocations, issuers, operators, counters, crls, crl_shards, leaves, checkpoints, leases
+GRANT SELECT ON certificates, revocations, issuers, operators, counters, crls, crl_shards, leaves, checkpoints, leases, proposals
    TO "fleetca-publisher";
 GRANT INSERT, UPDATE ON leases TO "fleetca-publisher";
 GRANT UPDATE (position) ON leaves TO "fleetca-publisher";

@@ -9,7 +9,7 @@ import click
 
 from fleetca.cli import output, reach
 from fleetca.cli.crl_fetch import fetch
-from fleetca.cli.crl_override import override, refused
+from fleetca.cli.crl_refused import refused
 
 if TYPE_CHECKING:
     from ca.model import Issuer, UnixTime
@@ -24,7 +24,6 @@ def crl() -> None:
 
 crl.add_command(fetch)
 crl.add_command(refused)
-crl.add_command(override)
 
 
 @crl.command("list", help="The published CRLs of this deployment, from what readers get.")

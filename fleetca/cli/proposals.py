@@ -89,6 +89,29 @@ def profile(name: str, **common: Any) -> None:
 
 
 @request.command(
+    "crl-override",
+    help="That the CRL NAME, which the gate refused, may be published all the same. Look at it first: fleetca crl refused. Done by: the publisher, at its"
+    " next try.",
+)
+@click.argument("name")
+@click.option("--digest", required=True, help="Its digest, as `fleetca crl refused` shows it: what you looked at.")
+@_options
+def crl_override(name: str, digest: str, **common: Any) -> None:
+    from ca.errors import NotFound, Unacceptable
+    from ca.model import GraveAct
+    from ca.rules.override import subject_of
+    from crl.refusals import RefusedFolder
+    from fleetca import forms
+
+    held = RefusedFolder(forms.read_settings(common["settings"]).crl.tally / "refused").held(name)
+    if held is None:
+        raise NotFound("nothing-refused", f"No CRL {name} was refused.", fix="See: fleetca crl refused")
+    if held.tbs_sha256.hex() != digest.lower():
+        raise Unacceptable("another-digest", f"The refused CRL {name} has another digest.", why=f"It is {held.tbs_sha256.hex()}.")
+    _ask(GraveAct.crl_override, json.loads(subject_of(held.intent)), **common)
+
+
+@request.command(
     help="That what needs two persons may be less from now on: as the settings have it now. Done by: the signer, when it reads its settings again."
 )
 @_options

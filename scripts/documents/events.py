@@ -46,7 +46,7 @@ MEANINGS: Final = {
     "crl.taken-over": "The time of a ceremony's next CRL has come; it took the place of the one before.",
     "crl.mirrored": "CRLs, or changes of status, were brought to another place.",
     "crl-shards": "New certificates are spread over so many CRLs from now on.",
-    "crl-overridden": "Two operators answer for a CRL that the gate refused; it is put out by their word.",
+    "crl-overridden": "Two persons answer for a CRL that the gate refused; it is put out by their word.",
     "crl.clock-went-back": "The publisher's clock is behind what it published before.",
     "request": "One request to the enrolment service: status, code, and what it was about. Never bodies, tokens or queries.",
     "failed": "A request failed for a reason of ours; the client learned the request id only.",

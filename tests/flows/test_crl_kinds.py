@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,24 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca.errors import Broken, Misconfigured
+from ca.errors import Broken, Denied, Misconfigured
 from ca.issue import no_failpoint
-from ca.keys.memory import MemoryKey
-from ca.model import CrlContents, CrlPlan, KeyName, MessageEvidence, Peer, Reason, RevokeRequest, Role
+from ca.model import (
+    ApprovalDecision,
+    CrlContents,
+    CrlPlan,
+    Digest,
+    GraveAct,
+    Peer,
+    ProposalRequest,
+    ProposalState,
+    Reason,
+    RevokeRequest,
+    Role,
+)
 from ca.outlets.directory import DirectoryOutlet
 from ca.rules import override
+from ca.rules.message import Act
 from ca.store.database import SQLITE
 from crl.model import Cause, Outcome, Policy, Result
 from crl.publish import Publisher, scopes
@@ -30,7 +43,7 @@ from crl.tally import TallyFolder
 from fleetca.wiring_crl import prunable
 from tests.databases import sqlite_url
 from tests.fakes.certificates import DAY, root
-from tests.fakes.signer_world import DEPLOYMENT, ISSUING, UID, Keypair, World
+from tests.fakes.signer_world import ISSUING, UID, Keypair, World
 from tests.parts import need
 
 PUBLISHER = Peer(Role.publisher, UID)
@@ -48,8 +61,8 @@ class LocalSigner:
         with open(sink_fd, "wb", buffering=0, closefd=False) as sink:
             return self.world.crls.sign(issuer, sink=sink, peer=PUBLISHER, **asked)
 
-    def crl_overridden(self, issuer: Any, shard: int, number: int, fence: int, *, crl: str, statements: Any) -> None:
-        self.world.crls.overridden(issuer, shard=shard, number=number, fence=fence, crl=crl, statements=statements, peer=PUBLISHER)
+    def crl_overridden(self, issuer: Any, shard: int, number: int, fence: int) -> None:
+        self.world.crls.overridden(issuer, shard=shard, number=number, fence=fence, peer=PUBLISHER)
 
     def crl_published(self, issuer: Any, shard: int, number: int, fence: int) -> None:
         self.world.crls.published(issuer, shard=shard, number=number, fence=fence, peer=PUBLISHER)
@@ -85,7 +98,6 @@ class Scene:
             holder="one",
             tallies=self.tallies,
             refusals=self.refusals,
-            deployment=DEPLOYMENT,
         )
 
     def publish(self, after: int = 0) -> dict[str, Outcome]:
@@ -536,28 +548,25 @@ def forgetful(scene: Scene) -> str:
     return held.tbs_sha256.hex()
 
 
-def say(scene: Scene, pair: Keypair, **changes: Any) -> None:
+def asked(scene: Scene, who: Keypair, **changes: Any) -> str:
+    """Ask that the refused CRL goes out; the beginning of the request's hash."""
     held = scene.refusals.held("issuing.crl")
     assert held is not None
-    said: dict[str, Any] = {
-        "deployment": DEPLOYMENT,
-        "crl": "issuing.crl",
-        "tbs_sha256": held.tbs_sha256,
-        "at": scene.world.clock.at,
-        **changes,
-    }
-    octets = override.payload(**said)
-    signature = MemoryKey(KeyName("x"), pair.private).sign(override.CONTEXT + octets)
-    scene.refusals.state("issuing.crl", MessageEvidence(octets, pair.certificate, signature))
+    said = (GraveAct.crl_override.value, override.subject_of(replace(held.intent, **changes)), DAY, "Both of us looked at it.")
+    message = scene.world.message(who, Act.propose, proposal=said)
+    return scene.world.two_persons.propose(ProposalRequest(message), scene.world.peer(Role.operator)).request.hex()
 
 
-def test_P6_only_two_operators_by_their_signatures_over_its_digest_put_out_what_the_gate_refused(tmp_path: Path) -> None:
+def approved(scene: Scene, who: Keypair, request: str) -> None:
+    given = scene.world.message(who, Act.approve, decision=(request, True, ""))
+    scene.world.approving.decide(ApprovalDecision(given, request, True), scene.world.peer(Role.enroll))
+
+
+def test_P6_only_two_persons_by_their_signatures_over_its_digest_put_out_what_the_gate_refused(tmp_path: Path) -> None:
     scene = Scene(tmp_path, CrlPlan())
     ada, bob, eve = (
         scene.world.operator(name, *roles) for name, roles in (("ada", ("admin",)), ("bob", ("security-officer",)), ("eve", ("auditor",)))
     )
-    twin = scene.world.operator("ada-2", "revoker", person="Ada")
-    device = scene.world.enrol("thief")
     forgetful(scene)
 
     def still_refused() -> None:
@@ -565,20 +574,38 @@ def test_P6_only_two_operators_by_their_signatures_over_its_digest_put_out_what_
             scene.publish(after=31)
         assert len(scene.serials("issuing.crl")) == 3
 
-    say(scene, ada)
+    for who in (eve, bob):
+        with pytest.raises(Denied):
+            asked(scene, who)
+    request = asked(scene, ada)
     still_refused()
-    say(scene, ada)  # twice is one person
-    say(scene, eve)  # may not revoke
-    say(scene, twin)  # is ada too
-    say(scene, device)  # is nobody
-    say(scene, bob, crl="other.crl")
-    say(scene, bob, tbs_sha256=bytes(32))
-    say(scene, bob, at=scene.world.clock.at - 90000)
+    for who in (ada, eve):
+        with pytest.raises(Denied):
+            approved(scene, who, request)
+    for changes in ({"number": 99}, {"tbs_sha256": bytes(32)}, {"shard": 1}):
+        approved(scene, bob, asked(scene, ada, **changes))
     still_refused()
-    say(scene, bob)
+    approved(scene, bob, request)
     outcome = scene.publish(after=31)["issuing.crl"]
     assert outcome.result is Result.published
     assert len(scene.serials("issuing.crl")) == 2
     (leaf,) = scene.world.leaves("crl-override")
-    assert leaf["operators"] == ["ada", "ada-2", "bob"]
+    assert leaf["operators"] == ["ada", "bob"]
+    assert [one["state"] for one in scene.world.leaves("proposal") if one["request"] == request] == ["open", "approved", "used"]
     assert scene.refusals.held("issuing.crl") is None
+
+
+def test_P6_an_approval_that_is_only_a_row_puts_out_nothing(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, CrlPlan())
+    ada = scene.world.operator("ada")
+    scene.world.operator("bob", "security-officer")
+    forgetful(scene)
+    request = Digest(bytes.fromhex(asked(scene, ada)))
+    with scene.world.store.ledger.writing() as tx:
+        found = tx.find_proposal(request)
+        assert found is not None
+        tx.put_proposal(replace(found, state=ProposalState.approved))
+    with pytest.raises(Broken):
+        scene.publish(after=31)
+    assert scene.world.leaves("crl-override") == []
+    assert len(scene.serials("issuing.crl")) == 3
