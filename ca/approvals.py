@@ -15,7 +15,7 @@ from ca.errors import Busy, FleetcaError, Unavailable
 from ca.lineage import Issuers
 from ca.model import Approval, ApprovalDecision, Digest, Grant, Peer, Profile, Proposal, UnixTime
 from ca.ports import Clock, Ledger, Writing
-from ca.rules import approval, device_life, evidence, grant, ids, leaf, testimony
+from ca.rules import approval, device_life, evidence, grant, ids, leaf, permission, testimony
 from ca.rules.caps import Power
 from ca.rules.clock import trusted
 from ca.rules.two_persons import not_found
@@ -93,7 +93,7 @@ class Approving:
         if found is None and grave is not None and grave.tenant == tenant:
             return None
         powers = APPROVING if found is not None else ANSWERING
-        actor = grant.approval(claim, asked, record=record, operator=operator, powers=powers, now=now)
+        actor = permission.approval(claim, asked, record=record, operator=operator, powers=powers, now=now)
         if found is None:
             raise not_found()
         made = approval.decided(found, approve=asked.approve, by=actor, reason=asked.reason, now=now)

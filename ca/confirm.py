@@ -13,7 +13,7 @@ from ca.errors import Denied, Unavailable
 from ca.lineage import Issuers
 from ca.model import Certificate, ConfirmRequest, Peer
 from ca.ports import Clock, Ledger
-from ca.rules import evidence, grant, renewal
+from ca.rules import evidence, grant, permission, renewal
 from ca.rules.clock import trusted
 from ca.witness import Witness
 
@@ -40,7 +40,7 @@ class Confirming:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             successor = None if request.successor is None else tx.find_certificate(request.successor)
             record = self._issuers.record_of(claim, tx)
-            own = grant.confirmation(claim, request, self._policy, record=record, successor=successor, now=now)
+            own = permission.confirmation(claim, request, self._policy, record=record, successor=successor, now=now)
             renewal.active(tx.lock_device(own.device))
             said = lineage.first_use(tx, own, self._policy.profiles, now=now)
             if successor is not None:

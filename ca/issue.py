@@ -56,7 +56,7 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Chance, Clock, Failpoint, Ledger, Overtaken, SigningKey, Writing
-from ca.rules import approval, evidence, grant, leaf, renewal, testimony
+from ca.rules import approval, asking, evidence, grant, leaf, renewal, testimony
 from ca.rules.attestation.tpm import Proof, prove
 from ca.rules.caps import Allowance, spend
 from ca.rules.certificate import check_key_algorithm, draft
@@ -380,7 +380,7 @@ class Issuing:
         approved = approval.subject(claim, item.key)
         waited = tx.find_approval(approved) if self._approving else None
         operator = self._operator(tx, item, record)
-        asked = grant.asked_for(
+        asked = asking.asked_for(
             claim,
             item.request,
             policy,
@@ -397,10 +397,10 @@ class Issuing:
         policy = self._policy_for(policy, asked.device, operator, now=now)
         device = tx.lock_device(asked.device)
         if claim.unit is not None and device is not None:
-            grant.unlocked(device, tx.latest_of(device.id, limit=1))
+            asking.unlocked(device, tx.latest_of(device.id, limit=1))
         if claim.validated is not None:
             before = lineage.predecessor(tx, asked, claim.validated, policy.profile(asked.profile), now=now)
-            asked = grant.following(asked, claim.validated, before, now=now)
+            asked = asking.following(asked, claim.validated, before, now=now)
         given = grant.grant(claim, asked, policy, device=device, now=now)
         profile = policy.profile(given.profile)
         issuer = self._issuer(given.issuer, Ability.sign_status if profile.status is StatusKind.nocheck else Ability.issue, now=now)

@@ -12,7 +12,7 @@ from ca.errors import Malformed, NotFound, Unavailable
 from ca.lineage import Issuers
 from ca.model import Peer, RenewalOrder, RenewalOrderRequest, RenewalOrderWithdrawal
 from ca.ports import Clock, Ledger
-from ca.rules import evidence, grant, leaf, testimony
+from ca.rules import evidence, grant, leaf, permission, testimony
 from ca.rules.clock import trusted
 from ca.witness import Witness
 
@@ -80,7 +80,7 @@ class Ordering:
         claim = evidence.claim(
             evidence.Verb.order_renewals, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now()
         )
-        return grant.local_actor(claim)
+        return permission.local_actor(claim)
 
     def _judge(self, request: RenewalOrderRequest) -> None:
         if not 0 <= request.within <= LONGEST:

@@ -40,7 +40,7 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Clock, Failpoint, Ledger, SigningKey, Writing
-from ca.rules import evidence, grant, line, provisioning, testimony
+from ca.rules import evidence, grant, line, permission, provisioning, testimony
 from ca.rules.clock import trusted
 from ca.rules.issuers import newest
 from ca.rules.key_quality import accepted_key
@@ -124,7 +124,7 @@ class Provisioning:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             record = self._issuers.record_of(claim, tx)
             asker = lineage.operator_of(record, tx)
-            operator, tenant = grant.open_shift(claim, request, self._policy, record=record, operator=asker, now=now)
+            operator, tenant = permission.open_shift(claim, request, self._policy, record=record, operator=asker, now=now)
             station = self._station(tx, request.station, tenant)
             if hashlib.sha256(station.spki).digest() != request.station_key:
                 raise Denied("station-key-differs", f"The station {station.name} is known by another key.")

@@ -10,7 +10,7 @@ from ca.errors import Denied, NotFound, Unavailable
 from ca.lineage import Issuers
 from ca.model import CreatedToken, Evidence, Peer, Token, TokenRequest, TokenWithdrawal
 from ca.ports import Chance, Clock, Ledger, Writing
-from ca.rules import evidence, grant, leaf, renewal, testimony
+from ca.rules import evidence, grant, leaf, permission, renewal, testimony
 from ca.rules import token as rule
 from ca.rules.clock import trusted
 from ca.witness import Witness
@@ -39,7 +39,7 @@ class Tokens:
             evidence.Verb.create_token, request.evidence, peer, deployment=self._policy.deployment, now=self._clock.now()
         )
         lifetime = rule.accepted_lifetime(request.lifetime)
-        grant.judge_names(self._policy.of(request.device).profile(request.profile), request.names)
+        permission.judge_names(self._policy.of(request.device).profile(request.profile), request.names)
         text = rule.token_text(self._chance.octets(rule.RANDOM_OCTETS))
         try:
             token = self._make(claim, request, text, lifetime)
@@ -94,7 +94,7 @@ class Tokens:
                     why="It was used or withdrawn, has expired, or never was.",
                     fix=f"List those there are: fleetca token list {request.device}",
                 )
-            actor = grant.local_actor(claim)
+            actor = permission.local_actor(claim)
             gone, said = lineage.withdraw(tx, found, actor=actor, now=now)
             tx.raise_high_time(now)
         self._witness.later(said)
@@ -107,7 +107,7 @@ class Tokens:
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             record = self._issuers.record_of(claim, tx)
-            actor = grant.token(claim, request, self._policy, record=record, operator=lineage.operator_of(record, tx), now=now)
+            actor = permission.token(claim, request, self._policy, record=record, operator=lineage.operator_of(record, tx), now=now)
             self._allowances.spend(claim.peer.role, now=now)
             if claim.message is not None:
                 tx.consume_message(claim.digest, now=now)

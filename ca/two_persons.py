@@ -30,7 +30,7 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Clock, Ledger, Writing
-from ca.rules import device_life, evidence, grant, leaf, testimony
+from ca.rules import device_life, evidence, grant, leaf, permission, testimony
 from ca.rules import two_persons as rule
 from ca.rules.clock import trusted
 from ca.rules.message import digest_of
@@ -64,7 +64,7 @@ class TwoPersons:
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             record = self._issuers.record_of(claim, tx)
-            operator = grant.proposal(claim, record=record, operator=lineage.operator_of(record, tx), now=now)
+            operator = permission.proposal(claim, record=record, operator=lineage.operator_of(record, tx), now=now)
             assert claim.message is not None, "a claim of this kind holds a message"
             statement = _statement(asked.evidence, operator, peer, approve=True, now=now)
             made = rule.proposed(claim.message, statement, operator)
@@ -96,7 +96,7 @@ class TwoPersons:
             known = lineage.operator_of(record, tx)
             if found is None or (known is not None and known.tenant != found.tenant):
                 raise rule.not_found()
-            operator = grant.authorization(claim, asked, record=record, operator=known, asked_by=found.asked.operator, now=now)
+            operator = permission.authorization(claim, asked, record=record, operator=known, asked_by=found.asked.operator, now=now)
             statement = _statement(asked.evidence, operator, peer, approve=asked.approve, now=now)
             made = rule.answered(found, statement, asked.reason, approvers=self.demand.approvers, now=now)
             if made == found:

@@ -52,7 +52,7 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Clock
-from ca.rules import evidence, grant, renewal, revocation
+from ca.rules import asking, evidence, grant, permission, renewal, revocation
 from ca.rules import token as token_rule
 from ca.rules.certificate import draft, draft_ca, issuer_from_certificate
 from ca.rules.evidence import Verb
@@ -156,7 +156,7 @@ class Door:
                     return Issued(row, row.leaf, repeated=True)
             csr = read_csr(request.csr)
             record = self._record(claim)
-            asked = grant.asked_for(
+            asked = asking.asked_for(
                 claim,
                 request,
                 self.policy,
@@ -252,7 +252,7 @@ class Door:
             now, peer = self._enter("confirm", request.evidence)
             claim = evidence.claim(Verb.confirm, request.evidence, peer, deployment=self.policy.deployment, now=now)
             successor = None if request.successor is None else self.rows.get(request.successor)
-            own = grant.confirmation(claim, request, self.policy, record=self._record(claim), successor=successor, now=now)
+            own = permission.confirmation(claim, request, self.policy, record=self._record(claim), successor=successor, now=now)
             self._first_use(own, now)
             if successor is not None:
                 self._delivered(self.rows[own.ref], successor, now)
@@ -264,7 +264,7 @@ class Door:
             claim = evidence.claim(Verb.create_token, request.evidence, peer, deployment=self.policy.deployment, now=now)
             record = self._record(claim)
             operator = self._operator(record.device if record else None)
-            actor = grant.token(claim, request, self.policy, record=record, operator=operator, now=now)
+            actor = permission.token(claim, request, self.policy, record=record, operator=operator, now=now)
             text = token_rule.token_text(SystemChance().octets(token_rule.RANDOM_OCTETS))
             made = Token(
                 hash=token_rule.token_hash(text),

@@ -30,8 +30,8 @@ from ca.model import (
     StatusKind,
     TokenEvidence,
 )
+from ca.rules import asking, grant, permission
 from ca.rules import evidence as first_half
-from ca.rules import grant
 from ca.rules.caps import Caps
 from ca.rules.evidence import ALLOWED, Claim, Verb
 from ca.rules.grant import Policy
@@ -155,13 +155,13 @@ def test_R17_a_claim_of_an_unknown_kind_is_denied_in_every_second_half(kind: Any
     claim = Claim(Verb.issue, Peer(Role.enroll, 1), kind, Digest(bytes(32)))
     request = IssueRequest(b"", LocalEvidence(Role.enroll, 1))
     with pytest.raises(Denied):
-        grant.asked_for(claim, request, policy(), key=Digest(bytes(32)), token=None, record=None, operator=None, now=NOW)
+        asking.asked_for(claim, request, policy(), key=Digest(bytes(32)), token=None, record=None, operator=None, now=NOW)
     revoke = RevokeRequest(LocalEvidence(Role.enroll, 1), Reason.unspecified, device=DeviceId("a"))
     with pytest.raises(Denied):
         grant.revocation(claim, revoke, policy(), record=None, operator=None, target=None, now=NOW)
     with pytest.raises(Denied):
         confirm = ConfirmRequest(LocalEvidence(Role.enroll, 1))
-        grant.confirmation(claim, confirm, policy(), record=None, successor=None, now=NOW)
+        permission.confirmation(claim, confirm, policy(), record=None, successor=None, now=NOW)
 
 
 def test_local_evidence_speaks_for_the_peer_of_the_socket_only() -> None:
@@ -174,7 +174,7 @@ def asked(role: Role, *, policy_: Policy | None = None, **wishes: Any) -> grant.
     evidence = LocalEvidence(role, 1)
     claim = first_half.claim(Verb.issue, evidence, Peer(role, 1), deployment="test", now=NOW)
     request = IssueRequest(b"csr", evidence, **wishes)
-    return grant.asked_for(claim, request, policy_ or policy(), key=Digest(bytes(32)), token=None, record=None, operator=None, now=NOW)
+    return asking.asked_for(claim, request, policy_ or policy(), key=Digest(bytes(32)), token=None, record=None, operator=None, now=NOW)
 
 
 NAME = Name(NameKind.dns, "enroll.example")
