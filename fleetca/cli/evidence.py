@@ -26,6 +26,10 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--since", multiple=True, type=_FILE, help="A checkpoint that the auditor kept: proof that the record begins with it. May be repeated."
 )
 @click.option(
+    "--stamp", "stamps", multiple=True, type=_FILE,
+    help="A checkpoint of this log with the time stamp of somebody else (RFC 3161) beside it, in FILE.tsr. May be repeated.",
+)  # fmt: skip
+@click.option(
     "--ceremony", "ceremonies", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The folder of a ceremony's outputs. May be repeated.",
 )  # fmt: skip
@@ -53,6 +57,7 @@ def evidence(
     passphrase_file: str | None,
     passphrase_fd: int | None,
     since: tuple[Path, ...],
+    stamps: tuple[Path, ...],
     ceremonies: tuple[Path, ...],
     stations: tuple[Path, ...],
     doctor: Path | None,
@@ -86,6 +91,7 @@ def evidence(
     read = forms.read_settings(Path(settings))
     trusted = note.read_note_key(read.log.verifier.read_text())
     kept = [note.read_checkpoint(reach.read(str(path)), [trusted]) for path in since]
+    stamped = [(note.read_checkpoint(reach.read(str(path)), [trusted]), reach.read(f"{path}.tsr")) for path in stamps]
     pack.period(period)
     secret = prompts.passphrase(f"the key {key}", file=passphrase_file, descriptor=passphrase_fd, twice=False)
     signing = MemoryKey(KeyName(key.stem), unseal(reach.read(str(key)), secret(), what=str(key)))
@@ -95,7 +101,7 @@ def evidence(
         checkpoint, tally, found = pack.read_log(files, trusted, period)
         source = Source(
             settings=read, version=version("fleetca"), reading=store.reading, files=files, issuers=store.reading.issuers(), period=period,
-            checkpoint=checkpoint, tally=tally, segment=found, redaction=held, since=kept, ceremonies=ceremonies, stations=stations,
+            checkpoint=checkpoint, tally=tally, segment=found, redaction=held, since=kept, stamps=stamped, ceremonies=ceremonies, stations=stations,
             matrix=matrix, doctor=doctor, checklist=checklist,
         )  # fmt: skip
         made = pack.make(source, out, key=signing, now=SystemClock().now())

@@ -29,12 +29,33 @@ from fleetca.folder import sync_folder, understood
 VERIFIER: Final = Path(verify.__file__)
 _TAKEN_APART: Final = re.compile(r"^09-log/leaves\.jsonl$|/events\.jsonl$|^04-inventory/sbom\.json$|^10-requirements/|^12-mappings/")
 """Where every withheld name was put away field by field, and what comes with the software and knows no deployment."""
-_ABOUT: Final = """An evidence pack of fleetca. How to verify it, with nothing but Python and openssl:
+_README: Final = """This is an evidence pack of fleetca: what happened in a period, and what proves it.
+
+To verify it, with nothing but Python and openssl, without a network:
 
     python3 verify.py PACK --signer SHA256
 
-Take verify.py and the SHA-256 of the signer's public key from those who run the deployment, once, on a way of your own: who made this pack
-could have made all of it. manifest.json lists the parts, what each lacks and why, and the hash of every file.
+Take verify.py and the SHA-256 of the signer's public key from those who run the deployment, once, on a way of your own: who made this pack could
+have made all of it. Keep 09-log/checkpoint: give it with --since next time, and it is proved that nothing before it was changed.
+
+    01-policy        the practice statement and the key management policy, made from the settings
+    02-ceremonies    what was signed with root keys, before witnesses; each a sealed transcript with its outputs
+    03-authorities   CA certificates, CRLs, link certificates, pins
+    04-inventory     keys with their states; CycloneDX bills of cryptography and of software
+    05-issuance      every certificate of the period, counts, and a sample that the record's root chose, with lint verdicts
+    06-status        how fast revocations came into CRLs, and whether one was always in force
+    07-devices       devices, stations and shifts, wipe receipts, provisioning records
+    08-access        operators, roles, and the messages by which several persons approved grave acts
+    09-log           the leaves of the period, with the proof that they stand in the signed record
+    10-requirements  what events implement, and the matrix of requirements, tests and results
+    11-drills        ceremonies, clones, clock changes and other events
+    12-mappings      frameworks: clause, our requirements, parts of this pack
+    13-findings      what is open, over or missing, and what the looking commands said
+    manifest.json    the hash of every file, and what each part lacks and why
+    signature.json   DSSE around an in-toto statement about the manifest
+
+events.jsonl repeats the leaves that a part is about, as they stand in 09-log. verify.py says of every file what it proved, and what the signer of the
+pack only says.
 """
 
 
@@ -97,7 +118,7 @@ def make(source: Source, out: Path, *, key: SigningKey, now: UnixTime) -> Made:
     """
     if out.exists():
         raise Conflict("output-exists", f"{out} exists already; it is not replaced.", fix="Name another file, or move this one away.")
-    for kept in source.since:
+    for kept in (*source.since, *(one for one, _ in source.stamps)):
         if kept.origin != source.checkpoint.origin or kept.size > source.checkpoint.size:
             raise Conflict(
                 "checkpoint-ahead", f"A kept checkpoint of {kept.size} leaves is not of the past of this log.", fix="Find out why first."
@@ -123,6 +144,7 @@ def _write(source: Source, file: BinaryIO, *, key: SigningKey, now: UnixTime) ->
     if source.redaction.classes:
         for body in segment.bodies(source.files, source.segment, source.checkpoint):
             source.redaction.line(body)
+    writer.put("00-readme.txt", _README.encode())
     for id_, title, part in parts.PARTS:
         source.absent = []
         names = []
@@ -130,7 +152,6 @@ def _write(source: Source, file: BinaryIO, *, key: SigningKey, now: UnixTime) ->
             _stream(writer, name, pieces, source)
             names.append(name)
         told.append({"id": id_, "title": title, "files": names, "absent": list(source.absent)})
-    writer.put("about.txt", _ABOUT.encode())
     writer.put("verify.py", VERIFIER.read_bytes())
     begin, end = source.tally.begin, source.tally.end
     manifest = canonical(

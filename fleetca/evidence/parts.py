@@ -215,7 +215,7 @@ def log(source: Source) -> Iterator[File]:
     before, after = segment.proof(source.files, source.segment)
     kept = [
         {"size": one.size, "proof": [digest.hex() for digest in segment.consistency(source.files, one, source.segment)]}
-        for one in sorted(source.since, key=lambda one: one.size)
+        for one in sorted({one.size: one for one in (*source.since, *(one for one, _ in source.stamps))}.values(), key=lambda one: one.size)
         if one.size
     ]
     told = {
@@ -225,7 +225,11 @@ def log(source: Source) -> Iterator[File]:
         "consistency": kept,
     }
     yield "09-log/proof.json", document(told)
-    source.absent.append("time stamps of a third party (RFC 3161) on the checkpoint: nobody is asked for one")
+    for one, reply in sorted(source.stamps, key=lambda stamp: str(stamp[0].size)):
+        yield f"09-log/stamps/{one.size}", [one.note]
+        yield f"09-log/stamps/{one.size}.tsr", [reply]
+    if not source.stamps:
+        source.absent.append("time stamps of a third party (RFC 3161) on checkpoints: have one stamped, and give it with --stamp")
 
 
 def requirements(source: Source) -> Iterator[File]:

@@ -41,6 +41,9 @@ class Source:
     segment: Segment
     redaction: Redaction
     since: Sequence[Checkpoint] = ()
+    """Checkpoints that the auditor kept."""
+    stamps: Sequence[tuple[Checkpoint, bytes]] = ()
+    """Checkpoints with the time stamps that others gave for them (RFC 3161), by their size."""
     ceremonies: Sequence[Path] = ()
     stations: Sequence[Path] = ()
     matrix: Path | None = None

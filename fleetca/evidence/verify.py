@@ -3,8 +3,9 @@
 
     python3 verify.py PACK --signer SHA256 [--log-key LINE] [--root SHA256] [--since CHECKPOINT]...
 
-Ends with 0 when everything holds, with 8 when something does not and says its name, with 2 when it was asked wrongly. What it is pinned to must
-come from elsewhere than the pack: who made a pack could have made all of it. It says which parts it proved and which it read only.
+Ends with 0 when everything holds, with 8 when something does not and says its name, with 2 when it was asked wrongly or openssl is not there. What it
+is pinned to must come from elsewhere than the pack: who made a pack could have made all of it. It says what it proved (ok), what is only said or
+absent (note), and what it refuses. Needs Python 3.9 or later, and OpenSSL 3.0 or later; 3.5 for ML-DSA.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,6 +41,12 @@ LONGEST_LINE = 1 << 18
 LONGEST_DOCUMENT = 64 << 20
 PIECE = 1 << 20
 SAMPLE = 32
+_SAID = (
+    "01-policy/", "03-authorities/links/", "03-authorities/pins.json", "04-inventory/cbom.json", "04-inventory/keys.json", "04-inventory/sbom.json",
+    "05-issuance/lint.json", "07-devices/devices.jsonl", "07-devices/stations.json", "08-access/operators.json", "08-access/roles.json", "10-", "12-", "13-",
+)  # fmt: skip
+"""What no check holds against anything."""
+_STAMPED = re.compile(r"09-log/stamps/[0-9]+")
 NAME = re.compile(r"[a-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,4}")
 FULL = 0xFFFFFFFF
 
@@ -66,6 +74,11 @@ def strict_json(octets: bytes, name: str) -> Any:
     if not same:
         raise RefusedError("unreadable", f"{name} is not written in the one form that it has")
     return found
+
+
+def day(seconds: int) -> str:
+    """A time for people."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")  # noqa: UP017 - Python 3.9
 
 
 def b64(text: str) -> bytes:
@@ -275,10 +288,12 @@ def check_signature(spki: bytes, signature: bytes, message: bytes, what: str) ->
     """By openssl. ML-DSA needs one of 3.5 or later."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(Path(folder) / name) for name in ("key", "data", "signature")]
-        for path, octets in zip(paths, (pem("PUBLIC KEY", spki).encode(), message, signature), strict=True):
+        for path, octets in zip(paths, (pem("PUBLIC KEY", spki).encode(), message, signature)):  # noqa: B905 - Python 3.9
             Path(path).write_bytes(octets)
         key, data, made = paths
         digest = next((("-digest", name) for oid, name in _DIGESTS if oid in spki[:32]), ())
+        if openssl("pkey", "-pubin", "-in", key, "-noout")[0] != 0:
+            raise RefusedError("unknown-key", f"this openssl cannot read the key for {what}: take a later one, 3.5 for ML-DSA")
         code, said = openssl("pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin", *digest, "-in", data, "-sigfile", made)
     if code != 0:
         raise RefusedError("signature", f"{what} does not hold ({said.strip().splitlines()[0] if said.strip() else 'openssl says no'})")
@@ -522,10 +537,10 @@ class Beside:
 
 
 class Verification:
-    """One pack under examination. `told` collects (ok | note | REFUSED, check, what)."""
+    """One pack under examination. `told` collects (ok | note | REFUSED, check, what); `hear` is told each at once."""
 
-    def __init__(self, pack: Pack, asked: argparse.Namespace) -> None:
-        self.pack, self.asked = pack, asked
+    def __init__(self, pack: Pack, asked: argparse.Namespace, hear: Callable[[str, str, str], None] = lambda *_: None) -> None:
+        self.pack, self.asked, self._hear = pack, asked, hear
         self.told: list[tuple[str, str, str]] = []
         self.manifest: dict[str, Any] = {}
         self.ceremonies: dict[str, dict[str, Any]] = {}
@@ -539,7 +554,10 @@ class Verification:
         self.start = 0
 
     def say(self, level: str, check: str, what: str) -> None:
+        # What stands in a pack came from outside: it must not steer the terminal.
+        what = "".join(one if one.isprintable() else "?" for one in what)
         self.told.append((level, check, what))
+        self._hear(level, check, what)
 
     def run(self) -> bool:
         """Whether all holds. What comes first is what the rest is believed by: where it fails, the rest is not looked at."""
@@ -550,6 +568,7 @@ class Verification:
             ("log", self.check_log),
         ]
         rest: list[tuple[str, Callable[[], None]]] = [
+            ("stamps", self.check_stamps),
             ("events", self.check_events),
             ("statistics", self.check_statistics),
             ("certificates", self.check_certificates),
@@ -567,11 +586,21 @@ class Verification:
                     check()
                 except RefusedError as error:
                     self.say("REFUSED", name, str(error))
-                except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, struct.error) as error:
                     self.say("REFUSED", name, f"unreadable: {type(error).__name__}: {error}")
                 if not go_on and self.refused:
                     return False
+        self._tell_rest()
         return not self.refused
+
+    def _tell_rest(self) -> None:
+        """What nothing was held against, and what is not there."""
+        for part in self.manifest["parts"]:
+            said = [name.partition("/")[2] for name in part["files"] if name.startswith(_SAID)]
+            if said:
+                self.say("note", part["id"], f"not proved, the signer of the pack answers for it: {', '.join(said)}")
+            for what in part["absent"]:
+                self.say("note", part["id"], f"absent: {what}")
 
     @property
     def refused(self) -> bool:
@@ -619,8 +648,8 @@ class Verification:
         if kind != STATEMENT or statement["predicateType"] != PREDICATE or said != {"manifest.json": manifest}:
             raise RefusedError("signature", "what was signed is another manifest")
         if self.asked.not_before and statement["predicate"]["signed_at"] < self.asked.not_before:
-            raise RefusedError("older", f"it was signed at {statement['predicate']['signed_at']}, before what was asked for")
-        self.say("ok", "signature", f"signed at {statement['predicate']['signed_at']} by the key {found}")
+            raise RefusedError("older", f"it was signed on {day(statement['predicate']['signed_at'])}, before what was asked for")
+        self.say("ok", "signature", f"signed on {day(statement['predicate']['signed_at'])} by the key {found}")
         if not self.asked.signer:
             self.say(
                 "note", "signature", "PINNED TO NOTHING: whoever made this pack could have made all of it; give --signer from elsewhere"
@@ -637,8 +666,6 @@ class Verification:
         for part in self.manifest["parts"]:
             for name in part["files"]:
                 self.pack.find(name)
-            for what in part["absent"]:
-                self.say("note", part["id"], f"absent: {what}")
         self.say("ok", "files", "each is the one that was signed for, and there is no other")
         own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
         if hashlib.sha256(self.pack.read("verify.py")).hexdigest() != own:
@@ -657,9 +684,10 @@ class Verification:
         for level, digest in proof["before"]:
             tree.add(level, bytes.fromhex(digest))
         self.start = tree.size
-        if self.start != proof["start"]:
-            raise RefusedError("log-proof", "its proof does not begin where it says")
-        wanted = {one.size for one in kept}
+        if self.start != proof["start"] or set(proof) != {"start", "before", "after", "consistency"}:
+            raise RefusedError("log-proof", "its proof does not begin where it says, or says something else")
+        stamped = [(name, Checkpoint(self.pack.read(name, PIECE), key, name)) for name in self.pack.entries if _STAMPED.fullmatch(name)]
+        wanted = {one.size for one in kept} | {one.size for _, one in stamped}
         roots = {tree.size: tree.root()} if tree.size in wanted else {}
         withheld, edge = 0, [0, 0]
         self.beside = Beside(self.pack, withheld=self.withheld)
@@ -691,10 +719,15 @@ class Verification:
         told = f"leaves {self.start} to {end - 1} of {checkpoint.size} of {checkpoint.origin} lead to its signed root"
         self.say("ok", "log", told + (f"; {withheld} of them are withheld, each proved by its hash" if withheld else ""))
         self.say("note", "log", f"signatures of witnesses on its checkpoint, not judged here: {checkpoint.others}")
-        self._held_against(kept, roots, checkpoint, proof)
+        self._held_against(list(zip(self.asked.since, kept)), roots, checkpoint, proof)  # noqa: B905 - Python 3.9
+        if not kept:
+            self.say("note", "log", "held against no checkpoint that was kept elsewhere: who holds the log's key could have rewritten it")
+        self._held_against(stamped, roots, checkpoint, proof)
 
-    def _held_against(self, kept: Sequence[Checkpoint], roots: dict[int, bytes], mine: Checkpoint, proof: dict[str, Any]) -> None:
-        for path, one in zip(self.asked.since, kept, strict=True):
+    def _held_against(
+        self, kept: Sequence[tuple[str, Checkpoint]], roots: dict[int, bytes], mine: Checkpoint, proof: dict[str, Any]
+    ) -> None:
+        for path, one in kept:
             if one.origin != mine.origin:
                 raise RefusedError("another-log", f"{path} is a checkpoint of {one.origin}")
             if one.size > mine.size:
@@ -714,8 +747,6 @@ class Verification:
             if not holds and one.size != 0:
                 raise RefusedError("forked", f"its log does not begin with the {one.size} leaves that {path} was signed for")
             self.say("ok", "log", f"it begins with the {one.size} leaves of {path}")
-        if not kept:
-            self.say("note", "log", "held against no checkpoint that was kept elsewhere: who holds the log's key could have rewritten it")
 
     def _leaf(self, line: bytes) -> dict[str, Any]:
         leaf = json.loads(line)
@@ -752,6 +783,27 @@ class Verification:
             _, persons = self.proposals.get(leaf["request"], ("", set()))
             said = {leaf["person"]} if leaf["message_sha256"] and leaf["state"] in ("open", "approved") else set()
             self.proposals[leaf["request"]] = (leaf["state"], persons | said)
+
+    def check_stamps(self) -> None:
+        """Time stamps of others on checkpoints (RFC 3161), by openssl and the certificate of who stamped."""
+        for name in [name for name in self.pack.entries if _STAMPED.fullmatch(name)]:
+            with tempfile.TemporaryDirectory() as folder:
+                data, reply = Path(folder, "data"), Path(folder, "reply")
+                data.write_bytes(self.pack.read(name, PIECE))
+                reply.write_bytes(self.pack.read(f"{name}.tsr", PIECE))
+                code, said = openssl("ts", "-reply", "-in", str(reply), "-text")
+                at = re.search(r"Time stamp: (.+)", said)
+                if code != 0 or at is None:
+                    raise RefusedError("stamp", f"{name}.tsr is no time stamp")
+                if not self.asked.tsa:
+                    self.say("note", "stamps", f"{name} says it was stamped on {at[1]}; give --tsa to have that judged")
+                    continue
+                arguments = ["-verify", "-data", str(data), "-in", str(reply), "-CAfile", self.asked.tsa, "-untrusted", self.asked.tsa]
+                # It held when it was made: who stamped may have ended since.
+                code, said = openssl("ts", *arguments, "-no_check_time")
+            if code != 0 or "Verification: OK" not in said:
+                raise RefusedError("stamp", f"the time stamp on {name} does not hold: {said.strip()[-200:]}")
+            self.say("ok", "stamps", f"{name} was there on {at[1]}, says who is trusted for that")
 
     def check_events(self) -> None:
         told = self.beside.finish()
@@ -1125,6 +1177,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--log-key", help="the log's public key, name+id+base64, or a file with that line")
     parser.add_argument("--root", action="append", default=[], help="SHA-256 of a root certificate that is trusted; may be repeated")
     parser.add_argument("--since", action="append", default=[], help="a checkpoint that was kept elsewhere; may be repeated")
+    parser.add_argument("--tsa", help="certificates (PEM) of who is trusted to stamp checkpoints with a time (RFC 3161)")
     parser.add_argument("--period", help="the period that the pack must be about: 2026-01-01..2026-12-31")
     parser.add_argument("--not-before", type=int, help="refuse a pack that was signed before this (Unix seconds)")
     parser.add_argument("--disclosed", action="append", default=[], help="a leaf that was withheld and is shown to you; may be repeated")
@@ -1139,25 +1192,28 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 def main(given: Sequence[str] | None = None) -> int:
     asked = _arguments(given)
-    told: list[tuple[str, str, str]] = []
+    told: list[dict[str, str]] = []
+
+    def hear(level: str, check: str, what: str) -> None:
+        told.append({"level": level, "check": check, "what": what})
+        if not asked.json:
+            sys.stdout.write(f"{level:<8} {check:<15} {what}\n")
+            sys.stdout.flush()
+
     held = False
     try:
+        openssl("version")
         with open(asked.pack, "rb") as file:  # noqa: PTH123
-            verification = Verification(Pack(file), asked)
-            held = verification.run()
-            told = verification.told
+            held = Verification(Pack(file), asked, hear).run()
     except RefusedError as error:
-        told.append(("REFUSED", "container", str(error)))
+        hear("REFUSED", "container", str(error))
     except OSError as error:
-        told.append(("REFUSED", "files", f"unreadable: {error.filename or asked.pack}: {error.strerror}"))
-    # What stands in a pack came from outside: it must not steer the terminal.
-    told = [(level, check, "".join(one if one.isprintable() else "?" for one in what)) for level, check, what in told]
+        # Of the machine or the command line; says nothing about the pack.
+        sys.stderr.write(f"verify.py: {error.filename or asked.pack}: {error.strerror}\n")
+        return 2
     if asked.json:
-        rows = [{"level": level, "check": check, "what": what} for level, check, what in told]
-        sys.stdout.write(json.dumps({"verdict": "holds" if held else "refused", "told": rows}, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps({"verdict": "holds" if held else "refused", "told": told}, indent=2, ensure_ascii=False) + "\n")
     else:
-        for level, check, what in told:
-            sys.stdout.write(f"{level:<8} {check:<13} {what}\n")
         sys.stdout.write("The pack holds.\n" if held else "The pack is REFUSED.\n")
     return 0 if held else 8
 

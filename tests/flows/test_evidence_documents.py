@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,7 +150,7 @@ def signer() -> MemoryKey:
     return MemoryKey(KeyName("liar"), make_private_key(AlgorithmName("p256")))
 
 
-def check(files: Files, signer: MemoryKey, out: Path) -> tuple[int, list[tuple[str, str, str]]]:
+def check(files: Files, signer: MemoryKey, out: Path, *more: object) -> tuple[int, list[tuple[str, str, str]]]:
     """What the verifier says of these files under a manifest and a signature that fit."""
     kept = {name: octets for name, octets in sorted(files.items()) if name not in {"manifest.json", "signature.json"}}
     manifest = json.loads(files["manifest.json"])
@@ -165,7 +166,7 @@ def check(files: Files, signer: MemoryKey, out: Path) -> tuple[int, list[tuple[s
         writer.close()
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        code = verify.main([str(out), "--signer", hashlib.sha256(signer.spki).hexdigest(), "--json"])
+        code = verify.main([str(out), "--signer", hashlib.sha256(signer.spki).hexdigest(), "--json", *map(str, more)])
     return code, [(one["level"], one["check"], one["what"]) for one in json.loads(said.getvalue())["told"]]
 
 
@@ -333,3 +334,102 @@ def test_what_the_looking_commands_said_goes_with_it(fleet: Fleet, tmp_path: Pat
     assert json.loads(read(tmp_path / "pack.zip")["13-findings/doctor.json"]) == {"findings": 0, "checks": []}
     (tmp_path / "doctor.json").write_text("No findings.")
     assert make(fleet, tmp_path / "other.zip", "--doctor", tmp_path / "doctor.json") == 2
+
+
+# ---- What is proved, and what is only said -------------------------------------------------------------------------------
+
+
+def _said(files: Files) -> list[str]:
+    return [name for name in files if name.startswith(verify._SAID)]
+
+
+def _other(octets: bytes) -> bytes:
+    middle = len(octets) // 2
+    return octets[:middle] + bytes((octets[middle] ^ 1,)) + octets[middle + 1 :] if octets else b"x\n"
+
+
+def test_what_no_check_holds_against_anything_is_named(files: Files, signer: MemoryKey, tmp_path: Path) -> None:
+    changed = {name: _other(octets) if name in _said(files) else octets for name, octets in files.items()}
+    code, told = check(changed, signer, tmp_path / "pack.zip")
+    assert code == 0, told
+    named = " ".join(what for level, _, what in told if level == "note" and what.startswith("not proved"))
+    assert all(name.partition("/")[2] in named for name in _said(files))
+
+
+@pytest.mark.full
+def test_every_other_file_is_proved(files: Files, signer: MemoryKey, tmp_path: Path) -> None:
+    """Under a signature that fits: whatever was changed, something in the record speaks against it."""
+    for name in files.keys() - {"00-readme.txt", "verify.py", "manifest.json", "signature.json", *_said(files)}:
+        code, _ = check({**files, name: _other(files[name])}, signer, tmp_path / "pack.zip")
+        assert code == 8, f"{name} was changed, and nothing spoke against it"
+
+
+def test_what_is_wrong_with_the_machine_is_not_blamed_on_the_pack(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify.main([str(tmp_path / "none.zip"), "--unpinned"]) == 2
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert verify.main([str(tmp_path / "none.zip"), "--unpinned"]) == 2
+    said = capsys.readouterr()
+    assert "none.zip: No such file" in said.err and "openssl: No such file" in said.err
+    assert "REFUSED" not in said.out
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"kind":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", b'{"at":1,"kind":"\x1b[31m"}\n', b"\xff\n", b"x" * 300_000 + b"\n"]
+)
+def test_a_leaf_that_is_a_trap_is_refused(files: Files, signer: MemoryKey, tmp_path: Path, line: bytes) -> None:
+    code, told = check({**files, "09-log/leaves.jsonl": line + files["09-log/leaves.jsonl"]}, signer, tmp_path / "trap.zip")
+    assert code == 8
+    assert all(what.isprintable() for _, _, what in told)
+
+
+# ---- Time stamps of others (RFC 3161), given and judged by openssl -----------------------------------------------------------
+
+
+class Stamper:
+    """A time-stamping authority."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder, self.certificate = folder, folder / "tsa.pem"
+        (folder / "tsa.cnf").write_text(
+            "[tsa]\ndefault_tsa = one\n[one]\nserial = serial\ndefault_policy = 1.2.3.4\ndigests = sha256\nsigner_digest = sha256\n"
+            "ess_cert_id_alg = sha256\n[req]\nprompt = no\ndistinguished_name = name\nx509_extensions = usage\n[name]\nCN = Notary\n"
+            "[usage]\nextendedKeyUsage = critical, timeStamping\nkeyUsage = critical, digitalSignature\nbasicConstraints = CA:false\n"
+        )
+        self._run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "30",
+                  "-config", "tsa.cnf", "-keyout", "tsa.key", "-out", "tsa.pem")  # fmt: skip
+
+    def stamp(self, checkpoint: bytes, at: Path) -> None:
+        """A checkpoint kept at `at`, with its stamp beside."""
+        at.write_bytes(checkpoint)
+        self._run("ts", "-query", "-data", str(at), "-sha256", "-cert", "-out", "query")
+        self._run(
+            "ts", "-reply", "-config", "tsa.cnf", "-queryfile", "query", "-inkey", "tsa.key", "-signer", "tsa.pem", "-out", f"{at}.tsr"
+        )
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
+
+
+def test_a_checkpoint_that_somebody_else_stamped_was_there_then(fleet: Fleet, signer: MemoryKey, tmp_path: Path) -> None:
+    notary, other = Stamper(tmp_path / "notary"), Stamper(tmp_path / "other")
+    kept = tmp_path / "checkpoint"
+    notary.stamp(fleet.office.checkpoint, kept)
+    assert make(fleet, tmp_path / "pack.zip", "--stamp", kept) == 0
+    held = read(tmp_path / "pack.zip")
+    (name,) = [name for name in held if name.startswith("09-log/stamps/") and not name.endswith(".tsr")]
+    assert held[name] == fleet.office.checkpoint
+    code, told = check(held, signer, tmp_path / "1.zip")
+    assert code == 0 and any("give --tsa" in what for _, check, what in told if check == "stamps")
+    code, told = check(held, signer, tmp_path / "2.zip", "--tsa", notary.certificate)
+    assert code == 0 and any(level == "ok" for level, check, _ in told if check == "stamps"), told
+    other.stamp(fleet.office.checkpoint + b"\n", tmp_path / "another")
+    stranger = {**held, f"{name}.tsr": (tmp_path / "another.tsr").read_bytes()}
+    for files, trusted in ((held, other), (stranger, other), ({**held, f"{name}.tsr": b"x"}, notary)):
+        code, told = check(files, signer, tmp_path / "3.zip", "--tsa", trusted.certificate)
+        assert code == 8 and ("REFUSED", "stamps", "stamp") in {(level, check, what.partition(":")[0]) for level, check, what in told}, told
+    forked = Office(tmp_path / "fork", devices=0)
+    notary.stamp(forked.checkpoint, kept)
+    assert make(fleet, tmp_path / "never.zip", "--stamp", kept) != 0, "a checkpoint of another log"
