@@ -52,7 +52,10 @@ def change(
 
     Raises:
         Conflict: who joins is in it, or who leaves is not (`group-member`); or the key is the old one (`group-key-again`).
+        Unauthenticated: the members' keys are not those of the epoch before (`unwrap-failed`): nobody could read the next one.
     """
+    known = min(before.members)
+    read(before, known, of(known))
     joining, leaving, members = set(join), set(leave), set(before.members)
     if (joining & members) or (leaving - members) or (joining & leaving):
         wrong = sorted((joining & members) | (leaving - members) | (joining & leaving))

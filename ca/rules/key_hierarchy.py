@@ -127,7 +127,11 @@ def check(keys: Sequence[Key]) -> None:
         raise Malformed("no-hierarchy", "No key is declared.")
     wrong = judge(keys)
     if wrong:
-        raise Unacceptable("key-hierarchy", f"The hierarchy of keys is not lawful: {len(wrong)} findings.", why=" ".join(wrong))
+        raise Unacceptable(
+            "key-hierarchy",
+            f"The hierarchy of keys is not lawful: {len(wrong)} {'finding' if len(wrong) == 1 else 'findings'}.",
+            why=" ".join(wrong),
+        )
 
 
 # ---- Pictures -------------------------------------------------------------------------------------------------------
@@ -147,9 +151,13 @@ def _rows(keys: Sequence[Key]) -> list[tuple[int, Key]]:
     return list(walk(None, 0))
 
 
+def _said(key: Key) -> str:
+    return f"{key.purposes[0]}, {key.algorithm}"
+
+
 def text(keys: Sequence[Key]) -> str:
     """An indented list."""
-    return "\n".join(f"{'  ' * depth}{key.name} ({key.purposes[0]}, {key.algorithm})" for depth, key in _rows(keys))
+    return "\n".join(f"{'  ' * depth}{key.name} ({_said(key)})" for depth, key in _rows(keys))
 
 
 def dot(keys: Sequence[Key]) -> str:
@@ -158,17 +166,19 @@ def dot(keys: Sequence[Key]) -> str:
     def quoted(words: str) -> str:
         return '"' + words.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
-    lines = [f"  {quoted(key.name)} [label={quoted(f'{key.name}|{key.purposes[0]}, {key.algorithm}')}];" for _, key in _rows(keys)]
+    lines = [f"  {quoted(key.name)} [label={quoted(key.name)[:-1]}\\n{quoted(_said(key))[1:]}];" for _, key in _rows(keys)]
     lines += [f"  {quoted(key.parent)} -> {quoted(key.name)};" for _, key in _rows(keys) if key.parent is not None]
-    return "digraph keys {\n  node [shape=record];\n" + "\n".join(lines) + "\n}\n"
+    return "digraph keys {\n  node [shape=box];\n" + "\n".join(lines) + "\n}\n"
 
 
-_WIDTH, _HEIGHT, _STEP, _INDENT = 260, 34, 46, 40
+_HEIGHT, _STEP, _INDENT, _LETTER = 34, 46, 40, 7.2
+"""In pixels; a letter of that size is at most so wide, in bold."""
 
 
 def svg(keys: Sequence[Key]) -> str:
     """A picture that needs no tool: a box a key, its parent to the left above it."""
     rows = _rows(keys)
+    wide = 16 + max((round(len(line) * _LETTER) for _, key in rows for line in (key.name, _said(key))), default=0)
     place = {key.name: (depth * _INDENT + 8, number * _STEP + 8) for number, (depth, key) in enumerate(rows)}
     parts = []
     for _, key in rows:
@@ -176,12 +186,12 @@ def svg(keys: Sequence[Key]) -> str:
         if key.parent is not None:
             left, above = place[key.parent]
             parts.append(f'<path d="M{left + 16} {above + _HEIGHT}V{y + _HEIGHT // 2}H{x}" fill="none" stroke="#555"/>')
-        parts.append(f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" fill="#fff" stroke="#222"/>')
+        parts.append(f'<rect x="{x}" y="{y}" width="{wide}" height="{_HEIGHT}" fill="#fff" stroke="#222"/>')
         parts.append(f'<text x="{x + 8}" y="{y + 14}" font-weight="bold">{html.escape(key.name)}</text>')
-        parts.append(f'<text x="{x + 8}" y="{y + 28}">{html.escape(f"{key.purposes[0]}, {key.algorithm}")}</text>')
-    wide = max((x for x, _ in place.values()), default=0) + _WIDTH + 8
+        parts.append(f'<text x="{x + 8}" y="{y + 28}">{html.escape(_said(key))}</text>')
+    right = max((x for x, _ in place.values()), default=0) + wide + 8
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{len(rows) * _STEP + 8}" font-family="sans-serif" font-size="11">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{right}" height="{len(rows) * _STEP + 8}" font-family="sans-serif" font-size="11">\n'
         + "\n".join(parts)
         + "\n</svg>\n"
     )

@@ -89,15 +89,21 @@ def with_key(vault: Vault, master: bytes, tenant: str, device: str, *, drawn: by
 
 
 def shred(vault: Vault, tenant: str, device: str | None = None) -> Vault:
-    """The vault without the key of a device, or of a tenant and all its devices. Repeating is harmless."""
+    """The vault without the key of a device, or of a tenant and all its devices. Repeating is harmless.
+
+    Raises:
+        NotFound: nothing was ever sealed for it (`no-data-key`): whoever misspelt a name must not believe that something is forgotten.
+    """
     tenant = ids.device_id(tenant)
+    named = tenant if device is None else _names(tenant, device)[1]
+    if not {named, tenant} & vault.shredded and named not in vault.tenants and named not in vault.devices:
+        raise NotFound("no-data-key", f"Nothing was ever sealed for {named}.")
     if device is None:
         devices = {name: octets for name, octets in vault.devices.items() if not name.startswith(f"{tenant}/")}
         tenants = {name: octets for name, octets in vault.tenants.items() if name != tenant}
         return Vault(tenants, devices, vault.shredded | {tenant})
-    name = _names(tenant, device)[1]
     return replace(
-        vault, devices={each: octets for each, octets in vault.devices.items() if each != name}, shredded=vault.shredded | {name}
+        vault, devices={each: octets for each, octets in vault.devices.items() if each != named}, shredded=vault.shredded | {named}
     )
 
 

@@ -65,8 +65,11 @@ def derive(secret: Path, salt: str, label: str, device: str, role: str, epoch: i
     made = rule.derive(secret_key(secret), salt=octets, purpose=rule.Purpose(label, device, role, epoch), length=length)
     _write(out, made)
     check = wraps.check_value(made) if length in wraps.SIZES else None
+    info = rule.info(rule.Purpose(label, device, role, epoch), length).hex()
     output.result(
-        {"file": str(out), "octets": length, "check": check}, f"{out}: {length} octets, check value {check or '-'}", as_json=as_json
+        {"file": str(out), "octets": length, "check": check, "info": info},
+        f"{out}: {length} octets, check value {check or '-'}",
+        as_json=as_json,
     )
 
 
@@ -183,7 +186,7 @@ def hierarchy(file: Path, draw: str) -> None:
     try:
         declared = tomllib.loads(reach.read(str(file)).decode())["keys"]
         keys = [
-            rule.Key(str(name), tuple(each["purposes"]), str(each["algorithm"]), each.get("parent"), str(each.get("note", "")))
+            rule.Key(str(name), _purposes(name, each["purposes"]), str(each["algorithm"]), each.get("parent"), str(each.get("note", "")))
             for name, each in declared.items()
             if each.keys() <= {"purposes", "algorithm", "parent", "note"} or _unknown(name, each)
         ]
@@ -196,6 +199,12 @@ def hierarchy(file: Path, draw: str) -> None:
         ) from None
     rule.check(keys)
     click.echo({"text": rule.text, "dot": rule.dot, "svg": rule.svg}[draw](keys).rstrip("\n"))
+
+
+def _purposes(name: str, given: object) -> tuple[str, ...]:
+    if not isinstance(given, list):
+        raise TypeError(f'{name}: purposes is a list, such as ["signature"]')
+    return tuple(map(str, given))
 
 
 def _unknown(name: str, each: dict[str, object]) -> bool:
