@@ -15,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,8 @@ from ca.rules.line import Unit
 from fleetca.folder import make_folder, put_new, understood
 
 PIECE: Final = 1 << 18
+FEW: Final = 8
+"""Units at once, up to which their names are looked for in a file before it is taken apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +165,11 @@ class Station:
         """
         return read_shift(self._file(self._session()))
 
-    def add(self, units: Iterable[Unit], key: MemoryKey, *, now: UnixTime, earlier: frozenset[str] | None = None) -> Sequence[Unit]:
+    def add(self, units: Sequence[Unit], key: MemoryKey, *, now: UnixTime) -> Sequence[Unit]:
         """Put units on record against the quota of who is logged in: their lines, and one seal over them.
 
         Args:
             units: their numbers and dates are given here.
-            earlier: devices of the station's other shifts, where they are known.
 
         Raises:
             Denied: nobody is logged in, or a unit was provisioned here before (`unit-locked`).
@@ -176,13 +177,13 @@ class Station:
         """
         with self.alone():
             at = self.current()
-            known = set(at.devices) | (self.devices(but=at.path) if earlier is None else earlier)
+            known = at.devices | self.made_before([one.device for one in units], but=at.path)
             text, count, head, before = list[bytes](), at.count, at.head, at.last
-            made: list[Unit] = []
+            made, fresh = list[Unit](), set[str]()
             for one in units:
-                if one.device in known:
+                if one.device in known or one.device in fresh:
                     raise _locked(one.device)
-                known.add(one.device)
+                fresh.add(one.device)
                 count += 1
                 # A clock that was set back by a little must not stop the line.
                 unit = replace(one, number=count, date=max(now, before) if now >= before - line.SKEW else now)
@@ -197,22 +198,35 @@ class Station:
                 append(at.path, b"\n".join(text) + b"\n", at=at.size)
         return made
 
-    def check(self, devices: Iterable[str], *, now: UnixTime) -> None:
+    def check(self, devices: Sequence[str], *, now: UnixTime) -> None:
         """Whether units of these names could be put on record now.
 
         Raises:
             Denied, Unacceptable: as `add`.
         """
         at = self.current()
-        known = self.devices()
+        known = at.devices | self.made_before(devices, but=at.path)
         for place, device in enumerate(devices, 1):
             if device in known:
                 raise _locked(device)
             line.within(Unit(at.count + place, DeviceId(device), b"", now), at.shift, before=at.last)
 
-    def devices(self, *, but: Path | None = None) -> set[str]:
-        """Every unit of every shift, or of all but one."""
-        return {device for file in self.files() if file != but for device in read_shift(file).devices}
+    def made_before(self, devices: Sequence[str], *, but: Path) -> set[str]:
+        """Those of some units that stand in a shift, all but one.
+
+        Years of shifts lie here, and a unit is asked for every few seconds: a file is taken apart only where the octets of a name are in it.
+        """
+        found: set[str] = set()
+        for file in self.files():
+            if file != but and (len(devices) > FEW or _names_one(file, devices)):
+                found |= read_shift(file).devices.intersection(devices)
+        return found
+
+
+def _names_one(file: Path, devices: Sequence[str]) -> bool:
+    octets = file.read_bytes()
+    # As a unit's line has it: canonical JSON, in which an id needs no escapes.
+    return any(f'"device":"{device}"'.encode() in octets for device in devices)
 
 
 def _locked(device: str) -> Denied:
