@@ -40,7 +40,7 @@ from ca.store.writes_issuance import (
 
 T = TypeVar("T")
 
-AT_ONCE = 64
+AT_ONCE = 16
 """Things that one question asks for; fewer are filled up with the last."""
 
 _ASKED = tuple(f"asked_{number}" for number in range(AT_ONCE))

@@ -16,7 +16,12 @@ from ca.store.writes import Writes
 _l = t.leaves.c
 
 APPEND_LEAF = insert(t.leaves).values(hash=param("hash"), body=param("body"))
-POSITION_TAKEN = sa.select(_l.id).where(_l.position == param("position"), sa.text("position IS NOT NULL"))
+PLACES_TAKEN = (
+    sa.select(_l.position)
+    .where(_l.position >= param("start"), _l.position < param("end"), sa.text("position IS NOT NULL"))
+    .order_by(_l.position)
+    .limit(sa.literal_column("1"))
+)
 ASSIGN = sa.update(t.leaves).where(_l.id == param("the_id"), sa.text("position IS NULL")).values(position=param("the_position"))
 RECORD_CHECKPOINT = insert(t.checkpoints).values(values_of(t.checkpoints)).on_conflict_do_nothing()
 CHECKPOINT_ROOT = sa.select(t.checkpoints.c.root, t.checkpoints.c.origin).where(t.checkpoints.c.size == param("size"))
@@ -45,13 +50,17 @@ class RecordWrites(Writes):
         """Give the leaves their places: the first of `ids` gets `start`, the next `start + 1` ...
 
         Raises:
-            Conflict: one of them has an index, or an index is taken (`leaf-sequenced`).
+            Conflict: one of them has an index, or an index is taken (`leaf-sequenced`). Undo the transaction.
         """
-        for position, number in enumerate(ids, start):
-            if self._first(POSITION_TAKEN, {"position": position}) is not None or not self._change(
-                ASSIGN, {"the_id": number, "the_position": position}
-            ):
-                raise Conflict("leaf-sequenced", f"Leaf {number} or index {position} is taken already.", why="Another sequencer was here.")
+        end = start + len(ids)
+        taken = self._first(PLACES_TAKEN, {"start": start, "end": end})
+        each = [{"the_id": number, "the_position": position} for position, number in enumerate(ids, start)]
+        if taken is not None or self._change_each(ASSIGN, each) != len(ids):
+            raise Conflict(
+                "leaf-sequenced",
+                f"One of {len(ids)} leaves, or an index from {start} to {end - 1}, is taken.",
+                why="Another sequencer was here.",
+            )
 
     def record_checkpoint(self, checkpoint: Checkpoint, *, now: UnixTime) -> None:
         """Remember a signed checkpoint before anyone sees it. The same one again is harmless.
