@@ -21,6 +21,9 @@ class Witness:
         self._journal = journal
         self._waiting: list[bytes] = []
         self._lock = threading.Lock()
+        """Held for a moment: whoever decides the next batch must not wait for the disk."""
+        self._writing = threading.Lock()
+        """Held until the disk has it: records stand in the journal in the order in which they were told."""
 
     def testify(self, records: Sequence[testimony.Record]) -> None:
         """Durable when this returns, with all that waited.
@@ -29,10 +32,15 @@ class Witness:
             StoreUnavailable: nothing may be signed; what waited goes on waiting.
         """
         octets = [testimony.write(record) for record in records]
-        with self._lock:
-            if self._waiting or octets:
-                self._journal.append([*self._waiting, *octets])
-                self._waiting.clear()
+        with self._writing:
+            with self._lock:
+                waited = len(self._waiting)
+                told = [*self._waiting, *octets]
+            if told:
+                self._journal.append(told)
+                with self._lock:
+                    # What came meanwhile stands behind these.
+                    del self._waiting[:waited]
 
     def later(self, records: Sequence[testimony.Record]) -> None:
         """Keep for the next write."""
@@ -46,6 +54,5 @@ class Witness:
 
     @property
     def waiting(self) -> int:
-        """How many records are not in the journal yet."""
-        with self._lock:
-            return len(self._waiting)
+        """How many records are not in the journal yet. Waits for nobody."""
+        return len(self._waiting)
