@@ -61,12 +61,13 @@ from ca.rules.attestation.tpm import Proof, prove
 from ca.rules.caps import Allowance, spend
 from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
-from ca.rules.device_life import as_shown, fits
+from ca.rules.device_life import as_shown, channel, fits
 from ca.rules.issuers import Ability, check_ability, newest
 from ca.rules.lint.certificate import lint
 from ca.rules.reread import verify_signed
 from ca.rules.serial import RANDOM_OCTETS, make_serial
 from ca.rules.tenancy import within_quota
+from ca.two_persons import TwoPersons
 from ca.witness import Witness
 
 SERIAL_TRIES = 3
@@ -184,6 +185,7 @@ class Issuing:
         clock: Clock,
         chance: Chance,
         serial_check: bytes,
+        two_persons: TwoPersons | None = None,
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         for name, key in keys.items():
@@ -195,7 +197,7 @@ class Issuing:
                 )
         self._ledger, self._witness, self._keys, self._issuers = ledger, witness, keys, issuers
         self._policy, self._clock, self._chance, self._serial_check = policy, clock, chance, serial_check
-        self._current = policy
+        self._current, self._two_persons = policy, two_persons
         self._failpoint = failpoint
         self._allowances = Allowances(policy.caps_of, "certificates")
         self._tenant_rates: dict[TenantId, Allowance] = {}
@@ -402,6 +404,9 @@ class Issuing:
             before = lineage.predecessor(tx, asked, claim.validated, policy.profile(asked.profile), now=now)
             asked = asking.following(asked, claim.validated, before, now=now)
         given = grant.grant(claim, asked, policy, device=device, now=now)
+        if operator is not None and self._two_persons is not None and claim.kind is EvidenceKind.local:
+            way = channel(claim.peer.role, claim.kind)
+            said += self._two_persons.certify(tx, operator, csr.spki_sha256, actor=given.actor, channel=way, now=now)
         profile = policy.profile(given.profile)
         issuer = self._issuer(given.issuer, Ability.sign_status if profile.status is StatusKind.nocheck else Ability.issue, now=now)
         check_key_algorithm(profile, csr.algorithm)

@@ -1284,6 +1284,8 @@ class GraveAct(Enum):
     """More certificates are revoked at once than one person may."""
     revive = "revive"
     """The id of a retired device may enrol again."""
+    operator = "operator"
+    """Who may approve gets a key: the second and every further one, and another key of the same one."""
     crl_override = "crl-override"
     """A CRL that the gate refused becomes visible all the same."""
     restore = "restore"

@@ -16,6 +16,7 @@ from ca.lineage import Issuers
 from ca.model import (
     ApprovalDecision,
     Demand,
+    DeviceId,
     Digest,
     EvidenceKind,
     GraveAct,
@@ -30,9 +31,11 @@ from ca.model import (
     UnixTime,
 )
 from ca.ports import Clock, Ledger, Writing
-from ca.rules import device_life, evidence, grant, leaf, permission, testimony
+from ca.rules import device_life, evidence, grant, leaf, permission, renewal, testimony
 from ca.rules import two_persons as rule
+from ca.rules.caps import Power, powers_of
 from ca.rules.clock import trusted
+from ca.rules.grant import OPERATOR_DEVICE
 from ca.rules.message import digest_of
 from ca.witness import Witness
 
@@ -151,6 +154,28 @@ class TwoPersons:
                 continue
             return one
         raise refused or rule.missing(act, found, [each for each in tx.operators() if each.tenant == tenant], now=now)
+
+    def certify(
+        self, tx: Writing, operator: Operator, spki_sha256: Digest, *, actor: str, channel: str, now: UnixTime
+    ) -> tuple[testimony.Record, ...]:
+        """Use up the approval that who may approve gets a certificate, where somebody is there already who can.
+
+        Else whoever may use this machine would be as many persons as it pleases: a name and a key are soon made.
+
+        Raises:
+            Denied: it was not approved.
+        """
+        if not self.demanded(GraveAct.operator) or Power.authorize not in powers_of(operator):
+            return ()
+        if not any(self._can_approve(tx, one, now=now) for one in tx.operators() if one.tenant == operator.tenant):
+            return ()
+        exact = rule.certifying(operator, spki_sha256)
+        return self.take(tx, GraveAct.operator, exact, tenant=operator.tenant, actor=actor, channel=channel, now=now)[1]
+
+    @staticmethod
+    def _can_approve(tx: Writing, one: Operator, *, now: UnixTime) -> bool:
+        own = tx.certificates_of(DeviceId(OPERATOR_DEVICE + one.name)) if Power.authorize in powers_of(one) else ()
+        return any(renewal.live(certificate, now=now) for certificate in own)
 
     def at_load(self) -> Sequence[FleetcaError]:
         """Operators on record whose roles exclude each other: they may do nothing, and are named."""

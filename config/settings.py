@@ -547,10 +547,11 @@ class Log(Form):
 class Approvals(Form):
     """What one person alone does not do."""
 
-    two_persons: Several[Literal["ca-certificate", "profile", "mass-revocation", "restore"]] = Field(
+    two_persons: Several[Literal["ca-certificate", "profile", "mass-revocation", "restore", "operator"]] = Field(
         (),
         description="Acts that one operator asks for and another one approves: `ca-certificate` (a ceremony that brings a new CA), `profile` (a new or "
-        "changed profile takes effect), `mass-revocation`, `restore` (`fleetca recover`, once there is a second person who may approve). "
+        "changed profile takes effect), `mass-revocation`, `restore` (`fleetca recover`, once there is a second person who may approve), `operator` (another one who may approve, or another key of one, "
+        "once there is one). "
         "Reviving the id of a retired device, and publishing a CRL that the gate refused, "
         "always need two persons. `fleetca init` names all of them. To demand less than before needs the approval of two persons too: "
         "`fleetca approvals request demand`; until then what was demanded before stays in force.",
@@ -559,6 +560,13 @@ class Approvals(Form):
     mass_revocation: int = Field(
         100, ge=1, description="More changes of status than this within an hour, by operators, are a mass revocation."
     )
+
+
+class Custody(Form):
+    """What is known here of the custodians' work, which is done elsewhere."""
+
+    drills: Location | None = Field(None, description="Folder with the records of restore drills: what `fleetca keys drill` wrote.")
+    drill_every: Duration = Field(365 * 86400, description="How long after a drill the next one is due.")
 
 
 class TenantSetting(Form):
@@ -595,6 +603,7 @@ class Settings(Form):
     ocsp: Ocsp
     crl: Crl
     approvals: Approvals
+    custody: Custody
     tenants: Several[TenantSetting] = Field(())
     log: Log
 
@@ -635,7 +644,7 @@ class Settings(Form):
         if not isinstance(document, dict):
             return document
         return {
-            section: {} for section in ("profiles", "enroll", "acme", "est", "attestation", "status", "ocsp", "crl", "approvals")
+            section: {} for section in ("profiles", "enroll", "acme", "est", "attestation", "status", "ocsp", "crl", "approvals", "custody")
         } | document
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ca.rules.caps import Power, powers_of
 from ca.rules.demand import in_words, loosens, stricter
-from ca.rules.two_persons import at_load
+from ca.rules.two_persons import at_load, person_of
 from ca.store.engine import open_store
 from fleetca import forms
 from fleetca.verdict import Patient, Verdict, bad, note, ok
@@ -29,7 +29,7 @@ def two_persons(patient: Patient) -> Iterator[Verdict]:
             "Take the change back, or have two persons approve it: fleetca approvals request demand",
         )
     demanded = wanted if known is None else stricter(known, wanted)
-    approving = {one.who.casefold() for one in operators if Power.authorize in powers_of(one)}
+    approving = {person_of(one.who) for one in operators if Power.authorize in powers_of(one)}
     if demanded.acts and len(approving) < demanded.approvers:
         yield note(
             "Nobody could approve what needs two persons.",

@@ -140,6 +140,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
         rules = replace(rules, profiles=accepted.profiles, tenants=forms.tenants(settings, accepted.profiles))
         issuing = Issuing(
             ledger=store.ledger,
+            two_persons=two_persons,
             witness=witness,
             keys=keys,
             issuers=issuers,

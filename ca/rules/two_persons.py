@@ -10,6 +10,7 @@ that does it. What an exact request holds stands in `SUBJECTS`. Knows no databas
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -20,6 +21,7 @@ from ca.der.certificate import read_certificate
 from ca.errors import Conflict, Denied, FleetcaError, Malformed, Misconfigured, NotFound, Unacceptable
 from ca.model import (
     Certificate,
+    Digest,
     GraveAct,
     Operator,
     OperatorName,
@@ -52,6 +54,7 @@ SUBJECTS: Final[Mapping[GraveAct, frozenset[str]]] = {
     GraveAct.profile: frozenset({"profile", "digest"}),
     GraveAct.mass_revocation: frozenset({"root", "requests", "certificates", "reason", "invalid_from"}),
     GraveAct.revive: frozenset({"device"}),
+    GraveAct.operator: frozenset({"operator", "person", "roles", "spki_sha256"}),
     GraveAct.crl_override: frozenset({"issuer", "shard", "number", "tbs_sha256"}),
     GraveAct.demand: frozenset({"acts", "approvers", "mass_revocation"}),
     GraveAct.restore: frozenset(
@@ -164,6 +167,13 @@ def _fit(words: str) -> bool:
     return len(words) <= LONGEST_WORDS and words.isprintable()
 
 
+def certifying(operator: Operator, spki_sha256: Digest) -> str:
+    """The exact request that an operator gets a certificate for this key."""
+    return subject(
+        GraveAct.operator, operator=operator.name, person=operator.who, roles=sorted(operator.roles), spki_sha256=spki_sha256.hex()
+    )
+
+
 # ---- What is answered -----------------------------------------------------------------------------------------------
 
 
@@ -191,10 +201,10 @@ def answered(found: Proposal, said: Statement, words: str, *, approvers: int, no
         return replace(found, state=state, answers=(*found.answers, said), words=words, ended_at=now)
     if own:
         raise Denied("approval-self", "Nobody approves what they ask for.", fix="Another person approves it.")
-    if said.person.casefold() == found.asked.person.casefold():
+    if same_person(said.person, found.asked.person):
         raise _same_person(found.asked, said)
     answers = (*found.answers, said)
-    approved = {one.person.casefold() for one in answers if one.approve}
+    approved = {person_of(one.person) for one in answers if one.approve}
     return replace(found, answers=answers, state=ProposalState.approved if len(approved) >= approvers else ProposalState.open)
 
 
@@ -257,7 +267,7 @@ def distinct(signed: Sequence[tuple[Statement, bytes]]) -> None:
     for (one, key), (other, other_key) in combinations(signed, 2):
         if one.operator == other.operator:
             raise Denied("approval-self", "Nobody approves what they ask for.", why=f"{one.operator} signed twice.")
-        if one.person.casefold() == other.person.casefold():
+        if same_person(one.person, other.person):
             raise _same_person(one, other)
         if key == other_key:
             raise Denied(
@@ -348,6 +358,18 @@ def not_found() -> NotFound:
     return NotFound("no-such-approval", "There is no such request.", why="Or several begin so.", fix="List them: fleetca approvals list")
 
 
+# ---- Persons ----------------------------------------------------------------------------------------------------------
+
+
+def person_of(name: str) -> str:
+    """A person's name as it is compared: however it is written, in capitals, with other spaces, in another form of the same letters (UAX #15, NFKC)."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def same_person(one: str, other: str) -> bool:
+    return person_of(one) == person_of(other)
+
+
 # ---- Roles ----------------------------------------------------------------------------------------------------------
 
 
@@ -357,7 +379,7 @@ def admitted(new: Operator, others: Iterable[Operator]) -> None:
     Raises:
         Unacceptable: two of them exclude each other (`exclusive-roles`).
     """
-    same = [one for one in others if one.name != new.name and one.disabled_at is None and one.who.casefold() == new.who.casefold()]
+    same = [one for one in others if one.name != new.name and one.disabled_at is None and same_person(one.who, new.who)]
     pair = conflict([*new.roles, *(role for one in same for role in one.roles)])
     if pair is not None:
         names = ", ".join(sorted({new.name, *(one.name for one in same)}))

@@ -124,6 +124,29 @@ def demand(**common: Any) -> None:
 
 
 @request.command(
+    help="That the operator NAME, who is on record and may approve, gets a certificate for the key of a CSR. Done by: fleetca operators add NAME --csr FILE"
+)
+@click.argument("name")
+@click.option("--csr", required=True, type=click.Path(exists=True, dir_okay=False), help="Its CSR (PEM or DER).")
+@_options
+def operator(name: str, csr: str, **common: Any) -> None:
+    from pathlib import Path
+
+    from ca.der.csr import read_csr
+    from ca.errors import NotFound
+    from ca.model import GraveAct
+    from ca.rules.two_persons import certifying
+    from fleetca import ceremonies
+
+    key = read_csr(ceremonies.request_file(Path(csr))).spki_sha256
+    with reach.signer(common["settings"]) as (_, signer):
+        found = next((one for one in signer.operators() if one.name == name), None)
+    if found is None:
+        raise NotFound("no-such-operator", f"There is no operator {name!r}.", fix=f"fleetca operators add {name} --role security-officer")
+    _ask(GraveAct.operator, json.loads(certifying(found, key)), **common)
+
+
+@request.command(
     "mass-revocation",
     help="That every issued certificate for which all conditions hold now may be revoked. They are written to a new file, LIST, which the other person"
     " reads; done by: fleetca revoke --list LIST",

@@ -212,15 +212,16 @@ class World:
         )
         ledger = self.store.ledger
         shared = {"ledger": ledger, "issuers": self.issuers, "policy": self.policy, "clock": self.clock}
+        self.two_persons = TwoPersons(**shared, witness=self.witness, demand=self.demand)
         self.issuing = Issuing(
             **shared,
+            two_persons=self.two_persons,
             witness=self.witness,
             keys=keys,
             chance=SystemChance(),
             serial_check=CHECK_KEY,
             failpoint=self.failpoint,
         )
-        self.two_persons = TwoPersons(**shared, witness=self.witness, demand=self.demand)
         self.revoking = Revoking(**shared, witness=self.witness, two_persons=self.two_persons, failpoint=self.failpoint)
         self.tokens = Tokens(**shared, witness=self.witness, chance=SystemChance(), secret=CHECK_KEY)
         self.ordering = Ordering(**shared, witness=self.witness)
