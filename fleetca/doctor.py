@@ -14,7 +14,7 @@ from ca.model import Issuer
 from ca.ports import Clock
 from ca.store.engine import open_store
 from config.settings import Settings
-from fleetca import checks_answers, checks_devices, checks_inside, checks_outside, checks_people, forms
+from fleetca import checks_answers, checks_custody, checks_devices, checks_inside, checks_outside, checks_people, forms
 from fleetca.verdict import Patient, Verdict, bad
 
 CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = (
@@ -34,6 +34,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = 
     ("clones", checks_devices.clones),
     ("exceptions", checks_devices.exceptions),
     ("wipes", checks_devices.unwiped),
+    ("drills", checks_custody.drills),
 )
 
 

@@ -27,6 +27,7 @@ from ca.keys.quorum_backup import Sealing, opened, read_header
 from ca.keys.sealed_file import SealedFileKeyStore
 from ca.keys.shares import SharedKey
 from ca.model import KeyName, KeyPurpose, Quorum, UnixTime
+from ca.rules import drill as rule
 from ca.rules import key_life, transcript
 from ca.rules.leaf import canonical
 from config.settings import Settings
@@ -35,7 +36,6 @@ from fleetca.folder import make_folder, put_new
 log = structlog.get_logger()
 
 MANIFEST: Final = "MANIFEST.json"
-_DRILL: Final = b"fleetca restore drill v1\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +238,5 @@ def _proved(path: Path, key: SharedKey, record: Mapping[str, Any]) -> Mapping[st
             .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         )
         matches = spki == opened_key.spki
-    signature = opened_key.sign(_DRILL + canonical(record))
+    signature = opened_key.sign(rule.signed_octets(record))
     return {"name": path.stem, "opened": True, "spki_sha256": digest, "certificate_matches": matches, "signature": signature.hex()}
-
-
-def drill_octets(record: Mapping[str, Any]) -> bytes:
-    """What each key of a drill's record signed."""
-    return _DRILL + canonical({name: value for name, value in record.items() if name != "keys"})

@@ -175,15 +175,17 @@ def _backup(facts: Facts) -> Answer:
     ]
     if escrowed:
         return Answer(NO, f"Copies are kept of {', '.join(sorted(escrowed))}.", "fleetca keys list")
-    return Answer(OPEN, "When the last restore was practised stands with the custodians, in a ceremony's folder.", "docs/how-to/custody.md")
+    return facts.checks("drills") or Answer(
+        YES, "No key but a CA's has a backup, and restoring one was practised in time.", "docs/how-to/custody.md"
+    )
 
 
 def _wiping(facts: Facts) -> Answer:
     retired = sum(1 for one in facts.reading.every_device() if one.state is DeviceState.retired)
     if not retired:
         return Answer(OPEN, "No device was retired yet.", "fleetca devices list --state retired")
-    return Answer(
-        OPEN, f"{retired} devices are retired; that their keys are gone is told by their receipts.", "fleetca devices list --state retired"
+    return facts.checks("wipes") or Answer(
+        YES, f"Each of the {retired} retired devices that had a certificate sent the receipt of its wipe.", "fleetca devices unwiped"
     )
 
 

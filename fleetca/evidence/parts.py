@@ -27,7 +27,7 @@ from fleetca.evidence import redaction, sbom, segment, verify
 from fleetca.evidence.parts_devices import devices, findings
 from fleetca.evidence.parts_people import access
 from fleetca.evidence.policy_facts import Said
-from fleetca.evidence.source import File, Source, document, pieces
+from fleetca.evidence.source import File, Source, document, given, pieces
 
 _LATE: Final = 3600
 """A leaf is placed in the log within seconds of its row. Rows this much older than the newest leaf are looked up no more."""
@@ -256,7 +256,16 @@ def _matrix(source: Source) -> list[Mapping[str, Any]]:
 
 def drills(source: Source) -> Iterator[File]:
     yield source.events("11-drills/events.jsonl")
-    source.absent.append("reports of incidents, and drills of backups: they are kept by those who run the deployment and by the custodians")
+    folder = source.settings.custody.drills
+    if folder is None:
+        source.absent.append("records of restore drills: the settings do not say where they are ([custody] drills)")
+    elif redaction.OPERATORS in source.redaction:
+        source.absent.append("records of restore drills: withheld, they name custodians")
+    else:
+        read = [document(given(path, "record of a drill", "fleetca keys drill")) for path in sorted(folder.glob("*.json"))]
+        for name, octets in sorted((hashlib.sha256(each[0]).hexdigest()[:16], each) for each in read):
+            yield f"11-drills/records/{name}.json", octets
+    source.absent.append("reports of incidents: they are kept by those who run the deployment")
 
 
 def mappings(source: Source) -> Iterator[File]:

@@ -120,6 +120,7 @@ def findings(source: Source) -> Iterator[File]:
         "exceptions": _exceptions(source),
         "keys": _keys(source),
         "unwiped": [source.redaction.device(one) for one in _unwiped(source)],
+        "closed_without_receipt": _waived(source),
         "copied_keys": _clones(source),
         "shifts": [one for one in _stations(source)["shifts"] if one["units"] != one["certificates"]],
     }
@@ -158,6 +159,19 @@ def _unwiped(source: Source) -> Iterator[DeviceId]:
     while page := source.reading.unwiped(after=after, limit=_PAGE):
         yield from page
         after = page[-1]
+
+
+def _waived(source: Source) -> Sequence[Any]:
+    return [
+        {
+            "device": source.redaction.device(one.device),
+            "justification": source.redaction.shown(one.justification, redaction.DEVICES),
+            "at": one.at,
+            "actor": source.redaction.shown(one.actor, redaction.OPERATORS),
+        }
+        for one in source.reading.every_wipe()
+        if not one.octets
+    ]
 
 
 def _clones(source: Source) -> Sequence[Any]:

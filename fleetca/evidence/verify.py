@@ -32,6 +32,7 @@ STATEMENT = "application/vnd.in-toto+json"
 PREDICATE = "tag:fleetca,2026:evidence/v1"
 SEAL = b"fleetca ceremony transcript v1\0"
 MESSAGE = b"fleetca message v1\0"
+DRILL = b"fleetca restore drill v1\0"
 RECEIPT = b"fleetca wipe receipt v1\0"
 RECORD = b"fleetca provisioning record v1\0"
 RECORDS = b"fleetca provisioning seal v1\0"
@@ -471,6 +472,7 @@ _PLACES = {
         "units",
         "wipe",
         "wipe-order",
+        "wipe-waived",
     ),
     "08-access/events.jsonl": ("approval", "crl-override", "demand", "operator", "profile", "proposal", "token", "token-revoked"),
     "11-drills/events.jsonl": (),
@@ -578,6 +580,7 @@ class Verification:
             ("approvals", self.check_approvals),
             ("receipts", self.check_receipts),
             ("records", self.check_records),
+            ("drills", self.check_drills),
             ("disclosed", self.check_disclosed),
         ]
         for steps, go_on in ((first, False), (rest, True)):
@@ -1137,6 +1140,20 @@ class Verification:
         check_signature(
             public_key(issuer), b64(seal["signature"]), message, f"the countersignature over {seal['count']} records of {station}"
         )
+
+    def check_drills(self) -> None:
+        """That keys of CAs, restored in memory, signed the record of the drill."""
+        spkis = [public_key(der) for group in self._authorities() for der in group]
+        for name in [name for name in self.pack.entries if name.startswith("11-drills/records/")]:
+            record = strict_json(self.pack.read(name), name)
+            message = DRILL + canonical({key: value for key, value in record.items() if key != "keys"})
+            signed = {one["spki_sha256"]: bytes.fromhex(one["signature"]) for one in record["keys"] if one["opened"]}
+            known = [spki for spki in spkis if hashlib.sha256(spki).hexdigest() in signed]
+            for spki in known:
+                check_signature(spki, signed[hashlib.sha256(spki).hexdigest()], message, f"the signature in {name}")
+            if not known:
+                raise RefusedError("drill", f"no key of the CAs of this pack signed {name}")
+            self.say("ok", "drills", f"on {day(record['at'])} {len(known)} keys of CAs were restored from a backup, and signed")
 
     def _documents(self, name: str) -> Iterator[bytes]:
         document: list[bytes] = []

@@ -25,7 +25,21 @@ pytestmark = pytest.mark.req("REQ-KEY-029")
 ROOT = Path(__file__).parents[2]
 WELL = tuple(
     Finding(name, ok("fine"))
-    for name in ("separation", "secrets", "keys", "chain", "crl", "status", "ocsp", "served", "record", "clones", "exceptions")
+    for name in (
+        "separation",
+        "secrets",
+        "keys",
+        "chain",
+        "crl",
+        "status",
+        "ocsp",
+        "served",
+        "record",
+        "clones",
+        "exceptions",
+        "wipes",
+        "drills",
+    )
 )
 
 
@@ -50,7 +64,7 @@ def test_where_nothing_is_wrong_most_boxes_are_yes_and_the_others_say_why(facts:
     assert {name: one.answer for name, one in found.items()} == {
         "generation": "yes", "storage": "yes", "offline-root": "yes", "rotation": "yes", "revocation": "yes", "audit": "yes", "duties": "yes",
         "pins": "no",  # none is published
-        "backup": "open", "wiping": "open",
+        "backup": "yes", "wiping": "yes",
         "root-of-trust": "no",  # nobody said it of pump-0
     }  # fmt: skip
     assert all(one.why and one.link for one in found.values())
@@ -80,6 +94,8 @@ def test_every_link_leads_somewhere(facts: checklist.Facts) -> None:
         ("record", "audit"),
         ("separation", "duties"),
         ("exceptions", "root-of-trust"),
+        ("wipes", "wiping"),
+        ("drills", "backup"),
     ],
 )
 def test_a_finding_of_the_doctor_is_a_no_and_silence_is_open(facts: checklist.Facts, check: str, box: str) -> None:

@@ -18,6 +18,7 @@ from cryptography import x509
 from ca.der.algorithms import load_public_key, verify
 from ca.errors import Denied, KeyUnavailable, Misconfigured
 from ca.model import Quorum
+from ca.rules import drill
 from ca.system import SystemChance, SystemClock
 from fleetca import ceremonies, deployment, forms, quorum_backups
 from tests.running import command
@@ -114,7 +115,7 @@ def test_a_drill_restores_a_backup_and_writes_down_that_it_did(room: Path, backu
     assert proved["root"]["opened"]
     assert proved["root"]["certificate_matches"]
     root = x509.load_pem_x509_certificate((room / "made/root.pem").read_bytes()).public_key()
-    verify(root, bytes.fromhex(proved["root"]["signature"]), quorum_backups.drill_octets(record))
+    verify(root, bytes.fromhex(proved["root"]["signature"]), drill.signed_octets(record))
     assert list(room.glob("**/restored")) == []
 
 

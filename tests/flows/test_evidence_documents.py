@@ -28,14 +28,16 @@ from ca.model import (
     Reason,
     Role,
 )
-from ca.rules import two_persons, wipe
+from ca.ports import SigningKey
+from ca.rules import drill, two_persons, wipe
 from ca.rules.message import Act
 from ca.store.engine import open_store
 from ca.system import SystemClock
-from fleetca import forms, signing
+from fleetca import checks_custody, forms, signing
 from fleetca.cli.main import main
 from fleetca.evidence import container, pack, verify
-from tests.fakes.evidence import Office, period
+from fleetca.verdict import Level, Patient
+from tests.fakes.evidence import ISSUING, Office, period
 from tests.fakes.factory_line import Line
 from tests.fakes.signer_world import Keypair, World
 from tests.interop import judges
@@ -382,6 +384,55 @@ def test_a_leaf_that_is_a_trap_is_refused(files: Files, signer: MemoryKey, tmp_p
     code, told = check({**files, "09-log/leaves.jsonl": line + files["09-log/leaves.jsonl"]}, signer, tmp_path / "trap.zip")
     assert code == 8
     assert all(what.isprintable() for _, _, what in told)
+
+
+# ---- Restore drills -------------------------------------------------------------------------------------------------------
+
+
+def _record(key: SigningKey, at: int, **fields: Any) -> dict[str, Any]:
+    said = {"kind": "restore-drill", "version": 1, "at": at, "custodians": ["Ben Example"], **fields}
+    digest = hashlib.sha256(key.spki).hexdigest()
+    return {**said, "keys": [{"name": "x", "opened": True, "spki_sha256": digest, "signature": key.sign(drill.signed_octets(said)).hex()}]}
+
+
+@pytest.mark.req("REQ-KEY-065", "REQ-KEY-015")
+def test_an_overdue_drill_is_a_finding_and_a_record_that_nobody_signed_is_none(fleet: Fleet, tmp_path: Path) -> None:
+    settings, now = fleet.office.settings, SystemClock().now()
+    issuers = open_store(forms.store_url(settings)).reading.issuers()
+    issuing = signing.open_keys(settings)[ISSUING]
+    cases = [
+        (None, Level.finding, "never shown"),
+        (_record(issuing, now - 86400), Level.ok, "with the key of issuing"),
+        (_record(issuing, now - 400 * 86400), Level.finding, "last restore drill was on"),
+        ({**_record(issuing, now - 400 * 86400), "at": now - 1}, Level.finding, "never shown"),
+        (_record(MemoryKey(KeyName("x"), make_private_key(AlgorithmName("p256"))), now), Level.finding, "never shown"),
+        (_record(issuing, now + 86400), Level.finding, "never shown"),
+        ({"kind": "restore-drill"}, Level.finding, "never shown"),
+    ]
+    for number, (record, level, words) in enumerate(cases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if record is not None:
+            (folder / "drill.json").write_text(json.dumps(record, indent=2))
+        looked = settings.model_copy(update={"custody": settings.custody.model_copy(update={"drills": folder})})
+        *_, last = checks_custody.drills(Patient(looked, SystemClock(), issuers, None, None))
+        assert last.level is level and words in last.what, (number, last)
+    (silent,) = checks_custody.drills(Patient(settings, SystemClock(), issuers, None, None))
+    assert silent.level is Level.note
+
+
+def test_a_drill_that_a_key_of_a_CA_signed_is_proved_and_another_is_refused(
+    fleet: Fleet, files: Files, signer: MemoryKey, tmp_path: Path
+) -> None:
+    issuing = signing.open_keys(fleet.office.settings)[ISSUING]
+    record = _record(issuing, 1_800_000_000)
+    name = "11-drills/records/0.json"
+    code, told = check({**files, name: verify.canonical(record)}, signer, tmp_path / "1.zip")
+    assert code == 0 and "1 keys of CAs" in next(what for _, check, what in told if check == "drills")
+    other = _record(MemoryKey(KeyName("x"), make_private_key(AlgorithmName("p256"))), 1)
+    for changed, word in (({**record, "at": 1_900_000_000}, "signature"), (other, "drill")):
+        code, told = check({**files, name: verify.canonical(changed)}, signer, tmp_path / "2.zip")
+        assert code == 8 and word in {what.partition(":")[0] for level, _, what in told if level == "REFUSED"}, told
 
 
 # ---- Time stamps of others (RFC 3161), given and judged by openssl -----------------------------------------------------------
