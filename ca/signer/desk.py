@@ -3,8 +3,8 @@
 A request passes the desk twice. First its CSR is read by the checker, a process of its own; then it is decided in a batch. The batch is
 journaled and signed by the hand, and its certificates are read back by the checker, while the desk decides the next one: each waits for its own disk
 or arithmetic. What the checker found of one batch is recorded in the same commit as the intents of another. Alone, a request waits for
-nobody; while a batch is being signed or re-read, only a full one is decided, so that what comes meanwhile shares the next commit with the
-results. What was measured stands in docs/adr/0008-one-commit-a-batch.md.
+nobody; while a batch is being signed or re-read, another is decided where it is worth a commit of its own, and what is not shares the next
+commit with the results. What was measured stands in docs/adr/0008-one-commit-a-batch.md.
 
 Whatever fails, the next request is served: an error of ours answers its request, an error nobody foresaw answers `internal`, goes to the log
 and is kept from the others in its batch by deciding each of them again alone.
@@ -60,6 +60,8 @@ MOST_READING: Final = 2
 """Batches of CSRs that the checker has at once: one in hand and the next."""
 MOST_FLYING: Final = 3
 """Batches that are decided and not on record: one whose results are at hand, one that is re-read, one that is signed."""
+WORTH_A_COMMIT: Final = 16
+"""Requests that are decided beside one batch; beside more, only a full one is."""
 SETTLE_AFTER: Final = 0.05
 """Seconds without a request after which the journal gets what has waited for its next write."""
 SETTLE_AGAIN_AFTER: Final = 5.0
@@ -221,7 +223,8 @@ class Desk:
             return count
         # What repeats a request in flight would find its intent without a result, and give it up.
         keys = [waiting.item.prepared.key for waiting in islice(self._proven, count)]
-        return count if count == self._batch and all(flying.isdisjoint(keys) for flying in self._flying) else 0
+        least = min(WORTH_A_COMMIT, self._batch) if len(self._flying) == 1 else self._batch
+        return count if count >= least and all(flying.isdisjoint(keys) for flying in self._flying) else 0
 
     def _post(self, tell: Callable[[], None]) -> None:
         with self._bell:
