@@ -369,6 +369,7 @@ _WORDS = {
     "units": "units of shift",
     "record-seal": "countersignature",
     "wipe": "wipe receipt of device",
+    "wipe-waived": "why there is no wipe receipt of device",
 }
 
 

@@ -62,6 +62,6 @@ def recall(
                 seal(tx, station, said)
         case testimony.Wiped():
             if tx.add_wipe(said.receipt, said.receipt.tenant):
-                tx.append_leaf(leaf.wipe(said.receipt))
+                tx.append_leaf(leaf.wipe(said.receipt) if said.receipt.octets else leaf.wipe_waived(said.receipt))
         case testimony.WipeOrdered():
             pass  # it is a leaf of the log, and no row

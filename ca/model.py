@@ -1284,6 +1284,8 @@ class GraveAct(Enum):
     """More certificates are revoked at once than one person may."""
     revive = "revive"
     """The id of a retired device may enrol again."""
+    waive_wipe = "waive-wipe"
+    """A retired device's record is closed without its wipe receipt."""
     operator = "operator"
     """Who may approve gets a key: the second and every further one, and another key of the same one."""
     crl_override = "crl-override"
@@ -1453,15 +1455,17 @@ class RecordSeal:
 
 @dataclass(frozen=True, slots=True)
 class WipeReceipt:
-    """A retired device's own word that it wiped its keys."""
+    """The last word on a retired device's keys: its own, that it wiped them; or an operator's, why none will come."""
 
     device: DeviceId
     tenant: TenantId
     octets: bytes
-    """The receipt as it came."""
+    """The receipt as it came; empty where none will."""
     at: UnixTime
     """When it was taken onto the record."""
     actor: str
+    justification: str = ""
+    """Why no receipt will come."""
 
 
 # ---- The record -----------------------------------------------------------------------------------------------------

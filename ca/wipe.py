@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from ca.der.algorithms import load_public_key, verify
 from ca.der.certificate import read_certificate
-from ca.errors import Conflict, Denied, KeyUnavailable, NotFound, Unavailable
+from ca.errors import Conflict, Denied, KeyUnavailable, Malformed, NotFound, Unavailable
 from ca.lineage import Issuers
 from ca.model import (
     CertificateRef,
@@ -18,6 +18,7 @@ from ca.model import (
     DeviceChange,
     DeviceId,
     DeviceState,
+    GraveAct,
     IssuerId,
     Peer,
     Reason,
@@ -25,9 +26,12 @@ from ca.model import (
     WipeReceipt,
 )
 from ca.ports import Clock, Ledger, SigningKey, Writing
-from ca.rules import grant, ids, leaf, testimony, wipe
+from ca.rules import grant, ids, leaf, testimony, two_persons, wipe
 from ca.rules.clock import trusted
+from ca.rules.device_life import LONGEST_WORDS
 from ca.rules.issuers import newest
+from ca.rules.window import date
+from ca.two_persons import TwoPersons
 from ca.witness import Witness
 
 
@@ -47,7 +51,9 @@ class Wiping:
         issuers: Issuers,
         policy: grant.Policy,
         clock: Clock,
+        two_persons: TwoPersons,
     ) -> None:
+        self._two_persons = two_persons
         self._ledger, self._witness, self._keys, self._issuers, self._policy, self._clock = ledger, witness, keys, issuers, policy, clock
 
     def order(self, name: DeviceId, peer: Peer) -> bytes:
@@ -103,7 +109,7 @@ class Wiping:
             known = tx.find_wipe(device.id)
             if known is not None:
                 if known.octets != octets:
-                    raise Conflict("wipe-known", f"There is a receipt of {device.id} already.")
+                    raise _closed(known)
                 return known
             receipt = WipeReceipt(device.id, device.tenant, octets, now, actor)
             digest = wipe.digest_of(octets).hex()
@@ -118,6 +124,55 @@ class Wiping:
             # Committed and in force already.
             self._witness.settle()
         return receipt
+
+    def waive(self, name: DeviceId, justification: str, peer: Peer) -> WipeReceipt:
+        """Close the record of a retired device of which no receipt will come: it was destroyed, stolen, or never had its keys. The same again is harmless.
+
+        Where the settings want two persons for it, what they signed says why.
+
+        Args:
+            justification: why; one line of text, or empty where two persons said it.
+
+        Raises:
+            Denied: who asks is no operator of this machine, or no two persons approved it (`two-persons-needed`).
+            Malformed: nothing is said, or no line of text (`device-words`).
+            NotFound: no such device.
+            Conflict: the device is not retired, or its record is closed already (`wipe-known`).
+        """
+        actor = _actor(peer)
+        demanded = self._two_persons.demanded(GraveAct.waive_wipe)
+        if not demanded and (not justification.strip() or len(justification) > LONGEST_WORDS or not justification.isprintable()):
+            raise Malformed(
+                "device-words", "It is not said why no receipt will come.", why=f"It is plain text of {LONGEST_WORDS} characters at most."
+            )
+        with self._ledger.writing() as tx:
+            now = trusted(self._clock.now(), high_time=tx.high_time())
+            device = self._retired(tx, name)
+            known = tx.find_wipe(device.id)
+            if known is not None:
+                if known.octets or (justification and known.justification != justification):
+                    raise _closed(known)
+                return known
+            request, said = "", list[testimony.Record]()
+            if demanded:
+                subject = two_persons.subject(GraveAct.waive_wipe, device=device.id)
+                done, heard = self._two_persons.take(
+                    tx, GraveAct.waive_wipe, subject, tenant=device.tenant, actor=actor, channel="operator/local", now=now
+                )
+                justification, request, said = done.reason, done.request.hex(), [*heard]
+            waived = WipeReceipt(device.id, device.tenant, b"", now, actor, justification)
+            why = f"no wipe receipt will come: {justification}"
+            change = DeviceChange(device.id, device.state, device.state, now, why, actor, "operator/local", request)
+            tx.add_wipe(waived, device.tenant)
+            tx.append_leaf(leaf.wipe_waived(waived))
+            tx.change_device(change)
+            tx.append_leaf(leaf.device_change(device, change))
+            tx.raise_high_time(now)
+        self._witness.later([*said, testimony.Wiped(waived), testimony.DeviceMoved(device, change)])
+        with suppress(Unavailable):
+            # Committed and in force already.
+            self._witness.settle()
+        return waived
 
     def _retired(self, tx: Writing, name: DeviceId) -> Device:
         found = tx.lock_device(ids.device_id(name))
@@ -137,6 +192,11 @@ class Wiping:
             one.at for one in tx.device_changes(device.id) if one.after is DeviceState.retired and one.before is not DeviceState.retired
         ]
         return wipe.Order(self._policy.deployment, device.tenant, device.id, ended[-1] if ended else device.created)
+
+
+def _closed(known: WipeReceipt) -> Conflict:
+    said = "There is another receipt of it" if known.octets else f"It was closed without a receipt: {known.justification}"
+    return Conflict("wipe-known", f"The record of {known.device} is closed already.", why=f"{said}, by {known.actor} on {date(known.at)}.")
 
 
 def _actor(peer: Peer) -> str:

@@ -547,10 +547,11 @@ class Log(Form):
 class Approvals(Form):
     """What one person alone does not do."""
 
-    two_persons: Several[Literal["ca-certificate", "profile", "mass-revocation", "restore", "operator"]] = Field(
+    two_persons: Several[Literal["ca-certificate", "profile", "mass-revocation", "restore", "operator", "waive-wipe"]] = Field(
         (),
         description="Acts that one operator asks for and another one approves: `ca-certificate` (a ceremony that brings a new CA), `profile` (a new or "
-        "changed profile takes effect), `mass-revocation`, `restore` (`fleetca recover`, once there is a second person who may approve), `operator` (another one who may approve, or another key of one, "
+        "changed profile takes effect), `mass-revocation`, "
+        "`waive-wipe` (a retired device's record is closed without its wipe receipt), `restore` (`fleetca recover`, once there is a second person who may approve), `operator` (another one who may approve, or another key of one, "
         "once there is one). "
         "Reviving the id of a retired device, and publishing a CRL that the gate refused, "
         "always need two persons. `fleetca init` names all of them. To demand less than before needs the approval of two persons too: "

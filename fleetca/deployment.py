@@ -33,7 +33,7 @@ _MAY_BE_THERE: Final = {*_FOLDERS, SETTINGS_FILE, "operators", "lost+found"}
 SEALED_BY_FILE: Final = "file:secrets/issuing.passphrase"
 
 
-_GRAVE: Final = ("ca-certificate", "profile", "mass-revocation", "restore", "operator")
+_GRAVE: Final = ("ca-certificate", "profile", "mass-revocation", "restore", "operator", "waive-wipe")
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,7 +197,9 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                 describing=Describing(ledger=store.ledger, witness=witness, policy=rules, clock=clock),
                 manifests=ImportingManifests(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 challenging=Challenging(policy=rules, clock=clock, chance=chance, secret=forms.serial_check_key(settings)),
-                wiping=Wiping(ledger=store.ledger, witness=witness, keys=keys, issuers=issuers, policy=rules, clock=clock),
+                wiping=Wiping(
+                    ledger=store.ledger, witness=witness, keys=keys, issuers=issuers, policy=rules, clock=clock, two_persons=two_persons
+                ),
                 provisioning=Provisioning(
                     ledger=store.ledger, witness=witness, keys=keys, issuers=issuers, policy=rules, clock=clock, failpoint=points
                 ),

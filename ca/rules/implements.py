@@ -40,6 +40,7 @@ REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "void": (),
     "wipe": ("REQ-KEY-020",),
     "wipe-order": ("REQ-KEY-020",),
+    "wipe-waived": ("REQ-KEY-020",),
 }
 """A kind that implements none is here with none, so that none is forgotten."""
 

@@ -294,6 +294,11 @@ def wipe(receipt: WipeReceipt) -> LogLeaf:
     return _leaf("wipe", receipt.at, device=receipt.device, receipt_sha256=hashlib.sha256(receipt.octets).hexdigest(), actor=receipt.actor)
 
 
+def wipe_waived(said: WipeReceipt) -> LogLeaf:
+    """A retired device's record is closed, and no receipt will come."""
+    return _leaf("wipe-waived", said.at, device=said.device, justification=said.justification, actor=said.actor)
+
+
 def issuer(known: Issuer, *, at: UnixTime) -> LogLeaf:
     """This deployment knows an issuer."""
     return _leaf("issuer", at, id=known.id, tenant=known.tenant, certificate_sha256=hashlib.sha256(known.certificate).hexdigest())

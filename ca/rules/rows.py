@@ -59,9 +59,10 @@ _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "units": (("shift",), ("station", "taken", "head")),
     "record-seal": (("station", "count"), ("last", "issuer")),
     "wipe": (("device",), ("receipt_sha256",)),
+    "wipe-waived": (("device",), ("justification",)),
     "key-state": (("spki_sha256",), ("tenant", "name", "purpose", "store", "protection", "state")),
 }
-ONCE = frozenset({"issuance", "revocation", "crl", "token", "token-revoked", "shift", "record-seal", "wipe"})
+ONCE = frozenset({"issuance", "revocation", "crl", "token", "token-revoked", "shift", "record-seal", "wipe", "wipe-waived"})
 """Events that happen once: a second leaf for the same row is a forgery or a fault. Of the others the newest leaf counts."""
 
 
@@ -124,6 +125,8 @@ def of_record_seal(row: RecordSeal) -> Fact:
 
 
 def of_wipe(row: WipeReceipt) -> Fact:
+    if not octets(row.octets):
+        return _fact("wipe-waived", row.device, {"justification": row.justification})
     return _fact("wipe", row.device, {"receipt_sha256": sha256(octets(row.octets)).hexdigest()})
 
 

@@ -54,6 +54,7 @@ SUBJECTS: Final[Mapping[GraveAct, frozenset[str]]] = {
     GraveAct.profile: frozenset({"profile", "digest"}),
     GraveAct.mass_revocation: frozenset({"root", "requests", "certificates", "reason", "invalid_from"}),
     GraveAct.revive: frozenset({"device"}),
+    GraveAct.waive_wipe: frozenset({"device"}),
     GraveAct.operator: frozenset({"operator", "person", "roles", "spki_sha256"}),
     GraveAct.crl_override: frozenset({"issuer", "shard", "number", "tbs_sha256"}),
     GraveAct.demand: frozenset({"acts", "approvers", "mass_revocation"}),

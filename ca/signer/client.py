@@ -235,6 +235,10 @@ class SignerClient:
         """The signed order that a retired device wipes its keys by."""
         return forms.read(bytes, self._ask("order-wipe", {"device": device}))
 
+    def waive_wipe(self, device: DeviceId, justification: str) -> WipeReceipt:
+        """Close a retired device's record: no receipt will come."""
+        return forms.read(WipeReceipt, self._ask("waive-wipe", {"device": device, "justification": justification}))
+
     def take_wipe(self, receipt: bytes) -> WipeReceipt:
         """Put a device's wipe receipt on record."""
         return forms.read(WipeReceipt, self._ask("take-wipe", {"receipt": forms.write(receipt)}))

@@ -126,6 +126,7 @@ class SignerServer:
             "describe-device": self._describe_device,
             "order-wipe": self._order_wipe,
             "take-wipe": self._take_wipe,
+            "waive-wipe": self._waive_wipe,
             "challenge-tpm": self._challenge_tpm,
             "import-manifest": self._import_manifest,
             "record-ceremony": self._record_ceremony,
@@ -403,6 +404,12 @@ class SignerServer:
         octets = forms.read(bytes, body.get("receipt"))
         made = self._desk.do(lambda: self._verbs.wiping.take(octets, peer))
         self._log.info("wiped", uid=peer.uid, device=made.device)
+        return made
+
+    def _waive_wipe(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:
+        name, why = ids.device_id(forms.read(str, body.get("device"))), forms.read(str, body.get("justification"))
+        made = self._desk.do(lambda: self._verbs.wiping.waive(name, why, peer))
+        self._log.info("wipe-waived", uid=peer.uid, device=made.device)
         return made
 
     def _record_ceremony(self, body: dict[str, Any], peer: Peer, _: int | None) -> Any:

@@ -1,4 +1,4 @@
-"""`fleetca devices wipe-order`, `wiped` and `unwiped`: retired devices wipe their keys, and say so."""
+"""`fleetca devices wipe-order`, `wiped`, `unwiped` and `waive-wipe`: retired devices wipe their keys, and say so; or it is said why they never will."""
 
 from __future__ import annotations
 
@@ -52,6 +52,27 @@ def unwiped(settings: str, as_json: bool) -> int:
         while page := signer.unwiped(after=found[-1] if found else ""):
             found += page
     output.result({"devices": found}, "\n".join(found), as_json=as_json)
-    if not found:
+    if found:
+        output.note("One that was destroyed or lost: fleetca devices waive-wipe ID --justification WORDS")
+    else:
         output.note("Every retired device that had a certificate sent its receipt.")
     return output.FINDINGS if found else 0
+
+
+@click.command(
+    "waive-wipe",
+    help="Close the record of the retired device ID without its wipe receipt: it was destroyed, or is lost. What is said goes on record and into its timeline."
+    " Where the settings want two persons for it, they say why before: fleetca approvals request waive-wipe --device ID.",
+)
+@click.argument("id_", metavar="ID")
+@click.option("--justification", default="", metavar="WORDS", help="Why no receipt will come.")
+@output.settings_option
+@output.json_option
+def waive_wipe(id_: str, justification: str, settings: str, as_json: bool) -> None:
+    from ca.rules import ids
+
+    device = ids.device_id(id_)
+    with reach.signer(settings) as (_, signer):
+        made = signer.waive_wipe(device, justification)
+    document = {"device": made.device, "at": output.iso(made.at), "justification": made.justification, "actor": made.actor}
+    output.result(document, f"The record of {made.device} is closed: {made.justification}", as_json=as_json)

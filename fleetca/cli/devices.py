@@ -25,6 +25,7 @@ for command in (
     device_wipe.wipe_order,
     device_wipe.wiped,
     device_wipe.unwiped,
+    device_wipe.waive_wipe,
 ):
     devices.add_command(command)
 

@@ -47,6 +47,19 @@ def revive(device: str, **common: Any) -> None:
 
 
 @request.command(
+    "waive-wipe",
+    help="That the record of the retired device ID is closed without its wipe receipt; --reason says why. Done by: fleetca devices waive-wipe ID",
+)
+@click.option("--device", required=True, metavar="ID", help="The device.")
+@_options
+def waive_wipe(device: str, **common: Any) -> None:
+    from ca.model import GraveAct
+    from ca.rules import ids
+
+    _ask(GraveAct.waive_wipe, {"device": ids.device_id(device)}, **common)
+
+
+@request.command(
     "ca-certificate",
     help="That the outputs of a ceremony in FOLDER, which make a new CA, may be imported. Done by: fleetca import FOLDER",
 )

@@ -94,6 +94,7 @@ MEANINGS: Final = {
     "units-issued": "Units of a line asked for certificates together: how many asked, how many got a new one, the codes of those that were refused.",
     "records-sealed": "Provisioning records of a station were countersigned.",
     "wipe-ordered": "A retired device may wipe its keys: the order was signed.",
+    "wipe-waived": "A retired device's record was closed without its wipe receipt; the record says why.",
     "wiped": "A retired device's wipe receipt was put on record.",
     "issuer-at-work": "The signer found an issuer for the first time and put it on record.",
     "issuer-retired": "All that an issuer signed has ended: nothing is signed for it any more. Destroy its key.",

@@ -233,7 +233,7 @@ class World:
         self.manifests = ImportingManifests(ledger=ledger, witness=self.witness, tenant=DEFAULT_TENANT, clock=self.clock)
         self.challenging = Challenging(policy=self.policy, clock=self.clock, chance=SystemChance(), secret=CHECK_KEY)
         self.describing = Describing(ledger=ledger, witness=self.witness, policy=self.policy, clock=self.clock)
-        self.wiping = Wiping(**shared, witness=self.witness, keys=keys)
+        self.wiping = Wiping(**shared, witness=self.witness, keys=keys, two_persons=self.two_persons)
         self.provisioning = Provisioning(**shared, witness=self.witness, keys=keys, failpoint=self.failpoint)
         self.crls = CrlSigning(
             ledger=ledger,
