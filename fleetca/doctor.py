@@ -14,7 +14,7 @@ from ca.model import Issuer
 from ca.ports import Clock
 from ca.store.engine import open_store
 from config.settings import Settings
-from fleetca import checks_answers, checks_custody, checks_devices, checks_inside, checks_outside, checks_people, forms
+from fleetca import checks_algorithms, checks_answers, checks_custody, checks_devices, checks_inside, checks_outside, checks_people, forms
 from fleetca.verdict import Patient, Verdict, bad
 
 CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = (
@@ -23,6 +23,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = 
     ("secrets", checks_inside.secrets),
     ("keys", checks_inside.keys),
     ("chain", checks_inside.chain),
+    ("algorithms", checks_algorithms.algorithms),
     ("database", checks_inside.database),
     ("disks", checks_inside.disks),
     ("clock", checks_inside.clock),

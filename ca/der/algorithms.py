@@ -107,13 +107,23 @@ def algorithm_of(key: PublicKey) -> Algorithm:
         if row.matches(key):
             return row
     size = getattr(key, "key_size", None)
-    kind = type(key).__name__.removesuffix("PublicKey").lstrip("_")
+    kind = _kind(key)
     raise Unacceptable(
         "key-type",
         "This kind or size of public key is not accepted.",
         why=f"It is {kind}{f' of {size} bits' if size else ''}; accepted are {', '.join(ALGORITHMS)}.",
         fix="Make a new key, for example: openssl ecparam -name prime256v1 -genkey -noout -out device.key",
     )
+
+
+def _kind(key: PublicKey) -> str:
+    return type(key).__name__.removesuffix("PublicKey").lstrip("_")
+
+
+def kind_of(key: PublicKey) -> str:
+    """What any public key is called, also one that we would not accept: the name of its row, or kind and size (`rsa-2048`)."""
+    row = next((row for row in ALGORITHMS.values() if row.matches(key)), None)
+    return row.name if row is not None else f"{_kind(key)}-{getattr(key, 'key_size', 0)}".lower()
 
 
 def verify(key: PublicKey, signature: bytes, message: bytes) -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from ca.model import Profile, StatusKind
 from ca.rules import caps
+from ca.rules.algorithm_dates import TABLE
 from ca.rules.ceremony_roles import EXCLUSIVE as CEREMONY_EXCLUSIVE
 from config.settings import IssuerSetting, Settings
 from config.strict import duration_text
@@ -81,6 +82,15 @@ class Said:
 
     def algorithms(self) -> str:
         return table(("profile", "keys of subjects"), [(one.name, ", ".join(one.key_algorithms)) for one in self.profiles])
+
+    def dates(self) -> str:
+        used = sorted({name for one in self.profiles for name in one.key_algorithms})
+        rows = [
+            (name, f"{dates.strength} bits", "no end is known" if dates.ends is None else f"the end of {dates.ends}")
+            for name in used
+            if (dates := TABLE.get(name)) is not None
+        ]
+        return table(("algorithm", "strength", "counts until"), rows)
 
     def protection(self) -> str:
         return table(("profile", "key kept at least in"), [(one.name, one.minimum_protection.name) for one in self.profiles])

@@ -101,7 +101,7 @@ def kmp(said: Said) -> Sequence[Clause]:
         Clause("2.2", "Separation of duties", said.exclusive()),
         Clause("2.3", "Processes", said.processes(), ("signer.users",)),
         Clause("3", "Keys", said.keys(), ours),
-        Clause("4", "Algorithms and sizes", said.algorithms(), ("profiles: key_algorithms",)),
+        Clause("4", "Algorithms and sizes", f"{said.algorithms()}\n\n{said.dates()}", ("profiles: key_algorithms",)),
         Clause("5", "Generation", "By the system's generator or the token's own; the first is watched for being stuck. A device makes its own key, or a line makes it and hands it over wrapped."),
         Clause("6", "Protection", said.protection(), ("profiles: minimum_protection",)),
         Clause("7", "Distribution", "Public keys in certificates; roots in signed, numbered pin sets with a backup. Secret keys only wrapped: AES key wrap or CMS."),
