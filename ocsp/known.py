@@ -116,7 +116,7 @@ class Known(Mapping[bytes, Finished]):
                 continue
             finished = packed.finish(one, responder, asked, self._policy)
             if self._floor is None or one.as_of < self._floor:
-                finished = replace(finished, window=replace(finished.window, refresh_at=finished.produced_at))
+                finished = replace(finished, window=finished.window._replace(refresh_at=finished.produced_at))
             self._working.keep(octets, finished, as_of=change)
             return finished
         return None

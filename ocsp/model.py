@@ -150,8 +150,9 @@ class Responder:
     """Where one answer speaks for several issuers: the same key's delegate certificates by the other ones, also in `certificates`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
+    """When an answer holds. A tuple, as `Packed` is."""
+
     this_update: UnixTime
     next_update: UnixTime
     refresh_at: UnixTime

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ca.model import AlgorithmName, CertificateState, ChangeNumber, IssuerId, Revocation, RollEntry, Serial, UnixTime
@@ -13,6 +13,14 @@ class Clock(Protocol):
     """The wall clock. It may go backwards; answers from the future are then made anew."""
 
     def now(self) -> UnixTime: ...
+
+
+class Stopwatch(Clock, Protocol):
+    """The same, and one that only goes forwards."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment."""
+        ...
 
 
 class Reading(Protocol):
@@ -97,8 +105,8 @@ class SpoolWriting(Spool, Protocol):
         StoreUnavailable: it cannot be written; what was there is still there.
     """
 
-    def put(self, issuer: IssuerId, one: Packed) -> None:
-        """Keep an answer in place of an older one."""
+    def put(self, ones: Iterable[tuple[IssuerId, Packed]]) -> None:
+        """Keep answers in place of older ones."""
         ...
 
     def expect(self, growth: float) -> None:

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ca.der import writer
 from ca.errors import FleetcaError, Unavailable
-from ca.model import CertificateRef, CertificateState, ChangeNumber, Issuer, IssuerId, RollEntry, UnixTime
+from ca.model import CertificateRef, CertificateState, ChangeNumber, Issuer, IssuerId, RollEntry, Serial, UnixTime
 from ocsp.model import UNKNOWN, Packed, Policy, SerialCheck, Status, Verdict, Window
-from ocsp.ports import Answers, Clock, Roll, SpoolWriting
+from ocsp.ports import Answers, Roll, SpoolWriting, Stopwatch
 from ocsp.rules import freshness, packed
-from ocsp.rules.fresh import Envelope, Pieces
+from ocsp.rules.fresh import Envelope, Pieces, wrapped
 from ocsp.rules.issuers import FORMS, prefixes, under
 from ocsp.rules.issuers import status as status_of
 from ocsp.rules.reread import chosen, reread
@@ -30,7 +30,11 @@ from ocsp.seats import Seat, Seats
 
 _log = logging.getLogger("fleetca.ocsp")
 
-_PAGE: Final = 500
+_FEWEST: Final = 10
+_MOST: Final = 1000
+"""Certificates in a page."""
+_PAGE_TAKES: Final = 0.25
+"""Seconds that a page may take, since a revocation waits for it: a page of a key that signs slowly, in a token say, becomes a short one."""
 _CHANGES: Final = 1000
 
 
@@ -50,15 +54,37 @@ class Progress:
 
 @dataclass(slots=True)
 class _Hand:
+    issuer: IssuerId
     seat: Seat
+    sign: Callable[[bytes], bytes]
+    key_hash: bytes
     pieces: Pieces
     envelope: Envelope
     read: dict[tuple[Verdict, bool], set[int]]
     """Status, and whether with a reason -> forms in which such answers were read again since this key signs (P11)."""
+    last: tuple[Status, Window | None, set[int]] | None = None
+    """Of the last status: when an answer about it holds, and what `read` has. Almost all certificates have the very same."""
+
+    def about(self, status: Status) -> tuple[Status, Window | None, set[int]]:
+        """See `last`."""
+        if self.last is None or self.last[0] is not status:
+            self.last = status, self.pieces.window(status), self.read.setdefault((status.verdict, bool(status.reason)), set())
+        return self.last
+
+    def renew(self, pieces: Pieces) -> None:
+        """Another second has begun."""
+        self.pieces, self.last = pieces, None
+
+    def forget(self) -> None:
+        """Nothing of this key counts as read any more."""
+        for forms in self.read.values():
+            forms.clear()
 
 
-_Signed = tuple[_Hand, Packed, bytes, bytes, bool]
-"""Who signed, the answer, its CertID and ResponseData, and whether it is read again before it leaves (P11)."""
+_Draft = tuple[_Hand, set[int], bytes, bytes, Serial, int, Status, UnixTime, Window, ChangeNumber]
+"""An answer that is not signed yet: who signs, of `_Hand.read` what belongs to its status, its CertID and ResponseData, and what is packed of it."""
+_Signed = tuple[_Hand, bytes, bytes, Packed]
+"""Who signed, CertID, ResponseData, and the rest."""
 
 
 class Presigning:
@@ -80,7 +106,7 @@ class Presigning:
         seats: Seats,
         issuers: Iterable[Issuer],
         policy: Policy,
-        clock: Clock,
+        clock: Stopwatch,
         check: SerialCheck | None = None,
         forms: Iterable[int] = FORMS,
     ) -> None:
@@ -90,12 +116,15 @@ class Presigning:
         self._forms = tuple(forms)
         self._hands: dict[IssuerId, _Hand] = {}
         self._change = spool.change()
-        self._waiting: list[_Signed] = []
-        """Signed, and nowhere yet: until its page is done. What is alike is done together, since a signature leaves nothing else in the caches."""
+        self._waiting: list[_Draft] = []
+        """To be signed when their page is done. What is alike is done together, since a signature leaves nothing else in the caches."""
         self._newest: int | None = None
         """Up to this row everything was looked at; None before the first walk."""
         self._began: int | None = None
-        """In a walk that found the spool empty: the row before the first certificate that mattered."""
+        """In a first walk, which found the spool empty: the row before the first certificate that mattered."""
+        self._last = 0
+        """The last row when a walk began."""
+        self._page = _FEWEST
         self._check = check
         self._all_ours = check is not None
         if check is not None and spool.proven() not in {None, check.mark}:
@@ -137,7 +166,7 @@ class Presigning:
             return 0
         as_of, now = self._roll.change_number(), self._clock.now()
         signed = 0
-        while entries := self._roll.statuses_after(self._newest, _PAGE):
+        while entries := self._roll.statuses_after(self._newest, self._page):
             for entry in entries:
                 self._check_serial(entry)
                 if entry.state is CertificateState.intended:
@@ -172,13 +201,14 @@ class Presigning:
         Raises:
             Unavailable: see `follow`.
         """
-        as_of = self._roll.change_number()
-        entries = self._roll.statuses_after(progress.row, _PAGE)
+        as_of = self._roll.change_number() if self._change is None else self._change
+        began = self._clock.monotonic()
+        entries = self._roll.statuses_after(progress.row, self._page)
         now = self._clock.now()
         signed = failed = 0
         if progress.row == 0:
             self._all_ours = self._check is not None
-            self._began = None if self._spool.filled() else 0
+            self._began, self._last = None if self._spool.filled() else 0, self._roll.last_row()
         for entry in entries:
             self._check_serial(entry)
             if entry.state is CertificateState.intended and self._newest is None:
@@ -193,6 +223,12 @@ class Presigning:
             self._newest = progress.row
         if not entries and self._check is not None and self._all_ours:
             self._spool.set_proven(self._check.mark)
+        if not entries:
+            self._began = None
+        took = self._clock.monotonic() - began
+        self._page = (
+            max(_FEWEST, self._page // 2) if took > _PAGE_TAKES else min(_MOST, self._page * 2) if took < _PAGE_TAKES / 3 else self._page
+        )
         return Progress(
             seen=progress.seen + len(entries),
             signed=progress.signed + signed,
@@ -206,7 +242,7 @@ class Presigning:
         if first or self._began is None:
             self._began = row
         else:
-            self._spool.expect((self._roll.last_row() - self._began) / (row - self._began))
+            self._spool.expect((self._last - self._began) / (row - self._began))
 
     def _check_serial(self, entry: RollEntry) -> None:
         """A certificate whose serial is none of ours ends the proof at once, for all issuers: it is the rare case."""
@@ -225,7 +261,9 @@ class Presigning:
             return 0, 0
         status = under(self._policy, entry.ref.issuer, status_of((entry.state, entry.change)))
         is_due = self._is_due
-        due = [form for form in self._forms if is_due(entry.ref, form, status, now)]
+        due: Sequence[int] = self._forms
+        if self._began is None:  # in a first walk none was ever signed
+            due = [form for form in self._forms if is_due(entry.ref, form, status, now)]
         signed = self._sign(entry.ref, due, status, as_of=as_of, now=now) if due else 0
         return signed, len(due) - signed
 
@@ -244,61 +282,65 @@ class Presigning:
         return 0 if status == UNKNOWN else self._sign(ref, self._forms, status, as_of=as_of, now=self._clock.now())
 
     def _sign(self, ref: CertificateRef, forms: Iterable[int], status: Status, *, as_of: ChangeNumber, now: UnixTime) -> int:
-        """Sign the answers about one certificate in these forms; how many were made."""
+        """Have the answers about one certificate in these forms signed with their page; how many those are."""
         hand = self._hand(ref.issuer, now)
-        window = None if hand is None else hand.pieces.window(status)
-        if hand is None or window is None:
+        if hand is None:
             return 0
-        window, archive, share = _spread(window, ref, now), self._policy.archive, self._policy.reread_share
-        number = writer.integer(ref.serial)
-        prefixes_of, key_hash, sign, tbs_of = self._prefixes[ref.issuer], hand.seat.responder.key_hash, hand.seat.key.sign, hand.pieces.tbs
-        read, waiting = hand.read.setdefault((status.verdict, bool(status.reason)), set()), self._waiting
+        _, window, read = hand.about(status)
+        if window is None:
+            return 0
+        window, waiting = _spread(window, ref, now), self._waiting
+        number, prefixes_of, tbs_of = writer.integer(ref.serial), self._prefixes[ref.issuer], hand.pieces.tbs
         done = 0
         for form in forms:
-            octets = writer.tlv(writer.SEQUENCE, prefixes_of[form] + number)
+            octets = wrapped(prefixes_of[form] + number)
             tbs = tbs_of(octets, status, None)
-            if tbs is None:
-                continue
-            signature = sign(tbs)
-            one = Packed(ref.serial, form, status, now, window, archive, as_of, key_hash, signature)
-            again = form not in read or chosen(signature, share)
-            read.add(form)
-            waiting.append((hand, one, octets, tbs, again))
-            done += 1
+            if tbs is not None:
+                waiting.append((hand, read, octets, tbs, ref.serial, form, status, now, window, as_of))
+                done += 1
         return done
 
     def _deliver(self) -> int:
-        """Read the sample again, see that files are there, and then that the spool knows; what is not in the spool is due again. How many answers
-        were left out."""
-        waiting, self._waiting = self._waiting, []
-        wrong = {at for at, signed in enumerate(waiting) if signed[4] and not self._reads_back(signed)}
+        """Sign what waits, read the sample again, see that files are there, and then that the spool knows; what is not in the spool is due again.
+        How many answers were left out."""
+        drafts, self._waiting = self._waiting, []
+        signatures = [draft[0].sign(draft[3]) for draft in drafts]
+        archive, share = self._policy.archive, self._policy.reread_share
+        answers: list[_Signed] = []
+        again: list[_Signed] = []
+        for (hand, read, certificate_id, tbs, serial, form, status, now, window, as_of), signature in zip(drafts, signatures, strict=True):
+            answer = hand, certificate_id, tbs, Packed(serial, form, status, now, window, archive, as_of, hand.key_hash, signature)
+            answers.append(answer)
+            if form not in read or chosen(signature, share):
+                read.add(form)
+                again.append(answer)
+        wrong = [answer for answer in again if not self._reads_back(*answer)]
         if wrong:
-            waiting = [signed for at, signed in enumerate(waiting) if at not in wrong]
-        if self._files is not None and waiting:
-            for hand, one, certificate_id, tbs, _ in waiting:
+            answers = [answer for answer in answers if answer not in wrong]
+        if self._files is not None and answers:
+            for hand, certificate_id, tbs, one in answers:
                 self._files.put(certificate_id, hand.envelope.response(tbs, one.signature), one.window)
             self._files.flush()
-        for hand, one, _, _, _ in waiting:
-            self._spool.put(hand.seat.responder.issuer, one)
+        self._spool.put((hand.issuer, one) for hand, _, _, one in answers)
         return len(wrong)
 
-    def _reads_back(self, signed: _Signed) -> bool:
+    def _reads_back(self, hand: _Hand, certificate_id: bytes, tbs: bytes, one: Packed) -> bool:
         """Whether an answer says what it should (P11), also when it is put together from its record.
 
         Raises:
             Broken: it does not say it.
         """
-        hand, one, _, tbs, _ = signed
-        responder, asked = hand.seat.responder, packed.certificate_id(self._prefixes[hand.seat.responder.issuer][one.form], one.serial)
+        responder = hand.seat.responder
+        asked = packed.certificate_id(self._prefixes[responder.issuer][one.form], one.serial)
         body = hand.envelope.response(tbs, one.signature)
         try:
             reread(body, responder, [(asked, one.status)], produced_at=one.produced_at, window=one.window, nonce=None)
-            if packed.body(one, responder, asked) == body:
+            if asked.octets == certificate_id and packed.body(one, responder, asked) == body:
                 return True
         except FleetcaError:
-            hand.read.clear()  # nothing of this key counts as read any more
+            hand.forget()
             raise
-        hand.read.clear()
+        hand.forget()
         _log.error("a packed answer would not be the one that was signed; it is left out")
         return False
 
@@ -308,9 +350,17 @@ class Presigning:
             return None
         if hand is None or hand.seat is not seat:
             self._spool.add_certificate(issuer, seat.responder.key_hash, seat.responder.certificate)
-            hand = self._hands[issuer] = _Hand(seat, Pieces(seat.responder, self._policy, now=now), Envelope(seat.responder), {})
+            hand = self._hands[issuer] = _Hand(
+                issuer,
+                seat,
+                seat.key.sign,
+                seat.responder.key_hash,
+                Pieces(seat.responder, self._policy, now=now),
+                Envelope(seat.responder),
+                {},
+            )
         elif hand.pieces.now != now:
-            hand.pieces = Pieces(seat.responder, self._policy, now=now)
+            hand.renew(Pieces(seat.responder, self._policy, now=now))
         return hand
 
 

@@ -210,9 +210,9 @@ def status_of(ref: CertificateRef, row: Row) -> tuple[CertificateState, Revocati
 
 def roll_entry_of(row: Row) -> RollEntry:
     """Row, issuer, serial, revocable, and then `STATUS_COLUMNS`."""
-    ref = CertificateRef(row[1], serial_of(row[2]))
-    state, change = status_of(ref, row[4:])
-    return RollEntry(row[0], ref, state, change, row[5])
+    number, issuer, serial, _, state, not_after, change, *_ = row
+    ref = CertificateRef(issuer, serial_of(serial))
+    return RollEntry(number, ref, _STATES[state], None if change is None else status_of(ref, row[4:])[1], not_after)
 
 
 TOKEN_COLUMNS = tuple(t.tokens.c)

@@ -52,7 +52,7 @@ class Pieces:
         single = certificate_id + said
         extensions = b"" if nonce is None else _NONCES[len(nonce)] + nonce
         content = self.produced + _wrapped(len(single)) + single + extensions
-        return _header(len(content)) + content
+        return wrapped(content)
 
     def window(self, status: Status) -> Window | None:
         """When such an answer holds; its `refresh_at` is nobody's own."""
@@ -65,6 +65,11 @@ class Pieces:
         if window is None:
             return None
         return response.said(status, window, produced_at=self.now, archive=self._policy.archive)
+
+
+def wrapped(content: bytes) -> bytes:
+    """SEQUENCE of content that is already encoded."""
+    return _header(len(content)) + content
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import lru_cache
 from typing import Final, Protocol, overload
 
 from ca.der import writer
@@ -43,12 +44,17 @@ def signature_octets(size: int) -> int:
 def pack(one: Packed, size: int) -> bytes:
     """A record of `size` octets."""
     serial, form, status, produced_at, window, archive, as_of, key_hash, signature = one
-    octets = _FIELDS.pack(
+    content = _fields(size).pack(
         form + 1, _VERDICTS.index(status.verdict), status.reason, 0, serial.to_bytes(20, "big"), status.since, produced_at, window.this_update,
-        window.next_update, window.refresh_at, _NO_ARCHIVE if archive is None else archive + 1, as_of, key_hash, len(signature),
+        window.next_update, window.refresh_at, _NO_ARCHIVE if archive is None else archive + 1, as_of, key_hash, len(signature), signature,
     )  # fmt: skip
-    content = (octets + signature).ljust(size - _CHECK.size, b"\0")
-    return content + _CHECK.pack(zlib.crc32(content))
+    return content + zlib.crc32(content).to_bytes(4, "big")
+
+
+@lru_cache(maxsize=64)
+def _fields(size: int) -> struct.Struct:
+    """Those of a record of `size` octets, with the room for its signature."""
+    return struct.Struct(f"{_FIELDS.format}{signature_octets(size)}s")
 
 
 def place_of(octets: bytes, slots: int) -> int:

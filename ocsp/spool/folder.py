@@ -22,8 +22,8 @@ from ocsp.rules.http import file_path
 
 _NANO: Final = 1_000_000_000
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-NEW: Final = ".new-"
-"""What names begin with that are not whole yet; no base64 has a dot."""
+NEW: Final = ".new"
+"""The name of the one that is not whole yet; no base64 has a dot."""
 
 
 class AnswerFolder:
@@ -35,7 +35,7 @@ class AnswerFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._text = f"{folder}/"
+        self._text, self._new = f"{folder}/", f"{folder}/{NEW}"
         self._hidden = bool(_umask() & 0o044)
 
     def put(self, certificate_id: bytes, body: bytes, window: Window) -> bool:
@@ -49,15 +49,13 @@ class AnswerFolder:
         path = file_path(certificate_id)
         if path is None:
             return False
-        file = self._text + path
-        folder, _, name = file.rpartition("/")
-        new = f"{folder}/{NEW}{name[-32:]}"
+        file, new = self._text + path, self._new
         stamp = window.this_update * _NANO + min(window.next_update - window.this_update, _NANO - 1)
         try:
             try:
                 descriptor = os.open(new, _CREATE, 0o644)
             except FileNotFoundError:
-                _make(folder)
+                _make(self._text)
                 descriptor = os.open(new, _CREATE, 0o644)
             try:
                 if self._hidden:
@@ -66,7 +64,11 @@ class AnswerFolder:
                 os.utime(descriptor, ns=(stamp, stamp))
             finally:
                 os.close(descriptor)
-            os.rename(new, file)  # noqa: PTH104
+            try:
+                os.rename(new, file)  # noqa: PTH104
+            except FileNotFoundError:
+                _make(file.rpartition("/")[0])
+                os.rename(new, file)  # noqa: PTH104
         except OSError as error:
             raise _unwritable(self._folder, error) from None
         return True

@@ -22,8 +22,9 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -57,43 +58,38 @@ class _Table:
     def __init__(self, file: Path) -> None:
         with file.open("rb") as opened:
             self.inode = os.fstat(opened.fileno()).st_ino
-            self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        self._map.madvise(mmap.MADV_RANDOM)
-        magic, self.size, self.slots = _HEAD.unpack_from(self._map)
-        if magic != _MAGIC or len(self._map) != _START + self.size * self.slots:
+            self.octets = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        self.octets.madvise(mmap.MADV_RANDOM)
+        magic, self.size, self.slots = _HEAD.unpack_from(self.octets)
+        if magic != _MAGIC or len(self.octets) != _START + self.size * self.slots:
             raise ValueError("not a spool")
         self.room, self.most = packed.signature_octets(self.size), int(self.slots * _FULL)
         """The longest signature, and how many records before it is full."""
+        self.find: Callable[[Serial, int], int] = partial(packed.find, self.octets, _START, self.size, self.slots)
+        """Where the record of a certificate in a form stands, or belongs."""
 
     def whole(self) -> Iterator[bytes]:
         """Its records, as they lie there; none that is damaged."""
-        size, mapped, is_whole = self.size, self._map, packed.is_whole
+        size, mapped, is_whole = self.size, self.octets, packed.is_whole
         mapped.madvise(mmap.MADV_WILLNEED)
         for start in range(_START, len(mapped), size):
             octets = mapped[start : start + size]
             if octets[0] and is_whole(octets):
                 yield octets
 
-    def find(self, serial: Serial, form: int) -> int:
-        """Where the record of a certificate stands, or belongs."""
-        return packed.find(self._map, _START, self.size, self.slots, serial, form)
-
     def at(self, place: int) -> bytes:
-        return self._map[place : place + self.size]
-
-    def is_free(self, place: int) -> bool:
-        return self._map[place] == 0
+        return self.octets[place : place + self.size]
 
     def filled(self) -> int:
-        return int.from_bytes(self._map[_COUNT], "big")
+        return int.from_bytes(self.octets[_COUNT], "big")
 
     def counted(self) -> int:
         """How many records there are, looked at one by one."""
-        self._map.madvise(mmap.MADV_WILLNEED)
-        return int(self.slots - self._map[_START :: self.size].count(0))
+        self.octets.madvise(mmap.MADV_WILLNEED)
+        return int(self.slots - self.octets[_START :: self.size].count(0))
 
     def close(self) -> None:
-        self._map.close()
+        self.octets.close()
 
 
 class SpoolReader:
@@ -122,7 +118,7 @@ class SpoolReader:
         if table is None:
             return None
         place = table.find(serial, form)
-        return None if table.is_free(place) else packed.unpack(table.at(place))
+        return packed.unpack(table.at(place)) if table.octets[place] else None
 
     def certificate(self, issuer: IssuerId, key_hash: bytes) -> bytes | None:
         """DER certificate that the issuer gave the responder with that key."""
@@ -183,23 +179,25 @@ class SpoolWriter(SpoolReader):
             # What a crash left untold counts too: a table that were full without our knowing would be searched for ever.
             self._open(issuer, table.counted())
 
-    def put(self, issuer: IssuerId, one: Packed) -> None:
-        """Keep a record in place of an older one.
+    def put(self, ones: Iterable[tuple[IssuerId, Packed]]) -> None:
+        """Keep records in place of older ones.
 
         Raises:
-            StoreUnavailable: the disk is full, or worse (`spool-unwritable`); what was there is still there.
+            StoreUnavailable: the disk is full, or worse (`spool-unwritable`); what was there is still there, and some of these may be.
         """
-        table = self._tables.get(issuer)
-        if table is None or len(one.signature) > table.room or self._filled[issuer] >= table.most:
-            table = self._grow(issuer, table, packed.record_octets(len(one.signature) + _VARIES))
-        place = table.find(one.serial, one.form)
-        new = table.is_free(place)
-        try:  # a million times: no context manager
-            os.pwrite(self._files[issuer], packed.pack(one, table.size), place)
-            if new:
-                filled = self._filled[issuer] = self._filled[issuer] + 1
-                if filled % _COUNTED == 0:
-                    self._tell_count(issuer, filled)
+        tables, filled, pack, pwrite = self._tables, self._filled, packed.pack, os.pwrite
+        try:
+            for issuer, one in ones:
+                table = tables.get(issuer)
+                if table is None or len(one.signature) > table.room or filled[issuer] >= table.most:
+                    table = self._grow(issuer, table, packed.record_octets(len(one.signature) + _VARIES))
+                place = table.find(one.serial, one.form)
+                new = table.octets[place] == 0
+                pwrite(self._files[issuer], pack(one, table.size), place)
+                if new:
+                    filled[issuer] += 1
+                    if filled[issuer] % _COUNTED == 0:
+                        self._tell_count(issuer, filled[issuer])
         except OSError as error:
             raise _unwritable(self._folder, error) from None
 

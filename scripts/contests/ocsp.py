@@ -267,6 +267,9 @@ def rows(*, quick: bool, missing: list[str]) -> Iterator[dict[str, Any]]:
         yield from noise(cached, rounds=rounds, seconds=seconds, count=1_000 if quick else 10_000)
         ahead = stack.enter_context(ours(folder("ahead") / "here", known=500 if quick else 8_000, port=PORT + 400))
         yield from ahead_rows(ahead, scratch, rounds=3 if quick else 5)
+        if not quick:
+            half = stack.enter_context(ours(folder("half") / "here", known=500_000, port=PORT + 800))
+            yield ahead_row(half, scratch, rounds=3)
         little = stack.enter_context(ours(folder("few") / "here", known=few, port=PORT + 200))
         yield from known_rows(here, little, rounds=rounds, seconds=seconds, turn=0)
         if not quick:
@@ -389,6 +392,21 @@ def noise(cached: Server, *, rounds: int, seconds: float, count: int) -> Iterato
     yield measure.row(
         contest=f"99th percentile under full load with {count} malformed requests mixed in", rival="the same without them", ours=mine, theirs=theirs,
         target=2, better="lower", unit="ms",
+    )  # fmt: skip
+
+
+def ahead_row(here: world_status.Deployment, scratch: Path, *, rounds: int) -> dict[str, Any]:
+    """A million answers: what a table of 700 MB costs beside one of 12."""
+
+    def presign() -> float:
+        rate, _ = world_status.presigned(here, scratch / "million", "p256", files=None)
+        shutil.rmtree(scratch / "million")
+        return rate
+
+    mine, theirs = measure.interleave(rounds, presign, lambda: world_status.signatures("p256", 20_000))
+    return measure.row(
+        contest=f"signing {2 * here.known} answers ahead into the spool, p256", rival="raw signatures of that key", ours=mine, theirs=theirs,
+        target=0.6, better="higher", unit="answers/s of processor time",
     )  # fmt: skip
 
 

@@ -211,8 +211,13 @@ class SetClock:
     def __init__(self, now: UnixTime = NOW) -> None:
         self.time = now
 
+        self.passed = 0.0
+
     def now(self) -> UnixTime:
         return self.time
+
+    def monotonic(self) -> float:
+        return self.passed
 
 
 class Signer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,8 @@ def test_a_spool_grows_keeps_everything_and_is_found_again(tmp_path: Path, monke
     ones = [base._replace(serial=Serial(many(number)), form=number % 8) for number in range(3000)]
     early = SpoolReader(tmp_path)
     for one in ones:
-        writer.put(ISSUING, one)
-        writer.put(ISSUING, one)
+        writer.put([(ISSUING, one)])
+        writer.put([(ISSUING, one)])
     writer.keep(NOW)
     early.look()
     assert early.walked() == NOW
@@ -145,7 +146,7 @@ def test_a_spool_grows_keeps_everything_and_is_found_again(tmp_path: Path, monke
         assert reader.filled() == 3000
     # Longer signatures need longer records.
     long = base._replace(signature=b"s" * 3309)
-    writer.put(ISSUING, long)
+    writer.put([(ISSUING, long)])
     early.look()
     assert early.get(ISSUING, base.serial, 1) == long
     assert all(early.get(ISSUING, one.serial, one.form) == one for one in ones)
@@ -163,14 +164,14 @@ def test_a_table_that_grows_in_parts_keeps_everything_and_drops_what_is_damaged(
     base = Packed(Serial(1), 1, Status(Verdict.good), NOW, Window(NOW, NOW + 9, NOW + 5), None, 7, b"k" * 20, b"s" * 70)
     ones = [base._replace(serial=Serial(many(number)), form=number % 4) for number in range(500)]
     for number, one in enumerate(ones):
-        writer.put(ISSUING, one)
+        writer.put([(ISSUING, one)])
         assert all(writer.get(ISSUING, earlier.serial, earlier.form) == earlier for earlier in ones[: number + 1 : 7])
     table = writer._tables[ISSUING]
     with (tmp_path / f"{ISSUING}.spool").open("r+b") as file:
         file.seek(table.find(ones[3].serial, ones[3].form) + 50)
         file.write(b"\xff")
     size = table.size
-    writer.put(ISSUING, base._replace(signature=b"s" * 200))
+    writer.put([(ISSUING, base._replace(signature=b"s" * 200))])
     assert writer._tables[ISSUING].size > size, "longer records"
     assert [one for one in ones if writer.get(ISSUING, one.serial, one.form) != one] == [ones[3]]
     writer.tell_counts()
@@ -298,7 +299,7 @@ def test_a_first_walk_copies_its_table_once_however_many_certificates_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, void: int
 ) -> None:
     monkeypatch.setattr("ocsp.spool.packed._FEWEST", 64)
-    monkeypatch.setattr("ocsp.presign._PAGE", 5)
+    monkeypatch.setattr("ocsp.presign._MOST", 5)
     world = new_world()
     world.record.states.clear()
     for number in range(void + 300):
@@ -308,6 +309,30 @@ def test_a_first_walk_copies_its_table_once_however_many_certificates_there_are(
     desk.presigning.walk(also=lambda _: sizes.extend(table.slots for table in desk.spool._tables.values()))
     assert sorted(set(sizes)) == [64, 1024]
     assert desk.spool.filled() == 600
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pages"), [(0.0, 9), (0.0002, 11), (0.002, 40), (0.02, 102)], ids=["at once", "0.2 ms", "2 ms", "20 ms"]
+)
+def test_a_revocation_never_waits_long_for_a_page_however_slowly_the_key_signs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, pages: int
+) -> None:
+    world = new_world()
+    for number in range(1000):
+        world.record.issue("issuing", many(number))
+    desk = Desk(world, tmp_path)
+    sign = desk.keys[0].sign
+
+    def slowly(message: bytes) -> bytes:
+        world.clock.passed += seconds
+        return sign(message)
+
+    monkeypatch.setattr(desk.keys[0], "sign", slowly)
+    ends = [0.0]
+    desk.presigning.walk(also=lambda _: ends.append(world.clock.passed))
+    assert max(after - before for before, after in pairwise(ends)) < 0.5
+    assert len(ends) - 1 <= pages, "and quick keys are not kept waiting by many small questions"
+    assert desk.spool.filled() == 2000 + 6
 
 
 def test_only_what_is_due_is_signed_and_what_was_signed_at_once_spreads(tmp_path: Path) -> None:

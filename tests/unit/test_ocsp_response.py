@@ -186,8 +186,8 @@ def seated_answer() -> tuple[Responder, fakes.Key, CertificateId, Window]:
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        pytest.param(lambda answer: {"window": replace(answer["window"], next_update=NOW + 2 * HOUR)}, "window", id="another nextUpdate"),
-        pytest.param(lambda answer: {"window": replace(answer["window"], this_update=NOW)}, "window", id="another thisUpdate"),
+        pytest.param(lambda answer: {"window": answer["window"]._replace(next_update=NOW + 2 * HOUR)}, "window", id="another nextUpdate"),
+        pytest.param(lambda answer: {"window": answer["window"]._replace(this_update=NOW)}, "window", id="another thisUpdate"),
         pytest.param(lambda _: {"produced_at": NOW + 1}, "producedAt", id="another producedAt"),
         pytest.param(lambda _: {"nonce": b"m"}, "nonce", id="another nonce"),
         pytest.param(lambda _: {"nonce": None}, "nonce", id="a nonce nobody sent"),
