@@ -6,7 +6,7 @@ import base64
 from dataclasses import replace
 from urllib.parse import quote
 
-from ca.model import Reason, Serial
+from ca.model import IssuerId, Reason, Serial
 from ca.rules.serial import is_ours, make_serial
 from ocsp.front import Front
 from ocsp.model import Policy
@@ -20,7 +20,7 @@ ROOT = fakes.authority("root", key_here=False)
 SECOND = fakes.authority("second")
 ROLLED = fakes.authority("issuing", use="issuing, next key")
 """The issuing CA after a roll-over: the same name, another key."""
-ROLLED.issuer = replace(ROLLED.issuer, id="issuing-2")
+ROLLED.issuer = replace(ROLLED.issuer, id=IssuerId("issuing-2"))
 
 
 def ours(serial: Serial) -> bool:
