@@ -287,3 +287,39 @@ def known_root(room: Room) -> KnownIssuer:
     from ca.der import pem
 
     return KnownIssuer(IssuerId("root"), pem.der_of(room.files["root.pem"], pem.CERTIFICATE), KeyName("root"))
+
+
+# ---- Sheets of a root that custodians share ---------------------------------------------------------------------------
+
+SHARES = """
+[[acts]]
+act = "shares"
+id = "quorum"
+custodians = ["Carol", "Cyrus", "Chloe"]
+threshold = 2
+"""
+"""Custodians share a key."""
+ROOT = """
+[[acts]]
+act = "root"
+id = "root"
+algorithm = "p256"
+subject = { common_name = "Root" }
+not_after = "20y"
+quorum = "quorum"
+[[acts]]
+act = "root-crl"
+id = "root-crl"
+issuer = "root"
+next_update = "90d"
+[[acts]]
+act = "backup"
+id = "root-backup"
+issuer = "root"
+quorum = "quorum"
+"""
+"""Under it a root, its first CRL and its backup."""
+KNOWN = '[[issuers]]\nid = "root"\ncertificate = "first/root.pem"\n'
+"""What a later ceremony knows of it."""
+OPENED = '[issuers.root]\nkey = "sealed:first/root.key"\nquorum = "first/quorum.quorum.json"\n'
+"""Where its key lies then."""

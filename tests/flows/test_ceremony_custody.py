@@ -21,7 +21,7 @@ from ca.rules import quorum as rule
 from ca.rules import transcript
 from ca.system import SystemChance, SystemClock
 from fleetca import ceremonies, forms
-from tests.fakes.ceremony import apart
+from tests.fakes.ceremony import KNOWN, OPENED, ROOT, SHARES, apart
 
 PASSPHRASE = b"correct horse battery staple"
 CUSTODIANS = ("Carol", "Cyrus", "Chloe")
@@ -61,37 +61,6 @@ class Paper:
 
     def told(self, outcome: Given | FleetcaError) -> None:
         self.heard.append(outcome)
-
-
-SHARES = """
-[[acts]]
-act = "shares"
-id = "quorum"
-custodians = ["Carol", "Cyrus", "Chloe"]
-threshold = 2
-"""
-
-ROOT = """
-[[acts]]
-act = "root"
-id = "root"
-algorithm = "p256"
-subject = { common_name = "Root" }
-not_after = "20y"
-quorum = "quorum"
-[[acts]]
-act = "root-crl"
-id = "root-crl"
-issuer = "root"
-next_update = "90d"
-[[acts]]
-act = "backup"
-id = "root-backup"
-issuer = "root"
-quorum = "quorum"
-"""
-
-KNOWN = '[[issuers]]\nid = "root"\ncertificate = "first/root.pem"\n'
 
 
 def write(folder: Path, name: str, acts: str, *, credentials: str = "") -> None:
@@ -239,7 +208,6 @@ issuer = "root"
 previous = "first/root-crl.crl"
 next_update = "90d"
 """
-OPENED = '[issuers.root]\nkey = "sealed:first/root.key"\nquorum = "first/quorum.quorum.json"\n'
 
 
 @pytest.mark.req("REQ-KEY-015")

@@ -21,6 +21,7 @@ from ca.model import KeyName
 from ca.rules import quorum as rule
 from ca.system import SystemClock
 from fleetca import ceremonies
+from tests.fakes.ceremony import KNOWN, OPENED, ROOT, SHARES
 from tests.terminal import Screen
 
 PASSPHRASE = b"correct horse battery staple"
@@ -116,39 +117,11 @@ def hold(folder: Path, name: str, people: People) -> str:
     return screen.seen
 
 
-FIRST = """
-[[acts]]
-act = "shares"
-id = "quorum"
-custodians = ["Carol", "Cyrus", "Chloe"]
-threshold = 2
-[[acts]]
-act = "root"
-id = "root"
-algorithm = "p256"
-subject = { common_name = "Root" }
-not_after = "20y"
-quorum = "quorum"
-[[acts]]
-act = "root-crl"
-id = "root-crl"
-issuer = "root"
-next_update = "90d"
-[[acts]]
-act = "backup"
-id = "root-backup"
-issuer = "root"
-quorum = "quorum"
-"""
-KNOWN = '[[issuers]]\nid = "root"\ncertificate = "first/root.pem"\n'
-OPENED = '[issuers.root]\nkey = "sealed:first/root.key"\nquorum = "first/quorum.quorum.json"\n'
-
-
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, People]:
     folder, people = tmp_path_factory.mktemp("terminal") / "room", People()
     folder.mkdir()
-    write(folder, "first", FIRST)
+    write(folder, "first", SHARES + ROOT)
     people.misread = ["these are no words", "academic acid acne"]
     seen = hold(folder, "first", people)
     assert seen.count("it was not the share that was shown") == 2

@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -47,6 +47,20 @@ def lose_patience(made: server.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.wait(60)
 
 
+@contextmanager
+def _serving(app: Flask, listener: socket.socket, **options: Any) -> Iterator[tuple[Address, server.Server]]:
+    ready = threading.Event()
+    made = make_server(app, threads=2, ready=ready.set, **options)
+    thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
+    thread.start()
+    assert ready.wait(60)
+    try:
+        yield listener.getsockname(), made
+    finally:
+        made.stop()
+        thread.join(60)
+
+
 @pytest.fixture
 def running() -> Iterator[tuple[Address, server.Server]]:
     """A running server."""
@@ -57,16 +71,8 @@ def running() -> Iterator[tuple[Address, server.Server]]:
     app.add_url_rule("/length", "length", lambda: str(len(request.get_data())), methods=["POST"])
     listener = listening_socket("127.0.0.1:0", setting="test")
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # so that what is not read waits in the server, on every system
-    ready = threading.Event()
-    made = make_server(app, threads=2, ready=ready.set)
-    thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
-    thread.start()
-    assert ready.wait(60)
-    try:
-        yield listener.getsockname(), made
-    finally:
-        made.stop()
-        thread.join(60)
+    with _serving(app, listener) as served:
+        yield served
 
 
 def _connected(address: Address) -> socket.socket:
@@ -287,17 +293,8 @@ def counter() -> Counter:
 def laned(counter: Counter) -> Iterator[tuple[Address, server.Server]]:
     app = Flask("laned")
     app.add_url_rule("/count", "count", lambda: f"application {len(request.get_data())}", methods=["GET", "POST"])
-    listener = listening_socket("127.0.0.1:0", setting="test")
-    ready = threading.Event()
-    made = make_server(app, threads=2, ready=ready.set, lane=Lane({b"/count": counter.take}))
-    thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
-    thread.start()
-    assert ready.wait(60)
-    try:
-        yield listener.getsockname(), made
-    finally:
-        made.stop()
-        thread.join(60)
+    with _serving(app, listening_socket("127.0.0.1:0", setting="test"), lane=Lane({b"/count": counter.take})) as served:
+        yield served
 
 
 def _post(body: bytes, *headers: bytes) -> bytes:
@@ -412,17 +409,8 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Address, server.S
     app.add_url_rule("/slow", "slow", lambda: str(slow.wait(1.5)))
     context = server.tls_context(trusted=[])
     server.load_certificate(context, chain=CERTIFICATE, key=KEY)
-    listener = listening_socket("127.0.0.1:0", setting="test")
-    ready = threading.Event()
-    made = make_server(app, threads=2, ready=ready.set, context=context, connections=SEATS)
-    thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
-    thread.start()
-    assert ready.wait(60)
-    try:
-        yield listener.getsockname(), made
-    finally:
-        made.stop()
-        thread.join(60)
+    with _serving(app, listening_socket("127.0.0.1:0", setting="test"), context=context, connections=SEATS) as served:
+        yield served
 
 
 def _tls(address: Address) -> ssl.SSLSocket:
