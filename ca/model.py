@@ -419,6 +419,8 @@ class Profile:
     """Of the keys that we make or open ourselves for such certificates (a CA's above all): a weaker store is refused."""
     approval_within: int = 0
     """Seconds that a first certificate waits for an operator's approval at most; 0: it needs none."""
+    offline: int = 0
+    """Seconds for which its devices may be out of reach: renewal leaves them at least so long. 0: nothing is promised."""
     server_keygen: bool = False
     """Whether the enrolment service may make the device's key and hand it over (RFC 7030 4.4). It keeps none."""
 

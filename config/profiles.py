@@ -56,6 +56,7 @@ class ProfileForm(Form):
     minimum_protection: Literal["memory", "file", "quorum", "module", "hardware"] | None = None
     server_keygen: bool | None = None
     approval_within: Duration | None = None
+    offline: Duration | None = None
 
     _file: Path = PrivateAttr(default=Path())
     _digest: bytes = PrivateAttr(default=b"")

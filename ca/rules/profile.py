@@ -32,6 +32,7 @@ from ca.model import (
     SafetyClass,
     StatusKind,
 )
+from ca.rules.renewal_window import overlap
 
 DAY: Final = 86400
 LONGEST_NO_REV_AVAIL: Final = DAY
@@ -97,6 +98,7 @@ def accept(
     minimum_protection: str = "memory",
     server_keygen: bool = False,
     approval_within: int = 0,
+    offline: int = 0,
 ) -> Profile:
     """Build a profile from plain values (see `ca.model.Profile` for what they mean; times are seconds).
 
@@ -147,6 +149,7 @@ def accept(
         minimum_protection=_protection(name, minimum_protection),
         server_keygen=server_keygen,
         approval_within=approval_within,
+        offline=offline,
     )
     judge(profile)
     return profile
@@ -220,6 +223,11 @@ def _judge_shape(profile: Profile) -> None:
         raise _wrong(name, "renew_after_expiry", "its certificates are not renewed at all.")
     if profile.grace < 0:
         raise _wrong(name, "grace", "it cannot be negative.")
+    if profile.offline and not (profile.renewable and profile.offline <= overlap(profile)):
+        raise _wrong(
+            name, "offline", f"its devices may be out of reach for {profile.offline} s, and renewal leaves them {overlap(profile)} s (REQ-KEY-009).",
+            fix="Let certificates live longer, open renewal earlier (renew_from), or allow it after their end (renew_after_expiry).",
+        )  # fmt: skip
     for field, values in (
         ("key_algorithms", profile.key_algorithms),
         ("key_usage", profile.key_usage),

@@ -137,6 +137,12 @@ def suggested(certificate: Renewable, profile: Profile, *, now: UnixTime, plan: 
     return Suggestion(start, end, reason)
 
 
+def overlap(profile: Profile) -> int:
+    """Seconds in which a device can renew that is told to begin last: from then until its certificate, or what may follow its end, is over."""
+    share = max(SHARE, profile.renew_from)
+    return profile.lifetime - int(profile.lifetime * (1 + share) / 2) + profile.renew_after_expiry
+
+
 def phase(device: DeviceId, occasion: str = "") -> float:
     """A device's place among all, from 0 up to 1: the same whenever it is asked, another one for each occasion."""
     digest = hashlib.sha256(f"fleetca window v1\0{occasion}\0{device}".encode()).digest()

@@ -126,6 +126,7 @@ class Said:
 
     def renewal(self) -> str:
         yes = [one.name for one in self.leaves if one.renewable]
+        away = [f"{one.name} {_time(one.offline)}" for one in self.leaves if one.offline]
         no = [one.name for one in self.leaves if not one.renewable]
         found = [f"Renewed with a new key, by whoever holds the current one: {', '.join(yes) or 'none'}."]
         found += [f"Not renewed: {', '.join(no)}."] if no else []
@@ -134,6 +135,7 @@ class Said:
             if any(one.key_reuse for one in self.leaves)
             else []
         )
+        found += [f"Devices may be out of reach for: {', '.join(away)}."] if away else []
         late = [f"{one.name} {_time(one.renew_after_expiry)}" for one in self.leaves if one.renew_after_expiry]
         found += [f"After their end, for: {', '.join(late)}."] if late else []
         return " ".join(found)

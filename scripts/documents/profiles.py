@@ -83,6 +83,8 @@ def _rows(one: Profile) -> Iterator[tuple[str, str]]:
         yield "attestation", f"the key is vouched for by {' or '.join(kind.value for kind in one.attestation)}"
     if one.approval_within:
         yield "approval", f"an operator approves each first certificate, within {duration_text(one.approval_within)}"
+    if one.offline:
+        yield "out of reach", f"its devices may be for {duration_text(one.offline)}"
     if one.server_keygen:
         yield "key made by", "the server, where the device asks for it (RFC 7030 4.4)"
     yield "key on the device", "a plain file (0600) is allowed" if one.plain_key_file else "as safe as the device can"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ca.errors import Misconfigured
-from ca.model import NameKind, OnSuperseded, Profile, SafetyClass, StatusKind
+from ca.model import DeviceId, NameKind, OnSuperseded, Profile, SafetyClass, StatusKind
 from ca.rules.profile import accept
+from ca.rules.renewal_window import phase, suggested
 from fleetca.forms import shipped_profiles
 
 DAY = 86400
@@ -157,6 +159,33 @@ LIVES: list[Any] = [
 @pytest.mark.parametrize(("base", "change", "field"), LIVES)
 def test_a_profile_without_a_way_on_or_below_the_floor_is_refused(base: dict[str, Any], change: dict[str, Any], field: str) -> None:
     test_a_profile_is_refused(base, change, field)
+
+
+@pytest.mark.req("REQ-KEY-009", "REQ-KEY-064")
+@pytest.mark.parametrize(
+    ("sentence", "change"),
+    [
+        ("away for longer than renewal leaves", {"lifetime": 60 * DAY, "offline": 10 * DAY + 1}),
+        ("away for the whole life", {"lifetime": 7 * DAY, "offline": 7 * DAY}),
+        ("renewal opens too late", {"lifetime": 60 * DAY, "renew_from": 0.9, "offline": 4 * DAY}),
+        ("what follows the end is too short", {"lifetime": 60 * DAY, "renew_after_expiry": DAY, "offline": 11 * DAY + 1}),
+        ("nobody renews", {"renewable": False, "renewed_by": "ceremony", "offline": 1}),
+    ],
+)
+def test_a_profile_whose_overlap_is_shorter_than_its_devices_are_away_is_refused(sentence: str, change: dict[str, Any]) -> None:
+    test_a_profile_is_refused(DEVICE | {"max_lifetime": 60 * DAY}, change, "offline")
+
+
+@pytest.mark.req("REQ-KEY-009", "REQ-KEY-064")
+def test_devices_may_be_away_for_as_long_as_renewal_leaves_them() -> None:
+    said = {"lifetime": 60 * DAY, "max_lifetime": 60 * DAY}
+    assert accept(**(DEVICE | said | {"offline": 10 * DAY})).offline == 10 * DAY
+    assert accept(**(DEVICE | said | {"offline": 40 * DAY, "renew_after_expiry": 30 * DAY})).offline == 40 * DAY
+    latest = max((phase(DeviceId(f"d{number}")), f"d{number}") for number in range(3000))[1]
+    profile = accept(**(DEVICE | said | {"offline": 10 * DAY}))
+    young: Any = SimpleNamespace(device=DeviceId(latest), not_before=0, not_after=60 * DAY - 1)
+    last = suggested(young, profile, now=0)
+    assert 60 * DAY - last.start >= profile.offline, "who begins last still has that long"
 
 
 def test_class_C_is_granted_to_what_can_always_be_asked() -> None:
