@@ -63,6 +63,7 @@ from ca.rules.certificate import check_key_algorithm, draft
 from ca.rules.clock import trusted
 from ca.rules.device_life import as_shown, channel, fits
 from ca.rules.issuers import Ability, check_ability, newest
+from ca.rules.known_keys import KNOWN, refuse
 from ca.rules.lint.certificate import lint
 from ca.rules.reread import verify_signed
 from ca.rules.serial import RANDOM_OCTETS, make_serial
@@ -172,6 +173,7 @@ class Issuing:
     Args:
         keys: the opened issuing keys. An issuer without one here cannot issue (the offline root, P4).
         serial_check: the key of the serial numbers' check value.
+        known_keys: by digest (`ca.rules.known_keys`): no certificate is for one of these.
     """
 
     def __init__(
@@ -186,6 +188,7 @@ class Issuing:
         chance: Chance,
         serial_check: bytes,
         two_persons: TwoPersons | None = None,
+        known_keys: Mapping[str, str] = KNOWN,
         failpoint: Failpoint = no_failpoint,
     ) -> None:
         for name, key in keys.items():
@@ -198,7 +201,7 @@ class Issuing:
         self._ledger, self._witness, self._keys, self._issuers = ledger, witness, keys, issuers
         self._policy, self._clock, self._chance, self._serial_check = policy, clock, chance, serial_check
         self._current, self._two_persons = policy, two_persons
-        self._failpoint = failpoint
+        self._failpoint, self._known_keys = failpoint, known_keys
         self._allowances = Allowances(policy.caps_of, "certificates")
         self._tenant_rates: dict[TenantId, Allowance] = {}
         profiles = [*policy.profiles.values(), *(profile for one in policy.tenants.values() for profile in one.profiles.values())]
@@ -410,6 +413,7 @@ class Issuing:
         profile = policy.profile(given.profile)
         issuer = self._issuer(given.issuer, Ability.sign_status if profile.status is StatusKind.nocheck else Ability.issue, now=now)
         check_key_algorithm(profile, csr.algorithm)
+        refuse(csr.spki_sha256, self._known_keys)
         judged = hardware.judged(tx, given, profile, asked=asked, found=claim, proof=item.proof, csr=csr, now=now)
         given = replace(given, verdict=judged.verdict)
         if profile.roots_of_trust or profile.safety_class is not None:

@@ -112,6 +112,11 @@ class Signer(Form):
         None, description="User id to roles. Absent: our own user has every role, nobody else has any."
     )
     caps: dict[RoleName, Caps] = Field(default_factory=dict, description="What a role may get at most, by role.")
+    known_keys: Several[Location] = Field(
+        (),
+        description="Files of keys that everybody has, beside those that are built in: no certificate is made for one. SHA-256 digests of their "
+        "SubjectPublicKeyInfo, one a line, with a name; or PEM. Read when the signer starts; `fleetca scan --settings` looks for them too.",
+    )
 
     def roles_by_uid(self) -> Mapping[int, tuple[RoleName, ...]] | None:
         """`users` with numbers for keys."""

@@ -58,6 +58,7 @@ from config.settings import Settings
 from fleetca import forms, key_inventory
 from fleetca.failpoints import failpoint
 from fleetca.key_wiring import holding, life, opened
+from fleetca.known_keys import listed
 from fleetca.process import Process
 
 log = structlog.get_logger()
@@ -148,6 +149,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
             clock=clock,
             chance=chance,
             serial_check=forms.serial_check_key(settings),
+            known_keys=listed(settings.signer.known_keys),
             failpoint=points,
         )
         revoking = Revoking(

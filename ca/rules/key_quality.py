@@ -25,9 +25,8 @@ from ca.der import reader
 from ca.der.algorithms import ALGORITHMS, Algorithm, PublicKey, algorithm_of, load_public_key
 from ca.errors import Malformed, Unacceptable
 from ca.model import Digest
-from ca.rules.known_keys import KNOWN
-
-NEW_KEY: Final = "Make a new key, for example: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out device.key"
+from ca.rules import known_keys
+from ca.rules.known_keys import NEW_KEY
 
 _RSA: Final = "1.2.840.113549.1.1.1"
 _EC: Final = "1.2.840.10045.2.1"
@@ -95,9 +94,7 @@ def accepted_key(spki: bytes) -> AcceptedKey:
     algorithm = algorithm_of(key)
     canonical: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     digest = Digest(sha256(canonical).digest())
-    known = KNOWN.get(digest.hex())
-    if known is not None:
-        raise Unacceptable("known-key", "Everybody has the private half of this key.", why=f"It is {known}.", fix=NEW_KEY)
+    known_keys.refuse(digest)
     return AcceptedKey(canonical, digest, key, algorithm)
 
 

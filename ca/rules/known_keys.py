@@ -5,11 +5,23 @@ By SHA-256 of their SubjectPublicKeyInfo (DER), so that nothing here is a key. A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from ca.errors import Malformed
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_private_key,
+    load_der_public_key,
+    load_pem_private_key,
+)
+
+from ca.der import pem
+from ca.errors import Malformed, Unacceptable
+from ca.model import Digest
 
 KNOWN: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -41,13 +53,41 @@ KNOWN: Final[Mapping[str, str]] = MappingProxyType(
 """Digest (lower-case hex) -> what it is."""
 
 
+NEW_KEY: Final = "Make a new key, for example: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out device.key"
+LARGEST_LIST: Final = 128 * 1024 * 1024
+"""Octets."""
+_PEM: Final[Mapping[str, Callable[[bytes], Any]]] = MappingProxyType(
+    {
+        "PUBLIC KEY": load_der_public_key,
+        pem.CERTIFICATE: lambda der: x509.load_der_x509_certificate(der).public_key(),
+        "PRIVATE KEY": lambda der: load_der_private_key(der, None).public_key(),
+        "RSA PRIVATE KEY": lambda der: load_pem_private_key(pem.pem("RSA PRIVATE KEY", der).encode(), None).public_key(),
+        "EC PRIVATE KEY": lambda der: load_pem_private_key(pem.pem("EC PRIVATE KEY", der).encode(), None).public_key(),
+    }
+)
+
+
+def refuse(spki_sha256: Digest, listed: Mapping[str, str] = KNOWN) -> None:
+    """Whether a key is none of these.
+
+    Raises:
+        Unacceptable: it is (`known-key`).
+    """
+    name = listed.get(spki_sha256.hex())
+    if name is not None:
+        raise Unacceptable("known-key", "Everybody has the private half of this key.", why=f"It is {name}.", fix=NEW_KEY)
+
+
 def read_list(text: str) -> dict[str, str]:
-    """More of them: one digest a line (hex), and after it what the key is. Empty lines and those that begin with # say nothing.
+    """More of them: one digest a line (hex), and after it what the key is; empty lines and those that begin with # say nothing. Or PEM: public keys,
+    certificates, private keys that are not encrypted, as collections of lost keys have them.
 
     Raises:
         Malformed: `known-keys`.
     """
     found: dict[str, str] = {}
+    if "-----BEGIN " in text:
+        return _read_pem(text.encode())
     for number, line in enumerate(text.splitlines(), 1):
         digest, _, name = line.strip().partition(" ")
         if not digest or digest.startswith("#"):
@@ -57,4 +97,22 @@ def read_list(text: str) -> dict[str, str]:
                 "known-keys", f"Line {number} of the list holds no SHA-256 digest.", fix="Write 64 hexadecimal digits, a space, a name."
             )
         found[digest.lower()] = name.strip() or "a listed key"
+    return found
+
+
+def _read_pem(octets: bytes) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for label, load in _PEM.items():
+        for number, der in enumerate(pem.ders_of(octets, label), 1):
+            try:
+                spki = load(der).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            except Exception:  # noqa: BLE001 - whatever a library says about foreign octets (R20)
+                raise Malformed(
+                    "known-keys",
+                    f"{label} number {number} of the list cannot be read.",
+                    fix="Leave it out, or write its digest: see --help.",
+                ) from None
+            found[hashlib.sha256(spki).hexdigest()] = "a listed key"
+    if not found:
+        raise Malformed("known-keys", "The list holds no key that can be read.", fix="Write 64 hexadecimal digits, a space, a name.")
     return found

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 )
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
 @click.option(
-    "--known", type=click.Path(dir_okay=False, path_type=Path), help="More known keys: a file of SHA-256 digests of their public halves."
+    "--known",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="More known keys: a file of SHA-256 digests of their public halves, one a line, or PEM. May be repeated.",
+)
+@click.option(
+    "--settings",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A deployment's settings: look for the keys of its signer.known_keys too.",
 )
 @click.option(
     "--public",
@@ -41,7 +49,8 @@ if TYPE_CHECKING:
 @output.json_option
 def scan(
     images: tuple[Path, ...],
-    known: Path | None,
+    known: tuple[Path, ...],
+    settings: Path | None,
     publics: tuple[Path, ...],
     allow_encrypted: bool,
     allow_unread: bool,
@@ -50,12 +59,15 @@ def scan(
     as_json: bool,
 ) -> None:
     from ca.rules.firmware import Kind
-    from ca.rules.known_keys import KNOWN, read_list
+    from fleetca import known_keys
     from fleetca import scan as scanning
 
-    listed = dict(KNOWN)
-    if known is not None:
-        listed |= read_list(reach.read(str(known)).decode(errors="replace"))
+    files: tuple[Path, ...] = ()
+    if settings is not None:
+        from fleetca.forms import read_settings
+
+        files = read_settings(settings).signer.known_keys
+    listed = known_keys.listed([*known, *files])
     halves = [half for path in publics for half in scanning.halves(reach.read(str(path)), what=str(path))]
     told = [(str(image), scanning.scan(image, known=listed, scalars=not no_raw, public=halves, unpack=not no_unpack)) for image in images]
     text = reach.table(_COLUMNS, [_row(image, one) for image, each in told for one in each.found])

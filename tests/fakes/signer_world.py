@@ -61,6 +61,7 @@ from ca.revive import Reviving
 from ca.revoke import Revoking
 from ca.rules.caps import Attesting, Caps
 from ca.rules.grant import OPERATOR, OPERATOR_DEVICE, Policy
+from ca.rules.known_keys import KNOWN
 from ca.rules.message import Act, Message, signed_octets, write_message
 from ca.rules.tenancy import Tenant, checked
 from ca.sign_crl import CrlSigning
@@ -188,6 +189,7 @@ class World:
         self.key = CountingKey(key(kind, "issuing"))
         self.plan = CrlPlan()
         self.demand = demand
+        self.known_keys = dict(KNOWN)
         self.crl_url = issuing(kind).crl_url
         self._ids = itertools.count(1)
         self._open()
@@ -220,6 +222,7 @@ class World:
             keys=keys,
             chance=SystemChance(),
             serial_check=CHECK_KEY,
+            known_keys=self.known_keys,
             failpoint=self.failpoint,
         )
         self.revoking = Revoking(**shared, witness=self.witness, two_persons=self.two_persons, failpoint=self.failpoint)
