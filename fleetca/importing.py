@@ -13,17 +13,17 @@ imported while the signer runs: then the signer verifies and records the ceremon
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from ca.accept_demand import in_force
 from ca.der import pem
 from ca.der.certificate import read_certificate
-from ca.errors import Conflict, FleetcaError, Misconfigured, Unacceptable
+from ca.errors import Conflict, Misconfigured, Unacceptable
 from ca.issue import Issuing
 from ca.lineage import Issuers
 from ca.model import (
@@ -42,11 +42,10 @@ from ca.model import (
     UnixTime,
 )
 from ca.operators import Operators
-from ca.outlets.directory import DirectoryOutlet
 from ca.ports import Chance, Clock, SigningKey
 from ca.record_ceremony import ISSUERS, approved, new_issuers, refuse_rehearsal, remember, subject_of
 from ca.rules import grant, leaf, transcript
-from ca.rules.ceremony_check import Output, Verified
+from ca.rules.ceremony_check import Verified
 from ca.signer.alone import SignerLock
 from ca.signer.client import SignerClient
 from ca.store.engine import Store, migrate, open_store
@@ -54,34 +53,12 @@ from ca.store.file_journal import FileJournal
 from ca.two_persons import TwoPersons
 from ca.witness import Witness
 from config.settings import IssuerSetting, Settings
-from crl.adopt import AHEAD, adopt, check_number_free, waiting
-from crl.model import Scope
-from crl.rules import gate
-from crl.rules.anatomy import InMemory
 from enroll.store.engine import migrate as migrate_protocols
 from fleetca import ceremonies, forms
 from fleetca.folder import Folder, put_new
+from fleetca.placing import BESIDE, Placed, place_beside, place_certificate, place_crl
 
 OPERATORS: Final = "operators"
-
-_BESIDE: Final[Mapping[str, str]] = {
-    "link": "links",
-    "cross-certificate": "links",
-    "responder": "responders",
-    "destroy-key": "destroyed",
-}
-"""Kind of an output that is no issuer of this deployment -> its folder beside the first issuer's certificate."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """One thing that an import brought, or found there already."""
-
-    what: str
-    path: Path
-    sha256: Digest
-    not_after: UnixTime
-    new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +96,7 @@ def import_ceremony(settings: Settings, folder: Path, *, clock: Clock, chance: C
     verified = ceremonies.verify(folder, roots=in_place)
     refuse_rehearsal(verified)
     root = read_certificate(verified.root_certificate or _root_of(verified, in_place))
-    fingerprint = Digest(_sha256(root.der))
+    fingerprint = Digest(sha256(root.der).digest())
     if root_sha256 is not None and root_sha256.replace(":", "").lower() != fingerprint.hex():
         raise Unacceptable(
             "another-root",
@@ -166,9 +143,9 @@ def _beside(
         signer.record_ceremony({name: archive.read(name) or b"" for name in wanted})
     finally:
         signer.close()
-    placed = [_place_certificate(settings.issuer(issuer.id).certificate, issuer) for issuer in issuers]
-    placed += [_place_crl(settings, output, issuers, now=clock.now()) for output in verified.outputs if output.is_crl]
-    placed += [_place_beside(settings, output) for output in verified.outputs if output.kind in _BESIDE]
+    placed = [place_certificate(settings.issuer(issuer.id).certificate, issuer) for issuer in issuers]
+    placed += [place_crl(settings, output, issuers, now=clock.now()) for output in verified.outputs if output.is_crl]
+    placed += [place_beside(settings, output) for output in verified.outputs if output.kind in BESIDE]
     if not any(each.new for each in placed):
         raise _repeated(verified)
     return Imported(verified.name, fingerprint, tuple(placed), tuple(issuers), (), tuple(issuer.id for issuer in new))
@@ -180,9 +157,9 @@ def _import(
     now = clock.now()
     keys = _matching_keys(settings, issuers)
     _check_approved(settings, verified, issuers, clock=clock)
-    placed = [_place_certificate(settings.issuer(issuer.id).certificate, issuer) for issuer in issuers]
-    placed += [_place_crl(settings, output, issuers, now=now) for output in verified.outputs if output.is_crl]
-    placed += [_place_beside(settings, output) for output in verified.outputs if output.kind in _BESIDE]
+    placed = [place_certificate(settings.issuer(issuer.id).certificate, issuer) for issuer in issuers]
+    placed += [place_crl(settings, output, issuers, now=now) for output in verified.outputs if output.is_crl]
+    placed += [place_beside(settings, output) for output in verified.outputs if output.kind in BESIDE]
     url = forms.store_url(settings)
     migrate(url)
     migrate_protocols(url)
@@ -206,10 +183,6 @@ def _repeated(verified: Verified) -> Conflict:
     )
 
 
-def _sha256(octets: bytes) -> bytes:
-    return hashlib.sha256(octets).digest()
-
-
 # ---- Verify -------------------------------------------------------------------------------------------------------------
 
 
@@ -225,7 +198,7 @@ def _root_of(verified: Verified, in_place: Mapping[str, bytes]) -> bytes:
     """The root of a ceremony that people sealed, because its key was destroyed in it."""
     for id_, digest in verified.issuers.items():
         der = in_place.get(id_)
-        if der is not None and _sha256(der) == digest:
+        if der is not None and sha256(der).digest() == digest:
             return der
     raise Misconfigured(
         "no-certificate",
@@ -295,91 +268,6 @@ def _matching_keys(settings: Settings, issuers: Sequence[Issuer]) -> Mapping[Iss
             )
         keys[issuer.id] = key
     return keys
-
-
-# ---- Place --------------------------------------------------------------------------------------------------------------
-
-
-def _place_certificate(path: Path, issuer: Issuer) -> Placed:
-    new = not path.exists()
-    if new:
-        put_new(path, forms.pem_of(issuer.certificate).encode())
-    return Placed(f"certificate of {issuer.id}", path, Digest(_sha256(issuer.certificate)), issuer.not_after, new)
-
-
-def _place_beside(settings: Settings, output: Output) -> Placed:
-    """A certificate that others will want, or the account of a key that is no more: never over another one."""
-    path = settings.issuers[0].certificate.parent / _BESIDE[output.kind] / output.file
-    octets = output.der if output.is_statement else forms.pem_of(output.der).encode()
-    new = not path.exists()
-    if new:
-        put_new(path, octets)
-    elif path.read_bytes() != octets:
-        raise Conflict(
-            "output-differs",
-            f"{path} is another file than this ceremony's {output.file}.",
-            why="What was imported is never replaced.",
-            fix="Give the act another id in the next sheet.",
-        )
-    not_after = 0 if output.is_statement else read_certificate(output.der).not_after
-    return Placed(f"{output.kind} {output.act}", path, Digest(_sha256(output.der)), not_after, new)
-
-
-def _place_crl(settings: Settings, output: Output, issuers: Sequence[Issuer], *, now: UnixTime) -> Placed:
-    issuer = _issuer_of(output, issuers)
-    scope = Scope(issuer)
-    head = gate.inspect(InMemory(output.der), scope, now=now, ahead=AHEAD).head
-    name = scope.name
-    outlet = DirectoryOutlet(settings.crl.directory)
-    here = outlet.current(name)
-    path = settings.crl.directory / name
-    placed = Placed(f"CRL number {head.number} of {issuer.id}", path, Digest(_sha256(output.der)), head.next_update, here is None)
-    if here is not None and here.octets == output.der:
-        return placed
-    published = gate.believe(InMemory(here.octets), scope).head.number if here else 0
-    check_number_free(head, output.der, issuer, outlet=outlet, published=published)
-    if head.this_update > now + gate.SKEW:
-        # Its time will come: the publisher puts it in the place of the one before then.
-        waits = any(one.octets == output.der for one in waiting(issuer, outlet=outlet))
-        adopt(output.der, issuer, outlet=outlet, clock=_At(now))
-        return Placed(f"CRL number {head.number} of {issuer.id}, for later", path, placed.sha256, head.next_update, not waits)
-    # The high-water file also counts CRLs that were taken away again. Its very number may come back: a crash between raising it and putting
-    # the file leaves that.
-    highest = max(outlet.high_water(name) - 1, published)
-    if head.number <= highest:
-        raise Conflict(
-            "crl-number-back",
-            f"The CRL of {issuer.id} in this folder has number {head.number}, and a later one was published already.",
-            why="A CRL number never goes back: relying parties would keep the newer one.",
-            fix="Import the latest ceremony; for a new CRL, name the published one as previous in the sheet.",
-        )
-    with outlet.stage(name) as stage:
-        os.write(stage.fileno(), output.der)
-        stage.sync()
-        gate.inspect(stage, scope, now=now)
-        outlet.raise_high_water(name, head.number)
-        outlet.put_if_unchanged(name, stage, seen=here.version if here else None)
-    return Placed(placed.what, path, placed.sha256, placed.not_after, new=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _At:
-    """The moment of the import."""
-
-    at: UnixTime
-
-    def now(self) -> UnixTime:
-        return self.at
-
-
-def _issuer_of(output: Output, issuers: Sequence[Issuer]) -> Issuer:
-    for issuer in issuers:
-        try:
-            gate.believe(InMemory(output.der), Scope(issuer))
-        except FleetcaError:
-            continue
-        return issuer
-    raise Unacceptable("crl-of-nobody", f"{output.file} is not a CRL of any issuer of this deployment.")
 
 
 # ---- Record -------------------------------------------------------------------------------------------------------------
