@@ -18,7 +18,7 @@ from enroll.store.transactions import Transactions
 from fleetca import forms
 from fleetca.cli.output import iso
 from tests.interop import judges
-from tests.running import Apart, apart, command, make_deployment
+from tests.running import Apart, apart, command, here, make_deployment
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def signer(deployment: Path, tmp_path: Path) -> Iterator[Apart]:
 
 
 def said(file: Path, *arguments: str | Path, code: int = 0) -> dict[str, object]:
-    done = command("keys", *arguments, "--settings", file, "--json")
+    done = here("keys", *arguments, "--settings", file, "--json")
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     document: dict[str, object] = json.loads(done.stdout)
@@ -55,7 +55,7 @@ def test_every_key_of_the_settings_is_in_the_inventory(deployment: Path, signer:
     assert {each["state"] for each in found.values()} == {"active"}
     shown = said(deployment, "show", "issuing")
     assert [change["after"] for change in shown["changes"]] == ["pre-activation", "active"]
-    text = command("keys", "list", "--settings", deployment).stdout
+    text = here("keys", "list", "--settings", deployment).stdout
     assert text.splitlines()[0].split()[:3] == ["KEY", "PURPOSE", "STATE"]
 
 
@@ -89,7 +89,7 @@ def test_what_the_workers_of_the_protocols_share_is_a_key_like_others(deployment
         assert found["period_ends"] == iso(now + 3600)
         assert [change["after"] for change in said(deployment, "show", "acme-nonces-57")["changes"]] == ["active"]
         assert said(deployment, "check")["findings"] == []
-        bill = command("keys", "export", "--settings", deployment).stdout
+        bill = here("keys", "export", "--settings", deployment).stdout
         assert judges.cyclonedx(bill) == ""
         (key,) = (each for each in json.loads(bill)["components"] if each["name"] == "acme-nonces-57")
         assert key["cryptoProperties"]["relatedCryptoMaterialProperties"]["type"] == "secret-key"
@@ -103,7 +103,7 @@ def test_what_the_workers_of_the_protocols_share_is_a_key_like_others(deployment
 @pytest.mark.req("REQ-KEY-097")
 def test_the_inventory_is_exported_as_a_bill_of_materials(deployment: Path, signer: Apart, tmp_path: Path) -> None:
     out = tmp_path / "cbom.json"
-    assert command("keys", "export", "--out", out, "--settings", deployment).returncode == 0
+    assert here("keys", "export", "--out", out, "--settings", deployment).returncode == 0
     assert judges.cyclonedx(out.read_text()) == ""
     bill = json.loads(out.read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
@@ -132,7 +132,7 @@ def _changed(deployment: Path, state: str) -> dict[str, object]:
 
 
 def test_a_key_is_not_changed_under_a_running_signer(deployment: Path, signer: Apart) -> None:
-    done = command("keys", "change", "issuing", "suspended", "--reason", "x", "--settings", deployment)
+    done = here("keys", "change", "issuing", "suspended", "--reason", "x", "--settings", deployment)
     assert done.returncode == 4
     assert "signer-running" in done.stderr
 
@@ -148,19 +148,19 @@ def doomed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     base = file.parent
     with apart(file, logs=folder / "logs", roles=("signer",)):
         for name in ("ben", "cyd"):
-            made = command("init", "--dir", folder / name, "--operator", name, "--yes")  # only for its operator's key and CSR
+            made = here("init", "--dir", folder / name, "--operator", name, "--yes")  # only for its operator's key and CSR
             assert made.returncode == 0, made.stderr
             csr = folder / name / f"operators/{name}.csr"
-            added = command("operators", "add", name, "--role", "auditor", "--csr", csr, "--settings", file)
+            added = here("operators", "add", name, "--role", "auditor", "--csr", csr, "--settings", file)
             assert added.returncode == 0, added.stderr
         request = folder / "request.json"
         said(file, "destroy-request", "issuing", "--reason", "end of its period", "--out", request)
         said(file, "destroy-request", "log", "--reason", "a test of a crash", "--out", folder / "log-request.json")
-        assert command("operators", "disable", "cyd", "--confirm", "cyd", "--settings", file).returncode == 0
+        assert here("operators", "disable", "cyd", "--confirm", "cyd", "--settings", file).returncode == 0
     files = {"settings": file, "request": request, "folder": folder}
     for name, home in (("admin", base), ("ben", folder / "ben"), ("cyd", folder / "cyd")):
         files[name] = folder / f"{name}.witness"
-        done = command(
+        done = here(
             "keys", "witness", request, "--key", home / f"operators/{name}.key", "--certificate", home / f"operators/{name}.pem",
             "--passphrase-file", home / f"secrets/{name}.passphrase", "--out", files[name], "--yes",
         )  # fmt: skip

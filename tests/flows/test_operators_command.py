@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from ca.signer.client import SignerClient
 from ca.system import SystemChance, SystemClock
 from fleetca import ceremonies, deployment, forms, importing
 from tests.fakes.ceremony import apart
-from tests.running import eventually
+from tests.running import eventually, here
 
 COMMAND = [sys.executable, "-m", "fleetca.cli.main"]
 
@@ -56,10 +55,7 @@ def answers(client: SignerClient) -> bool:
 
 
 def run(base: Path, *arguments: str) -> tuple[int, Any, str]:
-    done = subprocess.run(
-        [*COMMAND, "operators", *arguments, "--settings", str(base / "fleetca.toml"), "--json"],
-        capture_output=True, text=True, check=False, env=os.environ | {"NO_COLOR": "1"},
-    )  # fmt: skip
+    done = here("operators", *arguments, "--settings", base / "fleetca.toml", "--json")
     assert "Traceback" not in done.stderr
     return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
 
