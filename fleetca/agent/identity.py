@@ -56,6 +56,8 @@ class Setup:
     """`pkcs11` or `tpm`: where keys are made and stay. Empty: in files."""
     key_name: str = ""
     """What they are called there: the beginning of their labels, or the first of five handles."""
+    key_there: bool = False
+    """That is the name of one key that is there already, as in a secure element: it is used at every renewal, and goes by an order to wipe alone."""
     module: str = ""
     """The library of a token."""
     token: str = ""
@@ -204,7 +206,7 @@ class Identity:
 
     def _keys(self, setup: Setup) -> Keys:
         file = Path(setup.passphrase_file) if setup.passphrase_file else self.folder / PASSPHRASE
-        if not setup.key_store and not setup.attest:
+        if not setup.key_store and not setup.attest and not setup.key_there:
             return KeyFiles(None if setup.plain else self._passphrase(file))
         if setup.key_store not in {"pkcs11", "tpm"} or setup.plain or setup.by == "tls":
             why = "A key that stays in a pkcs11 or tpm store is no plain file, and signs messages: TLS takes files only."
@@ -217,7 +219,7 @@ class Identity:
                 fix="Give --key tpm with --attest. A secure element's keys are known by its maker's manifest: --known.",
             )
         said = {name: getattr(setup, name) for name in ("key_name", "module", "token", "device")}
-        return inside(setup.key_store, said, self._passphrase(file) if setup.passphrase_file else None)
+        return inside(setup.key_store, said, self._passphrase(file) if setup.passphrase_file else None, there=setup.key_there)
 
     def attest(self) -> Callable[[Client, SigningKey], Mapping[str, Any]] | None:
         """Who vouches for new keys; None: nobody does.

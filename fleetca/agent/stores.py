@@ -108,6 +108,15 @@ class KeyFiles:
 # ---- Tokens and TPMs ------------------------------------------------------------------------------------------------
 
 
+def gone(store: KeyStore, name: KeyName) -> None:
+    """Destroy a key. Safe to repeat."""
+    try:
+        store.destroy(name)
+    except KeyUnavailable as error:
+        if error.code != "no-such-key":
+            raise
+
+
 @dataclass(frozen=True, slots=True)
 class KeysInside:
     """Keys that a store made and never gives out.
@@ -124,12 +133,12 @@ class KeysInside:
     file: str = "key.name"
 
     def load(self, file: Path) -> SigningKey:
-        return self.store.open(self._said(file))
+        return self.store.open(self.said(file))
 
     def make(self, file: Path, algorithm: AlgorithmName) -> SigningKey:
         name = self.names(file.parent)
         if file.exists():
-            self._destroy(self._said(file))
+            gone(self.store, self.said(file))
         file.unlink(missing_ok=True)
         if name in self.store.names():
             raise Conflict(
@@ -143,21 +152,14 @@ class KeysInside:
 
     def remove(self, file: Path) -> None:
         if file.exists():
-            self._destroy(self._said(file))
+            gone(self.store, self.said(file))
         file.unlink(missing_ok=True)
 
     def reference(self, file: Path) -> str:
-        return self.uri(self._said(file))
-
-    def _destroy(self, name: KeyName) -> None:
-        try:
-            self.store.destroy(name)
-        except KeyUnavailable as error:
-            if error.code != "no-such-key":
-                raise
+        return self.uri(self.said(file))
 
     @staticmethod
-    def _said(file: Path) -> KeyName:
+    def said(file: Path) -> KeyName:
         with suppress(OSError, UnicodeDecodeError):
             text = file.read_text().strip()
             if text:
@@ -165,23 +167,64 @@ class KeysInside:
         raise Malformed("bad-key-file", f"{file} names no key.", fix="Wipe the identity and enrol it again.")
 
 
-def inside(kind: str, said: Mapping[str, str], secret: Callable[[], bytes] | None) -> KeysInside:
+@dataclass(frozen=True, slots=True)
+class KeyThere:
+    """A key that was in its store before us, as a secure element's own is: every pair's. It is used and never made, and goes only where the device does."""
+
+    store: KeyStore
+    name: KeyName
+    uri: Callable[[KeyName], str]
+    file: str = "key.name"
+
+    def load(self, file: Path) -> SigningKey:
+        return self.store.open(KeysInside.said(file))
+
+    def make(self, file: Path, algorithm: AlgorithmName) -> SigningKey:
+        key = self.store.open(self.name)
+        if key.algorithm != algorithm:
+            raise Misconfigured(
+                "bad-key-store",
+                f"The key {self.name} is {key.algorithm}, and {algorithm} was asked for.",
+                fix=f"Give --algorithm {key.algorithm}.",
+            )
+        file.unlink(missing_ok=True)
+        put_new(file, f"{self.name}\n".encode(), mode=0o600)
+        return key
+
+    def remove(self, file: Path) -> None:
+        file.unlink(missing_ok=True)
+
+    def reference(self, file: Path) -> str:
+        return self.uri(KeysInside.said(file))
+
+    def destroy(self) -> None:
+        """At the end of the device's life: whoever signs that its keys are gone must have seen it go.
+
+        Raises:
+            KeyUnavailable: the store keeps it (`key-not-destroyed`), or is away.
+        """
+        gone(self.store, self.name)
+
+
+def inside(kind: str, said: Mapping[str, str], secret: Callable[[], bytes] | None, *, there: bool = False) -> KeysInside | KeyThere:
     """The store that the settings of an identity describe.
 
     Args:
         kind: `pkcs11` or `tpm`.
         said: `key_name`, and `module`, `token` or `device`.
         secret: PIN or password; asked once.
+        there: the key is in it already, under that very name.
 
     Raises:
         Misconfigured: something is missing or makes no sense (`bad-key-store`), or the library is not installed (`extra-missing`).
     """
     try:
-        return _token(said, secret) if kind == "pkcs11" else _tpm(said, secret)
+        found = _token(said, secret) if kind == "pkcs11" else _tpm(said, secret)
     except ImportError as error:
         raise Misconfigured(
             "extra-missing", f"What speaks to {kind} is missing.", why=f"{error}.", fix="pip install 'fleetca[hsm]'"
         ) from None
+    return KeyThere(found.store, KeyName(said["key_name"]), found.uri) if there else found
 
 
 def _token(said: Mapping[str, str], secret: Callable[[], bytes] | None) -> KeysInside:

@@ -26,6 +26,7 @@ from ca.model import UnixTime
 from ca.rules import wipe
 from fleetca.agent.identity import LOCK, Identity
 from fleetca.agent.pairs import first_certificate, read_octets, read_pair
+from fleetca.agent.stores import KeyThere
 from fleetca.folder import put_new, sync_folder
 
 DRAFT: Final = "wipe.receipt"
@@ -37,7 +38,7 @@ def run(identity: Identity, order: bytes, out: Path, *, now: UnixTime, agent: st
     Raises:
         Malformed, Unauthenticated: the order is none, or not of a CA that this device trusts (`wipe-signature`), or for another device (`wipe-other-device`).
         Conflict: there is another file of that name (`output-exists`), or `out` lies in the folder that goes (`wipe-place`).
-        KeyUnavailable: the store of its keys is away; what was not removed is there still.
+        KeyUnavailable: the store of its keys is away, or keeps one (`key-not-destroyed`); what was not removed is there still.
     """
     if identity.folder.resolve() in out.absolute().resolve().parents:
         raise Conflict("wipe-place", "The receipt would be wiped too.", fix="Name a file outside of the identity's folder.")
@@ -99,6 +100,8 @@ def _erase(identity: Identity) -> None:
         for file in identity.folder.rglob("*.pem"):
             _overwrite(file)
         identity.forget()
+        if isinstance(identity.keys, KeyThere):
+            identity.keys.destroy()
     for each in identity.folder.iterdir():
         if each.name in {DRAFT, LOCK}:
             continue

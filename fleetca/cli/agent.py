@@ -61,6 +61,12 @@ def _folder(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--key-name", default="", help="In a token: the beginning of its labels. In a TPM: the first of five handles, like 0x81020000."
 )
+@click.option(
+    "--key-there",
+    is_flag=True,
+    help="The key called --key-name is there already, as in a secure element: it is used at every renewal, for which its profile needs key_reuse, and removed"
+    " by an order to wipe alone.",
+)
 @click.option("--module", default="", help="The token's PKCS#11 library.")
 @click.option("--token", default="", help="The token's label.")
 @click.option("--device", default="", help="The TPM; absent: /dev/tpmrm0.")
@@ -89,6 +95,7 @@ def enrol(
     algorithm: str,
     key: str,
     key_name: str,
+    key_there: bool,
     module: str,
     token: str,
     device: str,
@@ -117,6 +124,7 @@ def enrol(
             plain=key == "plain",
             key_store=key if key in {"pkcs11", "tpm"} else "",
             key_name=key_name,
+            key_there=key_there,
             module=module,
             token=token,
             device=device,
