@@ -197,7 +197,7 @@ def _root_of_trust(facts: Facts) -> Answer:
     devices = [one.id for one in facts.reading.every_device() if one.state is not DeviceState.retired and not one.id.startswith(_OURS)]
     silent = [one for one in devices if one not in described]
     if not devices:
-        return Answer(OPEN, "There is no device yet.", "fleetca devices list")
+        return Answer(OPEN, "There is no device at work.", "fleetca devices list")
     if silent:
         return Answer(
             NO, f"Of {len(silent)} devices nobody said where their keys live, {silent[0]} among them.", "fleetca devices describe"

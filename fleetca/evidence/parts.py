@@ -285,7 +285,7 @@ def mappings(source: Source) -> Iterator[File]:
             for row in mapping.rows
         ]
         yield f"12-mappings/{mapping.name}.json", document({"title": mapping.title, "edition": mapping.edition, "rows": rows})
-    source.absent.append("mappings as OSCAL documents, and to WebTrust: each is a JSON document of our own")
+    source.absent.append("mappings as OSCAL documents: each is a JSON document of our own")
 
 
 PARTS: Final = (

@@ -12,7 +12,7 @@ from config.mappings import read_mappings
 from fleetca.evidence.parts import PARTS
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["cra", "en-303-645", "fda", "iec-62443", "iec-81001-5-1"]
+NAMES = ["cra", "en-303-645", "fda", "iec-62443", "iec-81001-5-1", "webtrust"]
 
 
 def test_there_is_one_for_each_framework() -> None:
