@@ -141,10 +141,11 @@ def _new_file() -> bytes:
 
 
 def sqlite_url(folder: Path) -> str:
-    """The url of a new SQLite database with our tables."""
+    """The url of a SQLite database with our tables: a new one, or the one that is there already."""
     file = folder / "fleetca.db"
-    file.touch(mode=0o600)
-    file.write_bytes(_new_file())
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_bytes(_new_file())
     return f"sqlite:///{file}"
 
 
