@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,8 @@ LARGEST_PAGE: Final = 600 * 1024
 """Octets of records in one request to countersign, on the machine of the CA."""
 LARGEST_PART: Final = 48 * 1024
 """Octets of units or records in one request over the network, whose body has 64 KiB at most."""
+_BEGIN: Final = b"---\n"
+_UNIT: Final = re.compile(rb"^  unit: ([0-9]+/[0-9]+)$", re.MULTILINE)
 REQUIREMENTS: Final = "REQ-KEY-012 REQ-KEY-023"
 
 
@@ -247,11 +250,18 @@ def answers(path: Path) -> Iterator[dict[str, Any]]:
 
 def read_records(path: Path) -> tuple[list[rule.Record], int]:
     """The provisioning records of a station, and the octets that they take; a last one that a crash tore does not count."""
+    documents, size = _documents(path)
+    return [rule.read(each) for each in documents], size
+
+
+def _documents(path: Path) -> tuple[list[bytes], int]:
+    """As `read_records`, not read: a station keeps all that it ever made, and a reconciliation needs the end of it."""
     octets = path.read_bytes() if path.exists() else b""
-    documents = list(rule.split(octets[: octets.rfind(b"\n") + 1]))
-    if documents and not _whole(documents[-1]):
-        documents.pop()
-    return [rule.read(each) for each in documents], sum(len(b"---\n") + len(each) for each in documents)
+    *before, last = octets[: octets.rfind(b"\n") + 1].removeprefix(_BEGIN).split(b"\n" + _BEGIN)
+    found = [each + b"\n" for each in before]
+    if last and _whole(last):
+        found.append(last)
+    return found, sum(len(_BEGIN) + len(each) for each in found)
 
 
 def _whole(document: bytes) -> bool:
@@ -302,11 +312,12 @@ def write_records(at: folder.Station, path: Path, key: MemoryKey, *, issuers: Se
     with at.alone():
         if not at.records.exists():
             put_new(at.records, b"")
-        records, size = read_records(at.records)
-        have = {one.ours.unit for one in records if one.ours is not None}
-        last = records[-1] if records else None
+        documents, size = _documents(at.records)
+        have = {name.decode() for each in documents for name in _UNIT.findall(each)}
+        last = rule.read(documents[-1]) if documents else None
         if last is not None:
-            rule.check(records[-1:], station_spki=key.spki, after=_before(records))
+            before = rule.digest_of(documents[-2]) if len(documents) > 1 else rule.FIRST
+            rule.check([last], station_spki=key.spki, after=(len(documents) - 1, before))
         made: list[rule.Record] = []
         authorities = Authorities(issuers)
         for text, said in zip(folder.unit_lines(path), answers(path.with_suffix(".answers.jsonl")), strict=False):
@@ -348,10 +359,6 @@ def write_records(at: folder.Station, path: Path, key: MemoryKey, *, issuers: Se
     return len(made)
 
 
-def _before(records: Sequence[rule.Record]) -> tuple[int, str]:
-    return (len(records) - 1, records[-2].digest if len(records) > 1 else rule.FIRST)
-
-
 def have_sealed(sealer: Sealer, at: folder.Station, *, largest: int = LARGEST_PAGE) -> int:
     """Have all records countersigned and keep the countersignatures; how many records are.
 
@@ -361,17 +368,17 @@ def have_sealed(sealer: Sealer, at: folder.Station, *, largest: int = LARGEST_PA
         Conflict: the CA countersigned other records of this station (`record-forked`).
     """
     with at.alone():
-        records, _ = read_records(at.records)
+        records, _ = _documents(at.records)
         kept, size = _seals(at.seals)
         sealed = kept[-1].count if kept else 0
         while sealed < len(records):
             page: list[bytes] = []
-            for one in records[sealed:]:
-                if page and sum(map(len, page)) + len(one.octets) > largest:
+            for one in records[sealed : sealed + MOST_RECORDS]:
+                if page and sum(map(len, page)) + len(one) > largest:
                     break
-                page.append(one.octets)
-            made = sealer.seal_records(at.name, page[:MOST_RECORDS])
-            if not sealed < made.count <= len(records) or records[made.count - 1].digest != made.last:
+                page.append(one)
+            made = sealer.seal_records(at.name, page)
+            if not sealed < made.count <= len(records) or rule.digest_of(records[made.count - 1]) != made.last:
                 raise Conflict(
                     "record-forked", f"The CA countersigned other records of station {at.name} than those that stand here.",
                     why="This folder is an older copy, or there is another one of the same station.",
