@@ -28,6 +28,7 @@ from ca.model import (
     OperatorName,
     Proposal,
     ProposalRequest,
+    QueuedLeaf,
     RecordSeal,
     Revocation,
     RevokeRequest,
@@ -152,6 +153,14 @@ class Reader(Protocol):
     def find_proposal(self, request: Digest, /) -> Proposal | None: ...
 
     def find_operator(self, name: OperatorName, /) -> Operator | None: ...
+
+    def count_devices(self, tenant: TenantId, *, most: int) -> int:
+        """How many devices of a tenant are on record; no more are counted than `most`."""
+        ...
+
+    def leaves(self, start: int, count: int) -> Sequence[QueuedLeaf]:
+        """Leaves of the log from that index on, at most `count`."""
+        ...
 
 
 class Reports(Protocol):

@@ -37,6 +37,7 @@ from ca.model import (
 from ca.ports import KeyStore
 from ca.rules.caps import Attesting, Caps, Manufacturer, TpmMaker, Validated
 from ca.rules.certificate import issuer_from_certificate
+from ca.rules.grant import reserved
 from ca.rules.issuers import arranged, with_successors
 from ca.rules.manufacturer import may_sign
 from ca.rules.profile import accept
@@ -230,6 +231,7 @@ def tenants(settings: Settings, house: Mapping[ProfileName, Profile] | None = No
     known = profiles(settings)
     house = known if house is None else house
     succeeding = {one.succeeds for one in settings.issuers if one.succeeds is not None}
+    lines = {_line_of(settings, settings.profiles.default_issuer): "the house"}
     found = []
     for one in settings.tenants:
         with _naming(settings.file, f"tenants {one.name}"):
@@ -237,9 +239,14 @@ def tenants(settings: Settings, house: Mapping[ProfileName, Profile] | None = No
                 raise Misconfigured("tenant-unknown", f"{one.issuer} is no issuer that could be this tenant's own.")
             if settings.issuer(one.issuer).key is None and one.issuer not in succeeding:
                 raise Misconfigured("tenant-unknown", f"The issuer {one.issuer} has no key here.")
-            unknown = sorted(set(one.profiles) - set(known))
+            other = lines.setdefault(_line_of(settings, one.issuer), f"the tenant {one.name}")
+            if other != f"the tenant {one.name}":
+                raise Misconfigured(
+                    "tenant-clash", f"The issuer {one.issuer}, or one that it succeeds, is that of {other}.", fix="Give each its own."
+                )
+            unknown = sorted(set(one.profiles) - {name for name, profile in known.items() if not reserved(profile)})
             if unknown:
-                raise Misconfigured("tenant-unknown", f"There is no profile {unknown[0]}.")
+                raise Misconfigured("tenant-unknown", f"There is no profile {unknown[0]} that devices could have.")
             own = {
                 name: narrowed(
                     house[name],
@@ -253,6 +260,14 @@ def tenants(settings: Settings, house: Mapping[ProfileName, Profile] | None = No
             found.append(Tenant(TenantId(one.name), one.prefix, IssuerId(one.issuer), own, one.devices, one.per_minute))
     with _naming(settings.file, "tenants"):
         return checked(found)
+
+
+def _line_of(settings: Settings, name: str) -> str:
+    """The first of the issuers of which this one is a later generation."""
+    before = {one.id: one.succeeds for one in settings.issuers if one.succeeds is not None}
+    for _ in settings.issuers:
+        name = before.get(name, name)
+    return name
 
 
 def issuer_owners(settings: Settings) -> Mapping[IssuerId, TenantId]:

@@ -171,8 +171,13 @@ def for_devices(policy: Policy, device: DeviceId, profile_name: ProfileName) -> 
     profile = policy.of(device).profile(profile_name)
     if device.startswith(OWN_SERVICES):
         raise Denied("device-reserved", f"Ids that begin with {OWN_SERVICES!r} are our own services.")
-    if profile.is_ca or profile.status is StatusKind.nocheck or "OCSPSigning" in profile.extended_key_usage or profile.name == OPERATOR:
+    if reserved(profile):
         raise Denied("profile-reserved", f"Profile {profile_name!r} is not for devices.")
+
+
+def reserved(profile: Profile) -> bool:
+    """Is it a profile that no device has: of a CA, of those who sign status, of operators?"""
+    return profile.is_ca or profile.status is StatusKind.nocheck or "OCSPSigning" in profile.extended_key_usage or profile.name == OPERATOR
 
 
 def check_owner(operator: Operator | None, policy: Policy, device: DeviceId) -> None:

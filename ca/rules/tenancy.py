@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -134,36 +134,25 @@ def unknown(tenant: str) -> NotFound:
 # ---- The log, as one tenant sees it ---------------------------------------------------------------------------------
 
 
-def view(leaves: Iterable[tuple[int, bytes]], tenant: TenantId, prefix: str) -> Iterator[tuple[int, bytes]]:
-    """The leaves of the log that speak of a tenant and of nobody else, in order, from the beginning on.
+def view(leaves: Iterable[tuple[int, bytes]], tenant: TenantId, prefix: str, issuers: Container[str]) -> Iterator[tuple[int, bytes]]:
+    """The leaves of the log that speak of a tenant and of nobody else.
 
-    A leaf names its tenant, or a device of it, or a certificate, token, request or issuer that an earlier leaf said is its.
+    Args:
+        issuers: those that are the tenant's.
     """
-    own: set[str] = set()
     for index, body in leaves:
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):
             continue
-        if isinstance(document, dict) and _speaks(document, tenant, prefix, own):
-            own.update(_names(document))
+        if isinstance(document, dict) and speaks_of(document, tenant, prefix, issuers):
             yield index, body
 
 
-def _speaks(document: Mapping[str, Any], tenant: TenantId, prefix: str, own: set[str]) -> bool:
+def speaks_of(document: Mapping[str, Any], tenant: TenantId, prefix: str, issuers: Container[str]) -> bool:
+    """Whether a leaf speaks of a tenant: it names the tenant, or a device of it, or else an issuer of it, which signs for nobody else."""
     if "tenant" in document:
         return bool(document["tenant"] == tenant)
-    named = [str(document[name]) for name in ("device", "id") if name in document]
-    if any(prefix and one.startswith(prefix) for one in named):
+    if any(prefix and str(document[name]).startswith(prefix) for name in ("device", "id") if name in document):
         return True
-    return any(name in own for name in _names(document)) or (document.get("kind") == "crl" and f"issuer {document.get('issuer')}" in own)
-
-
-def _names(document: Mapping[str, Any]) -> Iterator[str]:
-    """What later leaves may name it by."""
-    if "serial" in document:
-        yield f"certificate {document.get('issuer')}/{document['serial']}"
-    if document.get("kind") in {"token", "token-revoked"}:
-        yield f"token {document.get('hash')}"
-    if document.get("kind") == "issuer":
-        yield f"issuer {document.get('id')}"
+    return str(document.get("issuer", "")) in issuers

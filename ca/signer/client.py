@@ -333,6 +333,10 @@ class SignerClient:
         """What happened to a key, oldest first."""
         return forms.read(tuple[KeyChange, ...], self._question("key", {"spki_sha256": forms.write(spki_sha256)}))
 
+    def count_devices(self) -> int:
+        """How many devices of the tenant are on record; no more are counted than a million."""
+        return forms.read(int, self._question("device-count", {}))
+
     def keys_held(self) -> Sequence[Mapping[str, Any]]:
         """The stores that the signer has open, and what they say they hold; `spki` in base64."""
         found: Sequence[Mapping[str, Any]] = self._question("keys-held", {})

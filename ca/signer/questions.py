@@ -48,6 +48,7 @@ from ca.witness import Witness
 
 LARGEST_PAGE: Final = 200
 LARGEST_OUTLINE: Final = 1000
+MOST_COUNTED: Final = 1_000_000
 
 
 _Owned = TypeVar("_Owned", Issuer, Operator, RenewalOrder)
@@ -77,6 +78,8 @@ class Reading(Protocol):
     ) -> tuple[Sequence[Device], str | None]: ...
 
     def find_device(self, device: DeviceId) -> Device | None: ...
+
+    def count_devices(self, tenant: TenantId, *, most: int) -> int: ...
 
     def device_facts(self, device: DeviceId) -> DeviceFacts | None: ...
 
@@ -124,6 +127,7 @@ class Questions:
             "certificate",
             "outlines",
             "devices",
+            "device-count",
             "device-facts",
             "judged-keys",
             "device-events",
@@ -169,6 +173,7 @@ class Questions:
             "certificate": self._certificate,
             "outlines": self._outlines,
             "devices": self._devices,
+            "device-count": lambda _: self._reading.count_devices(self._policy.tenant, most=MOST_COUNTED),
             "device-facts": lambda body: self._reading.device_facts(self._device(body).id),
             "judged-keys": lambda body: tuple(self._reading.judged_keys(self._device(body).id, limit=LARGEST_PAGE)),
             "device-events": self._events,

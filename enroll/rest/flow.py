@@ -31,6 +31,7 @@ from ca.model import (
     ProposalRequest,
     Revocation,
     RevokeRequest,
+    TenantId,
     TokenEvidence,
     TokenRequest,
 )
@@ -41,6 +42,7 @@ from ca.rules.issuers import newest
 from ca.rules.message import Act, Message, check_message, read_message
 from ca.rules.renewal_health import Health
 from ca.rules.renewal_window import Plan, Suggestion
+from ca.rules.tenancy import Tenant
 from ca.rules.token import token_hash
 from ca.rules.two_persons import not_found
 from enroll import evidence
@@ -50,6 +52,7 @@ from enroll.model import Health as Answering
 from enroll.ports import Reader, Receipts, Reports, Signer
 from enroll.rest import fields, messages
 from enroll.rest.line_flow import StationDoor
+from enroll.rest.own_part import OwnPart
 
 
 class Enrolment:
@@ -65,6 +68,8 @@ class Enrolment:
         pins: the signed sets of trust anchors, as they were published.
         gate: who may enrol or renew now, where that is limited.
         reports: where it is kept what devices say of their renewals; None: nowhere.
+        tenants: whose part of the deployment their operators may look at.
+        owners: whose an issuer is that is not the house's.
     """
 
     def __init__(
@@ -83,6 +88,8 @@ class Enrolment:
         gate: Gate | None = None,
         pins: Callable[[], bytes | None] = lambda: None,
         links: Iterable[bytes] = (),
+        tenants: Sequence[Tenant] = (),
+        owners: Mapping[IssuerId, TenantId] | None = None,
     ) -> None:
         self._signer = signer
         self._reader = reader
@@ -96,6 +103,9 @@ class Enrolment:
         self._roots = tuple(issuer for issuer in issuers if issuer.parent is None)
         self._issuers = {issuer.id: issuer for issuer in issuers}
         self._chains = Chains(issuers, links)
+        self.own = OwnPart(
+            reader=reader, clock=clock, tenants=tenants, owners=owners or {}, profiles=profiles, default_issuer=default_issuer
+        )
         self.stations = StationDoor(signer, self._issuers, self._message)
 
     # ---- Issuing ----------------------------------------------------------------------------------------------------

@@ -294,6 +294,25 @@ def read_approvals(pairs: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
     return fields.read_object(_once(pairs), APPROVALS)
 
 
+LOG: Final = Body(
+    "Log",
+    "",
+    (
+        fields.count("limit", least=1, most=PAGE_LIMIT, about="Leaves on one page (50 when absent)."),
+        fields.count("start", least=0, most=2**53 - 1, about="The index from which on to look: the `next` of the page before."),
+    ),
+)
+
+
+def read_log(pairs: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+    """The query parameters of a look at the log.
+
+    Raises:
+        Malformed: one is unknown, stands twice or cannot be read.
+    """
+    return fields.read_object(_once(pairs), LOG)
+
+
 def read_approval_place(cursor: str) -> tuple[UnixTime, Digest]:
     """Behind which request a page begins."""
     expires, _, request = cursor.partition("-")

@@ -203,6 +203,27 @@ OPERATIONS: Final = (
         security=("certificate",),
     ),
     Operation(
+        "GET",
+        "/tenant",
+        "tenant",
+        "What may my tenant have, and what has it?",
+        "For operators: its profiles as it has them, its quota, and how many devices it has on record. `default` is the house.",
+        {200: {JSON: "Tenant"}},
+        (403, 503),
+        security=("certificate",),
+    ),
+    Operation(
+        "GET",
+        "/log",
+        "log",
+        "What does the log say of my tenant?",
+        "For operators: leaves that speak of their tenant, in the order of the log; of the house, all. A page may be shorter than was asked for, and go on.",
+        {200: {JSON: "LogPage"}},
+        (400, 403, 503),
+        query=messages.LOG,
+        security=("certificate",),
+    ),
+    Operation(
         "POST",
         "/certificates",
         "issue",
@@ -574,6 +595,45 @@ _SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
         {
             "approvals": {"type": "array", "items": _APPROVAL},
             "next": _or_null(_text("The `cursor` of the next page; null: this was the last.")),
+        },
+    ),
+    "Tenant": _object(
+        "A tenant, as the settings have it.",
+        {
+            "tenant": _text("Its name; `default` is the house."),
+            "prefix": _or_null(_text("What the ids of its devices begin with; null: whatever is no tenant's.")),
+            "issuer": _text("Who signs for it."),
+            "devices": {"type": "integer", "description": "How many it has on record."},
+            "most_devices": _or_null({"type": "integer", "description": "How many it may have; null: no limit."}),
+            "per_minute": _or_null({"type": "integer", "description": "Certificates in a minute; null: no limit."}),
+            "profiles": {
+                "type": "array",
+                "items": _object(
+                    "A profile as the tenant has it.",
+                    {
+                        "name": {"type": "string"},
+                        "lifetime": {"type": "integer", "description": "Seconds."},
+                        "algorithms": {"type": "array", "items": {"type": "string"}},
+                        "approval_within": {
+                            "type": "integer",
+                            "description": "Seconds that a first certificate waits for an operator; 0: none is asked.",
+                        },
+                    },
+                ),
+            },
+        },
+    ),
+    "LogPage": _object(
+        "Leaves of the log.",
+        {
+            "leaves": {
+                "type": "array",
+                "items": _object(
+                    "One leaf.",
+                    {"index": {"type": "integer"}, "leaf": {"type": "object", "description": "What happened; `kind` says which fields."}},
+                ),
+            },
+            "next": _or_null({"type": "integer", "description": "The `start` of the next page; null: the log ends here."}),
         },
     ),
     "Receipt": {"type": "object", "description": "A proof of inclusion that verifies offline against the record's key."},

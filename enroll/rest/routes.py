@@ -97,6 +97,14 @@ class _Rest:
     def showProposal(self, request: str) -> Response:  # noqa: N802
         return _json(messages.render_proposal(self._enrolment.proposal(request, certificate=_peer())))
 
+    def tenant(self) -> Response:
+        return _json(self._enrolment.own.tenant(certificate=_peer()))
+
+    def log(self) -> Response:
+        query = messages.read_log(list(request.args.items(multi=True)))
+        rows, following = self._enrolment.own.log(certificate=_peer(), start=query.get("start", 0), limit=query.get("limit", 50))
+        return _json({"leaves": [{"index": index, "leaf": leaf} for index, leaf in rows], "next": following})
+
     def createToken(self) -> Response:  # noqa: N802 - the operation's id, in the spelling of OpenAPI
         made = self._enrolment.create_token(_members(messages.MESSAGE_ONLY))
         _note(device=made.token.device, profile=made.token.profile)

@@ -196,11 +196,11 @@ def show(
     checkpoint = read_checkpoint(octets, trusted)
     tenant = reach.tenant()
     plain = kind is None and text is None and tenant is None
-    # A tenant's leaves are told by those before them.
-    first = 0 if tenant is not None else start if start is not None else max(0, checkpoint.size - limit) if plain else 0
+    first = start if start is not None else max(0, checkpoint.size - limit) if plain else 0
     leaves = record.show(files, start=first, size=checkpoint.size)
     if tenant is not None:
-        leaves = (one for one in tenancy.view(leaves, TenantId(tenant), _prefix(settings, tenant)) if one[0] >= (start or 0))
+        prefix, issuers = _own(settings, tenant)
+        leaves = tenancy.view(leaves, TenantId(tenant), prefix, issuers)
     wanted = _wanted(leaves, kind, text)
     chosen = _first(wanted, limit) if start is not None or plain else _newest(wanted, limit)
     output.result(
@@ -216,17 +216,19 @@ def show(
     )
 
 
-def _prefix(settings: str, tenant: str) -> str:
-    """What the tenant's device ids begin with.
+def _own(settings: str, tenant: str) -> tuple[str, frozenset[str]]:
+    """What the tenant's device ids begin with, and the issuers that are its.
 
     Raises:
         NotFound: there is no such tenant.
     """
     from ca.rules.tenancy import unknown
+    from fleetca import forms
 
-    for one in _settings(settings).tenants:
+    read = _settings(settings)
+    for one in read.tenants:
         if one.name == tenant:
-            return one.prefix
+            return one.prefix, frozenset(issuer for issuer, owner in forms.issuer_owners(read).items() if owner == tenant)
     raise unknown(tenant)
 
 

@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "scan": ("fleetca.cli.scan", "scan", "Look for private keys in firmware images."),
     "serve": ("fleetca.cli.serve", "serve", "Start and watch all processes of a deployment."),
     "status": ("fleetca.cli.status", "status", "Say whether a certificate still holds, as a relying party."),
+    "tenants": ("fleetca.cli.tenants", "tenants", "Show the tenants: what each may have, and what it has."),
     "token": ("fleetca.cli.token", "token", "Create, list and withdraw one-time enrolment tokens."),
 }
 

@@ -9,7 +9,8 @@ import click
 from fleetca.cli import output, reach
 
 if TYPE_CHECKING:
-    from ca.model import RenewalOrder
+    from ca.model import IssuerId, RenewalOrder
+    from config.settings import Settings
 
 
 @click.group(help="Have certificates renewed before their time: for a lost key, a wrong profile, an emergency.")
@@ -38,7 +39,8 @@ def order(within: str, profile: str | None, issuer: str | None, everything: bool
         raise click.UsageError("Say which certificates: --profile, --issuer or both; or --everything.")
     spread = 0 if within in {"0", "0s"} else reach.seconds(within)
     chosen = None if issuer is None else ids.issuer_id(issuer), None if profile is None else ids.profile_name(profile)
-    with reach.signer(settings) as (_, signer):
+    with reach.signer(settings) as (read, signer):
+        chosen = _of_tenant(read, chosen[0]), chosen[1]
         made = signer.order_renewals(RenewalOrderRequest(signer.local, spread, *chosen, reason=reason))
     output.result(_render(made), str(made.number), as_json=as_json)
     output.note(
@@ -48,6 +50,29 @@ def order(within: str, profile: str | None, issuer: str | None, everything: bool
         "Who has come since: fleetca certificates list; who has not: fleetca devices health. To end it: fleetca renewals withdraw "
         + str(made.number)
     )
+
+
+def _of_tenant(settings: Settings, issuer: IssuerId | None) -> IssuerId | None:
+    """The issuer whose certificates are meant: with `--tenant`, only that one's.
+
+    Raises:
+        NotFound: there is no such tenant.
+        Unacceptable: the issuer is not the tenant's (`issuer-of-another`).
+    """
+    from ca.errors import Unacceptable
+    from ca.model import IssuerId
+    from ca.rules.tenancy import unknown
+    from fleetca import forms
+
+    name = reach.tenant()
+    if name is None:
+        return issuer
+    own = next((IssuerId(one.issuer) for one in settings.tenants if one.name == name), None)
+    if own is None:
+        raise unknown(name)
+    if issuer is not None and forms.issuer_owners(settings).get(issuer) != name:
+        raise Unacceptable("issuer-of-another", f"{issuer} is not an issuer of the tenant {name}.", fix="Leave --issuer out, or --tenant.")
+    return own if issuer is None else issuer
 
 
 @renewals.command("list", help="What was ordered, the newest first.")

@@ -208,6 +208,8 @@ class AcmeWorld:
                 issuers=issuers,
                 profiles=self.world.profiles,
                 default_issuer=ISSUING,
+                tenants=self.world.tenants,
+                owners=self.world.policy.owners,
             ),
             chance=chance,
             version="0",

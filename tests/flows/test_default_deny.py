@@ -281,6 +281,8 @@ MAY: dict[str, set[str]] = {
     "propose": {"a message to propose by an operator"},
     "proposals": {"an operator", "an auditor"},
     "showProposal": set(),  # nothing was asked for; who may see it is in test_two_persons.py
+    "tenant": {"an operator", "an auditor"},
+    "log": {"an operator", "an auditor"},
     "createToken": {"a message to create-token by an operator"},
     # There is no station here; what a station and its operators may do, and what is refused to them, stands in test_line_distant.py.
     "openShift": set(),

@@ -123,4 +123,4 @@ def test_a_tenant_sees_of_the_log_what_speaks_of_it_and_nothing_else() -> None:
         (b"[]", False),
     ]
     leaves = [(at, one if isinstance(one, bytes) else json.dumps(one).encode()) for at, (one, _) in enumerate(said)]
-    assert [at for at, _ in view(leaves, TenantId("acme"), "acme:")] == [at for at, (_, own) in enumerate(said) if own]
+    assert [at for at, _ in view(leaves, TenantId("acme"), "acme:", {"acme-ca"})] == [at for at, (_, own) in enumerate(said) if own]
