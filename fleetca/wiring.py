@@ -124,6 +124,8 @@ def enroll(settings: Settings, process: Process) -> None:
         pins=lambda: settings.enroll.pins.read_bytes() if settings.enroll.pins.exists() else None,
         reports=reports.store,
         gate=gate,
+        tenants=tuple(forms.tenants(settings).values()),
+        owners=forms.issuer_owners(settings),
     )
     application = create_enroll_app(enrolment, chance=SystemChance(), version=version("fleetca"), url=settings.enroll.url)
     protocols = protocol_wiring.attach(
