@@ -90,7 +90,7 @@ MEANINGS: Final = {
     "not-started-anew": "The same, and one of them would not have started: nothing was touched. Mend what it names, and send SIGHUP.",
     "station-added": "A station of a factory line is known by its key.",
     "shift-opened": "An operator logged in at a station; its quota was signed.",
-    "units-taken": "A station's file was judged to its end, and its units stand on record.",
+    "units-taken": "A station's file, or a part of it, was judged to its end, and its units stand on record.",
     "units-issued": "Units of a line asked for certificates together: how many asked, how many got a new one, the codes of those that were refused.",
     "records-sealed": "Provisioning records of a station were countersigned.",
     "wipe-ordered": "A retired device may wipe its keys: the order was signed.",
