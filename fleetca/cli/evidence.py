@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -104,7 +105,7 @@ def evidence(
             checkpoint=checkpoint, tally=tally, segment=found, redaction=held, since=kept, stamps=stamped, ceremonies=ceremonies, stations=stations,
             matrix=matrix, doctor=doctor, checklist=checklist,
         )  # fmt: skip
-        made = pack.make(source, out, key=signing, now=SystemClock().now())
+        made = pack.make(source, out, key=signing, now=SystemClock().now(), progress=_progress)
     finally:
         store.close()
     document = {
@@ -116,6 +117,11 @@ def evidence(
     output.result(document, "\n".join(lines), as_json=as_json)
     if made.exposed:
         output.note(f"Withheld leaves of these kinds hold no secret: who guesses a name can recognise it: {', '.join(made.exposed)}.")
+
+
+def _progress(part: str) -> None:
+    if sys.stderr.isatty():
+        output.note(part)
 
 
 @evidence.command(help="Write verify.py to OUT: give it, and the signer's SHA-256, to the auditor on another way than the packs.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -108,8 +108,11 @@ def read_log(files: RecordFiles, key: note.NoteKey, text: str) -> tuple[Checkpoi
     return checkpoint, tally, segment.find(files, checkpoint, tally)
 
 
-def make(source: Source, out: Path, *, key: SigningKey, now: UnixTime) -> Made:
+def make(source: Source, out: Path, *, key: SigningKey, now: UnixTime, progress: Callable[[str], None] = lambda _: None) -> Made:
     """Write a pack to a file that must not exist; it is there whole or not at all.
+
+    Args:
+        progress: is told each part when it begins.
 
     Raises:
         Conflict: it exists (`output-exists`), or a kept checkpoint is not of this log's past (`checkpoint-ahead`).
@@ -128,7 +131,7 @@ def make(source: Source, out: Path, *, key: SigningKey, now: UnixTime) -> Made:
         try:
             with fresh.open("w+b") as file:
                 fresh.chmod(0o600)
-                made = _write(source, file, key=key, now=now)
+                made = _write(source, file, key=key, now=now, progress=progress)
             fresh.replace(out)
             sync_folder(out.parent)
         finally:
@@ -137,7 +140,7 @@ def make(source: Source, out: Path, *, key: SigningKey, now: UnixTime) -> Made:
     return made
 
 
-def _write(source: Source, file: BinaryIO, *, key: SigningKey, now: UnixTime) -> Made:
+def _write(source: Source, file: BinaryIO, *, key: SigningKey, now: UnixTime, progress: Callable[[str], None]) -> Made:
     writer = container.Writer(file)
     told: list[dict[str, Any]] = []
     # Whatever is withheld is known only after the leaves were read: they are read for it before anything is written.
@@ -147,6 +150,7 @@ def _write(source: Source, file: BinaryIO, *, key: SigningKey, now: UnixTime) ->
     writer.put("00-readme.txt", _README.encode())
     for id_, title, part in parts.PARTS:
         source.absent = []
+        progress(f"{id_}: {title}")
         names = []
         for name, pieces in part(source):
             _stream(writer, name, pieces, source)

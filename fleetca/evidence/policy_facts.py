@@ -58,6 +58,36 @@ class Said:
             ["No person is both", "", *(f"- {one}" for one in pairs), "", "and in a ceremony", "", *(f"- {one}" for one in more)]
         )
 
+    def two_persons(self) -> str:
+        asked = self.settings.approvals
+        always = "Reviving the id of a retired device, asking for less than before, and publishing a CRL that the gate refused always need two persons."
+        if not asked.two_persons:
+            return f"{always} Nothing else does."
+        others = "another person approves" if asked.approvers == 1 else f"{asked.approvers} others approve"
+        mass = (
+            f" More than {asked.mass_revocation} changes of status within an hour are a mass revocation."
+            if "mass-revocation" in asked.two_persons
+            else ""
+        )
+        return f"One person asks and {others}, each with a key of their own: {', '.join(asked.two_persons)}.{mass} {always}"
+
+    def tenants(self) -> str:
+        count = len(self.settings.tenants)
+        return (
+            f"{count} tenants, each with issuers, devices, operators and a policy of its own, which only tightens this one."
+            if count
+            else ""
+        )
+
+    def attestation(self) -> str:
+        makers = [one.name for one in self.settings.attestation.tpm_makers]
+        rows = [(one.name, " or ".join(kind.value for kind in one.attestation)) for one in self.leaves if one.attestation]
+        found = [f"TPMs are believed that were made by {', '.join(makers)}."] if makers else []
+        return "\n\n".join([*found, *([table(("profile", "its keys are vouched for by"), rows)] if rows else [])])
+
+    def drills(self) -> str:
+        return f"A drill, at least every {_time(self.settings.custody.drill_every)}, shows that the backup opens."
+
     def processes(self) -> str:
         users = self.settings.signer.users
         if users is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ca.errors import Malformed
+from ca.model import AttestationKind
 from ca.system import SystemChance
 from fleetca import deployment, forms
 from fleetca.evidence import policy, policy_outlines
@@ -56,6 +57,14 @@ CHANGES = [
         {"1.3", "3.2", "4.1"},
         set(),
     ),
+    ("acts of two persons", ("two_persons = []", 'two_persons = ["profile"]'), {"5.2"}, {"2.2"}),
+    ("drills", ("[ocsp]\n", '[custody]\ndrill_every = "90d"\n\n[ocsp]\n'), set(), {"12"}),
+    (
+        "makers of TPMs",
+        ("[ocsp]\n", '[[attestation.tpm_makers]]\nname = "chips"\nroots = "ca/chips.pem"\n\n[ocsp]\n'),
+        {"3.2"},
+        set(),
+    ),
     ("users", ("[ocsp]\n", '[signer.users]\n1001 = ["enroll"]\n\n[ocsp]\n'), {"6.5"}, {"2.3"}),
 ]
 
@@ -93,6 +102,8 @@ def test_a_changed_profile_is_named_too(settings: Path) -> None:
         ({"renewable": False}, {"4.6", "4.7", "6.3"}),
         ({"key_algorithms": ("p384",)}, {"6.1", "7.1"}),
         ({"approval_within": 3600}, {"4.2"}),
+        ({"attestation": (AttestationKind.tpm,)}, {"3.2"}),
+        ({"offline": 3600}, {"4.6"}),
         ({"extended_key_usage": ("server_auth",)}, {"1.4", "4.5", "7.1"}),
     ):
         changed = [replace(one, **fields) if one.name == "device" else one for one in profiles]
