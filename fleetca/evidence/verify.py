@@ -860,16 +860,17 @@ class Verification:
         self.say("ok", "certificates", f"{keys} keys in them, none of two devices")
 
     def _uncovered(self) -> str:
-        listed = {
-            (row["issuer"], row["serial"], row["tbs_sha256"]) for row in map(json.loads, self.pack.lines("05-issuance/certificates.jsonl"))
-        }
+        def named(said: dict[str, Any]) -> tuple[str, bytes]:
+            return f"{said['issuer']}/{said['serial']}", canonical([said[name] for name in ("tbs_sha256", "device", "profile")])
+
+        listed = {named(row) for row in map(json.loads, self.pack.lines("05-issuance/certificates.jsonl"))}
         told = set()
         for line in self.pack.lines("09-log/leaves.jsonl"):
             leaf = self._leaf(line)
             if leaf["kind"] == "issuance" and self.tally.begin <= leaf["at"] < self.tally.end:
-                told.add((leaf["issuer"], leaf["serial"], leaf["tbs_sha256"]))
-        without = [f"{issuer}/{serial} has no leaf" for issuer, serial, _ in sorted(listed - told)]
-        without += [f"{issuer}/{serial} is on record and not in the list" for issuer, serial, _ in sorted(told - listed)]
+                told.add(named(leaf))
+        without = [f"{name} has no leaf that says the same" for name, _ in sorted(listed - told)]
+        without += [f"{name} is on record and not so in the list" for name, _ in sorted(told - listed)]
         return "; ".join(without[:5]) or "a certificate stands in the list twice"
 
     def _check_sample(self, sampled: Sequence[str]) -> None:
