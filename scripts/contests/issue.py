@@ -22,7 +22,8 @@ from ca.model import IssueRequest, Peer, Role, TokenEvidence
 PEER = Peer(Role.enroll, 0)
 CALLERS = 256
 """Four full batches: one of which the CSRs are read, one that is decided, one that is signed, one that is re-read. With fewer, somebody waits."""
-CONNECTIONS = 32
+CONNECTIONS = 64
+"""As many as the web process has to the signer, and as share one of its commits."""
 
 
 def inside(here: world.World, csrs: Sequence[bytes], *, callers: int) -> float:

@@ -29,7 +29,8 @@ from ca import issue
 from ca.model import IssueRequest, Peer, PresentedCertificate, Role, TokenEvidence
 from fleetca.server import tls_context
 
-CONNECTIONS = 32
+CONNECTIONS = 64
+"""As many as the web process has to the signer."""
 BATCH = 64
 """Renewals that share a commit under load: the signer's own batch."""
 PEER = Peer(Role.enroll, 0)
