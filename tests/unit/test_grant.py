@@ -50,7 +50,7 @@ def policy(**caps: Caps) -> Policy:
 
 EXPECTED = {
     Verb.issue: {
-        Role.enroll: {"token", "presented", "message", "local", "validated", "manufacturer", "hardware"},
+        Role.enroll: {"token", "presented", "message", "local", "validated", "manufacturer", "hardware", "unit"},
         Role.status: {"local"},
         Role.publisher: {"local"},
         Role.operator: {"local", "message", "unit"},
@@ -92,7 +92,7 @@ EXPECTED = {
         Role.operator: {"local", "message"},
     },
     Verb.open_shift: {
-        Role.enroll: set(),
+        Role.enroll: {"message"},
         Role.status: set(),
         Role.publisher: set(),
         Role.operator: {"message"},
