@@ -23,8 +23,9 @@ from ca.keys.tpm import TpmKey
 _RSA, _ECC, _NULL, _ECDSA, _AES, _CFB = 0x0001, 0x0023, 0x0010, 0x0018, 0x0006, 0x0043
 _SHA256, _SHA384 = 0x000B, 0x000C
 _POLICY_A: Final = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
+_POLICY_B_LOW: Final = bytes.fromhex("ca3d0a99a2b93906f7a3342414efcfb3a385d44cd1fd459089d19b5071c0b7a0")
 _POLICY_B: Final = bytes.fromhex("b26e7d28d11a50bc53d882bcf5fd3a1a074148bb35d3b4e4cb1c0ad9bde419cacb47ba09699646150f9fc000f3f80e12")
-"""Who may use an endorsement key of the low and of the high range: whoever may use the endorsement hierarchy (TCG EK Credential Profile, B.6)."""
+"""Who may use an endorsement key of the low range, and of the high one by SHA-256 and SHA-384: whoever may use the endorsement hierarchy (TCG EK Credential Profile, B.6)."""
 _LOW: Final = 0x000300B2
 _HIGH: Final = 0x000300F2
 """Their attributes; those of the high range may also be used without a policy."""
@@ -55,9 +56,24 @@ _TEMPLATES: Final = (
         policy=False,
     ),
     _Template(
+        0x01C00014,
+        _ek(_ECC, _SHA256, _HIGH, policy=_POLICY_B_LOW, aes=128, rest=struct.pack(">HH", 3, _NULL) + tpm.sized(b"") * 2),
+        policy=False,
+    ),
+    _Template(
         0x01C00002,
         _ek(_RSA, _SHA256, _LOW, policy=_POLICY_A, aes=128, rest=struct.pack(">HI", 2048, 0) + tpm.sized(bytes(256))),
         policy=True,
+    ),
+    _Template(
+        0x01C00012,
+        _ek(_RSA, _SHA256, _HIGH, policy=_POLICY_B_LOW, aes=128, rest=struct.pack(">HI", 2048, 0) + tpm.sized(b"")),
+        policy=False,
+    ),
+    _Template(
+        0x01C0001C,
+        _ek(_RSA, _SHA384, _HIGH, policy=_POLICY_B, aes=256, rest=struct.pack(">HI", 3072, 0) + tpm.sized(b"")),
+        policy=False,
     ),
 )
 """Elliptic curves first: a TPM makes those at once."""
@@ -196,10 +212,11 @@ def _parameters(public: bytes) -> bytes:
 
 def _fits(template: _Template, der: bytes) -> bool:
     key = x509.load_der_x509_certificate(der).public_key()
-    kind = int.from_bytes(template.public[:2], "big")
+    kind, parameters = int.from_bytes(template.public[:2], "big"), _parameters(template.public)
     if isinstance(key, rsa.RSAPublicKey):
-        return kind == _RSA and key.key_size == 2048
-    return isinstance(key, ec.EllipticCurvePublicKey) and kind == _ECC
+        return kind == _RSA and int.from_bytes(parameters[8:10], "big") == key.key_size
+    curve = {"secp256r1": 3, "secp384r1": 4}.get(getattr(getattr(key, "curve", None), "name", ""))
+    return kind == _ECC and int.from_bytes(parameters[8:10], "big") == curve
 
 
 def _is_of(der: bytes, area: bytes) -> bool:
