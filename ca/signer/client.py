@@ -245,7 +245,7 @@ class SignerClient:
 
     def unwiped(self, *, after: str = "", limit: int = 200) -> tuple[DeviceId, ...]:
         """A page of the retired devices that had a certificate and sent no wipe receipt, by id."""
-        return forms.read(tuple[DeviceId, ...], self._ask("unwiped", {"after": after, "limit": limit}))
+        return forms.read(tuple[DeviceId, ...], self._question("unwiped", {"after": after, "limit": limit}))
 
     def stations(self) -> tuple[Station, ...]:
         return forms.read(tuple[Station, ...], self._ask("stations", {}))

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from ca.errors import NotFound
 from ca.model import (
+    DEFAULT_TENANT,
     Approval,
     Certificate,
     CertificateQuery,
@@ -187,7 +188,7 @@ class Questions:
             "renewal-orders": lambda _: self._own(self._reading.renewal_orders()),
             "stations": lambda _: [one for one in self._reading.stations() if one.tenant == self._policy.tenant],
             "shifts": self._shifts,
-            "unwiped": lambda body: self._reading.unwiped(after=forms.read(str, body.get("after")), limit=_limit(body)),
+            "unwiped": self._unwiped,
             "keys": lambda _: self._key_records(),
             "key": lambda body: self._key_changes(Digest(forms.read(bytes, body.get("spki_sha256")))),
             "keys-held": lambda _: [_held(each) for each in self._held()],
@@ -310,6 +311,18 @@ class Questions:
         page = waiting[:limit]
         more = f"{page[-1].device}/{page[-1].hash.hex()}" if len(waiting) > limit else None
         return {"rows": forms.write([one for one in page if one.tenant == self._policy.tenant]), "next": more}
+
+    def _unwiped(self, body: Mapping[str, Any]) -> Any:
+        after, limit = forms.read(str, body.get("after")), _limit(body)
+        found: list[DeviceId] = []
+        while len(found) < limit and (page := self._reading.unwiped(after=after, limit=limit)):
+            found += [one for one in page if self._tenant is None or self._owner(one) == self._tenant]
+            after = page[-1]
+        return found[:limit]
+
+    def _owner(self, device: DeviceId) -> TenantId:
+        tenant = self._policy.tenant_of(device)
+        return DEFAULT_TENANT if tenant is None else tenant.id
 
     def _shifts(self, body: Mapping[str, Any]) -> Any:
         if not body.keys() <= {"before", "limit"}:
