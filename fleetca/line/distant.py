@@ -146,7 +146,8 @@ def _signed_by(der: bytes, above: bytes) -> bool:
 
 def _outcome(said: Mapping[str, Any]) -> bytes | FleetcaError:
     if "refused" in said:
-        return Refused(str(said["refused"]), str(said["what"]))
+        kind: type[FleetcaError] = Refused  # whatever it was of: the code says what happened, and it is the CA's
+        return kind(str(said["refused"]), str(said["what"]))
     try:
         return base64.b64decode(said["certificate"], validate=True)
     except ValueError:
