@@ -66,11 +66,6 @@ def test_whoever_tries_passphrases_pays_as_much_for_the_check_value_as_for_the_k
     shown = openssl("pkcs12", "-in", pair / "plain.p12", "-passin", f"pass:{PASSPHRASE}", "-noout", "-info")
     assert f"MAC: sha256, Iteration {ROUNDS}" in shown
     assert shown.count(f"Iteration {ROUNDS}") == 3
-    listed = subprocess.run(
-        [need("keytool"), "-list", "-keystore", pair / "plain.p12", "-storetype", "PKCS12", "-storepass:file", pair / "pass"],
-        capture_output=True, text=True, check=True, timeout=60,
-    ).stdout  # fmt: skip
-    assert "PrivateKeyEntry" in listed
 
 
 @pytest.mark.req("REQ-KEY-071")
@@ -146,6 +141,7 @@ def test_what_we_export_we_import(name: str, pair: Path, tmp_path: Path) -> None
     assert code(imported(pair, pair / "legacy.p12", out=tmp_path / "old")) == "pkcs12-legacy"
 
 
+@pytest.mark.full
 @pytest.mark.req("REQ-KEY-071")
 def test_a_file_with_several_keys_is_refused_for_it_does_not_say_which_is_meant(pair: Path, tmp_path: Path) -> None:
     store = tmp_path / "several.p12"
