@@ -414,7 +414,14 @@ def probes(house: House, zoe: Keypair) -> dict[str, tuple[Callable[[str], TestRe
     }  # fmt: skip
 
 
-LISTS = {"searchCertificates": "/v1/certificates", "approvals": "/v1/approvals", "proposals": "/v1/proposals", "fleet": "/v1/fleet", "tenant": "/v1/tenant", "log": "/v1/log"}
+LISTS = {
+    "searchCertificates": "/v1/certificates",
+    "approvals": "/v1/approvals",
+    "proposals": "/v1/proposals",
+    "fleet": "/v1/fleet",
+    "tenant": "/v1/tenant",
+    "log": "/v1/log",
+}
 """What lists: zeta finds nothing of acme's in it."""
 PUBLIC = {
     "chain", "bundle", "links", "pins", "about", "health", "openapi", "renewalWindow",
