@@ -125,7 +125,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
     with SignerLock(settings.signer.journal), closing(Checker()) as checker:
         checker.start()  # it loads its parsers while the keys are unlocked
         found = opened(settings)
-        keys = found.keys
+        keys, serial_check = found.keys, forms.serial_check_key(settings)
         store = open_store(forms.store_url(settings))
         _refuse_set_back(settings, store)
         journal = FileJournal(settings.signer.journal)
@@ -148,7 +148,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
             policy=rules,
             clock=clock,
             chance=chance,
-            serial_check=forms.serial_check_key(settings),
+            serial_check=serial_check,
             known_keys=listed(settings.signer.known_keys),
             failpoint=points,
         )
@@ -172,7 +172,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                     policy=rules,
                     clock=clock,
                     chance=chance,
-                    secret=forms.serial_check_key(settings),
+                    secret=serial_check,
                 ),
                 ordering=Ordering(ledger=store.ledger, witness=witness, issuers=issuers, policy=rules, clock=clock),
                 approving=Approving(
