@@ -198,7 +198,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
                 operators=Operators(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
                 describing=Describing(ledger=store.ledger, witness=witness, policy=rules, clock=clock),
                 manifests=ImportingManifests(ledger=store.ledger, witness=witness, tenant=DEFAULT_TENANT, clock=clock),
-                challenging=Challenging(policy=rules, clock=clock, chance=chance, secret=forms.serial_check_key(settings)),
+                challenging=Challenging(policy=rules, clock=clock, chance=chance, secret=serial_check),
                 wiping=Wiping(
                     ledger=store.ledger, witness=witness, keys=keys, issuers=issuers, policy=rules, clock=clock, two_persons=two_persons
                 ),
