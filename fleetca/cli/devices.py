@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fleetca.cli import device_life, device_wipe, fleet_health, manifests, output, reach
+from fleetca.cli import device_collisions, device_life, device_wipe, fleet_health, manifests, output, reach
 
 
 @click.group(help="List, show and search devices.")
@@ -13,6 +13,7 @@ def devices() -> None:
 
 
 devices.add_command(fleet_health.health)
+devices.add_command(device_collisions.collisions)
 devices.add_command(manifests.import_manifest)
 for command in (
     device_life.describe,
