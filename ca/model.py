@@ -1296,6 +1296,8 @@ class GraveAct(Enum):
     """A lost or restored database is brought back from the journal and the log."""
     demand = "demand"
     """Less is left to two persons than before."""
+    review = "review"
+    """A period counts as reviewed: one person says so of evidence, another one signs it off."""
 
 
 @dataclass(frozen=True, slots=True)

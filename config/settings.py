@@ -566,6 +566,10 @@ class Approvals(Form):
     mass_revocation: int = Field(
         100, ge=1, description="More changes of status than this within an hour, by operators, are a mass revocation."
     )
+    review_every: Duration = Field(
+        92 * 86400,
+        description="At most so long goes by without a review that two persons signed (`fleetca approvals request review`); `fleetca doctor` tells of more.",
+    )
 
 
 class Custody(Form):

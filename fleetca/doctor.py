@@ -20,6 +20,7 @@ from fleetca.verdict import Patient, Verdict, bad
 CHECKS: Final[tuple[tuple[str, Callable[[Patient], Iterator[Verdict]]], ...]] = (
     ("separation", checks_inside.separation),
     ("two-persons", checks_people.two_persons),
+    ("reviews", checks_people.reviews),
     ("secrets", checks_inside.secrets),
     ("keys", checks_inside.keys),
     ("chain", checks_inside.chain),

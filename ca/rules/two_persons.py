@@ -58,6 +58,7 @@ SUBJECTS: Final[Mapping[GraveAct, frozenset[str]]] = {
     GraveAct.operator: frozenset({"operator", "person", "roles", "spki_sha256"}),
     GraveAct.crl_override: frozenset({"issuer", "shard", "number", "tbs_sha256"}),
     GraveAct.demand: frozenset({"acts", "approvers", "mass_revocation"}),
+    GraveAct.review: frozenset({"first_day", "last_day", "evidence_sha256"}),
     GraveAct.restore: frozenset(
         {"journal_records", "journal_sha256", "database_leaves", "database_root", "database_change", "published_sha256", "accept_clock"}
     ),

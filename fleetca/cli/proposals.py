@@ -160,6 +160,28 @@ def operator(name: str, csr: str, **common: Any) -> None:
 
 
 @request.command(
+    help="That the days of --period count as reviewed: --evidence is what was looked through, a pack of `fleetca evidence`. With the other person's approval it"
+    " is done; `fleetca doctor` tells when the next one is due."
+)
+@click.option("--period", required=True, metavar="FROM..TO", help="Days, both within, UTC: 2026-01-01..2026-03-31.")
+@click.option("--evidence", required=True, type=click.Path(exists=True, dir_okay=False), help="The pack; its SHA-256 is signed.")
+@_options
+def review(period: str, evidence: str, **common: Any) -> None:
+    from datetime import UTC, datetime, timedelta
+    from hashlib import file_digest
+    from pathlib import Path
+
+    from ca.model import Digest, GraveAct
+    from ca.rules.review import subject_of
+    from fleetca.evidence import pack
+
+    begin, behind = (datetime.fromtimestamp(each, UTC) for each in pack.period(period))
+    with Path(evidence).open("rb") as stream:
+        digest = Digest(file_digest(stream, "sha256").digest())
+    _ask(GraveAct.review, json.loads(subject_of(begin.date(), (behind - timedelta(days=1)).date(), digest)), **common)
+
+
+@request.command(
     "mass-revocation",
     help="That every issued certificate for which all conditions hold now may be revoked. They are written to a new file, LIST, which the other person"
     " reads; done by: fleetca revoke --list LIST",

@@ -167,6 +167,12 @@ def _duties(facts: Facts) -> Answer:
     )
 
 
+def _reviews(facts: Facts) -> Answer:
+    return facts.checks("reviews") or Answer(
+        YES, "Reviews are on record, each signed by two persons, and none is overdue.", "docs/how-to/two-people.md"
+    )
+
+
 def _backup(facts: Facts) -> Answer:
     escrowed = [
         one.name
@@ -214,6 +220,7 @@ BOXES: Final = (
     Box("pins", "Trust anchors are pinned, with a backup and a way to change them.", "REQ-KEY-019", _pins),
     Box("audit", "Provisioning, rotation and revocation are recorded so that a change would be seen.", "REQ-KEY-092", _audit),
     Box("duties", "Duties are separated, and rights are the least that are needed.", "REQ-KEY-016", _duties),
+    Box("reviews", "What was done is reviewed regularly, and somebody signs for it.", "REQ-KEY-093", _reviews),
     Box("backup", "Signing keys are not escrowed; what is backed up is restored in drills.", "REQ-KEY-015", _backup),
     Box("wiping", "Keys are wiped when a device is retired.", "REQ-KEY-020", _wiping),
     Box("root-of-trust", "Each device has a root of trust that was chosen, or an exception that ends.", "REQ-KEY-049", _root_of_trust),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ca.errors import Malformed
-from ca.model import DeviceId, DeviceState
+from ca.model import DeviceId, DeviceState, GraveAct, ProposalState
 from ca.rules import key_life
 from ca.rules.leaf import canonical, facts_of
 from fleetca.evidence import redaction
@@ -122,6 +123,7 @@ def findings(source: Source) -> Iterator[File]:
         "unwiped": [source.redaction.device(one) for one in _unwiped(source)],
         "closed_without_receipt": _waived(source),
         "copied_keys": _clones(source),
+        "reviews": _reviews(source),
         "shifts": [one for one in _stations(source)["shifts"] if one["units"] != one["certificates"]],
     }
     yield "13-findings/findings.json", document(told)
@@ -159,6 +161,15 @@ def _unwiped(source: Source) -> Iterator[DeviceId]:
     while page := source.reading.unwiped(after=after, limit=_PAGE):
         yield from page
         after = page[-1]
+
+
+def _reviews(source: Source) -> Sequence[Any]:
+    """Those that count. What is unreviewed the doctor says; the signed messages stand in part 08."""
+    return [
+        {**json.loads(one.subject), "request": one.request.hex(), "asked_at": one.asked.at}
+        for one in sorted(source.reading.every_proposal(), key=lambda one: (one.asked.at, one.request))
+        if one.act is GraveAct.review and one.state is ProposalState.approved and one.asked.at <= source.as_of
+    ]
 
 
 def _waived(source: Source) -> Sequence[Any]:

@@ -61,8 +61,9 @@ class Said:
     def two_persons(self) -> str:
         asked = self.settings.approvals
         always = "Reviving the id of a retired device, asking for less than before, and publishing a CRL that the gate refused always need two persons."
+        always += f" At least every {_time(asked.review_every)} two persons sign that what was done was reviewed."
         if not asked.two_persons:
-            return f"{always} Nothing else does."
+            return f"{always} Nothing else needs them."
         others = "another person approves" if asked.approvers == 1 else f"{asked.approvers} others approve"
         mass = (
             f" More than {asked.mass_revocation} changes of status within an hour are a mass revocation."

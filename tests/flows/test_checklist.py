@@ -39,6 +39,7 @@ WELL = tuple(
         "exceptions",
         "wipes",
         "drills",
+        "reviews",
     )
 )
 
@@ -64,7 +65,7 @@ def test_where_nothing_is_wrong_most_boxes_are_yes_and_the_others_say_why(facts:
     assert {name: one.answer for name, one in found.items()} == {
         "generation": "yes", "storage": "yes", "offline-root": "yes", "rotation": "yes", "revocation": "yes", "audit": "yes", "duties": "yes",
         "pins": "no",  # none is published
-        "backup": "yes", "wiping": "yes",
+        "backup": "yes", "wiping": "yes", "reviews": "yes",
         "root-of-trust": "no",  # nobody said it of pump-0
     }  # fmt: skip
     assert all(one.why and one.link for one in found.values())
@@ -96,6 +97,7 @@ def test_every_link_leads_somewhere(facts: checklist.Facts) -> None:
         ("exceptions", "root-of-trust"),
         ("wipes", "wiping"),
         ("drills", "backup"),
+        ("reviews", "reviews"),
     ],
 )
 def test_a_finding_of_the_doctor_is_a_no_and_silence_is_open(facts: checklist.Facts, check: str, box: str) -> None:
