@@ -25,6 +25,7 @@ from ca.model import (
     ProfileName,
     TenantId,
 )
+from ca.rules.renewal_window import overlap
 
 RESERVED: Final = frozenset({OWN_SERVICES, "account:"})
 """Beginnings of ids that are the house's."""
@@ -81,7 +82,7 @@ def narrowed(profile: Profile, *, lifetime: int | None, algorithms: Sequence[Alg
     """A profile as a tenant has it: never more than the house gives.
 
     Raises:
-        Misconfigured: something would be wider (`tenant-loosens`).
+        Misconfigured: something would be wider (`tenant-loosens`), or its devices may be away longer than renewal would leave them (`tenant-offline`).
     """
 
     def wider(what: str) -> Misconfigured:
@@ -107,6 +108,13 @@ def narrowed(profile: Profile, *, lifetime: int | None, algorithms: Sequence[Alg
     )
     if made == profile:
         return profile
+    if made.offline > overlap(made):
+        raise Misconfigured(
+            "tenant-offline",
+            f"A tenant's lifetime of {made.lifetime} s is too short for profile {made.name!r}.",
+            why=f"Its devices may be out of reach for {made.offline} s, and renewal leaves them {overlap(made)} s (REQ-KEY-009).",
+            fix="Let the tenant's certificates live longer, or give it a profile whose devices are away for less.",
+        )
     words = [profile.digest.hex(), made.lifetime, made.max_lifetime, made.key_algorithms, made.approval_within]
     return replace(made, digest=Digest(hashlib.sha256(json.dumps(["fleetca tenant profile", *words]).encode()).digest()))
 

@@ -11,6 +11,7 @@ import pytest
 from ca.errors import Busy, FleetcaError, Misconfigured
 from ca.model import AlgorithmName, DeviceId, IssuerId, ProfileName, TenantId
 from ca.rules import tenancy
+from ca.rules.renewal_window import overlap
 from ca.rules.tenancy import Tenant, checked, narrowed, prefix_of, view
 from fleetca.forms import shipped_profiles
 
@@ -62,6 +63,16 @@ def test_a_tenant_cannot_make_an_approval_wait_longer_than_the_house() -> None:
     assert narrowed(house, lifetime=None, algorithms=[], approval_within=3600).approval_within == 3600
     with pytest.raises(Misconfigured):
         narrowed(house, lifetime=None, algorithms=[], approval_within=2 * DAY)
+
+
+@pytest.mark.req("REQ-KEY-009", "REQ-KEY-107")
+def test_a_tenants_shorter_life_still_leaves_its_devices_the_time_that_they_may_be_away() -> None:
+    house = replace(DEVICE, lifetime=90 * DAY, max_lifetime=90 * DAY, renew_from=0.5, renew_after_expiry=0)
+    house = replace(house, offline=overlap(replace(house, lifetime=60 * DAY)))
+    assert narrowed(house, lifetime=60 * DAY, algorithms=[], approval_within=None).lifetime == 60 * DAY
+    with pytest.raises(Misconfigured) as caught:
+        narrowed(house, lifetime=59 * DAY, algorithms=[], approval_within=None)
+    assert caught.value.code == "tenant-offline"
 
 
 @pytest.mark.req("REQ-KEY-107")
