@@ -1470,6 +1470,8 @@ class WipeReceipt:
     actor: str
     justification: str = ""
     """Why no receipt will come."""
+    retired_at: UnixTime = 0
+    """When the device was retired that time: an id that came back has another last word."""
 
 
 # ---- The record -----------------------------------------------------------------------------------------------------

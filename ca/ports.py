@@ -569,12 +569,12 @@ class Writing(Protocol):
         """A countersignature as it is from now on."""
         ...
 
-    def find_wipe(self, device: DeviceId) -> WipeReceipt | None:
-        """A device's wipe receipt."""
+    def find_wipe(self, device: DeviceId, retired_at: UnixTime) -> WipeReceipt | None:
+        """The wipe receipt of a device that was retired then."""
         ...
 
     def add_wipe(self, receipt: WipeReceipt, tenant: TenantId) -> bool:
-        """False where there is one of that device."""
+        """False where there is one of that device and retirement."""
         ...
 
     def append_leaf(self, leaf: LogLeaf) -> Digest:

@@ -23,6 +23,7 @@ from ca.model import (
     Peer,
     Reason,
     Role,
+    UnixTime,
     WipeReceipt,
 )
 from ca.ports import Clock, Ledger, SigningKey, Writing
@@ -96,22 +97,24 @@ class Wiping:
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             device = self._retired(tx, found.device)
-            if found.order != self._order(tx, device).digest:
+            order = self._order(tx, device)
+            if found.order != order.digest:
                 raise Conflict("wipe-other-order", f"The receipt is for another order than that of {device.id}.")
+            since = self._blank_since(tx, device)
             rows = [tx.find_certificate(CertificateRef(name, facts.serial)) for name in self._issuers.by_id]
             record = next((row for row in rows if row is not None and row.der == found.certificate and row.device == device.id), None)
-            if record is None:
+            if record is None or record.intended_at < since:
                 raise NotFound("certificate-unknown", f"The certificate in the receipt is none of {device.id}.")
             if record.revocation is not None and record.revocation.reason is Reason.keyCompromise:
                 raise Denied(
                     "wipe-unproven", "The key that signed the receipt was lost: others have it too.", why="Its certificate was revoked so."
                 )
-            known = tx.find_wipe(device.id)
+            known = tx.find_wipe(device.id, order.retired_at)
             if known is not None:
                 if known.octets != octets:
                     raise _closed(known)
                 return known
-            receipt = WipeReceipt(device.id, device.tenant, octets, now, actor)
+            receipt = WipeReceipt(device.id, device.tenant, octets, now, actor, retired_at=order.retired_at)
             digest = wipe.digest_of(octets).hex()
             change = DeviceChange(device.id, device.state, device.state, now, "wiped", actor, "operator/local", digest)
             tx.add_wipe(receipt, device.tenant)
@@ -148,7 +151,8 @@ class Wiping:
         with self._ledger.writing() as tx:
             now = trusted(self._clock.now(), high_time=tx.high_time())
             device = self._retired(tx, name)
-            known = tx.find_wipe(device.id)
+            retired_at = self._order(tx, device).retired_at
+            known = tx.find_wipe(device.id, retired_at)
             if known is not None:
                 if known.octets or (justification and known.justification != justification):
                     raise _closed(known)
@@ -160,7 +164,7 @@ class Wiping:
                     tx, GraveAct.waive_wipe, subject, tenant=device.tenant, actor=actor, channel="operator/local", now=now
                 )
                 justification, request, said = done.reason, done.request.hex(), [*heard]
-            waived = WipeReceipt(device.id, device.tenant, b"", now, actor, justification)
+            waived = WipeReceipt(device.id, device.tenant, b"", now, actor, justification, retired_at)
             why = f"no wipe receipt will come: {justification}"
             change = DeviceChange(device.id, device.state, device.state, now, why, actor, "operator/local", request)
             tx.add_wipe(waived, device.tenant)
@@ -186,6 +190,10 @@ class Wiping:
                 fix=f"fleetca devices retire {name}",
             )
         return found
+
+    def _blank_since(self, tx: Writing, device: Device) -> UnixTime:
+        """When its id came back last: keys from before are another life's, of which there was a receipt to be had then."""
+        return max((one.at for one in tx.device_changes(device.id) if one.before is DeviceState.retired is not one.after), default=0)
 
     def _order(self, tx: Writing, device: Device) -> wipe.Order:
         ended = [

@@ -291,12 +291,13 @@ def wipe_order(device_id: DeviceId, *, order_sha256: str, issuer: IssuerId, acto
 
 def wipe(receipt: WipeReceipt) -> LogLeaf:
     """A retired device said that it wiped its keys."""
-    return _leaf("wipe", receipt.at, device=receipt.device, receipt_sha256=hashlib.sha256(receipt.octets).hexdigest(), actor=receipt.actor)
+    digest = hashlib.sha256(receipt.octets).hexdigest()
+    return _leaf("wipe", receipt.at, device=receipt.device, retired_at=receipt.retired_at, receipt_sha256=digest, actor=receipt.actor)
 
 
 def wipe_waived(said: WipeReceipt) -> LogLeaf:
     """A retired device's record is closed, and no receipt will come."""
-    return _leaf("wipe-waived", said.at, device=said.device, justification=said.justification, actor=said.actor)
+    return _leaf("wipe-waived", said.at, device=said.device, retired_at=said.retired_at, justification=said.justification, actor=said.actor)
 
 
 def issuer(known: Issuer, *, at: UnixTime) -> LogLeaf:

@@ -58,8 +58,8 @@ _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shift": (("number",), ("tenant", "station", "operator", "profile", "issuer", "count", "not_after", "accept_until", "request")),
     "units": (("shift",), ("station", "taken", "head")),
     "record-seal": (("station", "count"), ("last", "issuer")),
-    "wipe": (("device",), ("receipt_sha256",)),
-    "wipe-waived": (("device",), ("justification",)),
+    "wipe": (("device", "retired_at"), ("receipt_sha256",)),
+    "wipe-waived": (("device", "retired_at"), ("justification",)),
     "key-state": (("spki_sha256",), ("tenant", "name", "purpose", "store", "protection", "state")),
 }
 ONCE = frozenset({"issuance", "revocation", "crl", "token", "token-revoked", "shift", "record-seal", "wipe", "wipe-waived"})
@@ -125,9 +125,10 @@ def of_record_seal(row: RecordSeal) -> Fact:
 
 
 def of_wipe(row: WipeReceipt) -> Fact:
+    key = f"{row.device}/{row.retired_at}"
     if not octets(row.octets):
-        return _fact("wipe-waived", row.device, {"justification": row.justification})
-    return _fact("wipe", row.device, {"receipt_sha256": sha256(octets(row.octets)).hexdigest()})
+        return _fact("wipe-waived", key, {"justification": row.justification})
+    return _fact("wipe", key, {"receipt_sha256": sha256(octets(row.octets)).hexdigest()})
 
 
 def of_key(row: KeyRecord) -> Fact:

@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 import orjson
 import sqlalchemy as sa
 
-from ca.model import DeviceId, Digest, RecordSeal, Shift, ShiftCount, Station, TenantId, WipeReceipt
+from ca.model import DeviceId, Digest, RecordSeal, Shift, ShiftCount, Station, TenantId, UnixTime, WipeReceipt
 from ca.rules import forms
 from ca.store import tables as t
 from ca.store.reads import PAGE, Reads, insert, paged, param, values_of
 from ca.store.writes import Writes
 
 T = TypeVar("T")
+_h = t.device_changes.c
 _s, _u, _e, _c, _d, _w = t.line_shifts.c, t.line_units.c, t.line_seals.c, t.certificates.c, t.devices.c, t.wipe_receipts.c
 
 FIND_STATION = sa.select(t.line_stations.c.body).where(t.line_stations.c.name == param("name"))
@@ -36,6 +37,16 @@ SEALS = (
     .order_by(t.line_seals.c.count)
     .limit(param("limit"))
 )
+# When a device was retired last. What is said of a device that is retired already changes nothing of that.
+_RETIRED_AT = (
+    sa.select(sa.func.max(_h.at))
+    .where(
+        _h.device == _d.id,
+        sa.text("device_changes.after = 'retired'"),
+        sa.text("(device_changes.before IS NULL OR device_changes.before <> 'retired')"),
+    )
+    .scalar_subquery()
+)
 # Devices that were retired after they had a certificate, and never said that they wiped its key.
 UNWIPED = (
     sa.select(_d.id)
@@ -43,12 +54,12 @@ UNWIPED = (
         sa.text("devices.state = 'retired'"),
         _d.id > param("after"),
         sa.exists().where(_c.device == _d.id, sa.text("certificates.state <> 'void'")),
-        ~sa.exists().where(_w.device == _d.id),
+        ~sa.exists().where(_w.device == _d.id, _w.retired_at >= sa.func.coalesce(_RETIRED_AT, 0)),
     )
     .order_by(_d.id)
     .limit(param("limit"))
 )
-FIND_WIPE = sa.select(_w.body).where(_w.device == param("device"))
+FIND_WIPE = sa.select(_w.body).where(_w.device == param("device"), _w.retired_at == param("retired_at"))
 EVERY_SHIFT = sa.select(_s.number, _s.body).where(_s.number > param("number")).order_by(_s.number).limit(sa.literal_column(str(PAGE)))
 EVERY_SEAL = (
     sa.select(_e.station, _e.count, _e.body)
@@ -56,7 +67,12 @@ EVERY_SEAL = (
     .order_by(_e.station, _e.count)
     .limit(sa.literal_column(str(PAGE)))
 )
-EVERY_WIPE = sa.select(_w.device, _w.body).where(_w.device > param("device")).order_by(_w.device).limit(sa.literal_column(str(PAGE)))
+EVERY_WIPE = (
+    sa.select(_w.device, _w.retired_at, _w.body)
+    .where(sa.tuple_(_w.device, _w.retired_at) > sa.tuple_(param("device"), param("retired_at")))
+    .order_by(_w.device, _w.retired_at)
+    .limit(sa.literal_column(str(PAGE)))
+)
 
 _station = insert(t.line_stations).values(values_of(t.line_stations))
 SET_STATION = _station.on_conflict_do_update(index_elements=["name"], set_={"body": _station.excluded.body})
@@ -121,12 +137,12 @@ class LineReads(Reads):
         return [_word(RecordSeal, row[0]) for row in self._all(SEALS, {"station": station, "above": above, "limit": limit})]
 
     def unwiped(self, *, after: str, limit: int) -> Sequence[DeviceId]:
-        """Retired devices that had a certificate and of which there is no wipe receipt, by id."""
+        """Retired devices that had a certificate and of which there is no wipe receipt since they were retired last, by id."""
         return [DeviceId(row[0]) for row in self._all(UNWIPED, {"after": after, "limit": limit})]
 
-    def find_wipe(self, device: DeviceId) -> WipeReceipt | None:
-        """A device's wipe receipt."""
-        row = self._first(FIND_WIPE, {"device": device})
+    def find_wipe(self, device: DeviceId, retired_at: UnixTime) -> WipeReceipt | None:
+        """The wipe receipt of a device that was retired then."""
+        row = self._first(FIND_WIPE, {"device": device, "retired_at": retired_at})
         return None if row is None else _word(WipeReceipt, row[0])
 
     def every_shift(self) -> Iterator[Shift]:
@@ -143,8 +159,10 @@ class LineReads(Reads):
 
     def every_wipe(self) -> Iterator[WipeReceipt]:
         """All receipts, by device."""
-        for row in paged(lambda last: self._all(EVERY_WIPE, {"device": "" if last is None else last[0]})):
-            yield _word(WipeReceipt, row[1])
+        for row in paged(
+            lambda last: self._all(EVERY_WIPE, {"device": "" if last is None else last[0], "retired_at": 0 if last is None else last[1]})
+        ):
+            yield _word(WipeReceipt, row[2])
 
 
 class LineWrites(Writes, LineReads):
@@ -167,5 +185,7 @@ class LineWrites(Writes, LineReads):
         self._change(SET_SEAL, {"station": seal.station, "count": seal.count, "body": _body(seal)})
 
     def add_wipe(self, receipt: WipeReceipt, tenant: TenantId) -> bool:
-        """False where there is one of that device."""
-        return bool(self._change(ADD_WIPE, {"device": receipt.device, "tenant": tenant, "body": _body(receipt)}))
+        """False where there is one of that device and retirement."""
+        return bool(
+            self._change(ADD_WIPE, {"device": receipt.device, "retired_at": receipt.retired_at, "tenant": tenant, "body": _body(receipt)})
+        )

@@ -298,6 +298,7 @@ wipe_receipts = sa.Table(
     "wipe_receipts",
     metadata,
     sa.Column("device", TEXT, primary_key=True),
+    sa.Column("retired_at", NUMBER, primary_key=True, autoincrement=False),
     sa.Column("tenant", TEXT, nullable=False),
     sa.Column("body", TEXT, nullable=False),  # JSON
     sqlite_with_rowid=False,

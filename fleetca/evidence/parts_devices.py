@@ -52,7 +52,7 @@ def _receipts(source: Source) -> Iterator[bytes]:
     """Each is one line as it came, in the record's order."""
     for _, leaf in source.leaves():
         if leaf["kind"] == "wipe":
-            known = source.reading.find_wipe(DeviceId(leaf["device"]))
+            known = source.reading.find_wipe(DeviceId(leaf["device"]), leaf["retired_at"])
             yield b"\n" if known is None else known.octets
 
 

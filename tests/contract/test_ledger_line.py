@@ -8,6 +8,7 @@ from ca.model import (
     DEFAULT_TENANT,
     CertificateRef,
     Device,
+    DeviceChange,
     DeviceId,
     DeviceState,
     OperatorName,
@@ -104,9 +105,23 @@ def test_a_retired_device_with_a_certificate_and_without_a_receipt_is_missing(st
     assert list(store.reading.unwiped(after="", limit=1)) == names[:1]
     receipt = WipeReceipt(names[0], DEFAULT_TENANT, b"octets", NOW, "ada")
     with store.ledger.writing() as tx:
-        assert tx.find_wipe(names[0]) is None
+        assert tx.find_wipe(names[0], 0) is None
         assert tx.add_wipe(receipt, DEFAULT_TENANT)
         assert not tx.add_wipe(replace(receipt, octets=b"others"), DEFAULT_TENANT)
-        assert tx.find_wipe(names[0]) == receipt
+        assert tx.find_wipe(names[0], 0) == receipt
     assert list(store.reading.unwiped(after="", limit=9)) == names[1:2]
     assert list(store.reading.every_wipe()) == [receipt]
+    at, retired, blank = NOW + 60, DeviceState.retired, DeviceState.blank
+    lives = ((None, retired, NOW), (retired, retired, NOW + 1), (retired, blank, NOW + 2), (blank, retired, at), (retired, retired, at + 9))
+    with store.ledger.writing() as tx:
+        for before, after, when in lives:
+            tx.change_device(DeviceChange(names[0], before, after, when, "r", "ada", "operator/local", ""))
+    assert list(store.reading.unwiped(after="", limit=9)) == names[:2], "it came back, and was retired again"
+    again = replace(receipt, octets=b"others", retired_at=at)
+    with store.ledger.writing() as tx:
+        assert tx.find_wipe(names[0], at) is None
+        assert tx.add_wipe(again, DEFAULT_TENANT)
+        assert not tx.add_wipe(again, DEFAULT_TENANT)
+        assert (tx.find_wipe(names[0], 0), tx.find_wipe(names[0], at)) == (receipt, again)
+    assert list(store.reading.unwiped(after="", limit=9)) == names[1:2]
+    assert list(store.reading.every_wipe()) == [receipt, again]

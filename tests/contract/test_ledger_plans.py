@@ -251,7 +251,7 @@ def ask_everything(store: Store) -> set[str]:
         "find_shift": (1,),
         "find_shift_of": (digest(),),
         "last_shift": (),
-        "find_wipe": (DeviceId("pump-5"),),
+        "find_wipe": (DeviceId("pump-5"), NOW),
     }
     for name, arguments in calls.items():
         getattr(reading, name)(*arguments)

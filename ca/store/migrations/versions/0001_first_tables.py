@@ -155,6 +155,7 @@ def upgrade() -> None:
     op.create_table(
         "wipe_receipts",
         sa.Column("device", TEXT, primary_key=True),
+        sa.Column("retired_at", NUMBER, primary_key=True, autoincrement=False),
         sa.Column("tenant", TEXT, nullable=False),
         sa.Column("body", TEXT, nullable=False),  # JSON
         sqlite_with_rowid=False,
