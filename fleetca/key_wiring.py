@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from ca.errors import FleetcaError, KeyUnavailable, Misconfigured
 from ca.key_life import KeyLife
+from ca.keys.watched import Calls, WatchedStore
 from ca.model import DEFAULT_TENANT, IssuerId, KeyName, Profile, ProfileName, Protection, StoreAbility, StoreHeld
 from ca.ports import KeyStore, SigningKey
 from ca.rules.key_policy import check_protection
@@ -61,8 +62,11 @@ def holding(settings: Settings, found: Opened) -> Callable[[], Sequence[StoreHel
     return ask
 
 
-def opened(settings: Settings) -> Opened:
+def opened(settings: Settings, calls: Calls | None = None) -> Opened:
     """Open every issuing key.
+
+    Args:
+        calls: what each call to a store or key leaves its trace in; absent, none is left.
 
     Raises:
         KeyUnavailable: one is not to be had.
@@ -77,14 +81,19 @@ def opened(settings: Settings) -> Opened:
         if setting.key is None:
             continue
         if setting.to_come:
-            _open_early(settings, setting, stores, abilities, to_come)
+            _open_early(settings, setting, stores, abilities, to_come, calls=calls)
             continue
         id_ = IssuerId(setting.id)
-        stores[id_], name = store_of(settings, setting.id)
+        stores[id_], name = _watched(settings, setting.id, calls)
         abilities[id_] = stores[id_].ability()
         check_protection(abilities[id_], _profile(setting, known))
         keys[id_] = stores[id_].open(name)
     return Opened(keys, stores, abilities, to_come)
+
+
+def _watched(settings: Settings, id_: str, calls: Calls | None) -> tuple[KeyStore, KeyName]:
+    store, name = store_of(settings, id_)
+    return store if calls is None else WatchedStore(store, calls), name
 
 
 def _open_early(
@@ -93,10 +102,12 @@ def _open_early(
     stores: dict[IssuerId, KeyStore],
     abilities: dict[IssuerId, StoreAbility],
     to_come: dict[IssuerId, SigningKey],
+    *,
+    calls: Calls | None,
 ) -> None:
     id_ = IssuerId(setting.id)
     try:
-        store, name = store_of(settings, setting.id)
+        store, name = _watched(settings, setting.id, calls)
         ability, key = store.ability(), store.open(name)
     except (KeyUnavailable, Misconfigured):
         return  # `prepare` said so when it made it; the import will say so again

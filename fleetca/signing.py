@@ -6,7 +6,7 @@ In a file of its own, so that the process that holds keys loads no web server, a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -25,6 +25,7 @@ from ca.hardware import Challenging
 from ca.import_manifest import ImportingManifests
 from ca.issue import Issuing
 from ca.key_life import KeyLife
+from ca.keys.watched import OK, Call, Calls
 from ca.lineage import Issuers
 from ca.log.tiles import TileDirectory
 from ca.model import DEFAULT_TENANT, IssuerId, KeyRecord
@@ -112,8 +113,11 @@ def _await_lock(settings: Settings, process: Process) -> None:
 
 
 @contextmanager
-def signer_parts(settings: Settings) -> Iterator[SignerParts]:
+def signer_parts(settings: Settings, calls: Calls | None = None) -> Iterator[SignerParts]:
     """Open keys, database and journal as the signer, under its lock; closed again afterwards.
+
+    Args:
+        calls: as in `opened`.
 
     Raises:
         Conflict: a signer of this deployment runs (`signer-running`).
@@ -124,7 +128,7 @@ def signer_parts(settings: Settings) -> Iterator[SignerParts]:
     rules = policy(settings)
     with SignerLock(settings.signer.journal), closing(Checker()) as checker:
         checker.start()  # it loads its parsers while the keys are unlocked
-        found = opened(settings)
+        found = opened(settings, calls)
         keys, serial_check = found.keys, forms.serial_check_key(settings)
         store = open_store(forms.store_url(settings))
         _refuse_set_back(settings, store)
@@ -280,7 +284,8 @@ def signer(settings: Settings, process: Process) -> None:
     """The process that holds the issuing keys. It gives up what a crash left unfinished before anyone can ask for more."""
     process.wait_for_others()
     _await_lock(settings, process)
-    with signer_parts(settings) as parts:
+    calls = Calls(_tell_call)
+    with signer_parts(settings, calls) as parts:
         for ref, verdict in parts.recovery.finish().intents:
             log.warning("recovered", certificate=str(ref), verdict=verdict.value)
         for wrong in parts.verbs.two_persons.at_load():
@@ -303,15 +308,35 @@ def signer(settings: Settings, process: Process) -> None:
         )
         server.start()
         process.ready()
-        _keep_retiring(parts, process)
+        _keep_retiring(parts, process, hourly=lambda: _tell_counts(calls))
         server.stop()
+        _tell_counts(calls)
 
 
-def _keep_retiring(parts: SignerParts, process: Process) -> None:
-    """Until told to stop, retire issuers whose time is over. The others stop signing for one when they are started anew."""
+def _tell_call(call: Call) -> None:
+    """One call to a key or its store, as it happens: those that are rare, and those that failed."""
+    if call.outcome == OK:
+        log.info("key-called", operation=call.operation, key=call.key, outcome=call.outcome)
+    else:
+        log.warning("key-called", operation=call.operation, key=call.key, outcome=call.outcome)
+
+
+def _tell_counts(calls: Calls) -> None:
+    """All calls since the last time, signatures too."""
+    for call, count in calls.taken().items():
+        log.info("key-calls", operation=call.operation, key=call.key, outcome=call.outcome, count=count)
+
+
+def _keep_retiring(parts: SignerParts, process: Process, *, hourly: Callable[[], None] = lambda: None) -> None:
+    """Until told to stop, retire issuers whose time is over. The others stop signing for one when they are started anew.
+
+    Args:
+        hourly: what else is done as often.
+    """
     wait = 0.0
     while not process.stopping.wait(wait):
         wait = RETIRE_SECONDS
+        hourly()
         try:
             retired = parts.desk.do(parts.retiring.retire)
         except FleetcaError as error:

@@ -13,6 +13,8 @@ LEVELS: Final = ("info", "warning", "error", "exception")
 
 MEANINGS: Final = {
     "listening": "The signer takes requests.",
+    "key-called": "The signer asked a key or its store for something: operation, key and outcome (`ok`, or the error's code). Signatures only when they failed.",
+    "key-calls": "How often the signer did so since the last such line, signatures too: each hour, and at its end.",
     "stopped": "The signer has drained and ended.",
     "refused": "The signer refused what one of our own processes or commands asked: code, what and why.",
     "internal": "Something failed inside the signer that should not; nothing was released. Report it.",
