@@ -112,6 +112,11 @@ class Signer(Form):
         None, description="User id to roles. Absent: our own user has every role, nobody else has any."
     )
     caps: dict[RoleName, Caps] = Field(default_factory=dict, description="What a role may get at most, by role.")
+    working_hours: str | None = Field(
+        None,
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$",
+        description="When people are at work, in UTC, like `07:00-19:00`: what is asked of issuing keys at other times, signatures aside, is told as a warning.",
+    )
     known_keys: Several[Location] = Field(
         (),
         description="Files of keys that everybody has, beside those that are built in: no certificate is made for one. SHA-256 digests of their "

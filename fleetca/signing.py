@@ -6,6 +6,7 @@ In a file of its own, so that the process that holds keys loads no web server, a
 from __future__ import annotations
 
 import os
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from ca.log.tiles import TileDirectory
 from ca.model import DEFAULT_TENANT, IssuerId, KeyRecord
 from ca.operators import Operators
 from ca.order_renewals import Ordering
-from ca.ports import SigningKey
+from ca.ports import Clock, SigningKey
 from ca.provision import Provisioning
 from ca.record_ceremony import RecordingCeremonies
 from ca.recover import Recovery
@@ -40,6 +41,7 @@ from ca.revive import Reviving
 from ca.revoke import Revoking
 from ca.rules import grant, note, tiles
 from ca.rules.demand import in_words
+from ca.rules.unusual import REMEMBERED, Hours, is_outside, is_spike, read_hours
 from ca.sign_crl import CrlSigning
 from ca.signer.alone import SignerLock
 from ca.signer.checker import Checker
@@ -284,8 +286,9 @@ def signer(settings: Settings, process: Process) -> None:
     """The process that holds the issuing keys. It gives up what a crash left unfinished before anyone can ask for more."""
     process.wait_for_others()
     _await_lock(settings, process)
-    calls = Calls(_tell_call)
-    with signer_parts(settings, calls) as parts:
+    hours = settings.signer.working_hours
+    watch = KeyWatch(SystemClock(), None if hours is None else read_hours(hours))
+    with signer_parts(settings, watch.calls) as parts:
         for ref, verdict in parts.recovery.finish().intents:
             log.warning("recovered", certificate=str(ref), verdict=verdict.value)
         for wrong in parts.verbs.two_persons.at_load():
@@ -308,23 +311,42 @@ def signer(settings: Settings, process: Process) -> None:
         )
         server.start()
         process.ready()
-        _keep_retiring(parts, process, hourly=lambda: _tell_counts(calls))
+        _keep_retiring(parts, process, hourly=watch.hour)
         server.stop()
-        _tell_counts(calls)
+        watch.hour()
 
 
-def _tell_call(call: Call) -> None:
-    """One call to a key or its store, as it happens: those that are rare, and those that failed."""
-    if call.outcome == OK:
-        log.info("key-called", operation=call.operation, key=call.key, outcome=call.outcome)
-    else:
-        log.warning("key-called", operation=call.operation, key=call.key, outcome=call.outcome)
+class KeyWatch:
+    """Tells of calls to issuing keys: of rare and failed ones as they happen, of all of them by the hour, and of what is unusual (REQ-KEY-091)."""
 
+    def __init__(self, clock: Clock, hours: Hours | None) -> None:
+        self._clock, self._hours = clock, hours
+        self.calls = Calls(self._tell)
+        self._signed: dict[str, deque[int]] = {}
+        """Signatures of each key in each of the last hours."""
 
-def _tell_counts(calls: Calls) -> None:
-    """All calls since the last time, signatures too."""
-    for call, count in calls.taken().items():
-        log.info("key-calls", operation=call.operation, key=call.key, outcome=call.outcome, count=count)
+    def _tell(self, call: Call) -> None:
+        if call.outcome == OK:
+            log.info("key-called", operation=call.operation, key=call.key, outcome=call.outcome)
+        else:
+            log.warning("key-called", operation=call.operation, key=call.key, outcome=call.outcome)
+        if self._hours is not None and is_outside(self._hours, self._clock.now()):
+            log.warning("key-called-off-hours", operation=call.operation, key=call.key, fix="Ask who was at work then.")
+
+    def hour(self) -> None:
+        """An hour has passed, or the signer ends."""
+        signed: Counter[str] = Counter()
+        for call, count in self.calls.taken().items():
+            log.info("key-calls", operation=call.operation, key=call.key, outcome=call.outcome, count=count)
+            if call.operation in {"sign", "sign_digest"}:
+                signed[call.key] += count
+        for key in self._signed.keys() | signed.keys():
+            before = self._signed.setdefault(key, deque(maxlen=REMEMBERED))
+            if is_spike(before, signed[key]):
+                log.warning(
+                    "key-calls-unusual", key=key, count=signed[key], most=max(before), fix="See what was issued: fleetca audit show"
+                )
+            before.append(signed[key])
 
 
 def _keep_retiring(parts: SignerParts, process: Process, *, hourly: Callable[[], None] = lambda: None) -> None:

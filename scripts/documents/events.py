@@ -15,6 +15,8 @@ MEANINGS: Final = {
     "listening": "The signer takes requests.",
     "key-called": "The signer asked a key or its store for something: operation, key and outcome (`ok`, or the error's code). Signatures only when they failed.",
     "key-calls": "How often the signer did so since the last such line, signatures too: each hour, and at its end.",
+    "key-called-off-hours": "That happened outside `signer.working_hours`.",
+    "key-calls-unusual": "A key signed over five times as often in the last hour as in any hour of the week before: a large replacement, or a thief.",
     "stopped": "The signer has drained and ended.",
     "refused": "The signer refused what one of our own processes or commands asked: code, what and why.",
     "internal": "Something failed inside the signer that should not; nothing was released. Report it.",
