@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ca.der.algorithms import cached_public_key, verify, verify_digest
 from ca.errors import Broken, Unacceptable
-from ca.model import AlgorithmName, KeyName
-from ca.ports import SigningKey
+from ca.keys.around import KeyAround
+from ca.model import KeyName
 
 
 def released(signature: bytes, message: bytes, *, spki: bytes, name: KeyName) -> bytes:
@@ -46,29 +46,8 @@ def _bad(name: KeyName) -> Broken:
     )
 
 
-class VerifiedKey:
+class VerifiedKey(KeyAround):
     """A `SigningKey` around another one, for documents that nobody re-reads after signing."""
-
-    def __init__(self, key: SigningKey) -> None:
-        self._key = key
-
-    def __repr__(self) -> str:
-        return f"VerifiedKey({self._key!r})"
-
-    @property
-    def name(self) -> KeyName:
-        """Its name in its store."""
-        return self._key.name
-
-    @property
-    def algorithm(self) -> AlgorithmName:
-        """Its row in `ca.der.algorithms`."""
-        return self._key.algorithm
-
-    @property
-    def spki(self) -> bytes:
-        """The DER SubjectPublicKeyInfo of its public half."""
-        return self._key.spki
 
     def sign(self, message: bytes) -> bytes:
         """A signature that verifies."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ca.errors import FleetcaError
+from ca.keys.around import KeyAround
 from ca.model import AlgorithmName, Destruction, HeldKey, KeyName, StoreAbility
 from ca.ports import DigestSigning, KeyStore, SigningKey
 
@@ -74,30 +75,12 @@ class Calls:
             self.tell(call)
 
 
-class WatchedKey:
+class WatchedKey(KeyAround):
     """A `SigningKey` around another one."""
 
     def __init__(self, key: SigningKey, calls: Calls) -> None:
-        self._key = key
+        super().__init__(key)
         self._calls = calls
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._key!r})"
-
-    @property
-    def name(self) -> KeyName:
-        """Its name in its store."""
-        return self._key.name
-
-    @property
-    def algorithm(self) -> AlgorithmName:
-        """Its row in `ca.der.algorithms`."""
-        return self._key.algorithm
-
-    @property
-    def spki(self) -> bytes:
-        """The DER SubjectPublicKeyInfo of its public half."""
-        return self._key.spki
 
     def sign(self, message: bytes) -> bytes:
         """As the key within."""
