@@ -57,22 +57,28 @@ class Calls:
         return dict(sorted(counts.items()))
 
     @contextmanager
-    def watching(self, operation: str, key: str = "", *, often: bool = False) -> Iterator[None]:
-        """Around one call.
-
-        Args:
-            often: it is only counted when it succeeds.
-        """
+    def watching(self, operation: str, key: str = "") -> Iterator[None]:
+        """Around one call that is rare."""
         try:
             yield
         except BaseException as error:
-            self.tell(Call(key, operation, error.code if isinstance(error, FleetcaError) else FAILED))
+            self.failed(operation, key, error)
             raise
-        call = Call(key, operation, OK)
-        if often:
-            self.count(call)
-        else:
-            self.tell(call)
+        self.tell(Call(key, operation, OK))
+
+    def failed(self, operation: str, key: str, error: BaseException) -> None:
+        """Count and tell a call that ended in an error."""
+        self.tell(Call(key, operation, error.code if isinstance(error, FleetcaError) else FAILED))
+
+    def signing(self, operation: str, key: str, sign: Callable[[bytes], bytes], octets: bytes) -> bytes:
+        """The signature; only counted, and with no context manager, since it stands in the way of every certificate."""
+        try:
+            signature = sign(octets)
+        except BaseException as error:
+            self.failed(operation, key, error)
+            raise
+        self.count(Call(key, operation, OK))
+        return signature
 
 
 class WatchedKey(KeyAround):
@@ -84,8 +90,7 @@ class WatchedKey(KeyAround):
 
     def sign(self, message: bytes) -> bytes:
         """As the key within."""
-        with self._calls.watching("sign", self._key.name, often=True):
-            return self._key.sign(message)
+        return self._calls.signing("sign", self._key.name, self._key.sign, message)
 
 
 class WatchedDigestKey(WatchedKey):
@@ -94,8 +99,7 @@ class WatchedDigestKey(WatchedKey):
     def sign_digest(self, digest: bytes) -> bytes:
         """As the key within."""
         assert isinstance(self._key, DigestSigning), "`watched` sees to it"
-        with self._calls.watching("sign_digest", self._key.name, often=True):
-            return self._key.sign_digest(digest)
+        return self._calls.signing("sign_digest", self._key.name, self._key.sign_digest, digest)
 
 
 def watched(key: SigningKey, calls: Calls) -> WatchedKey:
