@@ -90,9 +90,9 @@ class Front:
         self.gets: Final = b"GET " + self.below
         error = http.error(ResponseStatus.tryLater)
         self.later: Final[Ready] = (http.lines(error.headers), error.body, None)
+        """For when too many wait already."""
         malformed = http.error(ResponseStatus.malformedRequest)
         self._malformed: Final[Ready] = (http.lines(malformed.headers), malformed.body, None)
-        """For when too many wait already."""
         self.now: Final = clock.now
         self.repeats = Repeats(-1)
         """Whoever adds to it takes it before asking for the answer: then nothing that a change has ended since can come into the next one."""

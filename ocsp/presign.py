@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ca.der import writer
-from ca.errors import FleetcaError, Unavailable
+from ca.errors import FleetcaError
 from ca.model import CertificateRef, CertificateState, ChangeNumber, Issuer, IssuerId, RollEntry, Serial, UnixTime
 from ocsp.model import UNKNOWN, Packed, Policy, SerialCheck, Status, Verdict, Window
 from ocsp.ports import Answers, Roll, SpoolWriting, Stopwatch
@@ -368,13 +368,3 @@ def _spread(window: Window, ref: CertificateRef, now: UnixTime) -> Window:
     """When it is due again: between a quarter and a half of what is left, at the certificate's own point."""
     share = zlib.crc32(ref.serial.to_bytes(20, "big")) / 0xFFFFFFFF
     return Window(window.this_update, window.next_update, now + int((window.next_update - now) * (0.5 - 0.25 * share)))
-
-
-def quietly(step: Callable[[], object]) -> bool:
-    """Do it; False where something could not be had, which the log then says."""
-    try:
-        step()
-    except Unavailable as error:
-        _log.warning("answers are not signed ahead: %s", error)
-        return False
-    return True

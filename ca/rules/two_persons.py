@@ -47,7 +47,6 @@ LONGEST: Final = 30 * 86400
 """Seconds from a proposal's signing to its end."""
 LONGEST_SUBJECT: Final = 4096
 LONGEST_WORDS: Final = 200
-MOST_APPROVERS: Final = 5
 
 SUBJECTS: Final[Mapping[GraveAct, frozenset[str]]] = {
     GraveAct.ca_certificate: frozenset({"transcript_sha256"}),

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 DIR = click.Path(file_okay=False, path_type=Path)
-MOST_FILES = 250_000
 
 
 def passphrase_option(command: click.decorators.FC) -> click.decorators.FC:

@@ -67,11 +67,6 @@ def is_whole(octets: bytes) -> bool:
     return octets[0] != 0 and octets[-4:] == zlib.crc32(octets[:-4]).to_bytes(4, "big")
 
 
-def is_empty(octets: bytes) -> bool:
-    """Whether nothing was ever written to a slot."""
-    return octets[0] == 0
-
-
 def find(table: Table, start: int, size: int, slots: int, serial: Serial, form: int) -> int:  # noqa: PLR0917  names cost too, a million times
     """Where in a table of records the one of a certificate in a form of CertID stands, or the empty slot where it belongs.
 

@@ -250,7 +250,6 @@ class Record:
     changes: list[Revocation] = field(default_factory=list)
     gone: bool = False
     asked: list[CertificateRef] = field(default_factory=list)
-    polled: int = 0
     before_answer: Callable[[], object] | None = None
     lock: Any = field(default_factory=Lock)
 
@@ -276,7 +275,6 @@ class Record:
 
     def change_number(self) -> int:
         self._reach()
-        self.polled += 1
         return len(self.changes)
 
     def statuses_after(self, row: int, limit: int) -> Sequence[RollEntry]:
