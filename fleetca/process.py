@@ -14,12 +14,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final
 
+import orjson
 import structlog
 
 from ca.system import SystemClock
@@ -129,20 +130,33 @@ class Process:
         return None
 
 
-def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for name in _SECRET & event.keys():
-        event[name] = "(not shown)"
-    return event
-
-
 class _Lines(io.TextIOBase):
     """stderr, for log lines. One that cannot be written (its disk is full, its reader has gone) is lost; the work that it tells of goes on."""
 
     def write(self, text: str, /) -> int:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        return len(text)
+        try:
+            return sys.stderr.write(text)  # which keeps nothing back after the end of a line
+        except OSError:
+            return len(text)
+
+    def line(self, text: str) -> None:
+        self.write(text + "\n")
+
+    info = warning = error = critical = line
+    """structlog names the level."""
+
+
+_AS_TEXT: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+_escaping: Final = json.JSONEncoder(separators=(",", ":"), default=str)
+
+
+def _json(event: Mapping[str, Any]) -> str:
+    """ASCII alone: what a stranger called a thing must not command the terminal that shows it, nor end the line there."""
+    with contextlib.suppress(TypeError):  # a number beyond 64 bits, half a surrogate pair
+        octets = orjson.dumps(event, default=str, option=_AS_TEXT)
+        if octets.isascii():
+            return octets.decode()
+    return _escaping.encode(event)
 
 
 def write_log_lines(process: str) -> None:
@@ -153,36 +167,27 @@ def write_log_lines(process: str) -> None:
     from fleetca.cli.output import iso  # noqa: PLC0415 - only processes write log lines; the command line starts without structlog
 
     said = lru_cache(maxsize=1)(iso)  # many lines, one second
-    encode = json.JSONEncoder(default=str).encode
-
-    def stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {"at": said(clock.now()), "level": event.pop("level"), "process": process, **event}
-
     clock = SystemClock()
+
+    def line(_: Any, level: str, event: Mapping[str, Any]) -> str:
+        # One step and not a chain of them: one line is written for each request.
+        whole = {"at": said(clock.now()), "level": level, "process": process, **event}
+        for name in _SECRET & whole.keys():
+            whole[name] = "(not shown)"
+        return _json(whole)
+
+    lines = _Lines()
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            stamp,
-            _redact,
-            # Its own serializer makes an encoder for every line.
-            structlog.processors.JSONRenderer(lambda event, **_: encode(event)),
-        ],
+        processors=[line],
         wrapper_class=structlog.make_filtering_bound_logger(20),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Lines())),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
     # What libraries and modules say through the standard library's logging becomes the same lines.
-    handler = logging.StreamHandler(_Lines())
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_log_level, stamp],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                _redact,
-                structlog.processors.JSONRenderer(sort_keys=False, default=str),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, line]
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -211,7 +211,7 @@ def assert_no_traceback(logs: Path) -> None:
     """Nothing that was sent or done made any process fall over a mistake of its own."""
     for file in sorted(logs.glob("*.log")):
         content = file.read_text(errors="replace")
-        found = re.search(r'.*(Traceback|"event": "(crashed|internal)"|this should not have happened|Exception in).*', content)
+        found = re.search(r'.*(Traceback|"event":"(crashed|internal)"|this should not have happened|Exception in).*', content)
         assert found is None, f"{file.name}: {found.group() if found else ''}"
 
 

@@ -471,7 +471,7 @@ def test_R34_a_client_certificate_that_is_not_ours_or_has_ended_ends_the_handsha
         post(demo, {"csr": text(Device().csr())}, path="/v1/renew", context=tls(demo.root, certificate=certificate, key=key))
     # The client hears of it before the server has written its line.
     fresh = eventually(
-        lambda: (said := log.read_bytes()[before:].decode()) and '"event": "handshake-refused"' in said and said[-1] == "\n" and said
+        lambda: (said := log.read_bytes()[before:].decode()) and '"event":"handshake-refused"' in said and said[-1] == "\n" and said
     )
     assert re.search(reason, fresh), fresh
 
