@@ -349,7 +349,9 @@ class Est(Form):
         ("device", "device-short", "service"), description="Profiles that have an address of their own, `/.well-known/est/PROFILE/...`."
     )
     tls12: bool = Field(
-        True, description="Whether TLS 1.2 is taken beside 1.3, by the whole enrolment service: many EST clients know no newer one."
+        True,
+        description="Whether the enrolment service takes TLS 1.2 beside 1.3, for EST, ACME and what devices ask over REST: many EST clients know no newer one."
+        " What operators and stations ask is refused there (`tls13-required`).",
     )
     manufacturers: Several[Manufacturer] = Field((), description="Whose factory certificates enrol.")
 

@@ -1,7 +1,7 @@
 """Flask behind an ASGI server: runs a WSGI application in threads of its own. It knows no route and no socket.
 
-Applications find the DER of the client's certificate in `environ["fleetca.peer_certificate"]` (absent without one) and the request target as it
-was sent in `environ["RAW_URI"]`.
+Applications find the DER of the client's certificate in `environ["fleetca.peer_certificate"]` (absent without one), the request target as it
+was sent in `environ["RAW_URI"]`, and on a connection of TLS 1.2 `environ["fleetca.tls12"]` and its channel binding in `environ["fleetca.tls_unique"]`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from wsgiref.types import WSGIApplication
 
 PEER_CERTIFICATE: Final = "fleetca.peer_certificate"
 TLS_UNIQUE: Final = "fleetca.tls_unique"
+TLS12: Final = "fleetca.tls12"
 BODY_LIMIT: Final = 64 * 1024
 """Octets of a body that an application gets to see; with more it sees one octet too many, and refuses."""
 DRAIN_LIMIT: Final = 32 * 1024 * 1024
@@ -153,7 +154,7 @@ def _environ(scope: Scope, body: bytes) -> dict[str, Any]:
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
     }
-    environ |= {name: state[name] for name in (PEER_CERTIFICATE, TLS_UNIQUE) if name in state}
+    environ |= {name: state[name] for name in (PEER_CERTIFICATE, TLS12, TLS_UNIQUE) if name in state}
     for raw_name, raw_value in scope["headers"]:
         name = raw_name.decode("latin-1").upper()
         if "_" in name:

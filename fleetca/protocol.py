@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fleetca import proxied
 from fleetca.admission import Seat
-from fleetca.bridge import BODY_LIMIT, PEER_CERTIFICATE, TLS_UNIQUE
+from fleetca.bridge import BODY_LIMIT, PEER_CERTIFICATE, TLS12, TLS_UNIQUE
 
 log = structlog.get_logger()
 
@@ -86,7 +86,7 @@ class Protocol(HttpToolsProtocol):
             self.app_state = {**self.app_state, PEER_CERTIFICATE: peer}
         if tls is not None and tls.version() == "TLSv1.2":
             # RFC 5929 3; TLS 1.3 has none that Python lets us see.
-            self.app_state = {**self.app_state, TLS_UNIQUE: tls.get_channel_binding("tls-unique")}
+            self.app_state = {**self.app_state, TLS12: True, TLS_UNIQUE: tls.get_channel_binding("tls-unique")}
         if self.proxies and self.client is not None:
             self.by_proxy = plain_address(self.client[0]) in self.proxies
         self._arm()

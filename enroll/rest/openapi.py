@@ -26,7 +26,12 @@ PEM_CHAIN: Final = "application/pem-certificate-chain"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method at one address. `path` is written as OpenAPI writes it; `answers` maps a status to media types and their schemas."""
+    """One method at one address. `path` is written as OpenAPI writes it; `answers` maps a status to media types and their schemas.
+
+    Args:
+        tls12: whether it is answered over TLS 1.2 too, where the settings let that in: what a device needs for its own certificate, and what
+            everybody may know. What operators and stations do needs TLS 1.3.
+    """
 
     method: str
     path: str
@@ -40,6 +45,7 @@ class Operation:
     pkcs10: bool = False
     query: Body | None = None
     security: tuple[str, ...] = ()
+    tls12: bool = False
 
 
 _ISSUED: Final = {JSON: "Issuance", PKIX_CERT: "Der", PEM_CHAIN: "Pem"}
@@ -58,6 +64,7 @@ OPERATIONS: Final = (
         body=messages.ENROLL,
         pkcs10=True,
         security=("token",),
+        tls12=True,
     ),
     Operation(
         "POST",
@@ -69,6 +76,7 @@ OPERATIONS: Final = (
         {200: {JSON: "Challenge"}},
         _POST,
         body=messages.CHALLENGE,
+        tls12=True,
     ),
     Operation(
         "POST",
@@ -82,6 +90,7 @@ OPERATIONS: Final = (
         body=messages.RENEW,
         pkcs10=True,
         security=("certificate", ""),
+        tls12=True,
     ),
     Operation(
         "POST",
@@ -96,6 +105,7 @@ OPERATIONS: Final = (
         body=messages.CONFIRM,
         body_required=False,
         security=("certificate", ""),
+        tls12=True,
     ),
     Operation(
         "GET",
@@ -106,6 +116,7 @@ OPERATIONS: Final = (
         " Ask again after `ask_after` seconds: it may have moved.",
         {200: {JSON: "Window"}},
         (404, 503),
+        tls12=True,
     ),
     Operation(
         "POST",
@@ -117,6 +128,7 @@ OPERATIONS: Final = (
         _POST,
         body=messages.REPORT,
         security=("certificate", ""),
+        tls12=True,
     ),
     Operation(
         "GET",
@@ -134,11 +146,12 @@ OPERATIONS: Final = (
         "/revoke",
         "revoke",
         "Revoke the certificate presented in TLS, or what an operator's message names.",
-        "A certificate that is revoked already stays as it is; the answer is the same.",
+        "A message is taken over TLS 1.3 only. A certificate that is revoked already stays as it is; the answer is the same.",
         {200: {JSON: "Revocations"}},
         (*_POST, 404),
         body=messages.REVOKE,
         security=("certificate", ""),
+        tls12=True,
     ),
     Operation(
         "POST",
@@ -303,8 +316,18 @@ OPERATIONS: Final = (
         "Of the one that issues now: issuing CA first, root last.",
         {200: {PEM_CHAIN: "Pem"}},
         (404, 503),
+        tls12=True,
     ),
-    Operation("GET", "/ca/bundle", "bundle", "The roots to trust.", "PEM, in no order that matters.", {200: {PEM_CHAIN: "Pem"}}, (503,)),
+    Operation(
+        "GET",
+        "/ca/bundle",
+        "bundle",
+        "The roots to trust.",
+        "PEM, in no order that matters.",
+        {200: {PEM_CHAIN: "Pem"}},
+        (503,),
+        tls12=True,
+    ),
     Operation(
         "GET",
         "/ca/links",
@@ -314,6 +337,7 @@ OPERATIONS: Final = (
         "these; they are no anchors. Empty: there are none.",
         {200: {PEM_CHAIN: "Pem"}},
         (503,),
+        tls12=True,
     ),
     Operation(
         "GET",
@@ -323,6 +347,7 @@ OPERATIONS: Final = (
         "Each set is signed by a key that the one before it pins; whoever trusts one can go through all that follow. 404: there is none.",
         {200: {JSON: "Pins"}},
         (404,),
+        tls12=True,
     ),
     Operation(
         "GET",
@@ -332,6 +357,7 @@ OPERATIONS: Final = (
         "Its name is the audience of signed messages.",
         {200: {JSON: "About"}},
         (),
+        tls12=True,
     ),
     Operation(
         "GET",
@@ -341,8 +367,9 @@ OPERATIONS: Final = (
         "503 while the signer or the database does not answer.",
         {200: {JSON: "Health"}, 503: {JSON: "Health"}},
         (),
+        tls12=True,
     ),
-    Operation("GET", "/openapi.json", "openapi", "This document.", "", {200: {JSON: "OpenApi"}}, ()),
+    Operation("GET", "/openapi.json", "openapi", "This document.", "", {200: {JSON: "OpenApi"}}, (), tls12=True),
 )
 
 # ---- Schemas --------------------------------------------------------------------------------------------------------
@@ -750,7 +777,7 @@ def document(*, version: str, url: str) -> dict[str, Any]:
         made: dict[str, Any] = {
             "operationId": operation.id,
             "summary": operation.summary,
-            "description": operation.about,
+            "description": operation.about if operation.tls12 else f"{operation.about} Over TLS 1.3 only.".strip(),
             "parameters": _parameters(operation),
             "security": [{name: []} if name else {} for name in operation.security],
             "responses": _answers(operation),

@@ -16,7 +16,7 @@ from typing import Any, Final
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from ca.errors import FleetcaError, Malformed, Unauthenticated
+from ca.errors import Denied, FleetcaError, Malformed, Unauthenticated
 from ca.model import CertificateRef, Proposal
 from ca.ports import Chance
 from ca.rules.message import names_to
@@ -27,8 +27,11 @@ from enroll.rest.fields import BODY_LIMIT, Body
 from enroll.rest.flow import Enrolment
 
 PEER_CERTIFICATE: Final = "fleetca.peer_certificate"
+TLS12: Final = "fleetca.tls12"
+"""In the environ where the connection is of TLS 1.2."""
 ASK_AFTER: Final = 6 * 3600
 """Seconds after which a window is asked for again (RFC 9773 4.3.2: a default of six hours)."""
+_TLS13: Final = frozenset(operation.id for operation in openapi.OPERATIONS if not operation.tls12)
 
 
 class _Rest:
@@ -67,7 +70,10 @@ class _Rest:
         return _json({"device": heard.device})
 
     def revoke(self) -> Response:
-        revoked = self._enrolment.revoke(certificate=_peer(), members=_members(messages.REVOKE))
+        members = _members(messages.REVOKE)
+        if "message" in members:
+            _require_tls13()
+        revoked = self._enrolment.revoke(certificate=_peer(), members=members)
         _note(revoked=[str(one.ref) for one in revoked])
         return _json({"revoked": [messages.render_revoked(one) for one in revoked]})
 
@@ -206,6 +212,17 @@ def _peer() -> bytes | None:
     return der if isinstance(der, bytes) else None
 
 
+def _require_tls13() -> None:
+    """For what operators and stations do. Behind a proxy on a Unix socket it is the proxy that knows, and its settings that say so."""
+    if request.environ.get(TLS12):
+        raise Denied(
+            "tls13-required",
+            "Management is taken over TLS 1.3 only.",
+            why="This connection is of TLS 1.2, which `[est] tls12` lets in for devices.",
+            fix="Connect with TLS 1.3.",
+        )
+
+
 def _octets() -> bytes:
     """The body, bounded before it is read. A body that is coded (gzip) is not unpacked: it could unpack to anything."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
@@ -337,6 +354,8 @@ def _begin(chance: Chance) -> None:
     g.request_id = chance.octets(9).hex()
     g.code = None
     g.facts = {}
+    if request.endpoint in _TLS13:
+        _require_tls13()
 
 
 def _end(answer: Response) -> Response:

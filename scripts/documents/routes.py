@@ -12,13 +12,16 @@ from documents import markdown
 from enroll.rest import openapi, problems
 
 _ABOUT = """
-JSON over HTTPS (TLS 1.3, and 1.2 where `[est] tls12` says so) at `[enroll] url`; the service itself tells the same at `/v1/openapi.json` (OpenAPI 3.1). Every request may be repeated as it
+JSON over HTTPS (TLS 1.3) at `[enroll] url`; the service itself tells the same at `/v1/openapi.json` (OpenAPI 3.1). Every request may be repeated as it
 is: the same request gets the same result. Bodies have at most 64 KiB; an unknown member is refused. Errors are RFC 9457 problems whose `code`
 stands in [errors.md](errors.md). Every answer carries `X-Request-Id`, which the log has too.
 
 **Evidence.** A *token* (`enr_...`) enrols once. A *certificate* is presented in TLS: a live one of this deployment. A *message* is signed with the key
 of a live certificate, and works where TLS cannot carry it; [operators.md](../how-to/operators.md) shows how to make one. "-" means that no evidence
 is needed.
+
+**TLS 1.2** is taken where `[est] tls12` lets it in, for what devices and everybody may ask. What operators and stations ask is answered over TLS 1.3 only,
+and refused otherwise with 403 and `tls13-required`; each such route says so. Behind a proxy on the Unix socket, the proxy's own settings hold that.
 """
 
 _SIGNED = """

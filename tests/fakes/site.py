@@ -31,13 +31,14 @@ CHANCE = SystemChance()
 class Site:
     """The REST API behind our own server, and a folder of a device."""
 
-    def __init__(self, folder: Path, *, roof: Authority | None = None) -> None:
-        """`roof`: whose certificate the web service itself has; None: of the authority that it serves."""
+    def __init__(self, folder: Path, *, roof: Authority | None = None, tls12: bool = False) -> None:
+        """`roof`: whose certificate the web service itself has; None: of the authority that it serves. `tls12`: as in the settings."""
         self.folder = folder
         self.rest = Rest(authority=Authority(now=CLOCK.now()))
         self.rest.clock.at = CLOCK.now()
         authority = self.rest.door.authority
-        context = tls_context(trusted=[pem.pem(pem.CERTIFICATE, one.certificate).encode() for one in (authority.root, authority.issuing)])
+        trusted = [pem.pem(pem.CERTIFICATE, one.certificate).encode() for one in (authority.root, authority.issuing)]
+        context = tls_context(trusted=trusted, tls12=tls12)
         key, csr = _key_and_csr("p256")
         request = IssueRequest(
             csr,

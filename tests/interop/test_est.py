@@ -213,6 +213,16 @@ def test_the_ca_certificates_are_there_for_everybody(est: Est, version: str) -> 
     assert roots[0] == x509.load_pem_x509_certificate(est.running.root.read_bytes())
 
 
+@pytest.mark.req("REQ-KEY-078")
+def test_over_TLS_1_2_management_is_refused_where_EST_is_not(est: Est) -> None:
+    """curl itself takes the dots out of the address."""
+    assert est.curl("cacerts", *only("1.2")).status == 200
+    refused = est.curl("../../v1/certificates", *only("1.2"))
+    assert (refused.status, refused.type) == (403, "application/problem+json")
+    assert json.loads(refused.body)["code"] == "tls13-required"
+    assert json.loads(est.curl("../../v1/certificates", *only("1.3")).body)["code"] == "certificate-required"
+
+
 @pytest.mark.parametrize("label", ["", "device/", "service/"])
 def test_csr_attributes_are_readable(est: Est, label: str) -> None:
     answer = est.curl(f"{label}csrattrs")
