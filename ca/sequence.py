@@ -2,8 +2,9 @@
 
 Order of one round, and what a crash leaves after each step:
 
-1. Under the lease `sequencer`, one transaction gives the oldest pending leaves the next indexes. From then on their order is fixed. A
-   crash here leaves indexed leaves without tiles: the next round writes the very same tiles, since bodies and indexes decide every octet.
+1. Under the lease `sequencer`, one transaction reads the oldest pending leaves and gives them the next indexes. From then on their order
+   is fixed. A crash here leaves indexed leaves without tiles: the next round reads them again and writes the very same tiles, since bodies
+   and indexes decide every octet.
 2. Tiles and entry bundles are written: new files, or files that no checkpoint speaks of yet. A crash leaves some of them; the next
    round writes the same octets again.
 3. The checkpoint is signed (Ed25519: the same text gives the same signature) and recorded under the fence in the database. A holder
@@ -51,7 +52,8 @@ class Sequenced:
 class _Plan:
     fence: int
     count: int
-    assigned: int
+    fresh: Sequence[bytes]
+    """Bodies of the leaves that got their index just now: the last ones of `count`."""
     more: bool
     recorded: Checkpoint | None
 
@@ -126,7 +128,8 @@ class Sequencer:
             pending = writing.pending_leaves(self._limit)
             if pending:
                 writing.assign_indexes([leaf.id for leaf in pending], start=count)
-            return _Plan(lease.fence, count + len(pending), len(pending), len(pending) == self._limit, recorded)
+            fresh = [leaf.body for leaf in pending]
+            return _Plan(lease.fence, count + len(fresh), fresh, len(fresh) == self._limit, recorded)
 
     def _published(self) -> Checkpoint | None:
         octets = self._files.read(tiles.CHECKPOINT)
@@ -159,7 +162,7 @@ class Sequencer:
             writing.record_checkpoint(checkpoint, now=self._clock.now())
         self._files.write([(tiles.CHECKPOINT, checkpoint.note)])
         self._prune(published.size if published else 0, checkpoint.size)
-        return Sequenced(checkpoint, plan.assigned, plan.more, rebuilt)
+        return Sequenced(checkpoint, len(plan.fresh), plan.more, rebuilt)
 
     def _edge(self, published: Checkpoint | None) -> tiles.Edge:
         """The right edge of the published log, which must be what its checkpoint says."""
@@ -174,21 +177,25 @@ class Sequencer:
         return edge
 
     def _write_tiles(self, edge: tiles.Edge, plan: _Plan) -> tiles.Edge:
-        before = edge
+        known = {tile for tile, _ in tiles.partials(edge)}
         recorded = plan.recorded
+        full: list[tuple[tiles.Tile, bytes]] = []
         for bodies in self._pages(edge.size, plan):
-            edge, full = tiles.grow(edge, bodies)
             self._files.write([(tile.path, octets) for tile, octets in full])
+            edge, full = tiles.grow(edge, bodies)
             if recorded and edge.size == recorded.size and edge.root() != recorded.root:
                 raise _forked(edge.size)
-        known = {tile for tile, _ in tiles.partials(before)}
-        self._files.write([(tile.path, octets) for tile, octets in tiles.partials(edge) if tile not in known])
+        self._files.write([(tile.path, octets) for tile, octets in (*full, *tiles.partials(edge)) if tile not in known])
         return edge
 
     def _pages(self, start: int, plan: _Plan) -> Iterator[Sequence[bytes]]:
-        """Bodies of the leaves to add, in pages; a page ends where the recorded checkpoint does, so that its root can be compared."""
-        while start < plan.count:
-            end = min(plan.count, start + _PAGE)
+        """Bodies of the leaves to add, in pages; a page ends where the recorded checkpoint does, so that its root can be compared.
+
+        Those that have just got their index were read with it. Earlier ones are read only after a crash, or to write a lost log anew.
+        """
+        placed = plan.count - len(plan.fresh)
+        while start < placed:
+            end = min(placed, start + _PAGE)
             if plan.recorded and start < plan.recorded.size < end:
                 end = plan.recorded.size
             with self._ledger.writing() as writing:
@@ -205,6 +212,8 @@ class Sequencer:
                 )
             yield [leaf.body for leaf in found]
             start = end
+        if plan.fresh:
+            yield plan.fresh
 
     def _prune(self, before: int, after: int) -> None:
         """Partial forms of what is full now; tlog-tiles allows to drop them. A crash before this leaves them, which harms nobody."""

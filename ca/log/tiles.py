@@ -36,12 +36,14 @@ class TileDirectory:
         folders: dict[Path, None] = {}
         for path, octets in files:
             target = self._root / path
+            folder = target.parent
             try:
-                _make_folder(target.parent)
+                if folder not in folders:
+                    _make_folder(folder)
+                    folders[folder] = None
                 _put(target, octets)
             except OSError as error:
                 raise _unavailable("written", target, error) from error
-            folders[target.parent] = None
         for folder in folders:
             try:
                 _sync_folder(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from ca.errors import Broken, Conflict, FleetcaError, StoreUnavailable
 from ca.log.memory import MemoryFiles
 from ca.log.tiles import TileDirectory
+from ca.model import QueuedLeaf
 from ca.ports import Failpoint, RecordFiles
 from ca.rules import merkle, note, tiles
 from ca.sequence import Sequencer
@@ -119,6 +121,29 @@ def test_more_leaves_than_a_round_takes_are_said_to_wait() -> None:
     rounds = [sequencer(ledger, files, limit=10).run() for _ in range(4)]
     assert [(done.assigned, done.more) if done else None for done in rounds] == [(10, True), (10, True), (5, False), None]
     assert_log_is(files, bodies(0, 25))
+
+
+def test_a_round_reads_a_leaf_once_and_one_after_a_crash_reads_those_that_have_their_place_already() -> None:
+    class Counting(MemoryRecord):
+        def leaves(self, start: int, count: int) -> Sequence[QueuedLeaf]:
+            read.append((start, count))
+            return super().leaves(start, count)
+
+    def crash(name: str) -> None:
+        if name == "sequence.after-assign":
+            raise Stop
+
+    ledger, files, read = Counting(), MemoryFiles(), list[tuple[int, int]]()
+    ledger.queue(bodies(0, 300))
+    sequencer(ledger, files).run()
+    assert read == []
+    ledger.queue(bodies(300, 20))
+    with pytest.raises(Stop):
+        sequencer(ledger, files, failpoint=crash).run()
+    ledger.queue(bodies(320, 30))
+    sequencer(ledger, files).run()
+    assert read == [(300, 20)]
+    assert_log_is(files, bodies(0, 350))
 
 
 def test_partial_tiles_stay_until_their_full_tile_is_there_and_are_dropped_then() -> None:
