@@ -130,16 +130,12 @@ def _whole(der: bytes) -> tuple[bytes, bytes, bytes, bytes]:
 def _parts(der: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """CertificationRequestInfo, SubjectPublicKeyInfo, signature AlgorithmIdentifier (all whole elements), and the signature's octets."""
     whole = reader.only(der, 0x30)
-    information = reader.expect(der, whole.content, whole.end, 0x30)
-    identifier = reader.expect(der, information.end, whole.end, 0x30)
-    signature = reader.expect(der, identifier.end, whole.end, 0x03)
+    information, identifier, signature = reader.row(der, whole.content, whole.end, 0x30, 0x30, 0x03)
     if signature.end != whole.end:
         raise Malformed("not-der", "There are octets after the signature.")
-    version = reader.expect(der, information.content, information.end, 0x02)
+    version, _subject, spki = reader.row(der, information.content, information.end, 0x02, 0x30, 0x30)
     if reader.integer(der, version) != 0:
         raise Malformed("not-der", "Its version is not 1 (RFC 2986 4.1).")
-    subject = reader.expect(der, version.end, information.end, 0x30)
-    spki = reader.expect(der, subject.end, information.end, 0x30)
     if spki.end != information.end:
         # Attributes: some tools leave them out, none is honoured, so they are only asked to be there whole.
         attributes = reader.expect(der, spki.end, information.end, 0xA0)

@@ -7,9 +7,10 @@ writer. Every function raises `Malformed` on octets that are not DER; nothing el
 from __future__ import annotations
 
 from calendar import timegm
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
+from functools import partial
+from typing import Final, NamedTuple
 
 from ca.errors import Malformed
 from ca.model import UnixTime
@@ -22,6 +23,10 @@ class Element(NamedTuple):
     start: int
     content: int
     end: int
+
+
+# A NamedTuple's own constructor is a Python function: a third of what reading an element would cost.
+_element: Final[Callable[[tuple[int, int, int, int]], Element]] = partial(tuple.__new__, Element)
 
 
 def _bad(what: str, where: int) -> Malformed:
@@ -50,7 +55,7 @@ def element(data: bytes, start: int, limit: int) -> Element:
     end = content + size
     if end > limit:
         raise _bad("an element longer than what holds it", start)
-    return Element(tag, start, content, end)
+    return _element((tag, start, content, end))
 
 
 def only(data: bytes, tag: int) -> Element:
@@ -70,6 +75,36 @@ def children(data: bytes, parent: Element) -> Iterator[Element]:
         child = element(data, at, parent.end)
         yield child
         at = child.end
+
+
+def elements(data: bytes, start: int, end: int) -> list[Element]:
+    """The elements from `start` to `end`, which they fill exactly. As `children`, all at once and in one loop."""
+    found: list[Element] = []
+    while start < end:
+        content = start + 2
+        if content > end or data[start + 1] >= 0x80 or data[start] & 0x1F == 0x1F:
+            one = element(data, start, end)
+        else:
+            one = _element((data[start], start, content, content + data[start + 1]))
+            if one.end > end:
+                raise _bad("an element longer than what holds it", start)
+        found.append(one)
+        start = one.end
+    return found
+
+
+def row(data: bytes, start: int, limit: int, *tags: int) -> list[Element]:
+    """The elements of just these tags, one after the other from `start`; what follows them, up to `limit`, is the caller's to judge."""
+    found: list[Element] = []
+    for tag in tags:
+        content = start + 2
+        if content <= limit and data[start] == tag and data[start + 1] < 0x80 and content + data[start + 1] <= limit:
+            one = _element((tag, start, content, content + data[start + 1]))
+        else:
+            one = expect(data, start, limit, tag)
+        found.append(one)
+        start = one.end
+    return found
 
 
 def expect(data: bytes, start: int, limit: int, tag: int) -> Element:

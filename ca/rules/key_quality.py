@@ -14,17 +14,17 @@ A key has one encoding here: the certificate gets the canonical SubjectPublicKey
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from hashlib import sha256
 from math import gcd, isqrt, prod
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives import serialization
 
-from ca.der import reader
+from ca.der import reader, writer
 from ca.der.algorithms import ALGORITHMS, Algorithm, PublicKey, algorithm_of, load_public_key
 from ca.errors import Malformed, Unacceptable
-from ca.model import Digest
+from ca.model import AlgorithmName, Digest
 from ca.rules import known_keys
 from ca.rules.known_keys import NEW_KEY
 
@@ -32,6 +32,22 @@ _RSA: Final = "1.2.840.113549.1.1.1"
 _EC: Final = "1.2.840.10045.2.1"
 _ED25519: Final = "1.3.101.112"
 _CURVES: Final = {"1.2.840.10045.3.1.7": 256, "1.3.132.0.34": 384}
+
+
+def _uncompressed(curve: str, octets: int) -> bytes:
+    point = writer.bit_string(b"\4" + bytes(octets))
+    return writer.sequence(writer.sequence(writer.oid(_EC), writer.oid(curve)), point)[:-octets]
+
+
+_OTHER: Final[tuple[bytes, Algorithm | None]] = b"", None
+_UNCOMPRESSED: Final[Mapping[int, tuple[bytes, Algorithm | None]]] = {
+    len(head) + octets: (head, ALGORITHMS[AlgorithmName(name)])
+    for name, octets, head in (
+        ("p256", 64, _uncompressed("1.2.840.10045.3.1.7", 64)),
+        ("p384", 96, _uncompressed("1.3.132.0.34", 96)),
+    )
+}
+"""Of the canonical SubjectPublicKeyInfo of a point: how long it is, and what stands in it before the coordinates."""
 _SMALL_CURVES: Final = {"1.2.840.10045.3.1.1": "P-192", "1.3.132.0.33": "P-224"}
 _ML_DSA: Final = frozenset(f"2.16.840.1.101.3.4.3.{number}" for number in (17, 18, 19))
 
@@ -60,8 +76,7 @@ _SMALL_ORDER: Final = frozenset((0, 1, _P25519 - 1, _ORDER_EIGHT, _P25519 - _ORD
 """The y coordinates of the eight points whose order divides 8."""
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptedKey:
+class AcceptedKey(NamedTuple):
     """A public key that passed."""
 
     spki: bytes
@@ -78,6 +93,22 @@ def accepted_key(spki: bytes) -> AcceptedKey:
         Malformed: it cannot be read (`bad-public-key`).
         Unacceptable: a kind or size that is not in the table (`key-type`), a key that is not safe (`weak-key`), or one of an example (`known-key`).
     """
+    head, row = _UNCOMPRESSED.get(len(spki), _OTHER)
+    if row is not None and spki.startswith(head):
+        # All that is left to judge is the point, by loading it: it must lie on the curve, with coordinates below the prime.
+        key, algorithm, canonical = load_public_key(spki), row, spki
+    else:
+        _judge(spki)
+        key = load_public_key(spki)
+        algorithm = algorithm_of(key)
+        canonical = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    digest = Digest(sha256(canonical).digest())
+    known_keys.refuse(digest)
+    return AcceptedKey(canonical, digest, key, algorithm)
+
+
+def _judge(spki: bytes) -> None:
+    """What can be said of a key before it is loaded."""
     try:
         kind, parameters, content = _parts(spki)
     except Malformed as error:
@@ -90,19 +121,12 @@ def accepted_key(spki: bytes) -> AcceptedKey:
         _judge_ed25519(content)
     elif kind not in _ML_DSA:
         raise _key_type(f"Its algorithm is {kind}")
-    key = load_public_key(spki)
-    algorithm = algorithm_of(key)
-    canonical: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    digest = Digest(sha256(canonical).digest())
-    known_keys.refuse(digest)
-    return AcceptedKey(canonical, digest, key, algorithm)
 
 
 def _parts(spki: bytes) -> tuple[str, bytes, bytes]:
     whole = reader.only(spki, 0x30)
-    algorithm = reader.expect(spki, whole.content, whole.end, 0x30)
+    algorithm, key = reader.row(spki, whole.content, whole.end, 0x30, 0x03)
     kind = reader.expect(spki, algorithm.content, algorithm.end, 0x06)
-    key = reader.expect(spki, algorithm.end, whole.end, 0x03)
     if key.end != whole.end:
         raise Malformed("bad-public-key", "There are octets after the key.")
     return reader.oid(spki, kind), spki[kind.end : algorithm.end], reader.bit_string(spki, key)

@@ -5,6 +5,8 @@ The second parser: cryptography, which did not write these octets, reads the fin
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from cryptography import x509
@@ -12,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 
 from ca.der import reader
 from ca.der.algorithms import ALGORITHMS, cached_public_key
-from ca.der.certificate import UNREADABLE, time_of
+from ca.der.certificate import UNREADABLE
 from ca.errors import Broken
 from ca.model import AlgorithmName, Draft, Issuer, Serial, UnixTime
 
@@ -53,15 +55,15 @@ def verify_signed(draft: Draft | Meant, der: bytes, spki: bytes) -> None:
     try:
         loaded = x509.load_der_x509_certificate(der)
         row = ALGORITHMS[draft.algorithm]
-        algorithm, signature = _outside(der)
+        tbs, algorithm, signature = _parts(der)
         if algorithm != row.identifier:
             # RFC 5280 4.1.1.2: the same as inside, parameters too; cryptography does not compare them.
             raise _broken("Its signatureAlgorithm is not the one inside.")
         if loaded.signature != signature:
             raise _broken("A second parser reads another signature in it.")
-        if loaded.tbs_certificate_bytes != draft.tbs:
+        if tbs != draft.tbs:
             raise _broken("Its to-be-signed octets differ from the draft.")
-        if loaded.serial_number != draft.serial or time_of(loaded.not_valid_after_utc) != draft.not_after:
+        if loaded.serial_number != draft.serial or loaded.not_valid_after_utc != _moment(draft.not_after):
             raise _broken("A second parser reads another serial number or notAfter in it.")
         # Reading the extensions parses each of them whole.
         if len(loaded.extensions) == 0:
@@ -73,15 +75,19 @@ def verify_signed(draft: Draft | Meant, der: bytes, spki: bytes) -> None:
         raise _broken(f"A second parser cannot read it: {error}") from None
 
 
-def _outside(der: bytes) -> tuple[bytes, bytes]:
-    """The signatureAlgorithm and the octets of the signatureValue.
+# Many certificates end in the same second.
+@lru_cache(maxsize=64)
+def _moment(when: UnixTime) -> datetime:
+    return datetime.fromtimestamp(when, UTC)
+
+
+def _parts(der: bytes) -> tuple[bytes, bytes, bytes]:
+    """The to-be-signed octets, the signatureAlgorithm, and the octets of the signatureValue.
 
     cryptography lets a BIT STRING claim unused bits that happen to be zero, as every second signature's last one is; verifiers differ.
     """
     whole = reader.only(der, 0x30)
-    tbs = reader.expect(der, whole.content, whole.end, 0x30)
-    algorithm = reader.expect(der, tbs.end, whole.end, 0x30)
-    signature = reader.expect(der, algorithm.end, whole.end, 0x03)
+    tbs, algorithm, signature = reader.row(der, whole.content, whole.end, 0x30, 0x30, 0x03)
     if signature.end != whole.end:
         raise _broken("It goes on after its signature.")
-    return der[algorithm.start : algorithm.end], reader.bit_string(der, signature)
+    return der[tbs.start : tbs.end], der[algorithm.start : algorithm.end], reader.bit_string(der, signature)

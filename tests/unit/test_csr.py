@@ -39,9 +39,9 @@ def request(kind: str = "p256", *, greedy: bool = False, digest: Any = None, **o
 
 
 def parts(der: bytes) -> tuple[bytes, bytes, bytes]:
-    from ca.rules.lint.facts import spans
+    from ca.der.reader import elements
 
-    inside = spans(der, spans(der, 0, len(der))[0].content, len(der))
+    inside = elements(der, elements(der, 0, len(der))[0].content, len(der))
     first, second, third = (der[one.start : one.end] for one in inside)
     return first, second, third
 

@@ -126,6 +126,36 @@ def test_P9_a_key_has_one_encoding_however_it_is_written() -> None:
     assert accepted_key(bare).spki == rsa(MODULUS)
 
 
+PRIMES = {
+    "p256": (P256, 2**256 - 2**224 + 2**192 + 2**96 - 1, 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B),
+    "p384": (
+        P384,
+        2**384 - 2**128 - 2**96 + 2**32 - 1,
+        0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
+    ),
+}
+"""Of y^2 = x^3 - 3x + b (FIPS 186): the prime, and b."""
+
+
+@pytest.mark.parametrize("name", PRIMES)
+def test_P9_a_coordinate_that_is_written_a_prime_too_large_is_no_second_spelling(name: str) -> None:
+    curve, prime, b = PRIMES[name]
+    size = (prime.bit_length() + 7) // 8
+    x = next(x for x in range(1, 100) if pow(x**3 - 3 * x + b, (prime - 1) // 2, prime) == 1)
+    y = pow(x**3 - 3 * x + b, (prime + 1) // 4, prime)
+    assert accepted_key(on(curve, b"\4" + x.to_bytes(size, "big") + y.to_bytes(size, "big"))).algorithm.name == name
+    with pytest.raises(Refused) as error:
+        accepted_key(on(curve, b"\4" + (x + prime).to_bytes(size, "big") + y.to_bytes(size, "big")))
+    assert error.value.code == "bad-public-key"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_P9_what_is_taken_as_it_stands_is_what_the_library_would_write(name: str) -> None:
+    octets = key(name, "device").spki
+    loaded = serialization.load_der_public_key(octets)
+    assert accepted_key(octets).spki == loaded.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def test_close_primes_are_found_and_honest_ones_are_not() -> None:
     assert has_close_primes(CLOSE * (CLOSE + 2**100))
     assert has_close_primes(CLOSE * CLOSE)

@@ -55,19 +55,19 @@ def test_every_shortened_certificate_is_found() -> None:
 
 
 def _extensions(draft: Draft) -> list[bytes]:
-    from ca.rules.lint.facts import spans
+    from ca.der.reader import elements
 
     octets = draft.tbs
-    fields = spans(octets, spans(octets, 0, len(octets))[0].content, len(octets))
-    inside = spans(octets, fields[-1].content, fields[-1].end)[0]
-    return [octets[one.start : one.end] for one in spans(octets, inside.content, inside.end)]
+    fields = elements(octets, elements(octets, 0, len(octets))[0].content, len(octets))
+    inside = elements(octets, fields[-1].content, fields[-1].end)[0]
+    return [octets[one.start : one.end] for one in elements(octets, inside.content, inside.end)]
 
 
 def _fields(draft: Draft) -> list[bytes]:
-    from ca.rules.lint.facts import spans
+    from ca.der.reader import elements
 
     octets = draft.tbs
-    return [octets[one.start : one.end] for one in spans(octets, spans(octets, 0, len(octets))[0].content, len(octets))]
+    return [octets[one.start : one.end] for one in elements(octets, elements(octets, 0, len(octets))[0].content, len(octets))]
 
 
 def _with_extensions(draft: Draft, extensions: Iterable[bytes]) -> Draft:

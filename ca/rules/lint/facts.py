@@ -6,9 +6,8 @@ judge; only octets that are no TBSCertificate at all raise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -81,40 +80,6 @@ class Shape(NamedTuple):
             if extension.oid == oid:
                 return extension
         return None
-
-
-class Span(NamedTuple):
-    """One element: `data[start:end]` is all of it, `data[content:end]` its content octets."""
-
-    tag: int
-    start: int
-    content: int
-    end: int
-
-
-def spans(data: bytes, at: int, end: int) -> list[Span]:
-    """The elements from `at` to `end`, which they fill exactly. As `reader.children`, in one loop: this runs 5 times a certificate.
-
-    Raises:
-        Malformed: they are not DER.
-    """
-    found: list[Span] = []
-    while at < end:
-        content = at + 2
-        if content > end or data[at + 1] >= 0x80 or data[at] & 0x1F == 0x1F:
-            tag, _, content, stop = reader.element(data, at, end)
-        else:
-            tag = data[at]
-            stop = content + data[at + 1]
-            if stop > end:
-                raise Malformed("not-der", f"The octets are not DER: an element longer than what holds it at offset {at}.")
-        found.append(_span((tag, at, content, stop)))
-        at = stop
-    return found
-
-
-# A NamedTuple's own constructor is a Python function: two thirds of what the loop above would cost.
-_span: Final[Callable[[tuple[int, int, int, int]], Span]] = partial(tuple.__new__, Span)
 
 
 @lru_cache(maxsize=64)
@@ -207,13 +172,13 @@ def _as_laid_out(tbs: bytes, layout: _Layout) -> Facts:
 
 def _taken_apart(tbs: bytes) -> tuple[Facts, _Layout | None]:
     whole = reader.only(tbs, 0x30)
-    fields = spans(tbs, whole.content, whole.end)
+    fields = reader.elements(tbs, whole.content, whole.end)
     if tuple([field.tag for field in fields]) != _FIELDS:
         raise Malformed("not-der", "The fields are not version, serial number, signature, issuer, validity, subject, key and extensions.")
     version, serial, algorithm, issuer, validity, subject, spki, wrapper = fields
-    dates = spans(tbs, validity.content, validity.end)
-    parts = spans(tbs, spki.content, spki.end)
-    wrapped = spans(tbs, wrapper.content, wrapper.end)
+    dates = reader.elements(tbs, validity.content, validity.end)
+    parts = reader.elements(tbs, spki.content, spki.end)
+    wrapped = reader.elements(tbs, wrapper.content, wrapper.end)
     if len(dates) != 2 or [part.tag for part in parts] != [0x30, 0x03] or [part.tag for part in wrapped] != [0x30]:
         raise Malformed("not-der", "Validity, key or extensions are not built as RFC 5280 4.1 says.")
     not_before, not_after = dates
@@ -223,7 +188,7 @@ def _taken_apart(tbs: bytes) -> tuple[Facts, _Layout | None]:
     moving = [(serial.content, serial.end), (subject.start, subject.end), (key.content + 1, key.end)]
     moving += [(date.content, date.end) for date in dates]
     repeated = False
-    for _, start, inside, end in spans(tbs, wrapped[0].content, wrapped[0].end):
+    for _, start, inside, end in reader.elements(tbs, wrapped[0].content, wrapped[0].end):
         head = tbs[inside : inside + 5]
         if head in _CHANGING:
             repeated = repeated or head in changing

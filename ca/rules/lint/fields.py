@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Final
 
 from ca.der import reader
-from ca.rules.lint.facts import Case, Facts, spans
+from ca.rules.lint.facts import Case, Facts
 
 # The signature AlgorithmIdentifiers, written down a second time so that a slip in the writer's table is seen (RFC 5758, 8410, 9881, 4055).
 SIGNATURES: Final = {
@@ -106,14 +106,14 @@ def subject(facts: Facts, case: Case) -> str | None:
     """RFC 5280 4.1.2.6, A.1: not empty; one attribute in each set; UTF8String or PrintableString within their bounds; the draft's."""
     said: list[str] = []
     octets = facts.subject
-    names = spans(octets, reader.only(octets, 0x30).content, len(octets))
+    names = reader.elements(octets, reader.only(octets, 0x30).content, len(octets))
     if not names:
         return "the subject is empty"
     for name in names:
-        pairs = spans(octets, name.content, name.end)
+        pairs = reader.elements(octets, name.content, name.end)
         if name.tag != 0x31 or [pair.tag for pair in pairs] != [0x30]:
             return "a relative distinguished name is not a SET of one attribute"
-        fields = spans(octets, pairs[0].content, pairs[0].end)
+        fields = reader.elements(octets, pairs[0].content, pairs[0].end)
         if len(fields) != 2:
             return "an attribute is not a type and a value"
         kind, value = fields

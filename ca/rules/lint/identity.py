@@ -8,7 +8,7 @@ from typing import Final
 
 from ca.der import reader
 from ca.model import Name, NameKind, Profile
-from ca.rules.lint.facts import Case, Facts, spans
+from ca.rules.lint.facts import Case, Facts
 
 _KINDS: Final = {0x81: NameKind.email, 0x82: NameKind.dns, 0x86: NameKind.uri, 0x87: NameKind.ip, 0xA0: NameKind.permanent_identifier}
 # id-on-permanentIdentifier, 1.3.6.1.5.5.7.8.3.
@@ -39,7 +39,7 @@ def alternative_names(facts: Facts, case: Case) -> str | None:
         return "subjectAltName is critical although there is a subject"
     octets = found.value
     names: list[Name] = []
-    for one in spans(octets, reader.only(octets, 0x30).content, len(octets)):
+    for one in reader.elements(octets, reader.only(octets, 0x30).content, len(octets)):
         kind = _KINDS.get(one.tag)
         if kind is None:
             return "a name is of a kind that no profile gives"
