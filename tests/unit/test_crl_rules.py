@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from ca.der import writer as W
 from ca.der.crl import entry, tbs_crl
+from ca.der.reader import elements
 from ca.errors import Broken, FleetcaError
 from ca.model import CrlEntry, Reason, Serial
 from ca.rules.crl import crl_window, keeps_from
 from ca.rules.lint.crl import lint_crl
-from ca.rules.lint.facts import spans
 from tests.fakes.certificates import DAY, KINDS, NOW, issuing, root, serial
 
 ENTRIES = tuple(CrlEntry(serial(n), NOW - n, Reason.keyCompromise if n % 2 else Reason.unspecified) for n in range(3, 8))
@@ -94,7 +94,7 @@ def test_a_good_crl_of_a_root_far_away_passes() -> None:
 
 
 def _fields(tbs: bytes) -> list[bytes]:
-    return [tbs[one.start : one.end] for one in spans(tbs, spans(tbs, 0, len(tbs))[0].content, len(tbs))]
+    return [tbs[one.start : one.end] for one in elements(tbs, elements(tbs, 0, len(tbs))[0].content, len(tbs))]
 
 
 def _field(number: int, octets: bytes) -> Callable[[bytes], bytes]:
