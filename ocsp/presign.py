@@ -125,6 +125,7 @@ class Presigning:
         self._last = 0
         """The last row when a walk began."""
         self._page = _FEWEST
+        self._page_began = 0.0
         self._check = check
         self._all_ours = check is not None
         if check is not None and spool.proven() not in {None, check.mark}:
@@ -166,15 +167,18 @@ class Presigning:
             return 0
         as_of, now = self._roll.change_number(), self._clock.now()
         signed = 0
-        while entries := self._roll.statuses_after(self._newest, self._page):
+        while entries := self._entries_after(self._newest):
+            welcomed = self._newest
             for entry in entries:
                 self._check_serial(entry)
                 if entry.state is CertificateState.intended:
-                    self._deliver()
-                    return signed  # it may be issued the next time
+                    break  # it may be issued the next time
                 signed += self._sign_due(entry, as_of=as_of, now=now)[0]
-            self._deliver()
-            self._newest = entries[-1].row
+                welcomed = entry.row
+            self._end_page()
+            self._newest = welcomed
+            if welcomed != entries[-1].row:
+                break
         return signed
 
     # ---- The walk ---------------------------------------------------------------------------------------------------
@@ -202,8 +206,7 @@ class Presigning:
             Unavailable: see `follow`.
         """
         as_of = self._roll.change_number() if self._change is None else self._change
-        began = self._clock.monotonic()
-        entries = self._roll.statuses_after(progress.row, self._page)
+        entries = self._entries_after(progress.row)
         now = self._clock.now()
         signed = failed = 0
         if progress.row == 0:
@@ -217,7 +220,7 @@ class Presigning:
             signed, failed = signed + done, failed + not_done
         if self._began is not None and entries:
             self._make_room(entries[-1].row, first=not progress.signed + signed)
-        refused = self._deliver()
+        refused = self._end_page()
         signed, failed = signed - refused, failed + refused
         if not entries and self._newest is None:
             self._newest = progress.row
@@ -225,10 +228,6 @@ class Presigning:
             self._spool.set_proven(self._check.mark)
         if not entries:
             self._began = None
-        took = self._clock.monotonic() - began
-        self._page = (
-            max(_FEWEST, self._page // 2) if took > _PAGE_TAKES else min(_MOST, self._page * 2) if took < _PAGE_TAKES / 3 else self._page
-        )
         return Progress(
             seen=progress.seen + len(entries),
             signed=progress.signed + signed,
@@ -236,6 +235,21 @@ class Presigning:
             row=entries[-1].row if entries else progress.row,
             done=not entries,
         )
+
+    def _entries_after(self, row: int) -> Sequence[RollEntry]:
+        """The next page."""
+        self._page_began = self._clock.monotonic()
+        return self._roll.statuses_after(row, self._page)
+
+    def _end_page(self) -> int:
+        """Deliver it, and make the next one as long as there is time for; how many answers were left out."""
+        refused = self._deliver()
+        took = self._clock.monotonic() - self._page_began
+        if took > _PAGE_TAKES:
+            self._page = max(_FEWEST, self._page // 2)
+        elif took < _PAGE_TAKES / 3:
+            self._page = min(_MOST, self._page * 2)
+        return refused
 
     def _make_room(self, row: int, *, first: bool) -> None:
         """Tell the spool how much is to come if the rest is like what a first walk saw up to this row: copying a table costs as much as signing."""

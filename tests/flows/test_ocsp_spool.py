@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ca.errors import Broken, Conflict, StoreUnavailable, Unavailable
-from ca.model import CertificateState, IssuerId, Reason, Serial
+from ca.model import CertificateState, IssuerId, Reason, RollEntry, Serial
 from ca.rules.serial import make_serial
 from ocsp.model import Packed, Policy, SerialCheck, Status, Verdict, Window
 from ocsp.presign import Presigning, Progress
@@ -369,6 +369,30 @@ def test_what_is_issued_after_a_walk_is_signed_ahead_within_a_second(tmp_path: P
     world.record.states[slow] = CertificateState.issued
     assert desk.presigning.welcome() == 4
     assert desk.presigning.welcome() == 0
+
+
+def test_what_was_welcomed_is_not_asked_for_again_while_one_behind_it_is_still_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = new_world()
+    desk = Desk(world, tmp_path)
+    desk.walk()
+    before, asked_for = world.record.last_row(), list[int]()
+    statuses_after = world.record.statuses_after
+
+    def asking(row: int, limit: int) -> Sequence[RollEntry]:
+        asked_for.append(row)
+        return statuses_after(row, limit)
+
+    monkeypatch.setattr(type(world.record), "statuses_after", lambda _, row, limit: asking(row, limit))
+    for number in range(1, 100):
+        world.record.issue("issuing", many(number))
+    slow = world.record.issue("issuing", many(100), CertificateState.intended)
+    assert desk.presigning.welcome() == 2 * 99
+    assert desk.presigning.welcome() == 0
+    world.record.states[slow] = CertificateState.issued
+    assert desk.presigning.welcome() == 2
+    assert asked_for[0] == before
+    assert asked_for[-3:] == [before + 99, before + 99, before + 100], "the one that was made, and that nothing came after it"
+    assert len(asked_for) <= 6, "pages grow with what there is"
 
 
 CHECK = SerialCheck(ours, "the key of now")
