@@ -371,7 +371,9 @@ def test_what_is_issued_after_a_walk_is_signed_ahead_within_a_second(tmp_path: P
     assert desk.presigning.welcome() == 0
 
 
-def test_what_was_welcomed_is_not_asked_for_again_while_one_behind_it_is_still_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_welcomed_is_not_asked_for_again_while_one_behind_it_is_still_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = new_world()
     desk = Desk(world, tmp_path)
     desk.walk()
