@@ -114,6 +114,33 @@ def test_P11_a_policy_that_the_final_octets_break_is_never_signed(tmp_path: Path
     world.close()
 
 
+@pytest.mark.parametrize("count", [2, 8])
+def test_P11_a_draft_that_breaks_a_rule_costs_no_other_request_of_its_batch(
+    both: World, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    import ca.issue as verb
+
+    real = verb.draft
+
+    def crooked(**arguments: Any) -> Any:
+        made = real(**arguments)
+        return replace(made, tbs=made.tbs.replace(b"\x55\x1d\x0f", b"\x55\x1d\x10")) if arguments["grant"].device == "pump-1" else made
+
+    monkeypatch.setattr(verb, "draft", crooked)
+    devices = [f"pump-{number}" for number in range(count)]
+    requests = [IssueRequest(Keypair().csr(), TokenEvidence(both.token(device=DeviceId(device)).text)) for device in devices]
+    outcomes = both.issuing.issue([(one, both.peer(Role.enroll)) for one in requests])
+    assert [outcome.code for outcome in outcomes if isinstance(outcome, Broken)] == ["lint"]
+    assert isinstance(outcomes[1], Broken)
+    good = {device for device in devices if device != "pump-1"}
+    assert {row.device for row in both.rows()} == good
+    assert {event["device"] for event in both.leaves("issuance")} == {event["id"] for event in both.leaves("device")} == good
+    assert len(both.key.signed) == count - 1
+    monkeypatch.setattr(verb, "draft", real)
+    again = both.issuing.issue([(one, both.peer(Role.enroll)) for one in requests])
+    assert [outcome.repeated for outcome in again if not isinstance(outcome, FleetcaError)] == [device != "pump-1" for device in devices]
+
+
 # ---- Repeats --------------------------------------------------------------------------------------------------------
 
 
