@@ -91,11 +91,12 @@ def take_over(issuer: Issuer, *, outlet: Outlet, clock: Clock) -> Head | None:
         StoreUnavailable: the outlet cannot be read or written.
     """
     scope, now = Scope(issuer), clock.now()
-    visible = Shelf(outlet).look(scope)
-    published = visible.head.number if visible.head else 0
     ripe = [one for one in waiting(issuer, outlet=outlet) if one.head.this_update <= now < one.head.next_update]
     best = max(ripe, key=lambda one: one.head.number, default=None)
-    if best is None or best.head.number <= published:
+    if best is None:
+        return None
+    visible = Shelf(outlet).look(scope)
+    if visible.head is not None and best.head.number <= visible.head.number:
         return None
     _put(best.octets, scope, scope.name, best.head, outlet=outlet, now=now, seen=visible.version)
     return best.head
