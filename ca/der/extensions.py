@@ -51,8 +51,7 @@ def key_identifier(spki: bytes) -> bytes:
         Malformed: not a SubjectPublicKeyInfo.
     """
     whole = reader.only(spki, 0x30)
-    algorithm = reader.expect(spki, whole.content, whole.end, 0x30)
-    key = reader.expect(spki, algorithm.end, whole.end, 0x03)
+    _algorithm, key = reader.row(spki, whole.content, whole.end, 0x30, 0x03)
     return sha256(reader.bit_string(spki, key)).digest()[:20]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from calendar import timegm
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from ca.errors import Malformed
@@ -107,6 +107,17 @@ def row(data: bytes, start: int, limit: int, *tags: int) -> list[Element]:
     return found
 
 
+def innermost(data: bytes, *tags: int) -> Element:
+    """Of elements of these tags, each all that is in the one before and the first all of `data`, the last."""
+    at = only(data, tags[0])
+    for tag in tags[1:]:
+        inner = expect(data, at.content, at.end, tag)
+        if inner.end != at.end:
+            raise _bad("octets after the end", inner.end)
+        at = inner
+    return at
+
+
 def expect(data: bytes, start: int, limit: int, tag: int) -> Element:
     """The element at `start`, which must have that tag."""
     found = element(data, start, limit)
@@ -127,15 +138,23 @@ def integer(data: bytes, found: Element) -> int:
 
 def oid(data: bytes, found: Element) -> str:
     """The dotted text of an OBJECT IDENTIFIER."""
-    content = data[found.content : found.end]
+    try:
+        return _dotted(data[found.content : found.end])
+    except ValueError as error:
+        raise _bad(str(error), found.start) from None
+
+
+# Few are ever read, and those again and again.
+@lru_cache(maxsize=256)
+def _dotted(content: bytes) -> str:
     if not content or content[-1] & 0x80 or len(content) > 64:
-        raise _bad("an OBJECT IDENTIFIER that does not end", found.start)
+        raise ValueError("an OBJECT IDENTIFIER that does not end")
     arcs: list[int] = []
     value = 0
     fresh = True
     for octet in content:
         if fresh and octet == 0x80:
-            raise _bad("an OBJECT IDENTIFIER with padding", found.start)
+            raise ValueError("an OBJECT IDENTIFIER with padding")
         value = value << 7 | octet & 0x7F
         fresh = not octet & 0x80
         if fresh:

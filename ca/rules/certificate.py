@@ -193,15 +193,16 @@ def draft(
 
 def _filled(profile: Profile, grant: Grant) -> tuple[str, tuple[Name, ...]]:
     """The common name, and the names that the profile itself gives."""
-    words = {"device": grant.device, "tenant": grant.tenant}
+    words: dict[str, str] = {"device": grant.device, "tenant": grant.tenant}
     own = tuple([Name(NameKind.uri, uri.format_map(words)) for uri in profile.uris])
     if profile.permanent_identifier is not None:
         own = (Name(NameKind.permanent_identifier, profile.permanent_identifier.format_map(words)), *own)
-    return profile.common_name.format_map(words | {"name": _first_name(grant)}), own
+    words["name"] = _first_name(grant) if grant.names else grant.device
+    return profile.common_name.format_map(words), own
 
 
 def _first_name(grant: Grant) -> str:
-    """What `{name}` stands for: the first name that fits a common name, DNS names before addresses; the device where none does."""
+    """What `{name}` stands for where there are names: the first name that fits a common name, DNS names before addresses; the device where none does."""
     fitting = [name for name in grant.names if name.kind in {NameKind.dns, NameKind.ip} and len(name.value) <= names.LONGEST_NAME]
     return next((name.value for name in fitting if name.kind is NameKind.dns), fitting[0].value if fitting else grant.device)
 

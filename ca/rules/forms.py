@@ -84,7 +84,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode("ascii")
+    return binascii.b2a_base64(value, newline=False).decode("ascii")
 
 
 _AS_IT_IS = frozenset({str, int, bool, float, types.NoneType})
@@ -117,8 +117,9 @@ def _object_writer(kind: type) -> _Writer:
     def written(value: Any) -> Any:
         made = dict(zip(names, values(value), strict=True))
         for name, inner in others:
-            if made[name] is not None:
-                made[name] = inner(made[name])
+            item = made[name]
+            if item is not None:
+                made[name] = inner(item)
         return made
 
     return written
@@ -137,6 +138,9 @@ def _field_writer(kind: Any) -> _Writer:
     if typing.get_origin(kind) in {types.UnionType, typing.Union}:
         arms = [arm for arm in typing.get_args(kind) if arm is not types.NoneType]
         return _field_writer(arms[0]) if len(arms) == 1 else write
+    if typing.get_origin(kind) is tuple:
+        item = _field_writer(typing.get_args(kind)[0])
+        return lambda value: [item(one) for one in value]
     return _writer(kind) if isinstance(kind, type) and kind not in {list, tuple, dict} and typing.get_origin(kind) is None else write
 
 

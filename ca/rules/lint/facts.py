@@ -6,7 +6,6 @@ judge; only octets that are no TBSCertificate at all raise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -58,8 +57,7 @@ class Facts(NamedTuple):
     """subjectKeyIdentifier or subjectAltName stand in it twice."""
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """What a certificate is held against. `issuer` is None for a self-signed one."""
 
     draft: Draft
@@ -156,17 +154,23 @@ def read(tbs: bytes) -> Facts:
 
 
 def _as_laid_out(tbs: bytes, layout: _Layout) -> Facts:
-    content = tbs[layout.key]
-    return layout.facts._replace(
+    content, alike = tbs[layout.key], layout.facts
+    # Not `_replace`: with so many fields it costs as much as all that is read here.
+    return Facts(
+        version=alike.version,
         serial=tbs[layout.serial],
+        algorithm=alike.algorithm,
+        issuer=alike.issuer,
         not_before=_time(tbs[layout.not_before]),
         not_after=_time(tbs[layout.not_after]),
         subject=tbs[layout.subject],
         spki=tbs[layout.spki],
         key=content,
         key_sha256=sha256(content).digest(),
+        constant=alike.constant,
         key_identifier=tbs[layout.key_identifier],
         alternative_names=None if layout.alternative_names is None else extension_of(tbs[layout.alternative_names]),
+        repeated=alike.repeated,
     )
 
 

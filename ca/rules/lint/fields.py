@@ -111,7 +111,7 @@ def subject(facts: Facts, case: Case) -> str | None:
         return "the subject is empty"
     for name in names:
         pairs = reader.elements(octets, name.content, name.end)
-        if name.tag != 0x31 or [pair.tag for pair in pairs] != [0x30]:
+        if name.tag != 0x31 or len(pairs) != 1 or pairs[0].tag != 0x30:
             return "a relative distinguished name is not a SET of one attribute"
         fields = reader.elements(octets, pairs[0].content, pairs[0].end)
         if len(fields) != 2:

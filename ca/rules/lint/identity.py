@@ -38,22 +38,21 @@ def alternative_names(facts: Facts, case: Case) -> str | None:
     if found.critical:
         return "subjectAltName is critical although there is a subject"
     octets = found.value
-    names: list[Name] = []
-    for one in reader.elements(octets, reader.only(octets, 0x30).content, len(octets)):
+    names = reader.elements(octets, reader.only(octets, 0x30).content, len(octets))
+    if not names:
+        return "subjectAltName is empty"
+    given, same = _given(profile), len(names) == len(draft.names)
+    for place, one in enumerate(names):
         kind = _KINDS.get(one.tag)
         if kind is None:
             return "a name is of a kind that no profile gives"
-        if kind not in profile.allowed_names and kind not in _given(profile):
+        if kind not in given and kind not in profile.allowed_names:
             return f"the profile allows no {kind.value} names"
         text = _text(kind, octets[one.content : one.end])
         if text is None:
             return f"a {kind.value} name is not well-formed"
-        names.append(Name(kind, text))
-    if not names:
-        return "subjectAltName is empty"
-    if len(names) != len(draft.names) or any(not _same(*pair) for pair in zip(names, draft.names, strict=True)):
-        return "the names are not the draft's"
-    return None
+        same = same and _same(kind, text, draft.names[place])
+    return None if same else "the names are not the draft's"
 
 
 def _given(profile: Profile) -> tuple[NameKind, ...]:
@@ -83,21 +82,19 @@ def _identifier_value(octets: bytes) -> str | None:
     if not octets.startswith(_PERMANENT_IDENTIFIER):
         return None
     inner = octets[len(_PERMANENT_IDENTIFIER) :]
-    for tag in (0xA0, 0x30, 0x0C):
-        whole = reader.only(inner, tag)
-        inner = inner[whole.content : whole.end]
+    value = reader.innermost(inner, 0xA0, 0x30, 0x0C)
     try:
-        text = inner.decode()
+        text = inner[value.content : value.end].decode()
     except UnicodeDecodeError:
         return None
     return text if text and text.isprintable() else None
 
 
-def _same(read: Name, meant: Name) -> bool:
-    if read == meant:
-        return True
+def _same(kind: NameKind, text: str, meant: Name) -> bool:
+    if kind is not meant.kind:
+        return False
     # An address has several spellings and one encoding.
-    return read.kind is meant.kind is NameKind.ip and ip_address(read.value) == ip_address(meant.value)
+    return text == meant.value or (kind is NameKind.ip and ip_address(text) == ip_address(meant.value))
 
 
 RULES: Final = (
