@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from fleetca import protocol
+from fleetca import fields, protocol
 
 MOST_WAITING: Final = 512
 """Requests that may be on their way through Flask; further ones for the responder are told to come back."""
@@ -39,7 +39,7 @@ _IDLE: Final = 0.1
 """Seconds by which a connection may have had its last answer later than its seat knows."""
 _END: Final = b"\r\n\r\n"
 _VERSION: Final = len(b" HTTP/1.1")
-_CLOSES: Final = b"connection: close\r\n\r\n"
+_CLOSES: Final = b"Connection: close\r\n\r\n"
 # Headers that make a difference to more than keep-alive: what carries one is for Flask to answer.
 _TELLING: Final = frozenset((b"expect", b"transfer-encoding", b"if-none-match", b"upgrade"))
 
@@ -385,7 +385,7 @@ class Finished(protocol.Protocol):
         own = state.default_headers
         seen, lines = Finished._dated
         if seen is not own:
-            lines = STATUS_LINE[200] + b"".join(name + b": " + value + b"\r\n" for name, value in own)
+            lines = STATUS_LINE[200] + fields.lines(own)
             Finished._dated = (own, lines)
         return lines
 

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-from fleetca import proxied
+from fleetca import fields, proxied
 from fleetca.admission import Seat
 from fleetca.bridge import BODY_LIMIT, PEER_CERTIFICATE, TLS12, TLS_UNIQUE
 
@@ -128,7 +129,7 @@ class Protocol(HttpToolsProtocol):
         if self._answering():
             self.transport.abort()
             return
-        self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         self.transport.close()
 
     def on_message_begin(self) -> None:
@@ -194,7 +195,7 @@ class Protocol(HttpToolsProtocol):
             and not cycle.waiting_for_100_continue
         )
         if not fits:
-            super()._start_asgi_task(cycle, app)
+            self._to_application(cycle)
         elif cycle.more_body:
             self._whole = cycle
         else:
@@ -215,17 +216,15 @@ class Protocol(HttpToolsProtocol):
     def _to_application(self, cycle: RequestResponseCycle) -> None:
         self._whole = None
         application: Any = self.app
+        cycle.transport = fields.Respelling(cycle)  # type: ignore[assignment]  # it does what a cycle asks of a transport
         super()._start_asgi_task(cycle, application)
 
     def _answer(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:
         """The whole answer in one write; what uvicorn's cycle does in two, header by header."""
         if cycle.disconnected or self.transport.is_closing():
             return
-        parts = [STATUS_LINE[status]]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(b"content-length: %d\r\n" % len(body))
-        parts.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        parts = [STATUS_LINE[status], own_lines(self.server_state), fields.lines(headers), b"Content-Length: %d\r\n" % len(body)]
+        parts.append(b"\r\n" if cycle.keep_alive else b"Connection: close\r\n\r\n")
         parts.append(body)
         cycle.response_started = cycle.response_complete = True
         self.transport.write(b"".join(parts))
@@ -287,6 +286,19 @@ class Protocol(HttpToolsProtocol):
         if self._watch is not None:
             self._watch.cancel()
         super().connection_lost(exc)
+
+
+_own: tuple[object, bytes] = (None, b"")
+
+
+def own_lines(state: ServerState) -> bytes:
+    """The field lines that every answer has, Date among them (RFC 9110 6.6.1), as of the second that they are for."""
+    global _own  # noqa: PLW0603 - made once a second, for all connections
+    seen, made = _own
+    if seen is not state.default_headers:
+        made = fields.lines(state.default_headers)
+        _own = state.default_headers, made
+    return made
 
 
 def plain_address(text: str) -> str:

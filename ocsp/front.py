@@ -204,7 +204,7 @@ class Front:
         if signed is None:
             return None
         self.counted[finished.outcome] += 1
-        return b"content-type: application/ocsp-response\r\ncontent-length: %d\r\ncache-control: no-store\r\n" % len(signed), signed, None
+        return b"Content-Type: application/ocsp-response\r\nContent-Length: %d\r\nCache-Control: no-store\r\n" % len(signed), signed, None
 
     def _signed(self, hand: _Hand, body: bytes, asked: tuple[bytes, bytes], status: Status, now: UnixTime) -> bytes | None:
         certificate_id, nonce = asked

@@ -42,8 +42,8 @@ def sealing(request_id: str) -> tuple[tuple[str, str], ...]:
 def send(reply: Reply, request_id: str, target: bytes, tell: Callable[[int, Sequence[tuple[bytes, bytes]], bytes], None]) -> None:
     """Answer a POST without a thread, and write its line."""
     write_line(request_id=request_id, method="POST", path=target.decode("ascii"), status=reply.status, code=reply.code, facts=reply.facts)
-    headers = [(b"content-type", reply.content_type.encode("latin-1"))]
-    headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (*reply.headers, *sealing(request_id))]
+    headers = [(b"Content-Type", reply.content_type.encode("latin-1"))]
+    headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*reply.headers, *sealing(request_id))]
     tell(reply.status, headers, reply.body)
 
 

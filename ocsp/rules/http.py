@@ -138,8 +138,8 @@ def digest_of(certificate_id: bytes) -> bytes:
 
 
 def lines(headers: tuple[tuple[str, str], ...]) -> bytes:
-    """Header lines as they go over the wire, names in lower case."""
-    return "".join(f"{name.lower()}: {value}\r\n" for name, value in headers).encode("latin-1")
+    """Header lines as they go over the wire."""
+    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
 
 
 _PLAIN = Question(method="POST", raw_path="")

@@ -153,4 +153,4 @@ def asked_at_once(port: int, octets: bytes) -> bytes:
                 got += part
         except ConnectionResetError:
             pass  # it sent more than was read
-    return re.sub(rb"date: [^\r]*", b"date", got)
+    return re.sub(rb"Date: [^\r]*", b"Date", got)

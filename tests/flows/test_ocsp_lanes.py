@@ -97,7 +97,7 @@ def told(ready: tuple[bytes, bytes, str | None] | None) -> tuple[dict[str, str],
     if ready is None:
         return None
     lines = [line.split(": ", 1) for line in ready[0].decode().split("\r\n") if line]
-    return {line[0]: line[1] for line in lines}, ready[1]
+    return {name.lower(): value for name, value in lines}, ready[1]
 
 
 WORLDS = {None: warmed(), 86400: warmed(Policy(archive=86400))}

@@ -190,6 +190,6 @@ def test_a_server_that_stops_hears_out_who_has_begun(monkeypatch: pytest.MonkeyP
         later = threading.Thread(target=end_of_it)
         later.start()
     later.join()
-    assert b"connection: close" in kept[1].recv(65536)
+    assert b"Connection: close" in kept[1].recv(65536)
     for line in kept:
         line.close()

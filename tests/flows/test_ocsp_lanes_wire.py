@@ -87,7 +87,7 @@ def spoken(port: int, parts: list[bytes]) -> bytes:
                 got += part
         except ConnectionResetError:
             pass
-    return re.sub(rb"date: [^\r]*", b"date", got)
+    return re.sub(rb"Date: [^\r]*", b"Date", got)
 
 
 @pytest.mark.parametrize("parts", DIALOGUES)
@@ -163,11 +163,11 @@ def test_the_same_octets_in_the_same_second_get_the_same_octets_until_a_change_i
         def ask(body: bytes = ONE) -> bytes:
             line.sendall(post(body))
             got = b""
-            while (size := re.search(rb"content-length: (\d+)", got)) is None or len(got.partition(b"\r\n\r\n")[2]) < int(size[1]):
+            while (size := re.search(rb"Content-Length: (\d+)", got)) is None or len(got.partition(b"\r\n\r\n")[2]) < int(size[1]):
                 part = line.recv(65536)
                 assert part, "it goes on"
                 got += part
-            return re.sub(rb"date: [^\r]*", b"date", got)
+            return re.sub(rb"Date: [^\r]*", b"Date", got)
 
         nonce = fakes.request(asked, extensions=[fakes.nonce_extension(b"n" * 32)])
         before = [ask() for _ in range(4)]
@@ -307,7 +307,7 @@ def essential(octets: bytes) -> bytes:
     out = b""
     while octets:
         head, _, rest = octets.partition(b"\r\n\r\n")
-        size = re.search(rb"content-length: (\d+)", head)
+        size = re.search(rb"Content-Length: (\d+)", head)
         body = rest[: int(size[1])] if size and b"304" not in head.split(b"\r\n")[0] else b""
         if b"no-store" in head and body[:4] == b"\x30\x82" + body[2:4] and len(body) > 100:
             told = library.load_der_ocsp_response(body)

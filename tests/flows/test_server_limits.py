@@ -259,7 +259,7 @@ def test_a_server_that_stops_answers_who_has_connected_already(
         for connection in (fresh, half):
             answer = _all(connection)
             assert answer.count(b"200 OK") == 1
-            assert b"connection: close" in answer
+            assert b"Connection: close" in answer
 
 
 # ---- The lane without a thread ------------------------------------------------------------------------------------------
@@ -327,8 +327,8 @@ def test_the_lane_answers_what_is_for_it_and_the_application_the_rest(
         connection.sendall(asked)
         answers = re.split(rb"HTTP/1.1 20[01] [A-Za-z]+\r\n", _all(connection))[1:]
     assert b" ".join(answer.split(b"\r\n\r\n", 1)[1] for answer in answers) == told
-    assert all(b"content-length: " in answer for answer in answers)
-    assert b"connection: close" in answers[-1]
+    assert all(b"Content-Length: " in answer for answer in answers)
+    assert b"Connection: close" in answers[-1]
 
 
 def test_a_lane_that_thinks_keeps_its_connection_and_the_others_go_on(
@@ -362,7 +362,7 @@ def test_a_server_that_stops_waits_for_its_lane(laned: tuple[Address, server.Ser
         laned[1]._loop.call_soon_threadsafe(counter.waiting[0], 201, [], b"thought")
         said = _all(connection)
     assert said.endswith(b"thought")
-    assert b"connection: close" in said
+    assert b"Connection: close" in said
 
 
 def _until(true: Callable[[], bool]) -> None:
@@ -543,7 +543,7 @@ def test_a_server_that_stops_answers_whose_handshake_is_under_way(
         stopping.stop()
         threading.Event().wait(0.5)  # longer than it takes to stop where nobody is there
         with ssl.create_default_context(cadata=CERTIFICATE.decode()).wrap_socket(raw, server_hostname="localhost") as late:
-            assert b"connection: close" in _get(late, "/hello")
+            assert b"Connection: close" in _get(late, "/hello")
 
 
 def test_a_server_without_descriptors_goes_on_with_those_it_has(

@@ -401,6 +401,26 @@ def test_RFC_8951_3_a_body_is_base64_of_DER(est: Est, make: object, status: int)
     assert est.post("simpleenroll", path, "-H", "Content-Type: text/plain").status in {400, 415}
 
 
+def test_RFC_9110_6_6_1_every_answer_is_dated_and_its_fields_are_spelled_as_clients_in_devices_look_for_them(est: Est) -> None:
+    """libest compares names with their case, and finds no content type in an answer that writes it small."""
+    path = est.csr(est.key())
+    with_token = ("--user", f"pump-case:{est.running.token('pump-case')}")
+    answers = [
+        est.post("simpleenroll", path, *with_token),
+        est.post("simpleenroll", path),
+        est.post("simpleenroll", path, *with_token, "-H", "Expect: 100-continue"),
+        est.curl("cacerts"),
+        est.curl("nothing-here"),
+    ]
+    heads = [answer.headers.strip().split("\n\n")[-1].splitlines() for answer in answers]  # behind that of 100 Continue
+    assert [int(first.split()[1]) for first, *_ in heads] == [200, 401, 200, 200, 404]
+    for status, *fields in heads:
+        names = [field.partition(":")[0] for field in fields]
+        assert {"Date", "Content-Type", "Content-Length"} <= set(names), fields
+        assert [name for name in names if name[0].islower()] == [], fields
+        assert " 401 " not in status or "WWW-Authenticate" in names
+
+
 def test_a_challenge_password_binds_to_the_connection_or_is_refused(est: Est) -> None:
     """RFC 7030 3.5: openssl s_client could not tell curl's tls-unique, so this connection is our own."""
     import http.client
