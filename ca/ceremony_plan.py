@@ -7,16 +7,18 @@ signed. Ring 4: knows rules and ports; no files, no terminal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from ca.ceremony_steps import MadeKeys, trial
 from ca.der import extensions, writer
+from ca.der.algorithms import kind_of, load_public_key
 from ca.errors import FleetcaError
 from ca.model import IssuerId, Profile, ProfileName, UnixTime
 from ca.ports import Chance
 from ca.rules import ceremony_roles as roles
+from ca.rules.algorithm_dates import WHY, Outlook, outlook
 from ca.rules.ceremony import (
     Act,
     BackupAct,
@@ -37,6 +39,7 @@ from ca.rules.ceremony import (
 )
 from ca.rules.ceremony_dates import accept
 from ca.rules.ceremony_drafts import SEED_OCTETS, Drafted, Lines
+from ca.rules.window import date
 
 _A_DAY: Final = 86400
 _CONFIRM: Final = "Confirm"
@@ -86,6 +89,8 @@ class Plan:
     acts: tuple[PlannedAct, ...]
     missing: tuple[str, ...]
     """What must be there on the day and is not yet."""
+    warnings: tuple[str, ...]
+    """What is allowed, and should have been meant."""
     lint: str
 
 
@@ -134,7 +139,19 @@ def plan(
     missing = [f"{file}, the CSR of act {act}" for act, file in absent.items()]
     missing += [f"the key of {each.person} ({each.role})" for each in sheet.participants if each.key_sha256 == roles.UNKNOWN_KEY]
     count = sum(1 for drafted in drafts if not drafted.is_statement)
-    return Plan(sheet, now, acts, tuple(missing), f"All {count} drafts pass every rule.")
+    warnings = tuple(_too_long(sheet, drafts, absent))
+    return Plan(sheet, now, acts, tuple(missing), warnings, f"All {count} drafts pass every rule.")
+
+
+def _too_long(sheet: Sheet, drafts: tuple[Drafted, ...], absent: Mapping[str, str]) -> Iterator[str]:
+    """CA certificates that are to be believed for longer than their keys count (REQ-KEY-060). Of what kind a key is that is not there yet, nobody knows."""
+    for act, drafted in zip(sheet.acts, drafts, strict=True):
+        if drafted.certificate is None or isinstance(act, ResponderAct) or str(act.id) in absent:
+            continue
+        kind = kind_of(load_public_key(drafted.spki))
+        seen = outlook(kind, drafted.not_after)
+        if seen is not Outlook.holds:
+            yield f"The certificate of act {act.id} is for a key of kind {kind}, and is believed until {date(drafted.not_after)}. {WHY[seen]}"
 
 
 def _periods_on_another_day(sheet: Sheet, profiles: Mapping[ProfileName, Profile], now: UnixTime) -> Mapping[IssuerId, Period]:

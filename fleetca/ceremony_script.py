@@ -49,6 +49,7 @@ def script(plan: Plan, form: Sheet) -> Paper:
         *([Text(sheet.about)] if sheet.about else []),
         Table(_FACTS, facts),
         *([Text(f"Still missing: {'; '.join(plan.missing)}.", strong=True)] if plan.missing else []),
+        *(Text(each, strong=True) for each in plan.warnings),
         Heading("1. People"),
         Table(
             (

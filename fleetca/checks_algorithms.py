@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ca.der.algorithms import kind_of, load_public_key
 from ca.der.certificate import read_certificate
 from ca.model import UnixTime
-from ca.rules.algorithm_dates import Outlook, outlook
+from ca.rules.algorithm_dates import WHY, Outlook, outlook
 from ca.rules.window import date
 from fleetca import forms
 from fleetca.verdict import Patient, Verdict, bad, note, ok
@@ -29,7 +29,7 @@ def algorithms(patient: Patient) -> Iterator[Verdict]:
     if quantum:
         yield note(
             f"Believed beyond 2035, when a quantum computer may break their keys: {', '.join(quantum)}.",
-            "NIST IR 8547 (a draft) allows no elliptic curves and no RSA after that year.",
+            WHY[Outlook.quantum],
             "Plan a change of root to ML-DSA before: docs/how-to/rollover.md",
         )
     else:
@@ -39,6 +39,5 @@ def algorithms(patient: Patient) -> Iterator[Verdict]:
 def _late(name: str, algorithm: str, not_after: UnixTime, seen: Outlook) -> Verdict:
     what = f"{name} has a key of {algorithm} and is believed until {date(not_after)}."
     if seen is Outlook.deprecated:
-        return note(what, "112 bits of strength are deprecated after 2030 (NIST IR 8547, a draft).", "Have it replaced before then.")
-    why = "Its strength is not in our table." if seen is Outlook.unknown else "112 bits of strength are not allowed after 2035."
-    return bad(what, why, "Have it replaced, or believe it no more: est.manufacturers in the settings.")
+        return note(what, WHY[seen], "Have it replaced before then.")
+    return bad(what, WHY[seen], "Have it replaced, or believe it no more: est.manufacturers in the settings.")

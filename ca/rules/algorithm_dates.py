@@ -26,6 +26,15 @@ class Outlook(Enum):
     unknown = "unknown"
 
 
+WHY: Final[Mapping[Outlook, str]] = {
+    Outlook.quantum: "NIST IR 8547 (a draft) allows no elliptic curves and no RSA after 2035.",
+    Outlook.deprecated: "112 bits of strength are deprecated after 2030 (NIST IR 8547, a draft).",
+    Outlook.over: "112 bits of strength are not allowed after 2035.",
+    Outlook.unknown: "Its strength is not in our table.",
+}
+"""What stands against a key whose signatures do not hold for that long."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dates:
     """The last years in which an algorithm is deprecated nowhere, and allowed at all; None: no end is known."""

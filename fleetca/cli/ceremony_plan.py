@@ -40,6 +40,7 @@ def plan(sheet: Path, on: datetime | None, script: Path | None, octets: bool, as
         "planned_for": output.iso(made.at),
         "lint": made.lint,
         "missing": list(made.missing),
+        "warnings": list(made.warnings),
         "script": str(script) if script else None,
         "acts": [
             {
@@ -64,6 +65,7 @@ def plan(sheet: Path, on: datetime | None, script: Path | None, octets: bool, as
         prompts.fact("planned for", output.iso(made.at)),
         prompts.fact("lint", made.lint),
         *(prompts.fact("missing", each) for each in made.missing),
+        *(prompts.fact("warning", each) for each in made.warnings),
     ]
     for number, act in enumerate(made.acts, start=1):
         lines.append(f"\n{number}. {act.title}")

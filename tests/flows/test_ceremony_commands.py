@@ -205,6 +205,27 @@ def test_what_is_missing_on_the_day_stands_in_the_plan() -> None:
     assert "<public key of issuing: 91 octets>" in tbs
 
 
+@pytest.mark.req("REQ-KEY-060")
+@pytest.mark.parametrize(
+    ("algorithm", "not_after", "warned"),
+    [
+        pytest.param("p384", '"20y"', ["root"], id="a curve for twenty years"),
+        pytest.param("rsa-4096", "2036-01-01T00:00:00Z", ["root"], id="RSA into 2036"),
+        pytest.param("p384", "2035-12-31T23:59:59Z", [], id="a curve until the end of 2035"),
+        pytest.param("ml-dsa-65", '"20y"', [], id="ML-DSA for twenty years"),
+    ],
+)
+def test_the_plan_warns_of_a_CA_certificate_that_outlives_its_algorithm(
+    algorithm: str, not_after: str, warned: list[str], tmp_path: Path
+) -> None:
+    text = (SHEETS / "root-and-issuing.toml").read_text().replace('algorithm = "p384"', f'algorithm = "{algorithm}"')
+    sheet = tmp_path / "sheet.toml"
+    sheet.write_text(text.replace('not_after = "20y"', f"not_after = {not_after}"))
+    plan = document("ceremony", "plan", sheet, "--on", "2026-12-01")
+    assert [act["act"] for act in plan["acts"] if any(f" {act['act']} " in each for each in plan["warnings"])] == warned
+    assert all(algorithm in each and "after 2035" in each for each in plan["warnings"])
+
+
 def test_numbers_and_dates_follow_and_are_shown() -> None:
     plan = document("ceremony", "plan", SHEETS / "root-year.toml", "--on", "2026-12-01")
     crls = [act["facts"] for act in plan["acts"] if act["act"].startswith("root-crl")]
