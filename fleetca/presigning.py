@@ -39,6 +39,8 @@ WALKS = 16
 """Walks over all certificates in the lifetime of an answer: what is due is signed within a sixteenth of it."""
 SHORTEST_WALK = 10
 """Seconds."""
+STORAGE_SKEW = 900
+"""Seconds by which the clock of object storage may differ from ours: beyond that S3 refuses requests."""
 
 
 class Certifier:
@@ -153,7 +155,7 @@ class Presigner:
         self._files = files or settings.ocsp.files
         self._bucket: Bucket | None = None
         self._sweep_at = 0.0
-        self._clock, self._lifetime, self._max_age = clock, settings.ocsp.lifetime, settings.ocsp.max_age
+        self._clock, self._policy = clock, policy(settings)
         self.seats = Seats(issuers=answered, certifier=Certifier(signer), make_key=responder_keys(settings), clock=clock, one_key=alone)
         self.presigning = Presigning(
             roll=store.reading,
@@ -161,7 +163,7 @@ class Presigner:
             files=self._answers(settings),
             seats=self.seats,
             issuers=answered,
-            policy=policy(settings),
+            policy=self._policy,
             clock=clock,
             check=_serial_check(settings),
             forms=ALL_FORMS if alone else FORMS,
@@ -200,7 +202,7 @@ class Presigner:
                 self.presigning.follow()
                 if progress.done and self._clock.monotonic() >= next_walk:
                     progress = Progress()
-                    next_walk = self._clock.monotonic() + max(SHORTEST_WALK, self._lifetime // WALKS)
+                    next_walk = self._clock.monotonic() + max(SHORTEST_WALK, self._policy.lifetime // WALKS)
                 # Follow between pages too, so that a revocation never waits for a walk.
                 while not progress.done and not stopping.is_set():
                     progress = self.presigning.page(progress)
@@ -223,9 +225,14 @@ class Presigner:
     def _walked(self, progress: Progress) -> None:
         self._spool.keep(self._clock.now())
         if self._files is not None and self._files.exists():
-            sweep(self._files, now=self._clock.now(), ahead=self._max_age)
+            sweep(self._files, now=self._clock.now(), ahead=self._policy.max_age)
         if self._bucket is not None and self._clock.monotonic() >= self._sweep_at:
-            self._sweep_at = self._clock.monotonic() + self._lifetime // 2
-            sweep_bucket(self._bucket.client, self._bucket.name, prefix=self._bucket.prefix, now=self._clock.now(), ahead=self._max_age)
+            self._sweep_at = self._clock.monotonic() + self._policy.lifetime // 2
+            self._sweep_bucket(self._bucket)
         if progress.signed or progress.failed:
             log.info("presigned", certificates=progress.seen, signed=progress.signed, failed=progress.failed)
+
+    def _sweep_bucket(self, bucket: Bucket) -> None:
+        """Answers are made anew at half of their lifetime, so all that hold are young."""
+        young = max(0, self._policy.lifetime - self._policy.backdate - self._policy.max_age - STORAGE_SKEW)
+        sweep_bucket(bucket.client, bucket.name, prefix=bucket.prefix, now=self._clock.now(), ahead=self._policy.max_age, young=young)

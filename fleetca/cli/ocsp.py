@@ -71,8 +71,15 @@ def presign(settings: str, spool: Path | None, files: Path | None, watch: bool, 
 @click.option("--region", help="Of the bucket.")
 @click.option("--every", type=click.FloatRange(min=0.1), help="Seconds between two rounds.")
 @click.option("--ahead", type=click.IntRange(min=0), default=0, help="Seconds before nextUpdate: as long as caches may keep an answer.")
+@click.option(
+    "--young",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Seconds: objects that were put into a bucket since then are not asked when they end. At most the lifetime of answers, less --ahead, "
+    "backdating and what clocks may differ.",
+)
 @output.json_option
-def sweep(folder: str, endpoint: str | None, region: str | None, every: float | None, ahead: int, as_json: bool) -> None:
+def sweep(folder: str, endpoint: str | None, region: str | None, every: float | None, ahead: int, young: int, as_json: bool) -> None:
     from ca.system import SystemClock
     from fleetca.process import Process
 
@@ -84,7 +91,7 @@ def sweep(folder: str, endpoint: str | None, region: str | None, every: float | 
             from ocsp.spool import bucket
 
             place = bucket_of(folder, endpoint=endpoint, region=region)
-            return bucket.sweep(place.client, place.name, prefix=place.prefix, now=clock.now(), ahead=ahead)
+            return bucket.sweep(place.client, place.name, prefix=place.prefix, now=clock.now(), ahead=ahead, young=young)
         from ocsp.spool import folder as files
 
         if not Path(folder).is_dir():

@@ -75,11 +75,13 @@ class AnswerBucket:
             raise _unwritable(self._bucket, failed[0])
 
 
-def sweep(client: Any, bucket: str, *, prefix: str = "", now: UnixTime, ahead: int = 0) -> int:
-    """Remove every answer whose nextUpdate has come; how many those were. One small request for each object.
+def sweep(client: Any, bucket: str, *, prefix: str = "", now: UnixTime, ahead: int = 0, young: int = 0) -> int:
+    """Remove every answer whose nextUpdate has come; how many those were. One small request for each object that is not young.
 
     Args:
         ahead: seconds before nextUpdate at which an answer goes: as long as caches are told to keep it.
+        young: an object that was put less than so many seconds ago is not asked when it ends: the listing says when that was. Where answers hold longer,
+            and are made anew before, nearly none are asked. One that its issuer's or responder's end cut short goes that much later at most.
 
     Raises:
         StoreUnavailable: the bucket cannot be read or written.
@@ -94,15 +96,17 @@ def sweep(client: Any, bucket: str, *, prefix: str = "", now: UnixTime, ahead: i
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
-            return sum(pool.map(gone, _keys(client, bucket, prefix)))
+            return sum(pool.map(gone, _keys(client, bucket, prefix, now=now, young=young)))
         except Exception as error:  # noqa: BLE001  boto's errors share no base that is known without it
             raise _unwritable(bucket, error) from None
 
 
-def _keys(client: Any, bucket: str, prefix: str) -> Iterator[str]:
+def _keys(client: Any, bucket: str, prefix: str, *, now: UnixTime, young: int) -> Iterator[str]:
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for one in page.get("Contents", ()):
-            yield str(one["Key"])
+            # One from the future of a clock that was set back is no younger than others.
+            if not 0 <= now - one["LastModified"].timestamp() < young:
+                yield str(one["Key"])
 
 
 def _unwritable(bucket: str, error: BaseException) -> StoreUnavailable:

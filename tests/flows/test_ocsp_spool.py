@@ -14,13 +14,14 @@ from cryptography.x509 import ocsp as library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ca.der.writer import LAST_TIME
 from ca.errors import Broken, Conflict, StoreUnavailable, Unavailable
 from ca.model import CertificateState, IssuerId, Reason, RollEntry, Serial
 from ca.rules.serial import make_serial
 from ocsp.model import Packed, Policy, SerialCheck, Status, Verdict, Window
 from ocsp.presign import Presigning, Progress
 from ocsp.rules import packed
-from ocsp.rules.http import file_path
+from ocsp.rules.http import file_path, http_date
 from ocsp.seats import Seats
 from ocsp.serve import ResponderService
 from ocsp.spool.bucket import AnswerBucket
@@ -704,6 +705,31 @@ def test_P5_what_a_bucket_did_not_take_is_due_again(tmp_path: Path, storage: Bre
     storage.broken = False
     assert desk.walk().signed == 6
     assert desk.walk().signed == 0
+
+
+def test_the_sweeper_asks_no_young_object_when_it_ends(storage: Breaking, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[str] = []
+    head_object = storage.client.head_object
+
+    def asking(**given: Any) -> Any:
+        asked_for.append(given["Key"])
+        return head_object(**given)
+
+    monkeypatch.setattr(storage.client, "head_object", asking)
+    storage.client.put_object(Bucket="answers", Key="one", Body=b"an answer", Expires=http_date(LAST_TIME))
+    (listed,) = storage.client.list_objects_v2(Bucket="answers")["Contents"]
+    put_at = int(listed["LastModified"].timestamp())  # by the clock of the storage
+    for now, young, asks in [
+        (put_at + 100, 101, False),
+        (put_at + 100, 99, True),
+        (put_at + 100, 0, True),
+        (put_at - 10, 0, True),
+        (put_at - 10, 100, True),  # our clock was set back: nobody knows how old it is
+    ]:
+        asked_for.clear()
+        assert sweep_bucket(storage, "answers", now=now, young=young) == 0
+        assert bool(asked_for) == asks, (now - put_at, young)
+    assert sweep_bucket(storage, "answers", now=LAST_TIME, young=100) == 1
 
 
 def test_R05_the_sweeper_removes_objects_at_nextUpdate_and_not_before(tmp_path: Path, storage: Breaking) -> None:
