@@ -165,7 +165,6 @@ class Est:
                 "A renewal is asked for with the certificate that it renews (RFC 7030 4.2.2).",
                 why="None was presented in the TLS handshake.",
             )
-        read_certificate(connection.certificate)
         csr, asked = self._csr(body, connection)
         messages.same_identity(asked, connection.certificate)
         if self._gate is not None:

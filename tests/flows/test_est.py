@@ -227,6 +227,14 @@ def test_RFC_7030_4_2_2_a_renewal_changes_no_name(service: Service) -> None:
     assert service.post("simplereenroll", csr(subject=same), **shown).status_code == 200
 
 
+@pytest.mark.parametrize("subject", [None, x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pump-1")])], ids=["without", "with"])
+@pytest.mark.parametrize("shown", [b"\x30\x00", b"no certificate", b""], ids=["an empty sequence", "text", "nothing"])
+def test_R20_a_proxy_that_hands_on_what_is_no_certificate_renews_nothing(service: Service, shown: bytes, subject: x509.Name | None) -> None:
+    refused = service.post("simplereenroll", csr(subject=subject), **{PEER_CERTIFICATE: shown})
+    assert refused.status_code in {400, 401}, refused.text
+    assert not service.world.rows()
+
+
 def test_RFC_7030_4_4_the_server_makes_a_key_where_the_profile_says_so_and_keeps_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
