@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.interop.conftest import Demo
 from tests.parts import need
@@ -113,6 +114,11 @@ def serial(path: Path) -> int:
     return x509.load_pem_x509_certificates(path.read_bytes())[0].serial_number
 
 
+def spki(path: Path) -> bytes:
+    key = x509.load_pem_x509_certificates(path.read_bytes())[0].public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
 def status(shop: Shop, path: Path) -> str:
     return ocsp_status(shop.demo.ocsp_url, x509.load_pem_x509_certificates(path.read_bytes())[0], shop.demo.issuing)
 
@@ -132,6 +138,12 @@ def test_certbot_obtains_renews_and_revokes(shop: Shop) -> None:
     first = serial(chain)
     shop.certbot("renew", "--force-renewal", "--no-random-sleep-on-renew")
     assert serial(chain) != first
+    # With the key that it has, as acme.sh and Traefik do unasked: the same holder's, so P9 is kept.
+    shop.certbot("renew", "--force-renewal", "--no-random-sleep-on-renew", "--reuse-key")
+    second, key = serial(chain), spki(chain)
+    shop.certbot("renew", "--force-renewal", "--no-random-sleep-on-renew", "--reuse-key")
+    assert serial(chain) != second
+    assert spki(chain) == key
     shop.certbot("update_account", "--server", shop.directory, "--email", "ops@fleet.test")
     shop.certbot("revoke", "--server", shop.directory, "--cert-path", chain, "--reason", "superseded", "--no-delete-after-revoke")
     assert eventually(lambda: status(shop, chain) == "revoked"), "it shows within seconds (P5)"
