@@ -78,6 +78,7 @@ from ca.two_persons import TwoPersons
 from ca.wipe import Wiping
 from ca.witness import Witness
 from fleetca.forms import shipped_profiles
+from tests.databases import sqlite_url
 from tests.fakes.certificates import CHECK_KEY, DAY, HASHES, NOW, issuing, issuing_of, key, root, spki_of
 from tests.fakes.checker import InPlace
 
@@ -263,6 +264,14 @@ class World:
         """A new process over the same files."""
         self.store.close()
         self._open()
+
+    def lost(self) -> World:
+        """What is left when the database is gone: the journal, beside an empty one. Closes this one."""
+        self.witness.settle()
+        self.close()
+        place = self.folder / f"lost-{len(list(self.folder.glob('lost-*')))}"
+        place.mkdir()
+        return World(self.folder, sqlite_url(place), clock=self.clock, profiles=self.profiles, tenants=self.tenants)
 
     def close(self) -> None:
         self.store.close()

@@ -230,9 +230,7 @@ def test_P9_one_that_is_being_signed_is_displaced_before_anybody_has_it(world: W
 
 
 def test_P9_a_clone_is_in_the_journal_and_recovery_tells_it_again(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    world = World(tmp_path / "a", sqlite_url(tmp_path / "a"))
+    world = World(tmp_path, sqlite_url(tmp_path))
     copied = world.enrol()
     mine, stolen = world.renew(copied), world.renew(copied)
     world.confirm(mine)
@@ -246,10 +244,7 @@ def test_P9_a_clone_is_in_the_journal_and_recovery_tells_it_again(tmp_path: Path
     kinds = [type(one) for one in told]
     assert kinds.index(testimony.Superseded) < max(index for index, kind in enumerate(kinds) if kind is testimony.FirstUsed)
     before = (world.row(stolen).clone_seen_at, world.row(stolen).superseded_at, world.row(mine).first_used_at)
-    world.close()
-    # The database is lost; the journal is not.
-    (tmp_path / "a" / "issuance.journal").rename(tmp_path / "b" / "issuance.journal")
-    lost = World(tmp_path / "b", sqlite_url(tmp_path / "b"))
+    lost = world.lost()
     lost.recovery.recover()
     assert (lost.row(stolen).clone_seen_at, lost.row(stolen).superseded_at, lost.row(mine).first_used_at) == before
     assert len(lost.leaves("clone")) == 1

@@ -121,11 +121,7 @@ def test_recovery_brings_the_demand_back_and_never_a_looser_one(tmp_path: Path) 
     world = World(tmp_path, sqlite_url(tmp_path))
     started(world, replace(STRICT, mass_revocation=70))
     started(world, STRICT)
-    world.witness.settle()
-    world.close()
-    (tmp_path / "lost").mkdir()
-    again = World(tmp_path, sqlite_url(tmp_path / "lost"))
-    again.clock.at = world.clock.at
+    again = world.lost()
     for _ in range(2):
         again.recovery.recover()
         with again.store.ledger.writing() as tx:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,6 @@ from ca.accept_profiles import AcceptingProfiles, subject_of
 from ca.model import ApprovalDecision, Demand, Digest, GraveAct, Profile, ProfileName, ProposalRequest, Role
 from ca.rules.message import Act
 from fleetca.forms import shipped_profiles
-from tests.databases import sqlite_url
 from tests.fakes.signer_world import Keypair, World
 
 DEVICE, SERVICE = ProfileName("device"), ProfileName("service")
@@ -74,16 +72,12 @@ def test_what_nobody_wants_two_persons_for_is_in_force_at_once(world: World) -> 
     assert world.leaves("profile") == []
 
 
-def test_recovery_brings_back_what_was_in_force(world: World, tmp_path: Path) -> None:
+def test_recovery_brings_back_what_was_in_force(world: World) -> None:
     ada, sam = world.operator("ada"), world.operator("sam", "security-officer")
     started(world, SHIPPED)
     approved(world, ada, sam, LONGER)
     started(world, {**SHIPPED, DEVICE: LONGER})
-    world.witness.settle()
-    world.close()
-    (tmp_path / "lost").mkdir()
-    again = World(tmp_path, sqlite_url(tmp_path / "lost"))
-    again.clock.at = world.clock.at
+    again = world.lost()
     for _ in range(2):
         again.recovery.recover()
         with again.store.ledger.writing() as tx:

@@ -121,9 +121,7 @@ def test_P2_only_an_operator_of_this_machine_orders_renewals(world: World, role:
 
 
 def test_orders_are_in_the_journal_and_recovery_gives_them_again(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-    world = World(tmp_path / "a", sqlite_url(tmp_path / "a"))
+    world = World(tmp_path, sqlite_url(tmp_path))
     world.journal.broken = StoreUnavailable("journal-failed", "The journal's disk is full.")
     order(world)  # in force though the journal must wait
     world.journal.broken = None
@@ -133,9 +131,7 @@ def test_orders_are_in_the_journal_and_recovery_gives_them_again(tmp_path: Path)
     world.witness.settle()
     assert sum(isinstance(testimony.read(octets), testimony.RenewalsOrdered) for octets in world.journal.records()) == 3
     kept = world.store.reading.renewal_orders()
-    world.close()
-    (tmp_path / "a" / "issuance.journal").rename(tmp_path / "b" / "issuance.journal")
-    lost = World(tmp_path / "b", sqlite_url(tmp_path / "b"))
+    lost = world.lost()
     for _ in range(2):
         lost.recovery.recover()
         assert lost.store.reading.renewal_orders() == kept

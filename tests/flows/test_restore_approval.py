@@ -34,12 +34,7 @@ class Lost:
 
     def lose(self) -> World:
         """An empty database beside the journal."""
-        self.before.witness.settle()
-        self.before.close()
-        place = self.folder / f"lost-{len(list(self.folder.glob('lost-*')))}"
-        place.mkdir()
-        self.world = World(self.folder, sqlite_url(place))
-        self.world.clock.at = self.before.clock.at
+        self.world = self.before.lost()
         return self.world
 
     @property

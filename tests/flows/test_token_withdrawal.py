@@ -80,18 +80,14 @@ def test_P2_only_an_operator_of_this_machine_withdraws_tokens(world: World, role
 
 
 def test_a_withdrawal_is_in_the_journal_and_recovery_withdraws_again(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-    world = World(tmp_path / "a", sqlite_url(tmp_path / "a"))
+    world = World(tmp_path, sqlite_url(tmp_path))
     made, kept = world.token(), world.token("pump-2")
     world.journal.broken = StoreUnavailable("journal-failed", "The journal's disk is full.")
     withdraw(world)  # in force though the journal must wait
     world.journal.broken = None
     world.witness.settle()
     assert any(isinstance(testimony.read(octets), testimony.TokenRevoked) for octets in world.journal.records())
-    world.close()
-    (tmp_path / "a" / "issuance.journal").rename(tmp_path / "b" / "issuance.journal")
-    lost = World(tmp_path / "b", sqlite_url(tmp_path / "b"))
+    lost = world.lost()
     for _ in range(2):
         lost.recovery.recover()
         assert [leaf["at"] for leaf in lost.leaves("token-revoked")] == [NOW]

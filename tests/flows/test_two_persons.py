@@ -328,11 +328,7 @@ def test_recovery_brings_approvals_back_and_what_was_used_stays_used(tmp_path: P
     world.witness.settle()
     revive(world)
     waits = answer(world, sam, ask(world, ada, subject=revival("pump-2")))
-    world.witness.settle()
-    world.close()
-    (tmp_path / "lost").mkdir()
-    again = World(tmp_path, sqlite_url(tmp_path / "lost"))
-    again.clock.at = world.clock.at
+    again = world.lost()
     again.recovery.recover()
     found = {one.subject: one.state for one in again.store.reading.proposals(tenant=world.policy.tenant)}
     assert found == {revival(): ProposalState.used, revival("pump-2"): ProposalState.approved}
@@ -398,10 +394,7 @@ def test_the_journal_has_who_decided_on_a_first_certificate_and_by_which_way(tmp
     assert (decided.approval, decided.channel) == (made, "operator/local")
     (leaf,) = world.leaves("approval")
     assert (leaf["channel"], leaf["request"]) == ("operator/local", one.request.hex())
-    world.close()
-    (tmp_path / "lost").mkdir()
-    again = World(tmp_path, sqlite_url(tmp_path / "lost"), profiles={ProfileName("device"): waiting})
-    again.clock.at = world.clock.at
+    again = world.lost()
     again.recovery.recover()
     with again.store.ledger.writing() as tx:
         assert tx.find_approval(one.request) == made
