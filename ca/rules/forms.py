@@ -6,7 +6,6 @@ Owns the mapping only: octets are base64, serial numbers 40 digits of lower-case
 
 from __future__ import annotations
 
-import base64
 import binascii
 import operator
 import re
@@ -65,7 +64,7 @@ def _octets(value: Any) -> bytes:
     if type(value) is not str:
         raise bad("Base64 text belongs there.")
     try:
-        return base64.b64decode(value, validate=True)
+        return binascii.a2b_base64(value, strict_mode=True)
     except (binascii.Error, ValueError):
         raise bad("It is not base64.") from None
 
@@ -99,7 +98,7 @@ def _writer(kind: Any) -> _Writer:
     if is_dataclass(kind):
         return _object_writer(cast("type", kind))
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return operator.attrgetter("name" if issubclass(kind, IntEnum) else "value")
+        return operator.attrgetter("_name_" if issubclass(kind, IntEnum) else "_value_")
     if kind in {list, tuple}:
         return lambda value: [write(item) for item in value]
     if kind is dict:

@@ -39,7 +39,7 @@ _PIECE: Final = 1 << 16
 class _Line:
     """One connection."""
 
-    __slots__ = ("asking", "closing", "descriptor", "inbox", "outbox", "peer", "socket", "uid")
+    __slots__ = ("asking", "closing", "descriptor", "full", "inbox", "outbox", "peer", "socket", "uid")
 
     def __init__(self, connection: socket.socket, uid: int) -> None:
         self.socket, self.uid = connection, uid
@@ -52,6 +52,8 @@ class _Line:
         """A request of it is under way."""
         self.closing = False
         """Once its answers are sent it is closed."""
+        self.full = False
+        """Its peer does not read; we are told when it can be written to again."""
 
 
 class Request:
@@ -189,7 +191,7 @@ class Lines:
         while not (self._stopping and not any(line.asking or line.outbox for line in self._lines)):
             wait = max(next(iter(self._late.values())) - self._monotonic(), 0.0) if self._late else None
             for key, mask in self._selector.select(wait):
-                self._safely(partial(key.data, mask))
+                self._safely(key.data, mask)
             if self._late:
                 self._give_up()
         for line in list(self._lines):
@@ -213,9 +215,9 @@ class Lines:
         for act in acts:
             self._safely(act)
 
-    def _safely(self, act: Callable[[], None]) -> None:
+    def _safely(self, act: Callable[..., None], *what: int) -> None:
         try:
-            act()
+            act(*what)
         except Exception as error:  # noqa: BLE001 - one connection must not take the others with it
             self._log.error("internal", kind=type(error).__name__, why=str(error))
 
@@ -236,7 +238,7 @@ class Lines:
         line = _Line(connection, uid)
         self._lines[line] = None
         self._of_user[uid] += 1
-        self._selector.register(connection, selectors.EVENT_READ, lambda mask: self._ready(line, mask))
+        self._selector.register(connection, selectors.EVENT_READ, partial(self._ready, line))
         self._expect(line)
 
     def _close(self, line: _Line) -> None:
@@ -368,10 +370,10 @@ class Lines:
             return
         elif not line.inbox and line.peer is not None:
             self._late.pop(line, None)
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if line.outbox else 0)
-        key = self._selector.get_key(line.socket)
-        if key.events != wanted:
-            self._selector.modify(line.socket, wanted, key.data)
+        if line.full != bool(line.outbox):
+            line.full = not line.full
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if line.full else 0)
+            self._selector.modify(line.socket, wanted, partial(self._ready, line))
 
 
 def _peer_uid(connection: socket.socket) -> int:
