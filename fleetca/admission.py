@@ -170,7 +170,6 @@ class Entrance:
         self._loop = asyncio.get_running_loop()
         self._entering: set[asyncio.Task[None]] = set()
         self._open = True
-        self._over_ip = listener.family != socket.AF_UNIX
         listener.setblocking(False)
         self._listen()
 
@@ -209,8 +208,6 @@ class Entrance:
                 connection.close()
                 continue
             connection.setblocking(False)
-            if self._over_ip:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._go_on(self._enter(connection, seat))
 
     def _answered(self, connection: socket.socket, at_once: Callable[[bytes], bytes | None]) -> bool:

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 import structlog
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -79,8 +80,14 @@ class Protocol(HttpToolsProtocol):
     """What this request says of it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
-        super().connection_made(transport)
+        # All that uvicorn does, without a socket object made for each address that it asks for.
+        self.connections.add(self)
+        self.transport, self.flow = transport, FlowControl(transport)
+        local, remote = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+        self.server = (local, None) if isinstance(local, str) else local and local[:2]
+        self.client = remote[:2] if isinstance(remote, tuple) else None  # who comes over a Unix socket has no address
         tls = transport.get_extra_info("ssl_object")
+        self.scheme = "http" if tls is None else "https"
         peer = tls.getpeercert(binary_form=True) if tls is not None else None
         if peer is not None:
             # `app_state` is copied into every scope of this connection: the certificate belongs to the connection, not to a header.

@@ -35,6 +35,8 @@ def _app() -> Flask:
 
     app = Flask("behind")
     app.add_url_rule("/", "who", who, methods=["GET", "POST"])
+    told = ("wsgi.url_scheme", "REMOTE_ADDR", "SERVER_NAME", "SERVER_PORT")
+    app.add_url_rule("/where", "where", lambda: " ".join(str(request.environ[name]) for name in told))
     return app
 
 
@@ -204,6 +206,12 @@ def test_bits_beyond_the_last_octet_are_no_second_way_of_writing_a_certificate()
     assert proxied.client_certificate([(proxied.CERTIFICATE, b":" + text + b":")], []) == PADDED
     with pytest.raises(ValueError, match="base64"):
         proxied.client_certificate([(proxied.CERTIFICATE, b":" + other + b":")], [])
+
+
+def test_an_application_knows_both_ends_of_its_connection(house: House) -> None:
+    asked = _asking(start=b"GET /where HTTP/1.1")
+    assert house.by_tls(asked).endswith(b"\r\nhttps 127.0.0.1 127.0.0.1 %d" % house.address[1])
+    assert b"\r\nhttp  /" in house.by_socket(asked), "who comes over a Unix socket has no address"
 
 
 def test_an_address_is_the_same_however_it_arrives() -> None:
