@@ -75,7 +75,8 @@ def tls_context(*, trusted: Iterable[bytes], tls12: bool = False) -> ssl.SSLCont
     context.verify_mode = ssl.CERT_OPTIONAL
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.sslobject_class = _WatchedHandshake
-    # A resumed session would carry its client certificate past a CA roll-over; full handshakes are what we pay for certainty.
+    # A resumed session would carry its client certificate past a CA roll-over; full handshakes are what we pay for certainty. Over TLS 1.2 sessions
+    # can be resumed by their id while this context lives: Python cannot forbid it, and a certificate is judged at each request.
     context.num_tickets = 0
     for pem in trusted:
         context.load_verify_locations(cadata=pem.decode("ascii"))

@@ -21,7 +21,8 @@ of a live certificate, and works where TLS cannot carry it; [operators.md](../ho
 is needed.
 
 **TLS 1.2** is taken where `[est] tls12` lets it in, for what devices and everybody may ask. What operators and stations ask is answered over TLS 1.3 only,
-and refused otherwise with 403 and `tls13-required`; each such route says so. Behind a proxy on the Unix socket, the proxy's own settings hold that.
+and refused otherwise with 403 and `tls13-required`; each such route says so. Behind a proxy the proxy's own settings hold that: those shipped
+let nothing of REST through over TLS 1.2.
 """
 
 _SIGNED = """

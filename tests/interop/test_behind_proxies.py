@@ -30,6 +30,7 @@ from tests.running import ROOT, Apart, Device, apart, eventually, free_ports, ma
 
 SHIPPED = ROOT / "config/deployments"
 PROXIES = ("nginx", "haproxy")
+V = ssl.TLSVersion
 PATIENCE = "keepalive_timeout 1s; lingering_timeout 1s;"
 """How long a proxy waits for another request once it has answered; HAProxy's is changed in the same way."""
 
@@ -52,9 +53,10 @@ class Fronts:
         self.est.count += 100
         return found
 
-    def raw(self, proxy: str, octets: bytes, *, pair: tuple[Path, Path] | None = None) -> bytes:
+    def raw(self, proxy: str, octets: bytes, *, pair: tuple[Path, Path] | None = None, most: ssl.TLSVersion = V.TLSv1_3) -> bytes:
         """What comes back for octets inside TLS, until the proxy closes."""
         context = ssl.create_default_context(cafile=str(self.running.root))
+        context.maximum_version = most
         if pair is not None:
             context.load_cert_chain(*pair)
         parts = []
@@ -187,6 +189,26 @@ def test_EST_enrols_and_renews_through_a_proxy(fronts: Fronts, proxy: str, versi
     pair: list[str | Path] = ["--key", key, "--cert", est.keep(key, est.certificates(answer)[0])]
     renewed = est.certificates(est.post("simplereenroll", est.csr(est.key()), *pair, *only))[0]
     assert renewed.subject.rfc4514_string() == f"CN={device}"
+
+
+@pytest.mark.req("REQ-KEY-078")
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_nothing_of_REST_goes_through_a_proxy_over_TLS_1_2(fronts: Fronts, proxy: str) -> None:
+    """However its address is spelled: what stands at it is told over TLS 1.3, or there is nothing at it."""
+    for written in (
+        "/v1/about",
+        "/%761/about",
+        "/v1%2Fabout",
+        "/v1/about?x=/",
+        "/x/../v1/about",
+        "/./v1/about",
+        "//v1/about",
+        "http://a/v1/about",
+    ):
+        request = f"GET {written} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        old, new = (fronts.raw(proxy, request, most=version)[9:12] for version in (V.TLSv1_2, V.TLSv1_3))
+        assert old in {b"400", b"403", b"404"}, (written, old, new)
+        assert (old, new) == (b"403", b"200") or written != "/v1/about", (old, new)
 
 
 @pytest.mark.parametrize("proxy", PROXIES)
