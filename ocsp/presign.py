@@ -179,6 +179,7 @@ class Presigning:
             self._newest = welcomed
             if welcomed != entries[-1].row:
                 break
+            self.follow()  # a revocation waits for no more than a page
         return signed
 
     # ---- The walk ---------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from ocsp.model import Packed, Policy, SerialCheck, Status, Verdict, Window
 from ocsp.presign import Presigning, Progress
 from ocsp.rules import packed
 from ocsp.rules.http import file_path, http_date
+from ocsp.rules.issuers import FORMS
 from ocsp.seats import Seats
 from ocsp.serve import ResponderService
 from ocsp.spool.bucket import AnswerBucket
@@ -396,6 +397,30 @@ def test_what_was_welcomed_is_not_asked_for_again_while_one_behind_it_is_still_m
     assert asked_for[0] == before
     assert asked_for[-3:] == [before + 99, before + 99, before + 100], "the one that was made, and that nothing came after it"
     assert len(asked_for) <= 6, "pages grow with what there is"
+
+
+def test_P5_a_revocation_waits_for_one_page_of_new_certificates_and_not_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = new_world()
+    desk = Desk(world, tmp_path)
+    desk.walk()
+    good = next(ref for ref in world.record.states if ref.serial == GOOD)
+    statuses_after, seen = world.record.statuses_after, list[Verdict]()
+
+    def asked_for(row: int, limit: int) -> Sequence[RollEntry]:
+        if not seen:
+            world.record.change(good, Reason.keyCompromise)
+        found = desk.spool.get(ISSUING, good.serial, FORMS[0])
+        assert found is not None
+        seen.append(found.status.verdict)
+        return statuses_after(row, limit)
+
+    monkeypatch.setattr(type(world.record), "statuses_after", lambda _, row, limit: asked_for(row, limit))
+    for number in range(1, 1000):
+        world.record.issue("issuing", many(number))
+    assert desk.presigning.welcome() == 2 * 999
+    assert seen[0] is Verdict.good
+    assert len(seen) > 2
+    assert {*seen[1:]} == {Verdict.revoked}
 
 
 CHECK = SerialCheck(ours, "the key of now")
