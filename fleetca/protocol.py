@@ -136,7 +136,8 @@ class Protocol(HttpToolsProtocol):
         if self._answering():
             self.transport.abort()
             return
-        self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        first = b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+        self.transport.write(first + own_lines(self.server_state) + b"Connection: close\r\nContent-Length: 0\r\n\r\n")
         self.transport.close()
 
     def on_message_begin(self) -> None:

@@ -82,7 +82,7 @@ def usable(token: Token | None, *, request_key: bytes, now: UnixTime) -> Token:
         raise Unauthenticated(
             "token-revoked",
             "This enrolment token was withdrawn.",
-            why="An operator did so.",
+            why="An operator did so, or took its device out of service.",
             fix="Make a new one: fleetca token create DEVICE",
         )
     if now >= token.expires:

@@ -43,7 +43,7 @@ from ca.store import tables
 from ca.store.database import migrating_engine, parsed
 from ca.store.engine import open_store
 from ca.system import SystemChance, SystemClock
-from fleetca import ceremonies, deployment, forms, signing
+from fleetca import ceremonies, deployment, forms, process, signing
 from fleetca.importing import import_ceremony
 
 
@@ -181,6 +181,7 @@ def opened(folder: Path, *, revoked: int = 0) -> Iterator[World]:
         fill_revoked(settings_file, revoked)
     with signing.signer_parts(forms.read_settings(settings_file)) as parts:
         parts.desk.start()
+        process.settle()  # as the signer's own process does
         yield World(settings_file, parts)
         parts.desk.stop()
 

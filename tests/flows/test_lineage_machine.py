@@ -106,6 +106,10 @@ class Asked:
     parent: Held | None
     how: str
     got: Held | None = None
+    decided: bool = False
+    """An intent for it was committed, and its token used."""
+    withdrawn: bool = False
+    """Its token, when its device was revoked."""
 
 
 class Fleet:
@@ -147,6 +151,8 @@ class Fleet:
         """Why a request that was not granted before is refused."""
         if asked.how == "message" and self.now - asked.at > MESSAGE:
             return "message-out-of-time"
+        if asked.withdrawn:
+            return "token-revoked"
         if asked.parent is None:
             refusal = "token-expired" if self.now >= asked.at + TOKEN else None
         else:
@@ -371,6 +377,7 @@ class Lineages(RuleBasedStateMachine):
     def _decided(self, asked: Asked) -> None:
         """Its intent was committed: what that did stays done, whatever becomes of the certificate."""
         self.fleet.keys[asked.pair.private] = asked.device
+        asked.decided = True
         if asked.parent is not None:
             self.fleet.use(asked.parent)
         if asked not in self.asked:
@@ -445,6 +452,9 @@ class Lineages(RuleBasedStateMachine):
         device = self._one(which).device
         assert not isinstance(self._said(lambda: self.world.revoke_device(device)), str)
         self.fleet.revoke_device(device)
+        for asked in self.asked:
+            outstanding = asked.how == "token" and not asked.decided and self.fleet.now < asked.at + TOKEN
+            asked.withdrawn = asked.withdrawn or (outstanding and asked.device == device)
 
     # ---- What happens to the signer
 
