@@ -34,6 +34,7 @@ class Thing:
 def lines() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    root.handlers.clear()  # what is there is the test runner's, and would be closed
     write_log_lines("signer")
     yield
     structlog.reset_defaults()
