@@ -478,9 +478,10 @@ def _account_key(shop: Shop) -> TestResponse:
     return shop.client.finalize(order, csr_for("gw-1.device.test", private=shop.client.key.private))
 
 
-def _used_key(shop: Shop) -> TestResponse:
-    private = make_private_key(AlgorithmName("p256"))
-    shop.client.obtain("gw-1.device.test", private=private)
+def _key_of_another(shop: Shop) -> TestResponse:
+    private, other = make_private_key(AlgorithmName("p256")), Client(shop.acme)
+    other.register()
+    other.obtain("gw-1.device.test", private=private)
     order = shop.client.order("gw-1.device.test")
     return shop.client.finalize(order, csr_for("gw-1.device.test", private=private))
 
@@ -723,7 +724,7 @@ REFUSED: list[Refusal] = [
     ("7.4: a mailbox more", _finalize(_named(extra=[x509.RFC822Name("a@gw-1.device.test")])), 400, "badCSR"),
     ("7.4: a wildcard for the name", _finalize(_named(names=("*.device.test",))), 400, "badCSR"),
     ("11.1: the account's key", _account_key, 400, "badCSR"),
-    ("P9: a key that has a certificate", _used_key, 400, "badCSR"),
+    ("P9: the key of another account", _key_of_another, 400, "badCSR"),
     ("7.4: an RSA key of 2048 bits", _finalize(_weak), 400, "badCSR"),
     ("7.4: a key of P-521", _finalize(_odd_curve), 400, "badCSR"),
     # 7.5 authorizations and challenges
