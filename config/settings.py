@@ -209,6 +209,7 @@ class Enroll(Form):
     listen: Listen = Field(Address("127.0.0.1", 8443), description="Where it listens.")
     url: str = Field("https://localhost:8443", description="How devices reach it.")
     names: Several[str] = Field(("localhost", "127.0.0.1"), min_length=1, description="Names and addresses in its own TLS certificate.")
+    workers: int = Field(1, ge=1, le=64, description="How many processes answer.")
     connections: int = Field(1000, ge=8, le=100_000, description=_CONNECTIONS)
     proxy_socket: Location | None = Field(
         None,

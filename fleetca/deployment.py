@@ -249,6 +249,7 @@ default_issuer = "{ISSUING}"
 listen = {quoted(f"{_bracketed(listen)}:{wanted.enroll_port}")}
 url = {quoted(https)}
 names = {quoted(names)}
+workers = 1
 
 [status]
 listen = {quoted(f"{_bracketed(listen)}:{wanted.status_port}")}

@@ -58,18 +58,19 @@ class Plan:
 
 def plans(settings: Settings) -> list[Plan]:
     """The processes of a deployment, in the order in which they start."""
-    status = [
-        Plan(f"status-{number}" if settings.status.workers > 1 else "status", "status", ("status.listen",), alone=False)
-        for number in range(1, settings.status.workers + 1)
-    ]
     proxied = () if settings.enroll.proxy_socket is None else (PROXY_SOCKET,)
     return [
         Plan("signer", "signer", (), alone=True),
-        Plan("enroll", "enroll", ("enroll.listen", *proxied), alone=False),
-        *status,
+        *_workers("enroll", settings.enroll.workers, ("enroll.listen", *proxied)),
+        *_workers("status", settings.status.workers, ("status.listen",)),
         Plan("publisher", "publisher", (), alone=True),
         *([] if settings.ocsp.responder_key is None else [Plan("presigner", "presigner", (), alone=True)]),
     ]
+
+
+def _workers(role: str, count: int, listen: Sequence[str]) -> list[Plan]:
+    """Processes that do the same behind the same sockets."""
+    return [Plan(f"{role}-{number}" if count > 1 else role, role, listen, alone=False) for number in range(1, count + 1)]
 
 
 @dataclass(slots=True)

@@ -109,7 +109,9 @@ def enroll(settings: Settings, process: Process) -> None:
     signer = _client(settings, Role.enroll)
     reports = Reporting(settings)
     plan = Planning(settings.enroll.renewals, reports.store, orders=store.reading.renewal_orders, clock=clock)
-    gate = None if settings.enroll.renewals_per_second is None else Gate(settings.enroll.renewals_per_second, clock=clock)
+    most = settings.enroll.renewals_per_second
+    # Each worker lets its share in: the kernel deals connections out evenly enough where there are as many as this limit is for.
+    gate = None if most is None else Gate(most / settings.enroll.workers, clock=clock)
     enrolment = Enrolment(
         signer=signer,
         reader=store.reading,

@@ -235,6 +235,8 @@ def served(folder: Path, *, revoked: int = 0) -> Iterator[Service]:
     from fleetca.serve import Supervisor
 
     settings_file = make(folder)
+    # Enrolment has a worker for each core; the first `workers` is its own.
+    settings_file.write_text(settings_file.read_text().replace("workers = 1", f"workers = {os.cpu_count()}", 1))
     if revoked:
         fill_revoked(settings_file, revoked)
     supervisor = Supervisor(settings_file, log_directory=folder / "logs")

@@ -61,17 +61,19 @@ class Served:
 
     def children(self) -> dict[str, int]:
         """Role -> process id, as the system sees it now."""
-        found = {}
+        return dict(self.processes())
+
+    def processes(self) -> Iterator[tuple[str, int]]:
+        """Role and process id of each child."""
         for entry in Path("/proc").iterdir():
             try:
                 status = (entry / "stat").read_text().rsplit(")", 1)[1].split() if entry.name.isdigit() else []
                 if status and int(status[1]) == self.process.pid and status[0] != "Z":
                     words = (entry / "cmdline").read_bytes().decode().split("\0")
                     if "--trial" not in words:
-                        found[words[words.index("process") + 1]] = int(entry.name)
+                        yield words[words.index("process") + 1], int(entry.name)
             except (OSError, ValueError):
                 continue
-        return found
 
     def mould(self) -> int:
         """What the others are copies of."""
@@ -330,7 +332,8 @@ def test_SIGHUP_with_good_settings_replaces_every_process_and_refuses_no_connect
     with ThreadPoolExecutor(4) as pool:
         for what in ("ocsp", "chain", "ocsp", "chain"):
             pool.submit(keep_asking, what)
-        change(served.file, "workers = 1", "workers = 2")
+        change(served.file, "workers = 1", "workers = 2")  # of enroll
+        change(served.file, "workers = 1", "workers = 2")  # of status
         change(served.file, 'unknown = "unknown"', 'unknown = "unauthorized"')
         served.process.send_signal(signal.SIGHUP)
         try:
@@ -344,6 +347,20 @@ def test_SIGHUP_with_good_settings_replaces_every_process_and_refuses_no_connect
     # A serial number that was never issued is `unauthorized` by the new settings.
     foreign = self_signed(certificate)
     assert ocsp_status(served.ocsp_url, foreign, issuing) == "unauthorized"
+
+
+def test_each_worker_of_enrolment_serves_whoever_comes_while_the_others_stand_still(tmp_path: Path) -> None:
+    file = make_deployment(tmp_path / "here")
+    change(file, "workers = 1", "workers = 2")
+    with serving(file, tmp_path / "serve.log") as served:
+        workers = [pid for role, pid in served.processes() if role == "enroll"]
+        assert len(workers) == 2
+        for number, still in enumerate(workers):
+            os.kill(still, signal.SIGSTOP)
+            try:
+                assert served.enrol(f"several-{number}").status == 201
+            finally:
+                os.kill(still, signal.SIGCONT)
 
 
 RELIEF = """
