@@ -1,4 +1,4 @@
-"""How the header fields of what we send are written. Pure; knows no route.
+"""How the header fields of what we send are written. It knows no route and no socket.
 
 Their names have no case (RFC 9110 5.1), and uvicorn writes them small. Clients in devices compare them with the usual spelling (libest's finds no
 content type otherwise), and nobody minds it.

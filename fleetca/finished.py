@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from fleetca import fields, protocol
+from fleetca import protocol
 
 MOST_WAITING: Final = 512
 """Requests that may be on their way through Flask; further ones for the responder are told to come back."""
@@ -385,7 +385,7 @@ class Finished(protocol.Protocol):
         own = state.default_headers
         seen, lines = Finished._dated
         if seen is not own:
-            lines = STATUS_LINE[200] + fields.lines(own)
+            lines = STATUS_LINE[200] + protocol.own_lines(state)
             Finished._dated = (own, lines)
         return lines
 
